@@ -1,0 +1,6 @@
+"""`python -m dsdctl`."""
+
+from dsdctl.cli import main
+
+if __name__ == "__main__":
+    main()

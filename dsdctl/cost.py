@@ -1,0 +1,139 @@
+"""The ledger: what a plan costs, in three conventions that are never mixed up.
+
+paper     3 x forward MACs of an image (fvcore, train mode) x training images x epochs, dense at
+          every level. One "FLOP" is one multiply-accumulate.
+non-zero  the same with each layer's MACs scaled by the share of its weights that are left.
+executed  what is run: training, teacher forwards or teacher tables, measuring; shared work once.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dsdctl.plan import Plan, RowPlan, Trajectory, levels_needed
+from dsdctl.resolve import Images, Regime, view_count
+from dsdctl.spec import ResNet18, VGGLike
+
+FORWARD_AND_BACKWARD = 3
+"""A training step in forward passes: one forward, two for the backward."""
+
+PETA = 1e15
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates of one image's forward pass, dense, in train mode.
+
+    `per_layer` holds those of the prunable layers, by the state_dict name of their weight.
+    """
+
+    total: int
+    per_layer: Mapping[str, int]
+
+
+CountMacs = Callable[[Regime], Macs]
+"""Counts the MACs of a regime's network on its images; passed in, since it needs torch."""
+
+
+def fvcore_macs(regime: Regime) -> Macs:
+    """Count with fvcore, once for each network and image size. Imports torch."""
+    facts = regime.images.facts
+    return _fvcore_macs(
+        regime.network, facts.channels, facts.height, facts.width, facts.classes
+    )
+
+
+@functools.cache
+def _fvcore_macs(
+    network: VGGLike | ResNet18, channels: int, height: int, width: int, classes: int
+) -> Macs:
+    from dsdctl.ml.macs import count_macs
+    from dsdctl.ml.models import build_network
+
+    options = network.model_dump()
+    built = build_network(options.pop("arch"), channels, classes, seed=0, **options)
+    return Macs(*count_macs(built, channels, height, width))
+
+
+def training_pflops(regime: Regime, macs: Macs) -> float:
+    """One training run in the paper's convention: 1.628 for Table 1's student."""
+    images = regime.images.sizes.train * regime.training.epochs
+    return FORWARD_AND_BACKWARD * macs.total * images / PETA
+
+
+def nonzero_training_pflops(
+    regime: Regime, macs: Macs, density_per_layer: Mapping[str, float]
+) -> float:
+    """One training run with the MACs of each layer scaled by its density."""
+    pruned = sum(
+        count * (1 - density_per_layer.get(name, 1.0)) for name, count in macs.per_layer.items()
+    )
+    images = regime.images.sizes.train * regime.training.epochs
+    return FORWARD_AND_BACKWARD * (macs.total - pruned) * images / PETA
+
+
+def measuring_pflops(regime: Regime, macs: Macs) -> float:
+    """One measurement: each training, validation and test image once forward."""
+    return macs.total * _measured_images(regime.images) / PETA
+
+
+def table_pflops(student: Regime, teacher_macs: Macs) -> float:
+    """A teacher table: every view of every training image once forward."""
+    return teacher_macs.total * table_forwards(student) / PETA
+
+
+def table_forwards(student: Regime) -> int:
+    """Forward passes that a teacher table takes."""
+    return student.images.sizes.train * view_count(student.augment)
+
+
+def teacher_call_pflops(student: Regime, teacher_macs: Macs) -> float:
+    """The teacher's forward passes during one training run that calls it directly."""
+    images = student.images.sizes.train * student.training.epochs
+    return teacher_macs.total * images / PETA
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """What one seed of a row would cost alone at most, in the paper's convention."""
+
+    trainings_max: int
+    pflops_max: float
+    teacher_trainings_max: int
+    teacher_pflops_max: float
+
+
+def row_cost(plan: Plan, row_plan: RowPlan, count_macs: CountMacs) -> RowCost:
+    """Price one seed of a row: the student to the last level, and the teacher as far as needed."""
+    student = plan.trajectories[row_plan.students[0]]
+    levels = row_plan.row.student.pruning.rounds + 1
+    teacher_levels, teacher_price = 0, 0.0
+    need = student.teacher
+    if need is not None and need.trajectory is not None:
+        teacher_levels = levels_needed(need.rule, need.regime.pruning.rounds + 1)
+        teacher_price = training_pflops(need.regime, count_macs(need.regime))
+    return RowCost(
+        levels,
+        levels * training_pflops(student.regime, count_macs(student.regime)),
+        teacher_levels,
+        teacher_levels * teacher_price,
+    )
+
+
+def level_pflops_executed(trajectory: Trajectory, count_macs: CountMacs) -> float:
+    """One level as it is run: training, direct teacher calls, measuring; without the table."""
+    macs = count_macs(trajectory.regime)
+    total = training_pflops(trajectory.regime, macs) + measuring_pflops(trajectory.regime, macs)
+    need = trajectory.teacher
+    if need is not None and not need.table:
+        total += teacher_call_pflops(trajectory.regime, count_macs(need.regime))
+    return total
+
+
+def level_bytes(total_weights: int) -> int:
+    """Disk that a level takes: fp32 weights and one byte a mask entry; the rest is small."""
+    return 5 * total_weights + 20_000
+
+
+def _measured_images(images: Images) -> int:
+    return images.sizes.train + images.sizes.validation + images.sizes.test

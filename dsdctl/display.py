@@ -1,0 +1,130 @@
+"""Progress on standard error: a live display on a terminal, a plain line a level elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dsdctl.level import TableTask
+from dsdctl.schedule import Event
+
+
+class Display(Protocol):
+    """Shows events while a plan runs."""
+
+    def __enter__(self) -> "Display": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, event: Event) -> None: ...
+
+
+def event_line(event: Event) -> str:
+    """What happened, in one line."""
+    name = trajectory_label(event)
+    if event.failure is not None:
+        return f"{name}: FAILED: {event.failure}"
+    if isinstance(event.task, TableTask):
+        return f"{name}: teacher table built"
+    level = event.task.identity.level
+    if event.level is None:
+        return f"{name}: level {level}"
+    result = event.level.result
+    if result.kind == "diverged":
+        return f"{name}: level {level} diverged in epoch {result.epoch}"
+    return (
+        f"{name}: level {level}, sparsity {100 * result.sparsity:.2f} %, "
+        f"test {100 * result.test_accuracy:.2f} %, train {100 * result.train_accuracy:.2f} %, "
+        f"entropy {result.entropy_bits:.3f} bits, {event.level.environment.wall_seconds:.1f} s"
+    )
+
+
+def trajectory_label(event: Event) -> str:
+    """The recipes that read a trajectory as their student, or `teacher`; and its seed."""
+    recipes = dict.fromkeys(use.recipe for use in event.trajectory.uses)
+    return f"{'+'.join(recipes) or 'teacher'} seed {event.trajectory.seed}"
+
+
+class PlainDisplay:
+    """One line for each finished or failed piece of work; never a bar."""
+
+    def __init__(self, console: Console, total: int):
+        self._console = console
+        self._total = total
+        self._done = 0
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        if event.kind == "started":
+            return
+        self._done += event.level is not None
+        counter = f"[{self._done}/{self._total}]"
+        self._console.print(
+            f"{counter} {event_line(event)}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+class LiveDisplay:
+    """A bar over all levels, a line for each running one, and the last result of each."""
+
+    def __init__(self, console: Console, total: int):
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._all = self._bar.add_task("levels", total=total)
+        self._rows = {}  # type: ignore[var-annotated]
+        self._live = Live(self._bar, console=console, refresh_per_second=8)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, event: Event) -> None:
+        key = event.trajectory.key
+        if key not in self._rows:
+            self._rows[key] = self._bar.add_task("", total=event.trajectory.levels)
+        self._bar.update(self._rows[key], description=event_line(event))
+        if event.level is not None:
+            level = event.level.result.level
+            self._bar.update(self._rows[key], completed=level + 1)
+            self._bar.advance(self._all)
+        if event.failure is not None:
+            self._live.console.print(event_line(event), markup=False)
+
+
+def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
+    """A live display on a terminal, plain lines elsewhere."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveDisplay(console, total)
+    return PlainDisplay(console, total)

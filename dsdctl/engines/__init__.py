@@ -1,0 +1,1 @@
+"""Where work runs. The scheduler knows engines by the protocol in schedule.py alone."""

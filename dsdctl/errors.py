@@ -1,0 +1,24 @@
+"""What can go wrong on the user's side. The CLI catches these once and prints one line each."""
+
+
+class DsdctlError(Exception):
+    """Base of all errors that dsdctl reports without a traceback."""
+
+
+class InputError(DsdctlError):
+    """A spec, recipe, data set or option is not usable; exit code 2.
+
+    `problems` holds one complete line for each thing that is wrong.
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class WorkError(DsdctlError):
+    """A piece of work failed while it ran; other work goes on, exit code 3."""
+
+
+class DriftError(WorkError):
+    """Something computed does not agree with what must hold, such as a mask's exact count."""

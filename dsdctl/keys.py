@@ -1,0 +1,121 @@
+"""Identities: everything that changes a result's numbers and nothing else, and their keys.
+
+A key is the sha256 of an identity's canonical JSON. Nothing in it depends on the machine, on
+names and titles, on how many levels are run or on when a recipe stops.
+"""
+
+import hashlib
+import json
+from typing import Literal
+
+from dsdctl.spec import Augment, Model, Network, Normalize, Seed, Training, Validation
+
+SCHEMA_VERSION = 1
+"""Raised when the fields of an identity change."""
+
+NUMERICS_VERSION = 1
+"""Raised when the same identity would give other numbers."""
+
+
+class NoiseIdentity(Model):
+    kind: Literal["symmetric"]
+    rate: float
+    seed: Seed
+
+
+class ImagesIdentity(Model):
+    """Which images are trained on, and how they look to a network. Without labels."""
+
+    dataset: str
+    content: str | None
+    test_fraction: float | None
+    validation: Validation
+    split_seed: Seed
+    normalize: Normalize
+    augment: Augment
+
+
+class PruningIdentity(Model):
+    criterion: Literal["magnitude", "none"]
+    fraction: float | None
+    retrain: Literal["continue", "rewind", "reinit"]
+
+
+class TeacherIdentity(Model):
+    """The network that teaches: a level's key, or a weights file by content and architecture."""
+
+    level: str | None = None
+    weights: str | None = None
+    network: Network | None = None
+
+
+class DistillationIdentity(Model):
+    """`table` is the key of the teacher's table, or None where the teacher is called directly."""
+
+    alpha: float
+    temperature: float
+    teacher: TeacherIdentity
+    table: str | None
+
+
+class _Identity(Model):
+    schema_version: int = SCHEMA_VERSION
+    numerics_version: int = NUMERICS_VERSION
+
+
+class LevelIdentity(_Identity):
+    """One level. Level 0 does not hash pruning: all retraining modes share one dense network."""
+
+    images: ImagesIdentity
+    noise: NoiseIdentity
+    network: Network
+    training: Training
+    seed: Seed
+    level: int
+    pruning: PruningIdentity | None
+    parent: str | None
+    distillation: DistillationIdentity | None
+
+
+class TableIdentity(_Identity):
+    """A teacher's logits for every view of every training image."""
+
+    images: ImagesIdentity
+    teacher: TeacherIdentity
+    precision: Literal["fp32", "tf32", "bf16"]
+
+
+class TrajectoryTeacher(Model):
+    """A teacher by rule, as known before anything has run."""
+
+    alpha: float
+    temperature: float
+    trajectory: str | None
+    rule: Literal["dense", "best"] | int
+    weights: TeacherIdentity | None
+    table: bool
+
+
+class TrajectoryIdentity(_Identity):
+    """A network, a seed and how it is pruned and retrained; its levels are not part of it."""
+
+    images: ImagesIdentity
+    noise: NoiseIdentity
+    network: Network
+    training: Training
+    seed: Seed
+    pruning: PruningIdentity
+    distillation: TrajectoryTeacher | None
+
+
+def canonical_json(identity: Model) -> str:
+    """The one way to write an identity: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        identity.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+
+
+def key_of(identity: Model) -> str:
+    """sha256 of the canonical JSON, in hex. The kind of identity is part of what is hashed."""
+    text = f"{type(identity).__name__}:{canonical_json(identity)}"
+    return hashlib.sha256(text.encode()).hexdigest()

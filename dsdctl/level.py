@@ -1,0 +1,396 @@
+"""Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
+
+import functools
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import dsdctl
+from dsdctl.errors import DriftError, WorkError
+from dsdctl.keys import (
+    ImagesIdentity,
+    LevelIdentity,
+    NoiseIdentity,
+    TableIdentity,
+    TeacherIdentity,
+    key_of,
+)
+from dsdctl.ml.data import (
+    Data,
+    Normalisation,
+    Source,
+    Split,
+    ViewReader,
+    Views,
+    load_cifar,
+    load_digits,
+    load_npz,
+    split_source,
+)
+from dsdctl.ml.device import configure
+from dsdctl.ml.masks import (
+    Masks,
+    apply_masks,
+    count_nonzero,
+    dense_masks,
+    prunable_weights,
+    prune_by_magnitude,
+)
+from dsdctl.ml.measure import measure
+from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.teacher import build_table, called, distilled, looked_up
+from dsdctl.ml.train import Diverged, Epoch, LossFunction, Settings, Trainer, cross_entropy
+from dsdctl.results import Diverged as DivergedResult
+from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured
+from dsdctl.spec import HoldOut, Model
+from dsdctl.store import Store
+
+
+class LevelTask(Model):
+    """One level to run, and where its inputs lie on this machine."""
+
+    kind: Literal["level"] = "level"
+    identity: LevelIdentity
+    dataset_path: str
+    teacher_weights: str | None = None
+
+
+class TableTask(Model):
+    """One teacher table to build, and where its inputs lie on this machine."""
+
+    kind: Literal["table"] = "table"
+    identity: TableIdentity
+    dataset_path: str
+    teacher_weights: str | None = None
+
+
+class Place(Model):
+    """Where and how a worker computes; nothing in it changes what a level is."""
+
+    store: str
+    device: Literal["cpu", "cuda"]
+    threads: int = Field(1, ge=1)
+
+
+Task = LevelTask | TableTask
+
+
+def run_task(task: Task, place: Place) -> FinishedLevel | None:
+    """Run `task` unless its result is in the store by now; return a level's result."""
+    store = Store(Path(place.store))
+    device = torch.device(place.device)
+    configure(device, place.threads)
+    with store.lock(key_of(task.identity)):
+        if isinstance(task, TableTask):
+            if not store.has_table(key_of(task.identity)):
+                _run_table(task, store, device)
+            return None
+        return store.level(key_of(task.identity)) or _run_level(task, store, device)
+
+
+@dataclass
+class _State:
+    """A network before or after training, and the masks that it has; None while dense."""
+
+    network: Network
+    masks: Masks | None
+
+
+def _run_level(task: LevelTask, store: Store, device: torch.device) -> FinishedLevel:
+    started = time.perf_counter()
+    identity = task.identity
+    data = load_data(identity.images, identity.noise, Path(task.dataset_path), device)
+    state = _state_before_training(identity, store, data, device)
+    loss = _loss(task, store, device)
+    epochs: list[Epoch] = []
+    result: LevelResult
+    try:
+        for epoch in _train(identity, state, data, loss):
+            epochs.append(epoch)
+        _check_masked(identity, state)
+        result = _measured(identity, state, data, epochs[-1])
+    except Diverged as error:
+        result = DivergedResult(level=identity.level, epoch=error.epoch)
+    weights = prunable_weights(state.network)
+    return store.commit_level(
+        identity,
+        result,
+        _environment(device, time.perf_counter() - started),
+        epochs,
+        state.network.state_dict(),
+        state.masks or dense_masks(weights),
+    )
+
+
+def _train(identity: LevelIdentity, state: _State, data: Data, loss: LossFunction):  # type: ignore[no-untyped-def]
+    trainer = Trainer(state.network, state.masks, _settings(identity), loss)
+    reader = _reader(identity.images, data.train)
+    for epoch in range(identity.training.epochs):
+        yield trainer.train_epoch(
+            reader, data.train.labels, seed=identity.seed, level=identity.level, epoch=epoch
+        )
+
+
+def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
+    started = time.perf_counter()
+    identity = task.identity
+    data = load_data(identity.images, NO_NOISE, Path(task.dataset_path), device)
+    teacher = _teacher(identity.teacher, task.teacher_weights, identity.images, store, data, device)
+    reader = _reader(identity.images, data.train)
+    logits = build_table(teacher, reader, len(data.train), identity.precision, device)
+    store.commit_table(identity, _environment(device, time.perf_counter() - started), logits)
+
+
+# Before training
+
+
+def _state_before_training(
+    identity: LevelIdentity, store: Store, data: Data, device: torch.device
+) -> _State:
+    """The network of a level as its training starts: initialised, or pruned from its parent."""
+    if identity.parent is None or identity.pruning is None:
+        return _State(_initial_network(identity, data, device), None)
+    parent = _initial_network(identity, data, device)
+    _load(parent, store.level_tensors(identity.parent, "weights"), f"level {identity.parent}")
+    masks = _next_masks(identity, store, parent, device)
+    match identity.pruning.retrain:
+        case "continue":
+            network = parent
+        case "rewind":
+            network = _initial_network(identity, data, device)
+        case "reinit":
+            network = _initial_network(identity, data, device, level=identity.level)
+    if masks is not None:
+        apply_masks(prunable_weights(network), masks)
+    return _State(network, masks)
+
+
+def _next_masks(
+    identity: LevelIdentity, store: Store, parent: Network, device: torch.device
+) -> Masks | None:
+    """Prune the parent by one round; an unexpected count is an error, never passed on."""
+    assert identity.parent is not None and identity.pruning is not None
+    if identity.pruning.criterion == "none" or identity.pruning.fraction is None:
+        return None
+    weights = prunable_weights(parent)
+    stored = store.level_tensors(identity.parent, "masks")
+    masks = {name: stored[name].to(device) for name in weights}
+    before, fraction = count_nonzero(masks), identity.pruning.fraction
+    masks = prune_by_magnitude(weights, masks, fraction)
+    expected = before - round(fraction * before)
+    if count_nonzero(masks) != expected:
+        raise DriftError(f"level {identity.level}: {count_nonzero(masks)} weights, not {expected}")
+    return masks
+
+
+def _initial_network(
+    identity: LevelIdentity, data: Data, device: torch.device, level: int = 0
+) -> Network:
+    return _network(identity.network.model_dump(), data, identity.seed, level).to(device)
+
+
+def _network(options: dict[str, str | int], data: Data, seed: int, level: int = 0) -> Network:
+    arch = str(options.pop("arch"))
+    channels = data.train.images.shape[3]
+    sizes = {name: int(value) for name, value in options.items()}
+    return build_network(arch, channels, data.classes, seed=seed, level=level, **sizes)
+
+
+def _load(network: Network, weights: dict[str, Tensor], source: str) -> None:
+    """Load a state_dict whose names and shapes must be the network's. Raises WorkError."""
+    expected = network.state_dict()
+    for name in sorted(expected.keys() ^ weights.keys()):
+        problem = "is missing" if name in expected else "is not one of the network's"
+        raise WorkError(f"{source}: tensor {name} {problem}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
+            raise WorkError(f"{source}: tensor {name} has shape {shapes}")
+        if not bool(tensor.isfinite().all()):
+            raise WorkError(f"{source}: tensor {name} holds values that are not finite")
+    network.load_state_dict(weights)
+
+
+# Teachers
+
+
+def _loss(task: LevelTask, store: Store, device: torch.device) -> LossFunction:
+    distillation = task.identity.distillation
+    if distillation is None:
+        return cross_entropy
+    if distillation.table is not None:
+        logits = looked_up(store.table(distillation.table).to(device))
+    else:
+        data = load_data(
+            task.identity.images, task.identity.noise, Path(task.dataset_path), device
+        )
+        logits = called(
+            _teacher(
+                distillation.teacher,
+                task.teacher_weights,
+                task.identity.images,
+                store,
+                data,
+                device,
+            )
+        )
+    return distilled(logits, alpha=distillation.alpha, temperature=distillation.temperature)
+
+
+def _teacher(
+    teacher: TeacherIdentity,
+    weights_file: str | None,
+    images: ImagesIdentity,
+    store: Store,
+    data: Data,
+    device: torch.device,
+) -> Network:
+    """Load a teacher in full, or fail: a teacher is never left at random weights."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if teacher.level is not None:
+        network = _network(store.level_identity(teacher.level).network.model_dump(), data, seed=0)
+        _load(network, store.level_tensors(teacher.level, "weights"), f"teacher {teacher.level}")
+    else:
+        assert teacher.network is not None and weights_file is not None
+        network = _network(teacher.network.model_dump(), data, seed=0)
+        try:
+            _load(network, load_file(weights_file), weights_file)
+        except (OSError, SafetensorError) as error:
+            raise WorkError(f"teacher {weights_file}: {error}") from error
+    return network.to(device).eval()
+
+
+# Data
+
+NO_NOISE = NoiseIdentity(kind="symmetric", rate=0.0, seed=0)
+
+
+@functools.lru_cache(maxsize=2)
+def load_data(
+    images: ImagesIdentity, noise: NoiseIdentity, path: Path, device: torch.device
+) -> Data:
+    """Load, split and flip labels; kept, since a worker runs many levels on the same data."""
+    source = _load_source(images, path)
+    held_out = images.validation if isinstance(images.validation, HoldOut) else None
+    data = split_source(
+        source,
+        split_seed=images.split_seed,
+        test_fraction=images.test_fraction,
+        validation_fraction=held_out.fraction if held_out else None,
+        validation_noisy=held_out is not None and held_out.labels == "noisy",
+        noise_rate=noise.rate,
+        noise_seed=noise.seed,
+    )
+    test = _to(data.test, device)
+    validation = test if data.validation is data.test else _to(data.validation, device)
+    clean_labels = data.clean_labels.to(device)
+    return Data(_to(data.train, device), clean_labels, validation, test, data.classes)
+
+
+def _to(split: Split, device: torch.device) -> Split:
+    return Split(split.images.to(device), split.labels.to(device))
+
+
+LOADERS: dict[str, Callable[[Path, str | None], Source]] = {
+    "digits": lambda _path, _content: load_digits(),
+    "cifar10": lambda path, _content: load_cifar("cifar10", path),
+    "cifar100": lambda path, _content: load_cifar("cifar100", path),
+    "npz": lambda path, content: load_npz(path, str(content)),
+}
+
+
+def _load_source(images: ImagesIdentity, path: Path) -> Source:
+    name = images.dataset.rsplit("-", 1)[0]
+    return LOADERS[name](path, images.content)
+
+
+def _reader(images: ImagesIdentity, train: Split) -> ViewReader:
+    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
+    return ViewReader(
+        train.images, normalisation, Views(images.augment.flip, images.augment.crop)
+    )
+
+
+# After training
+
+
+def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -> Measured:
+    images = identity.images
+    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
+    measurement = measure(state.network, data, normalisation, identity.training.precision)
+    weights = prunable_weights(state.network)
+    masks = state.masks or dense_masks(weights)
+    density = {name: int(mask.count_nonzero()) / mask.numel() for name, mask in masks.items()}
+    total = sum(mask.numel() for mask in masks.values())
+    nonzero = count_nonzero(masks)
+    return Measured(
+        level=identity.level,
+        train_loss=last.loss,
+        total_weights=total,
+        nonzero_weights=nonzero,
+        sparsity=1 - nonzero / total,
+        density_per_layer=density,
+        learning_distance=_learning_distance(identity, state, data),
+        warnings=tuple(f"{name} has no weight left" for name, d in density.items() if d == 0),
+        **vars(measurement),
+    )
+
+
+def _check_masked(identity: LevelIdentity, state: _State) -> None:
+    """A removed weight that moved is an error, never passed on."""
+    weights = prunable_weights(state.network)
+    for name, mask in (state.masks or {}).items():
+        if bool(weights[name].detach()[~mask].any()):
+            raise DriftError(f"level {identity.level}: removed weights of {name} are not zero")
+
+
+def _learning_distance(identity: LevelIdentity, state: _State, data: Data) -> float:
+    """l2 distance of the kept Conv2d and Linear weights from their initialisation."""
+    weights = prunable_weights(state.network)
+    reinit = identity.pruning is not None and identity.pruning.retrain == "reinit"
+    level = identity.level if reinit else 0
+    device = next(iter(weights.values())).device
+    initial = prunable_weights(_initial_network(identity, data, device, level=level))
+    squares = 0.0
+    for name, weight in weights.items():
+        difference = (weight - initial[name]).detach().double()
+        if state.masks is not None:
+            difference = difference * state.masks[name]
+        squares += float(difference.square().sum())
+    return squares**0.5
+
+
+def _settings(identity: LevelIdentity) -> Settings:
+    training = identity.training
+    return Settings(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        lr=training.optimizer.lr,
+        momentum=training.optimizer.momentum,
+        weight_decay=training.optimizer.weight_decay,
+        milestones=training.schedule.milestones,
+        gamma=training.schedule.gamma,
+        precision=training.precision,
+    )
+
+
+def _environment(device: torch.device, wall_seconds: float) -> Environment:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return Environment(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        dsdctl=dsdctl.__version__,
+        device=f"{device.type} {name}",
+        threads=torch.get_num_threads(),
+        wall_seconds=wall_seconds,
+    )
+

@@ -1,0 +1,371 @@
+"""YAML 1.2 in, validated models out; every problem is one line `file:line: key.path: reason`.
+
+Only plain data is read: no tags, no merge keys, no pickles. A document remembers the line of each
+key, also after a recipe or a matrix cell was laid over it, so an error points to where it was
+written.
+"""
+
+import difflib
+import json
+import math
+import re
+import stat
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic_core import ErrorDetails
+
+from dsdctl.errors import InputError
+from dsdctl.spec import NAME_PATTERN, TEXT_PATTERN
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES = 256 * 1024
+MAX_NODES = 20_000
+MAX_DEPTH = 32
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a key was written."""
+
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain data (dict, list, str, int, float, bool, None) and the mark of every key path."""
+
+    data: dict[str, Any]
+    marks: dict[KeyPath, Mark] = field(repr=False)
+
+    def mark(self, path: KeyPath) -> Mark:
+        """Return the mark of `path`, or of the nearest thing around it."""
+        while path not in self.marks:
+            path = path[:-1]
+        return self.marks[path]
+
+    def problem(self, path: KeyPath, reason: str) -> str:
+        """Return the line that reports `reason` at `path`."""
+        mark = self.mark(path)
+        where = f"{mark.file}:{mark.line}: "
+        return where + (f"{dotted(path)}: " if path else "") + reason
+
+    def overlay(self, other: "Document") -> "Document":
+        """Return this document with `other` laid over it, mapping by mapping."""
+        marks = dict(self.marks)
+        data = _overlay(self.data, other.data, (), marks, other.marks)
+        return Document(data, marks)
+
+    def part(self, *keys: str) -> "Document":
+        """Return only the given top-level keys, as far as they are set."""
+        data = {key: self.data[key] for key in keys if self.data.get(key) is not None}
+        marks = {path: mark for path, mark in self.marks.items() if not path or path[0] in data}
+        return Document(data, marks)
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a key path as a user reads it: `teacher.training.epochs`, `seeds[1]`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}"
+    return text.removeprefix(".")
+
+
+def read_document(file: Path) -> Document:
+    """Read one YAML file. Raises InputError."""
+    return parse_document(_read_text(file), file)
+
+
+def parse_document(text: str, file: Path) -> Document:
+    """Parse YAML text that came from `file`. Raises InputError."""
+    try:
+        root = yaml.compose(text, Loader=_CoreLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{file}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else _one_line(error)
+        raise InputError(f"{file}:1: not valid YAML: {reason}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"{file}:1: must be a mapping of keys to values")
+    builder = _Builder(file)
+    data = builder.build(root, (), root.start_mark.line + 1)
+    if builder.problems:
+        raise InputError(*builder.problems)
+    return Document(data, builder.marks)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], document: Document) -> Model:
+    """Turn a document into a model. Raises InputError with every problem at once."""
+    try:
+        # JSON mode: strict types, yet a list may become a tuple.
+        return model.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        problems = [_problem(model, document, details) for details in error.errors()]
+        raise InputError(*dict.fromkeys(problems)) from error
+
+
+def _overlay(
+    base: Any,
+    other: Any,
+    path: KeyPath,
+    marks: dict[KeyPath, Mark],
+    other_marks: Mapping[KeyPath, Mark],
+) -> Any:
+    if path in other_marks and path:
+        marks[path] = other_marks[path]
+    if not (isinstance(base, dict) and isinstance(other, dict)):
+        for inner, mark in other_marks.items():
+            if inner[: len(path)] == path:
+                marks[inner] = mark
+        return other
+    merged = dict(base)
+    for key, value in other.items():
+        merged[key] = _overlay(base.get(key), value, (*path, key), marks, other_marks)
+    return merged
+
+
+def _read_text(file: Path) -> str:
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{file}: not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise InputError(f"{file}: {status.st_size} bytes (allowed: at most {MAX_BYTES})")
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from error
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """SafeLoader with the implicit types of YAML 1.2's core schema: 1e-4 is a number, yes a word."""
+
+    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _CoreLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
+
+
+class _Builder:
+    """Builds plain data from YAML nodes within limits of size, depth and type."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.marks: dict[KeyPath, Mark] = {}
+        self.problems: list[str] = []
+        self._nodes = 0
+
+    def build(self, node: yaml.Node, path: KeyPath, line: int) -> Any:
+        self.marks[path] = Mark(self.file, line)
+        self._nodes += 1
+        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            raise InputError(
+                f"{self.file}:{line}: too large or too deeply nested (allowed: "
+                f"{MAX_NODES} values with aliases expanded, {MAX_DEPTH} levels)"
+            )
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            self._check_tag(node, path, "seq")
+            return [
+                self.build(item, (*path, i), item.start_mark.line + 1)
+                for i, item in enumerate(node.value)
+            ]
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        self._check_tag(node, path, "map")
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag != "tag:yaml.org,2002:str":
+                self._report(path, line, "keys must be plain words")
+                continue
+            key = key_node.value
+            if key in data:
+                first = self.marks[(*path, key)].line
+                self._report((*path, key), line, f"given twice (first on line {first})")
+                continue
+            data[key] = self.build(value_node, (*path, key), line)
+        return data
+
+    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+        line, text = node.start_mark.line + 1, node.value
+        match node.tag.removeprefix("tag:yaml.org,2002:"):
+            case "null":
+                return None
+            case "bool":
+                return text.lower() == "true"
+            case "int" if len(text) > 30:
+                self._report(path, line, "too long a number")
+            case "int":
+                return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+            case "float":
+                number = float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
+                if math.isfinite(number):
+                    return number
+                self._report(path, line, f"is {text} (allowed: finite numbers)")
+            case "str":
+                return text
+            case _:
+                self._report(path, line, f"YAML tag {node.tag} (allowed: plain data, no tags)")
+        return None
+
+    def _check_tag(self, node: yaml.Node, path: KeyPath, kind: str) -> None:
+        if node.tag != f"tag:yaml.org,2002:{kind}":
+            self._report(
+                path,
+                node.start_mark.line + 1,
+                f"YAML tag {node.tag} (allowed: plain data, no tags)",
+            )
+
+    def _report(self, path: KeyPath, line: int, reason: str) -> None:
+        where = f"{self.file}:{line}: " + (f"{dotted(path)}: " if path else "")
+        self.problems.append(where + reason)
+
+
+def _problem(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
+    path, owners = _locate(model, document, details)
+    return document.problem(path, _reason(details, path, owners))
+
+
+def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]]) -> str:
+    """Say what is wrong and what is allowed, in our words where pydantic's are not a user's."""
+    context, value = details.get("ctx", {}), details["input"]
+    match details["type"]:
+        case "extra_forbidden" if owners:
+            names = [name for owner in owners for name in owner.model_fields]
+            return f"unknown key{_nearest(path[-1], names)} (allowed: {', '.join(names)})"
+        case "missing":
+            return "is missing"
+        case "literal_error" | "union_tag_invalid":
+            tagged = details["type"] == "union_tag_invalid"
+            shown = context["tag"] if tagged else value
+            allowed = re.findall(
+                r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
+            )
+            return f"is {_show(shown)}{_nearest(shown, allowed)} (allowed: {', '.join(allowed)})"
+        case "union_tag_not_found":
+            return f"{context['discriminator'].strip(chr(39))} is missing"
+        case "string_pattern_mismatch":
+            pattern = context["pattern"]
+            return f"is {_show(value)} (allowed: {_PATTERNS.get(pattern, pattern)})"
+        case "value_error":
+            return str(context["error"])
+    expected = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+    for words, sign in _SIGNS.items():
+        expected = expected.replace(words, sign)
+    expected = re.sub(r"\ba (?=[aio])", "an ", expected)
+    return f"is {_show(value)} (allowed: {expected})"
+
+
+_SIGNS = {
+    "greater than or equal to": ">=",
+    "less than or equal to": "<=",
+    "greater than": ">",
+    "less than": "<",
+}
+
+_PATTERNS = {
+    NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
+    TEXT_PATTERN: "one line of text without control characters",
+}
+
+
+def _nearest(word: Any, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(str(word), allowed, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _locate(
+    model: type[BaseModel], document: Document, details: ErrorDetails
+) -> tuple[KeyPath, list[type[BaseModel]]]:
+    """Turn pydantic's location into the user's key path and the models that its last key lies in.
+
+    pydantic also names the branch of a union that it tried; a user has never written that.
+    """
+    *inner, last = details["loc"] or ("",)
+    path: KeyPath = ()
+    types_here: Any = model
+    for key in inner:
+        if (*path, key) in document.marks:
+            path = (*path, key)
+            types_here = _type_of(types_here, key)
+        else:
+            types_here = _branch(types_here, str(key))
+    if details["type"] == "union_tag_invalid":
+        return (*path, last, details["ctx"]["discriminator"].strip("'")), []
+    written = (*path, last) in document.marks or details["type"] == "missing"
+    return ((*path, last) if written else path), [owner for _, owner in _models(types_here)]
+
+
+def _type_of(annotation: Any, key: str | int) -> Any:
+    """The type of a model's field, or of a list's, tuple's or mapping's item."""
+    for _, model in _models(annotation):
+        if key in model.model_fields:
+            info = model.model_fields[str(key)]
+            return typing.Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
+    return arguments[-1] if arguments else None
+
+
+def _branch(annotation: Any, tag: str) -> Any:
+    """The member of a union that pydantic calls `tag`."""
+    for names, model in _models(annotation):
+        if tag in names:
+            return model
+    return annotation
+
+
+def _models(annotation: Any, tags: frozenset[str] = frozenset()) -> Iterator[tuple[set[str], type[BaseModel]]]:
+    """Yield the models in a union, each with the names by which pydantic may call it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        literals = {
+            value
+            for info in annotation.model_fields.values()
+            if typing.get_origin(info.annotation) is typing.Literal
+            for value in typing.get_args(info.annotation)
+        }
+        yield {annotation.__name__, *literals, *tags}, annotation
+    elif typing.get_origin(annotation) is typing.Annotated:
+        inner, *metadata = typing.get_args(annotation)
+        names = frozenset(item.tag for item in metadata if isinstance(item, Tag))
+        yield from _models(inner, tags | names)
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            yield from _models(member, tags)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

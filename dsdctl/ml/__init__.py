@@ -1,0 +1,1 @@
+"""Networks, data, pruning, training and measuring on torch and torchvision alone."""

@@ -1,0 +1,30 @@
+"""How a process computes: threads, precision, determinism."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def configure(device: torch.device, threads: int) -> None:
+    """Set what holds for the whole process: threads, deterministic kernels, no denormals.
+
+    Denormals appear when the gradients of a network that fits its labels fade; they are flushed
+    because they cost time on CPUs and say nothing.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(True)
+    # It would also fill every new tensor, a third of a small step; nothing here reads unwritten memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def precision(name: str, device: torch.device) -> Iterator[None]:
+    """Compute in `fp32`, `tf32` (matrix units' mode on GPUs) or `bf16` (autocast, fp32 weights)."""
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bf16"):
+        yield

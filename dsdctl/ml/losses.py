@@ -1,0 +1,22 @@
+"""The distillation loss of the paper (eq. 2)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float
+) -> Tensor:
+    """(1 - alpha) CE(student, label) + alpha tau^2 KL(teacher / tau || student / tau), batch mean.
+
+    logits, teacher_logits: (B, K); labels: (B,) int64; returns a scalar. `alpha` weighs the KL
+    term (some libraries mean the cross-entropy's weight); `temperature` is tau (DSD2, eq. 2).
+    """
+    hard = F.cross_entropy(logits, labels)
+    soft = F.kl_div(
+        F.log_softmax(logits / temperature, dim=1),
+        F.log_softmax(teacher_logits / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - alpha) * hard + alpha * temperature**2 * soft

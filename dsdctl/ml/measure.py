@@ -1,0 +1,73 @@
+"""Measuring a network: accuracies, memorisation and entropy in eval mode, without augmentation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dsdctl.ml.data import Data, Normalisation, Split
+from dsdctl.ml.device import precision
+from dsdctl.ml.entropy import ActivationCounter
+
+BATCH = 500
+"""Images in a batch of a measurement; part of the numerics."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracies and shares are fractions; the entropies are in bits, per layer and their mean."""
+
+    train_accuracy: float
+    fitted_noisy: float | None
+    fitted_true: float | None
+    validation_accuracy: float
+    test_accuracy: float
+    entropy_bits: float
+    entropy_bits_per_layer: dict[str, float]
+
+
+def measure(
+    network: nn.Module, data: Data, normalisation: Normalisation, precision_name: str
+) -> Measurement:
+    """Measure `network` on all images of `data`; the entropy is that of the training images."""
+    network.eval()
+    with ActivationCounter(network) as counter:
+        train = predict(network, data.train.images, normalisation, precision_name).argmax(1)
+    bits = counter.layer_bits()
+    flipped = data.train.labels != data.clean_labels
+    count = int(flipped.count_nonzero())
+    fitted = train[flipped]
+    test = _accuracy(network, data.test, normalisation, precision_name)
+    validation = test
+    if data.validation is not data.test:
+        validation = _accuracy(network, data.validation, normalisation, precision_name)
+    return Measurement(
+        train_accuracy=_share(train == data.train.labels),
+        fitted_noisy=_share(fitted == data.train.labels[flipped]) if count else None,
+        fitted_true=_share(fitted == data.clean_labels[flipped]) if count else None,
+        validation_accuracy=validation,
+        test_accuracy=test,
+        entropy_bits=sum(bits.values()) / len(bits),
+        entropy_bits_per_layer=bits,
+    )
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module, images: Tensor, normalisation: Normalisation, precision_name: str
+) -> Tensor:
+    """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode."""
+    network.eval()
+    with precision(precision_name, images.device):
+        return torch.cat([network(normalisation(part)).float() for part in images.split(BATCH)])
+
+
+def _accuracy(
+    network: nn.Module, split: Split, normalisation: Normalisation, precision_name: str
+) -> float:
+    predicted = predict(network, split.images, normalisation, precision_name).argmax(1)
+    return _share(predicted == split.labels)
+
+
+def _share(hits: Tensor) -> float:
+    return int(hits.count_nonzero()) / len(hits)

@@ -1,0 +1,61 @@
+"""A teacher's logits for a batch: called directly, or looked up in a table of every view."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dsdctl.ml.data import Batch, ViewReader
+from dsdctl.ml.device import precision
+from dsdctl.ml.losses import distillation_loss
+from dsdctl.ml.train import LossFunction
+
+TeacherLogits = Callable[[Batch], Tensor]
+"""batch -> the teacher's logits (B, K) for the same images in the same views."""
+
+TABLE_BATCH = 500
+"""Images in a batch while a table is built; part of the numerics."""
+
+
+def called(teacher: nn.Module) -> TeacherLogits:
+    """Call the teacher, in eval mode, for every batch."""
+    teacher.eval()
+
+    @torch.no_grad()
+    def logits(batch: Batch) -> Tensor:
+        return teacher(batch.images).float()  # type: ignore[no-any-return]
+
+    return logits
+
+
+def looked_up(table: Tensor) -> TeacherLogits:
+    """Look the logits up in `table` (N, V, K): image n in view v."""
+    return lambda batch: table[batch.indices, batch.views]
+
+
+def distilled(teacher: TeacherLogits, *, alpha: float, temperature: float) -> LossFunction:
+    """The loss of a student that learns from labels and `teacher` (DSD2, eq. 2)."""
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return distillation_loss(
+            logits, teacher(batch), batch.labels, alpha=alpha, temperature=temperature
+        )
+
+    return loss
+
+
+@torch.no_grad()
+def build_table(
+    teacher: nn.Module, reader: ViewReader, images: int, precision_name: str, device: torch.device
+) -> Tensor:
+    """Logits of `teacher` for every view of every image: float32 (N, V, K) on the CPU."""
+    teacher.eval()
+    columns = []
+    with precision(precision_name, device):
+        for view in range(reader.views.count):
+            parts = []
+            for indices in torch.arange(images, device=device).split(TABLE_BATCH):
+                batch = reader(indices, torch.full_like(indices, view))
+                parts.append(teacher(batch).float().cpu())
+            columns.append(torch.cat(parts))
+    return torch.stack(columns, dim=1)

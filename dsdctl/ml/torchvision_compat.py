@@ -1,0 +1,33 @@
+"""Imports torchvision's data sets, also beside a torch whose build its operators do not match.
+
+torchvision's wheels are built against CUDA builds of torch. Beside a CPU-only torch the compiled
+operators cannot load, and the import then fails while it registers shape functions for them
+(`operator torchvision::nms does not exist`). Nothing here uses these operators, so it is enough
+that their schemas exist; they are defined only where the compiled library did not bring them.
+"""
+
+import torch
+
+_SCHEMAS = {
+    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def _import_datasets():  # type: ignore[no-untyped-def]
+    try:
+        from torchvision import datasets
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for name, schema in _SCHEMAS.items():
+            library.define(name + schema)
+        _libraries.append(library)
+        from torchvision import datasets
+    return datasets
+
+
+_libraries: list[torch.library.Library] = []  # dropping a Library takes its schemas with it
+
+datasets = _import_datasets()

@@ -1,0 +1,123 @@
+"""The training loop: SGD with masks, epoch by epoch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsdctl.ml.data import Batch, ViewReader, epoch_batches
+from dsdctl.ml.device import precision
+from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
+
+LossFunction = Callable[[Tensor, Batch], Tensor]
+"""(logits (B, K), batch) -> scalar."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one level is trained; `milestones` are epochs at which the rate is scaled by `gamma`."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    gamma: float
+    precision: str
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate of `epoch`, counted from 0."""
+        return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch showed: mean loss and accuracy over its batches as they were trained."""
+
+    epoch: int
+    lr: float
+    loss: float
+    accuracy: float
+
+
+class Diverged(Exception):
+    """The training loss is no longer a finite number."""
+
+    def __init__(self, epoch: int):
+        super().__init__(f"the training loss is not finite in epoch {epoch}")
+        self.epoch = epoch
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy against the batch's labels."""
+    return F.cross_entropy(logits, batch.labels)
+
+
+class Trainer:
+    """Trains one network for one level with a fresh optimiser; removed weights stay zero.
+
+    Weight decay is on all parameters, BatchNorm and biases included (the paper's protocol).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        masks: Masks | None,
+        settings: Settings,
+        loss: LossFunction = cross_entropy,
+    ):
+        self.network = network
+        self.settings = settings
+        self.loss = loss
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._weights: list[Tensor] = []
+        self._masks: list[Tensor] = []
+        if masks is not None:
+            weights = prunable_weights(network)
+            apply_masks(weights, masks)
+            # Detached views of the parameters: the step below writes to them outside autograd.
+            self._weights = [weights[name].detach() for name in masks]
+            # In the weights' own dtype and memory layout, which one fused multiplication wants.
+            self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
+
+    def train_epoch(
+        self, reader: ViewReader, labels: Tensor, *, seed: int, level: int, epoch: int
+    ) -> Epoch:
+        """Train once over all images. Raises Diverged."""
+        self.network.train()
+        lr = self.settings.lr_at(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        total_loss = torch.zeros((), device=labels.device)
+        correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+        with precision(self.settings.precision, labels.device):
+            for batch in epoch_batches(
+                reader, labels, self.settings.batch_size, seed=seed, level=level, epoch=epoch
+            ):
+                logits = self.network(batch.images)
+                loss = self.loss(logits.float(), batch)
+                self.step(loss)
+                total_loss += loss.detach() * len(batch.labels)
+                correct += (logits.argmax(1) == batch.labels).sum()
+        mean_loss = float(total_loss) / len(labels)
+        if not math.isfinite(mean_loss):
+            raise Diverged(epoch)
+        return Epoch(epoch, lr, mean_loss, int(correct) / len(labels))
+
+    def step(self, loss: Tensor) -> None:
+        """One optimiser step; then the masks, since decay and momentum know nothing of them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self._masks:
+            torch._foreach_mul_(self._weights, self._masks)

@@ -1,0 +1,292 @@
+"""From rows to a plan: every distinct piece of work once, and who needs it.
+
+Nothing here runs anything or imports torch; costs are added by cost.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dsdctl.errors import InputError
+from dsdctl.keys import (
+    DistillationIdentity,
+    ImagesIdentity,
+    LevelIdentity,
+    NoiseIdentity,
+    PruningIdentity,
+    TableIdentity,
+    TeacherIdentity,
+    TrajectoryIdentity,
+    TrajectoryTeacher,
+    key_of,
+)
+from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
+from dsdctl.spec import StopRule
+
+
+def levels_needed(rule: Literal["dense", "best"] | int, levels: int) -> int:
+    """How many of a teacher's `levels` must be run before the level that teaches is known."""
+    if rule == "dense":
+        return 1
+    return levels if rule == "best" else rule + 1
+
+
+@dataclass(frozen=True)
+class TeacherNeed:
+    """What a distilled trajectory needs: a level of another trajectory by rule, or a file."""
+
+    regime: Regime
+    trajectory: str | None
+    rule: Literal["dense", "best"] | int
+    file: WeightsFile | None
+    table: bool
+    table_reason: str
+    alpha: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Use:
+    """One recipe that reads a trajectory as its student."""
+
+    experiment: str
+    variant: str
+    recipe: str
+    stop: StopRule | None
+    levels: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One network, one seed, pruned and retrained level after level."""
+
+    key: str
+    identity: TrajectoryIdentity
+    regime: Regime
+    seed: int
+    levels: int
+    teacher: TeacherNeed | None
+    uses: tuple[Use, ...] = ()
+    taught: tuple[str, ...] = ()
+    """Keys of the trajectories that this one teaches."""
+
+    @property
+    def roles(self) -> list[str]:
+        return [
+            role for role, there in (("student", self.uses), ("teacher", self.taught)) if there
+        ]
+
+    def level_identity(
+        self, level: int, parent: str | None, distillation: DistillationIdentity | None
+    ) -> LevelIdentity:
+        """The identity of one of its levels, once its parent and its teacher are known."""
+        identity = self.identity
+        return LevelIdentity(
+            images=identity.images,
+            noise=identity.noise,
+            network=identity.network,
+            training=identity.training,
+            seed=identity.seed,
+            level=level,
+            pruning=identity.pruning if level else None,
+            parent=parent,
+            distillation=distillation,
+        )
+
+    def table_identity(self, teacher: TeacherIdentity) -> TableIdentity:
+        """The identity of the teacher table that its levels read."""
+        return TableIdentity(
+            images=self.identity.images,
+            teacher=teacher,
+            precision=self.identity.training.precision,
+        )
+
+    def distillation(self, teacher: TeacherIdentity) -> DistillationIdentity:
+        """How its levels are distilled, once the teacher's level is known."""
+        assert self.teacher is not None
+        table = key_of(self.table_identity(teacher)) if self.teacher.table else None
+        return DistillationIdentity(
+            alpha=self.teacher.alpha,
+            temperature=self.teacher.temperature,
+            teacher=teacher,
+            table=table,
+        )
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """A row and, seed by seed, the keys of its student and teacher trajectories."""
+
+    experiment: str
+    row: Row
+    seeds: tuple[int, ...]
+    students: tuple[str, ...]
+    teachers: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, and the distinct trajectories that they share. Teachers come before students."""
+
+    specs: tuple[ResolvedSpec, ...]
+    rows: tuple[RowPlan, ...]
+    trajectories: dict[str, Trajectory] = field(repr=False)
+
+    def all_uses(self, trajectory: Trajectory) -> list[Use]:
+        """The recipes that read `trajectory`, as their student or as their student's teacher."""
+        taught = [self.trajectories[key] for key in trajectory.taught]
+        uses = [*trajectory.uses, *(use for student in taught for use in student.uses)]
+        return list(dict.fromkeys(uses))
+
+    def used_by(self, trajectory: Trajectory) -> list[str]:
+        """The names of the recipes that read `trajectory`, each once."""
+        return list(dict.fromkeys(use.recipe for use in self.all_uses(trajectory)))
+
+    def variant(self, trajectory: Trajectory) -> str:
+        """The variants that read `trajectory`; empty without a matrix."""
+        return "; ".join(dict.fromkeys(use.variant for use in self.all_uses(trajectory)))
+
+
+def make_plan(
+    specs: Sequence[ResolvedSpec],
+    *,
+    recipes: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Plan:
+    """Plan `specs`, or only the given recipes and seeds of them. Raises InputError."""
+    _check_filters(specs, recipes, seeds)
+    builder = _Builder()
+    rows = []
+    for spec in specs:
+        wanted = tuple(s for s in spec.experiment.seeds if not seeds or s in seeds)
+        for row in spec.rows:
+            if wanted and (not recipes or row.recipe.recipe in recipes):
+                rows.append(builder.add(spec.experiment.experiment, row, wanted))
+    return Plan(tuple(specs), tuple(rows), builder.in_order())
+
+
+def _check_filters(
+    specs: Sequence[ResolvedSpec], recipes: Sequence[str], seeds: Sequence[int]
+) -> None:
+    names = [name for spec in specs for name in spec.experiment.recipes]
+    numbers = [seed for spec in specs for seed in spec.experiment.seeds]
+    for option, given, known in (("--recipe", recipes, names), ("--seed", seeds, numbers)):
+        for value in given:
+            if value not in known:
+                allowed = ", ".join(str(k) for k in dict.fromkeys(known))
+                raise InputError(f"{option}: {value} is in no given spec (allowed: {allowed})")
+
+
+class _Builder:
+    """Gathers trajectories by key; the same key asked for twice is one trajectory."""
+
+    def __init__(self) -> None:
+        self.trajectories: dict[str, Trajectory] = {}
+
+    def add(self, experiment: str, row: Row, seeds: tuple[int, ...]) -> RowPlan:
+        students, teachers = [], []
+        for seed in seeds:
+            need = self._teacher(row, seed)
+            levels = row.student.pruning.rounds + 1
+            student = self._trajectory(row.student, seed, levels, need)
+            use = Use(experiment, row.variant, row.recipe.recipe, row.stop, levels)
+            self._update(student, uses=(*student.uses, use))
+            students.append(student.key)
+            teacher_key = need.trajectory if need else None
+            teachers.append(teacher_key)
+            if teacher_key is not None:
+                teacher = self.trajectories[teacher_key]
+                taught = tuple(dict.fromkeys((*teacher.taught, student.key)))
+                self._update(teacher, taught=taught)
+        return RowPlan(experiment, row, seeds, tuple(students), tuple(teachers))
+
+    def in_order(self) -> dict[str, Trajectory]:
+        """Teachers before those they teach, otherwise as first asked for."""
+        ordered: dict[str, Trajectory] = {}
+        for key, trajectory in self.trajectories.items():
+            need = trajectory.teacher
+            if need is not None and need.trajectory is not None:
+                ordered.setdefault(need.trajectory, self.trajectories[need.trajectory])
+            ordered.setdefault(key, trajectory)
+        return ordered
+
+    def _teacher(self, row: Row, seed: int) -> TeacherNeed | None:
+        teaching, distill = row.teaching, row.recipe.distill
+        if teaching is None or distill is None:
+            return None
+        trajectory = None
+        if teaching.file is None:
+            teacher_seed = seed if teaching.seed == "paired" else teaching.seed
+            levels = levels_needed(teaching.rule, teaching.regime.pruning.rounds + 1)
+            trajectory = self._trajectory(teaching.regime, teacher_seed, levels, None).key
+        return TeacherNeed(
+            teaching.regime,
+            trajectory,
+            teaching.rule,
+            teaching.file,
+            teaching.table,
+            teaching.table_reason,
+            distill.alpha,
+            distill.temperature,
+        )
+
+    def _trajectory(
+        self, regime: Regime, seed: int, levels: int, teacher: TeacherNeed | None
+    ) -> Trajectory:
+        identity = _identity(regime, seed, teacher)
+        key = key_of(identity)
+        known = self.trajectories.get(key)
+        if known is None:
+            self.trajectories[key] = Trajectory(key, identity, regime, seed, levels, teacher)
+        elif levels > known.levels:
+            self._update(known, levels=levels)
+        return self.trajectories[key]
+
+    def _update(self, trajectory: Trajectory, **changes: object) -> None:
+        fields = {**vars(trajectory), **changes}
+        self.trajectories[trajectory.key] = Trajectory(**fields)
+
+
+def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> TrajectoryIdentity:
+    noise, pruning = regime.images.noise, regime.pruning
+    return TrajectoryIdentity(
+        images=_images_identity(regime),
+        noise=NoiseIdentity(
+            kind=noise.kind,
+            rate=noise.rate,
+            seed=seed if noise.seed == "per-trajectory" else noise.seed,
+        ),
+        network=regime.network,
+        training=regime.training,
+        seed=seed,
+        pruning=PruningIdentity(
+            criterion=pruning.criterion,
+            fraction=None if pruning.criterion == "none" else pruning.fraction,
+            retrain=pruning.retrain,
+        ),
+        distillation=None if teacher is None else _trajectory_teacher(teacher),
+    )
+
+
+def _images_identity(regime: Regime) -> ImagesIdentity:
+    dataset, facts = regime.images.dataset, regime.images.facts
+    return ImagesIdentity(
+        dataset=f"{dataset.name}-{facts.version}",
+        content=facts.content,
+        test_fraction=dataset.test.fraction if dataset.test else None,
+        validation=dataset.validation,
+        split_seed=dataset.split_seed,
+        normalize=dataset.normalize or facts.normalize,
+        augment=regime.augment,
+    )
+
+
+def _trajectory_teacher(need: TeacherNeed) -> TrajectoryTeacher:
+    return TrajectoryTeacher(
+        alpha=need.alpha,
+        temperature=need.temperature,
+        trajectory=need.trajectory,
+        rule=need.rule,
+        weights=need.file.identity if need.file else None,
+        table=need.table,
+    )

@@ -1,0 +1,140 @@
+"""How far a plan has come: what is in the store, which levels are known, what could run next."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
+from dsdctl.plan import Plan, TeacherNeed, Trajectory, levels_needed
+from dsdctl.results import FinishedLevel, Measured
+from dsdctl.stopping import best_level, read_trajectory
+from dsdctl.store import Store
+
+
+@dataclass
+class Known:
+    """What is known of one trajectory: its finished levels from 0 on."""
+
+    levels: list[FinishedLevel] = field(default_factory=list)
+
+    @property
+    def measured(self) -> list[Measured]:
+        return [level.result for level in self.levels if isinstance(level.result, Measured)]
+
+    @property
+    def diverged(self) -> bool:
+        return bool(self.levels) and self.levels[-1].measured is None
+
+    @property
+    def next_level(self) -> int:
+        return len(self.levels)
+
+
+@dataclass(frozen=True)
+class NextPiece:
+    """What a trajectory needs next: one of its levels, or first its teacher's table."""
+
+    identity: LevelIdentity | TableIdentity
+
+
+class Progress:
+    """A plan beside what a store holds of it."""
+
+    def __init__(self, plan: Plan, store: Store):
+        self.plan = plan
+        self.store = store
+        self.known = {key: Known() for key in plan.trajectories}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what the store holds by now; teachers come before those they teach."""
+        for trajectory in self.plan.trajectories.values():
+            while not self._ended(trajectory):
+                identity = self.next_level_identity(trajectory)
+                finished = self.store.level(key_of(identity)) if identity else None
+                if finished is None:
+                    break
+                self.known[trajectory.key].levels.append(finished)
+
+    def add(self, trajectory: Trajectory, level: FinishedLevel) -> None:
+        """Take in a level that has just been finished."""
+        known = self.known[trajectory.key]
+        assert level.result.level == known.next_level
+        known.levels.append(level)
+
+    def wants_level(self, trajectory: Trajectory) -> bool:
+        """Say whether a recipe or a student asks for one more level of `trajectory`."""
+        known = self.known[trajectory.key]
+        if self._ended(trajectory):
+            return False
+        for key in trajectory.taught:
+            need = self.plan.trajectories[key].teacher
+            assert need is not None
+            if known.next_level < levels_needed(need.rule, need.regime.pruning.rounds + 1):
+                return True
+        return any(
+            not read_trajectory(use.stop, known.measured, use.levels).finished
+            for use in trajectory.uses
+        )
+
+    def teacher_level(self, need: TeacherNeed) -> int | None:
+        """The level of the teacher's trajectory that teaches, once it is known."""
+        if need.trajectory is None:
+            return None
+        known = self.known[need.trajectory]
+        needed = levels_needed(need.rule, need.regime.pruning.rounds + 1)
+        measured = known.measured[:needed]
+        if need.rule == "best":
+            return best_level(measured) if len(measured) == needed or known.diverged else None
+        level = 0 if need.rule == "dense" else need.rule
+        return level if level < len(measured) else None
+
+    def teacher_identity(self, need: TeacherNeed) -> TeacherIdentity | None:
+        """What identifies the teacher, once it is known."""
+        if need.file is not None:
+            return need.file.identity
+        level = self.teacher_level(need)
+        if level is None or need.trajectory is None:
+            return None
+        return TeacherIdentity(level=self.known[need.trajectory].levels[level].key)
+
+    def next_level_identity(self, trajectory: Trajectory) -> LevelIdentity | None:
+        """The identity of the next level, or None while the teacher is not known."""
+        distillation: DistillationIdentity | None = None
+        if trajectory.teacher is not None:
+            teacher = self.teacher_identity(trajectory.teacher)
+            if teacher is None:
+                return None
+            distillation = trajectory.distillation(teacher)
+        levels = self.known[trajectory.key].levels
+        parent = levels[-1].key if levels else None
+        return trajectory.level_identity(len(levels), parent, distillation)
+
+    def table_identity(self, trajectory: Trajectory) -> TableIdentity | None:
+        """The identity of the teacher table that `trajectory` reads, once its teacher is known."""
+        need = trajectory.teacher
+        if need is None or not need.table:
+            return None
+        teacher = self.teacher_identity(need)
+        return None if teacher is None else trajectory.table_identity(teacher)
+
+    def next_piece(self, trajectory: Trajectory) -> NextPiece | None:
+        """What `trajectory` could run now; None if it is done or waits for its teacher."""
+        if not self.wants_level(trajectory):
+            return None
+        identity = self.next_level_identity(trajectory)
+        if identity is None:
+            return None
+        table = self.table_identity(trajectory)
+        if table is not None and not self.store.has_table(key_of(table)):
+            return NextPiece(table)
+        return NextPiece(identity)
+
+    def unfinished(self) -> Iterator[Trajectory]:
+        """Yield the trajectories of which a level is still wanted."""
+        for trajectory in self.plan.trajectories.values():
+            if self.wants_level(trajectory):
+                yield trajectory
+
+    def _ended(self, trajectory: Trajectory) -> bool:
+        known = self.known[trajectory.key]
+        return known.diverged or known.next_level >= trajectory.levels

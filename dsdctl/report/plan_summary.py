@@ -1,0 +1,226 @@
+"""The run plan as plain data (a contract for `plan --json`), as text and as a graph."""
+
+from collections.abc import Mapping
+
+from pydantic import ConfigDict, Field
+
+from dsdctl.cost import (
+    CountMacs,
+    level_bytes,
+    level_pflops_executed,
+    row_cost,
+    table_forwards,
+    table_pflops,
+    training_pflops,
+)
+from dsdctl.keys import key_of
+from dsdctl.plan import Trajectory, levels_needed
+from dsdctl.progress import Progress
+from dsdctl.resolve import table_bytes
+from dsdctl.shapes import layer_weights
+from dsdctl.spec import Model
+
+SCHEMA = "dsdctl.plan/1"
+
+
+class PlanRecipe(Model):
+    """A recipe's cost at most, one seed, alone, in the paper's convention."""
+
+    recipe: str
+    variant: str
+    trainings_max: int
+    pflops_max: float
+    teacher_trainings_max: int
+    teacher_pflops_max: float
+
+
+class PlanTrajectory(Model):
+    """A distinct trajectory. `needs` names teacher trajectories and tables by key."""
+
+    key: str
+    variant: str
+    roles: tuple[str, ...]
+    arch: str
+    seed: int
+    levels: int
+    macs_per_image: int
+    pflops_per_training: float
+    used_by: tuple[str, ...]
+    needs: tuple[str, ...]
+    levels_done: int
+
+
+class PlanTable(Model):
+    """A teacher table. Its key is known once the teacher's level is; till then it is named."""
+
+    key: str
+    forwards: int
+    pflops: float
+    bytes: int
+    done: bool
+    used_by: tuple[str, ...]
+
+
+class Totals(Model):
+    """`pflops_attributed`: rows and seeds as if each were alone. `pflops_to_run`: executed
+    convention (teacher forwards and measuring included, shared work once), missing work only."""
+
+    trainings: int
+    trainings_done: int
+    pflops_attributed: float
+    pflops_to_run: float
+    seconds_estimate: float | None
+    disk_bytes: int
+
+
+class PlanSummary(Model):
+    """The plan of one or more specs."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: str = Field(SCHEMA, alias="schema")
+    experiment: str
+    recipes: tuple[PlanRecipe, ...]
+    trajectories: tuple[PlanTrajectory, ...]
+    teacher_tables: tuple[PlanTable, ...]
+    totals: Totals
+
+
+def summarise(
+    progress: Progress,
+    count_macs: CountMacs,
+    seconds_per_level: Mapping[str, float] | None,
+    slots: int,
+) -> PlanSummary:
+    """Summarise a plan; `seconds_per_level` (by trajectory key) is None when uncalibrated."""
+    plan = progress.plan
+    recipes = []
+    attributed = 0.0
+    for row_plan in plan.rows:
+        cost = row_cost(plan, row_plan, count_macs)
+        attributed += len(row_plan.seeds) * (cost.pflops_max + cost.teacher_pflops_max)
+        recipes.append(
+            PlanRecipe(
+                recipe=row_plan.row.recipe.recipe, variant=row_plan.row.variant, **vars(cost)
+            )
+        )
+    tables = _tables(progress, count_macs)
+    to_run = sum(table.pflops for table in tables.values() if not table.done)
+    missing = {
+        trajectory.key: missing_levels(progress, trajectory)
+        for trajectory in plan.trajectories.values()
+    }
+    for trajectory in plan.trajectories.values():
+        to_run += missing[trajectory.key] * level_pflops_executed(trajectory, count_macs)
+    done = {key: known.next_level for key, known in progress.known.items()}
+    disk = sum(table.bytes for table in tables.values() if not table.done)
+    for trajectory in plan.trajectories.values():
+        disk += missing[trajectory.key] * level_bytes(_weights(trajectory))
+    return PlanSummary(
+        experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
+        recipes=tuple(recipes),
+        trajectories=tuple(
+            PlanTrajectory(
+                key=trajectory.key,
+                variant=plan.variant(trajectory),
+                roles=tuple(trajectory.roles),
+                arch=trajectory.regime.network.arch,
+                seed=trajectory.seed,
+                levels=trajectory.levels,
+                macs_per_image=count_macs(trajectory.regime).total,
+                pflops_per_training=training_pflops(
+                    trajectory.regime, count_macs(trajectory.regime)
+                ),
+                used_by=tuple(plan.used_by(trajectory)),
+                needs=_needs(trajectory, tables),
+                levels_done=done[trajectory.key],
+            )
+            for trajectory in plan.trajectories.values()
+        ),
+        teacher_tables=tuple({table.key: table for table in tables.values()}.values()),
+        totals=Totals(
+            trainings=sum(done[key] + missing[key] for key in plan.trajectories),
+            trainings_done=sum(done.values()),
+            pflops_attributed=attributed,
+            pflops_to_run=to_run,
+            seconds_estimate=_seconds(progress, missing, seconds_per_level, slots),
+            disk_bytes=disk,
+        ),
+    )
+
+
+def missing_levels(progress: Progress, trajectory: Trajectory) -> int:
+    """How many levels may still be run: up to the last, since a stop is not known before."""
+    if not progress.wants_level(trajectory):
+        return 0
+    return trajectory.levels - progress.known[trajectory.key].next_level
+
+
+def _tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
+    """The table of each distilled trajectory that reads one, by the trajectory's key."""
+    tables: dict[str, PlanTable] = {}
+    users: dict[str, list[str]] = {}
+    for trajectory in progress.plan.trajectories.values():
+        need = trajectory.teacher
+        if need is None or not need.table:
+            continue
+        identity = progress.table_identity(trajectory)
+        key = key_of(identity) if identity else _table_name(trajectory)
+        users.setdefault(key, []).extend(progress.plan.used_by(trajectory))
+        tables[trajectory.key] = PlanTable(
+            key=key,
+            forwards=table_forwards(trajectory.regime),
+            pflops=table_pflops(trajectory.regime, count_macs(need.regime)),
+            bytes=table_bytes(trajectory.regime),
+            done=identity is not None and progress.store.has_table(key),
+            used_by=(),
+        )
+    return {
+        trajectory: table.model_copy(update={"used_by": tuple(dict.fromkeys(users[table.key]))})
+        for trajectory, table in tables.items()
+    }
+
+
+def _table_name(trajectory: Trajectory) -> str:
+    """What a table is called while its teacher's level is not known: by trajectory and rule."""
+    need = trajectory.teacher
+    assert need is not None
+    views = trajectory.regime.augment
+    return f"{need.trajectory}@{need.rule}/flip={views.flip},crop={views.crop}"
+
+
+def _needs(trajectory: Trajectory, tables: Mapping[str, PlanTable]) -> tuple[str, ...]:
+    need = trajectory.teacher
+    if need is None:
+        return ()
+    teacher = (need.trajectory,) if need.trajectory is not None else ()
+    table = (tables[trajectory.key].key,) if trajectory.key in tables else ()
+    return (*teacher, *table)
+
+
+def _seconds(
+    progress: Progress,
+    missing: Mapping[str, int],
+    seconds_per_level: Mapping[str, float] | None,
+    slots: int,
+) -> float | None:
+    """The larger of all work shared by the slots and the longest chain of work that must wait."""
+    if seconds_per_level is None:
+        return None
+    trajectories = progress.plan.trajectories
+    own = {key: missing[key] * seconds_per_level[key] for key in trajectories}
+    longest = 0.0
+    for key, trajectory in trajectories.items():
+        chain = own[key]
+        need = trajectory.teacher
+        if need is not None and need.trajectory is not None:
+            levels = levels_needed(need.rule, need.regime.pruning.rounds + 1)
+            left = max(0, levels - progress.known[need.trajectory].next_level)
+            chain += left * seconds_per_level[need.trajectory]
+        longest = max(longest, chain)
+    return max(longest, sum(own.values()) / slots)
+
+
+def _weights(trajectory: Trajectory) -> int:
+    facts = trajectory.regime.images.facts
+    return sum(layer_weights(trajectory.regime.network, facts.channels, facts.classes))

@@ -1,0 +1,229 @@
+"""Showing a plan: tables on a console, and a graph for Graphviz."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dsdctl.cost import CountMacs, level_pflops_executed, teacher_call_pflops, training_pflops
+from dsdctl.plan import Trajectory
+from dsdctl.progress import Progress
+from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_levels
+from dsdctl.report.render import magnitude
+
+
+def rich_plan(
+    progress: Progress, summary: PlanSummary, count_macs: CountMacs, device: str, slots: int
+) -> RenderableType:
+    """Recipes, trajectories and tables, the order of work, and what it all costs."""
+    where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
+    return Group(
+        Text(f"plan of {summary.experiment}", style="bold"),
+        _recipes(summary),
+        _trajectories(summary),
+        *([_tables(summary)] if summary.teacher_tables else []),
+        Text(f"order of work ({where})", style="bold"),
+        *[Text(f"  {line}") for line in order_of_work(progress)],
+        Text(),
+        Text("costs", style="bold"),
+        *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs)],
+    )
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def _recipes(summary: PlanSummary) -> Table:
+    table = _table(
+        "recipes (one seed, alone, at most)", "recipe", "trainings", "PFLOPs",
+        "teacher trainings", "teacher PFLOPs",
+    )  # fmt: skip
+    for recipe in summary.recipes:
+        name = f"{recipe.recipe} [{recipe.variant}]" if recipe.variant else recipe.recipe
+        table.add_row(
+            Text(name),
+            str(recipe.trainings_max),
+            magnitude(recipe.pflops_max),
+            str(recipe.teacher_trainings_max or ""),
+            magnitude(recipe.teacher_pflops_max) if recipe.teacher_trainings_max else "",
+        )
+    return table
+
+
+def _trajectories(summary: PlanSummary) -> Table:
+    table = _table(
+        f"{len(summary.trajectories)} distinct trajectories", "key", "role", "network", "seed",
+        "levels", "done", "PFLOPs a training", "read by", "waits for",
+    )  # fmt: skip
+    for trajectory in summary.trajectories:
+        table.add_row(
+            trajectory.key[:8],
+            ", ".join(trajectory.roles),
+            trajectory.arch,
+            str(trajectory.seed),
+            str(trajectory.levels),
+            str(trajectory.levels_done),
+            magnitude(trajectory.pflops_per_training),
+            Text(", ".join(trajectory.used_by)),
+            ", ".join(key[:8] for key in trajectory.needs[:1]),
+        )
+    return table
+
+
+def _tables(summary: PlanSummary) -> Table:
+    table = _table(
+        "teacher tables (logits for every view of every training image, once)", "key",
+        "forwards", "PFLOPs", "size", "done", "read by",
+    )  # fmt: skip
+    for entry in summary.teacher_tables:
+        table.add_row(
+            _short(entry.key),
+            f"{entry.forwards:,}",
+            magnitude(entry.pflops),
+            size(entry.bytes),
+            "yes" if entry.done else "",
+            Text(", ".join(entry.used_by)),
+        )
+    return table
+
+
+def _short(key: str) -> str:
+    trajectory, _, rule = key.partition("@")
+    return trajectory[:8] + (f"@{rule.split('/')[0]}" if rule else "")
+
+
+def order_of_work(progress: Progress) -> list[str]:
+    """What can run at once, and what waits for which teacher."""
+    at_once, waiting, done = [], {}, 0
+    for trajectory in progress.plan.trajectories.values():
+        if not progress.wants_level(trajectory):
+            done += 1
+        elif progress.next_level_identity(trajectory) is not None:
+            at_once.append(_name(progress, trajectory))
+        else:
+            waiting.setdefault(_awaited(trajectory), []).append(_name(progress, trajectory))
+    lines = [f"{done} trajectories are done"] if done else []
+    if at_once:
+        lines.append(f"at once, {len(at_once)} side by side: {', '.join(at_once)}")
+    for awaited, names in waiting.items():
+        lines.append(f"after {awaited}: {', '.join(names)}")
+    return lines or ["nothing is left to run"]
+
+
+def _name(progress: Progress, trajectory: Trajectory) -> str:
+    recipes = "+".join(use.recipe for use in trajectory.uses) or "teacher"
+    return f"{recipes} seed {trajectory.seed}"
+
+
+def _awaited(trajectory: Trajectory) -> str:
+    need = trajectory.teacher
+    assert need is not None and need.trajectory is not None
+    teacher = f"teacher {need.trajectory[:8]}"
+    if need.rule == "best":
+        return f"all {need.regime.pruning.rounds + 1} levels of {teacher}"
+    return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
+
+
+def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs) -> list[str]:
+    totals = summary.totals
+    seconds = totals.seconds_estimate
+    lines = [
+        f"trainings           {totals.trainings - totals.trainings_done} to run at most, "
+        f"{totals.trainings_done} done",
+        f"PFLOPs attributed   {magnitude(totals.pflops_attributed)} (paper's convention: every row "
+        "and seed as if alone)",
+        f"PFLOPs to run       {magnitude(totals.pflops_to_run)} (executed: shared work once, with "
+        "teacher forwards and measuring)",
+        *_teacher_forward_lines(progress, summary, count_macs),
+        f"disk                {size(totals.disk_bytes)} to be written",
+        "time                "
+        + ("unknown: nothing was run with this store yet" if seconds is None else duration(seconds)),
+        "One FLOP is one multiply-accumulate; a training is 3 x forward MACs (fvcore, train mode) "
+        "x images x epochs.",
+    ]
+    return lines
+
+
+def _teacher_forward_lines(
+    progress: Progress, summary: PlanSummary, count_macs: CountMacs
+) -> list[str]:
+    """The honest extra cost that the paper's convention leaves out, and what tables save of it."""
+    called, direct = 0.0, 0.0
+    for trajectory in progress.plan.trajectories.values():
+        need = trajectory.teacher
+        if need is None:
+            continue
+        cost = trajectory.levels * teacher_call_pflops(trajectory.regime, count_macs(need.regime))
+        called += cost
+        direct += 0.0 if need.table else cost
+    if not called:
+        return []
+    tabulated = sum(table.pflops for table in summary.teacher_tables)
+    return [
+        f"teacher forwards    {magnitude(direct + tabulated)} PFLOPs, not counted by the paper's "
+        f"convention; {magnitude(called)} if the teacher were called for every batch"
+    ]
+
+
+def graph(progress: Progress, summary: PlanSummary) -> str:
+    """The plan as a Graphviz digraph: teacher -> table -> students."""
+    lines = ["digraph plan {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
+    for trajectory in summary.trajectories:
+        lines.append(f"  {_node(trajectory.key)} [label={_quoted(_label(trajectory))}];")
+    for table in summary.teacher_tables:
+        label = f"teacher table\n{size(table.bytes)}"
+        lines.append(f"  {_node(table.key)} [shape=cylinder, label={_quoted(label)}];")
+        lines.append(f"  {_node(_teacher_of(progress, summary, table.key))} -> {_node(table.key)};")
+    for trajectory in summary.trajectories:
+        for need in trajectory.needs[-1:]:
+            lines.append(f"  {_node(need)} -> {_node(trajectory.key)};")
+    return "\n".join([*lines, "}"])
+
+
+def _label(trajectory: PlanTrajectory) -> str:
+    name = ", ".join(trajectory.used_by) if "student" in trajectory.roles else "teacher"
+    return f"{name}\n{trajectory.arch} seed {trajectory.seed}, {trajectory.levels} levels"
+
+
+def _teacher_of(progress: Progress, summary: PlanSummary, table: str) -> str:
+    needs: Sequence[str] = next(t.needs for t in summary.trajectories if table in t.needs)
+    return needs[0]
+
+
+def _node(key: str) -> str:
+    return _quoted(key)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    seconds = round(seconds)
+    for above, large, small, large_name, small_name in (
+        (86_400, 86_400, 3600, "d", "h"),
+        (3600, 3600, 60, "h", "min"),
+        (60, 60, 1, "min", "s"),
+    ):
+        if seconds >= above:
+            return f"{seconds // large} {large_name} {seconds % large // small} {small_name}"
+    return f"{seconds} s"
+
+

@@ -1,0 +1,23 @@
+"""How far each trajectory has come, in a line each."""
+
+from collections.abc import Iterator
+
+from dsdctl.progress import Progress
+
+
+def status_lines(progress: Progress) -> Iterator[str]:
+    """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for."""
+    for trajectory in progress.plan.trajectories.values():
+        known = progress.known[trajectory.key]
+        name = ", ".join(progress.plan.used_by(trajectory))
+        role = "+".join(trajectory.roles)
+        if known.diverged:
+            state = "diverged"
+        elif not progress.wants_level(trajectory):
+            state = "done"
+        elif progress.next_level_identity(trajectory) is None:
+            state = "waits for its teacher"
+        else:
+            state = "ready"
+        done = f"{known.next_level}/{trajectory.levels} levels"
+        yield f"{trajectory.key[:8]}  {role} seed {trajectory.seed} ({name}): {done}, {state}"

@@ -1,0 +1,480 @@
+"""From spec files to rows: matrix cells, recipes laid over the spec, and what must fit together.
+
+A row is one recipe in one variant. Nothing is computed here and torch is not imported.
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dsdctl.datasets import Facts, Sizes, dataset_facts, split_sizes
+from dsdctl.errors import InputError
+from dsdctl.keys import TeacherIdentity
+from dsdctl.loading import Document, KeyPath, read_document, validate
+from dsdctl.shapes import layer_weights, remaining_weights, smallest_side
+from dsdctl.spec import (
+    Augment,
+    Dataset,
+    Experiment,
+    LabelNoise,
+    Pruning,
+    Recipe,
+    ResNet18,
+    Seed,
+    StopRule,
+    TeacherLevel,
+    TeacherWeights,
+    Training,
+    VGGLike,
+)
+
+MAX_VARIANTS = 1000
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set as the networks of one variant see it, and where its files are."""
+
+    dataset: Dataset
+    facts: Facts
+    sizes: Sizes
+    noise: LabelNoise
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A network and how it is trained and pruned; with a seed (and a teacher) a trajectory."""
+
+    network: VGGLike | ResNet18
+    images: Images
+    augment: Augment
+    training: Training
+    pruning: Pruning
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A teacher's weights file and what identifies it."""
+
+    path: Path
+    identity: TeacherIdentity
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Where a row's teacher comes from: a regime with a seed and a rule, or a file."""
+
+    regime: Regime
+    seed: Seed | Literal["paired"]
+    rule: Literal["dense", "best"] | int
+    file: WeightsFile | None
+    table: bool
+    table_reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe in one variant: one row of the comparison."""
+
+    variant: str
+    recipe: Recipe
+    stop: StopRule | None
+    student: Regime
+    teaching: Teaching | None
+
+
+@dataclass(frozen=True)
+class ResolvedSpec:
+    """A spec with everything that it refers to."""
+
+    file: Path
+    experiment: Experiment
+    rows: tuple[Row, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.variant for row in self.rows))
+
+
+def resolve(file: Path) -> ResolvedSpec:
+    """Read a spec and all its recipes. Raises InputError with every problem at once."""
+    document = read_document(file)
+    variants = list(_variants(document))
+    problems = _Problems()
+    recipes: dict[str, Document] = {}
+    rows: list[Row] = []
+    first: Experiment | None = None
+    for variant, cell in variants:
+        experiment = problems.attempt(lambda cell=cell: validate(Experiment, cell))
+        if experiment is None:
+            continue
+        first = first or experiment
+        for name in _distinct_names(cell):
+            if name not in recipes:
+                found = problems.attempt(lambda: _read_recipe(name, cell))
+                if found is None:
+                    continue
+                recipes[name] = found
+            row = problems.attempt(lambda: _row(variant, cell, recipes[name]))
+            if row is not None:
+                rows.append(row)
+        for name in experiment.reference:
+            if name not in experiment.recipes:
+                problems.add(cell.problem(("reference", name), _not_listed(experiment)))
+    problems.raise_if_any()
+    assert first is not None
+    return ResolvedSpec(file, first, tuple(rows))
+
+
+def recipe_file(name: str, spec: Path) -> Path | None:
+    """Where the recipe `name` of `spec` is: beside the spec, in recipes/, or packaged."""
+    folder = spec.parent
+    places = [folder, folder / "recipes", folder.parent / "recipes", packaged_recipes()]
+    return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
+
+
+def packaged_recipes() -> Path:
+    """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+class _Problems:
+    """Collects problems, so that a user sees all of them at once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def add(self, line: str) -> None:
+        self._lines[line] = None
+
+    def attempt(self, action: "Callable[[], T]") -> "T | None":
+        try:
+            return action()
+        except InputError as error:
+            for line in error.problems:
+                self.add(line)
+            return None
+
+    def raise_if_any(self) -> None:
+        if self._lines:
+            raise InputError(*self._lines)
+
+
+T = TypeVar("T")
+
+
+def _variants(document: Document) -> Iterator[tuple[str, Document]]:
+    """Yield each cell of the matrix, named by its values, as a document of its own."""
+    marks = document.marks
+    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, marks)
+    matrix = document.data.get("matrix")
+    if matrix is None:
+        yield "", base
+        return
+    products = matrix if isinstance(matrix, list) else [matrix]
+    cells = [
+        cell
+        for index, axes in enumerate(products)
+        for cell in _cells(document, axes, ("matrix", index) if matrix is products else ("matrix",))
+    ]
+    if not 1 <= len(cells) <= MAX_VARIANTS:
+        reason = f"gives {len(cells)} variants (allowed: 1 to {MAX_VARIANTS})"
+        raise InputError(document.problem(("matrix",), reason))
+    for cell in cells:
+        name = ", ".join(f"{path}={_short(value)}" for path, value, _ in cell)
+        laid_over = base
+        for path, value, where in cell:
+            keys = path.split(".")
+            data: Any = value
+            for key in reversed(keys):
+                data = {key: data}
+            prefixes = [tuple(keys[: i + 1]) for i in range(len(keys))]
+            inner = {(*keys, *p[len(where) :]): m for p, m in marks.items() if p[: len(where)] == where}
+            over: dict[KeyPath, Any] = {prefixes[-1]: document.mark(where), **inner}
+            laid_over = laid_over.overlay(Document(data, over))
+        yield name, laid_over
+
+
+def _cells(
+    document: Document, axes: Any, path: KeyPath
+) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
+    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
+    if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
+        reason = "must map dotted paths to lists of values, or be a list of such mappings"
+        raise InputError(document.problem(path, reason))
+    columns = [
+        [(name, value, (*path, name, i)) for i, value in enumerate(values)]
+        for name, values in axes.items()
+    ]
+    return itertools.product(*columns)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "/".join(_short(item) for item in value.values())
+    return str(value)
+
+
+def _distinct_names(cell: Document) -> Sequence[str]:
+    return list(dict.fromkeys(cell.data["recipes"]))
+
+
+def _not_listed(experiment: Experiment) -> str:
+    return f"no such recipe in this spec (allowed: {', '.join(experiment.recipes)})"
+
+
+def _read_recipe(name: str, cell: Document) -> Document:
+    index = cell.data["recipes"].index(name)
+    spec = cell.mark(()).file
+    file = recipe_file(name, spec)
+    if file is None:
+        known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
+        reason = (
+            f"no recipe {name}.yaml beside {spec.name}, in a folder recipes/ there, or among the "
+            f"packaged ones (allowed: {', '.join(known)})"
+        )
+        raise InputError(cell.problem(("recipes", index), reason))
+    document = read_document(file)
+    recipe = validate(Recipe, document)
+    if recipe.recipe != name:
+        reason = f"is {recipe.recipe}, but the file is named {file.name}"
+        raise InputError(document.problem(("recipe",), reason))
+    return document
+
+
+def _row(variant: str, cell: Document, recipe_document: Document) -> Row:
+    """Lay a recipe over a cell, validate the whole, and check what must fit together."""
+    recipe = validate(Recipe, recipe_document)
+    if recipe.distill is not None and cell.data.get("teacher") is None:
+        index = cell.data["recipes"].index(recipe.recipe)
+        reason = f"{recipe.recipe} distils from a teacher, but the spec has no `teacher`"
+        raise InputError(cell.problem(("recipes", index), reason))
+    overrides = recipe_document.part("training", "pruning", "teacher")
+    document = _with_criterion(cell).overlay(_with_criterion(overrides))
+    experiment = validate(Experiment, document)
+    images = _images(document, experiment)
+    student = _regime(document, experiment, images, "student")
+    teaching = None
+    if recipe.distill is not None:
+        teaching = _teaching(document, recipe_document, recipe, student)
+    return Row(variant, recipe, _stop_rule(recipe, experiment, recipe_document), student, teaching)
+
+
+def _with_criterion(document: Document) -> Document:
+    """Write `pruning: none` as a mapping, so that it can be laid over one."""
+    if document.data.get("pruning") != "none":
+        return document
+    return Document({**document.data, "pruning": {"criterion": "none"}}, document.marks)
+
+
+def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> StopRule | None:
+    """The recipe's rule, with the spec's settings where the recipe leaves them open."""
+    if recipe.stop is None:
+        return None
+    given = document.data["stop"]
+    settings = experiment.stop.model_dump(exclude_none=True)
+    return recipe.stop.model_copy(update={k: v for k, v in settings.items() if k not in given})
+
+
+def _images(document: Document, experiment: Experiment) -> Images:
+    dataset = experiment.dataset
+    file = None
+    if dataset.file is not None:
+        file = _path(document, ("dataset", "file"), dataset.file)
+    try:
+        facts = dataset_facts(dataset, file)
+    except InputError as error:
+        raise InputError(
+            *(document.problem(("dataset", "file"), line) for line in error.problems)
+        ) from error
+    if facts.test_images is None and dataset.test is None:
+        reason = "the archive holds no x_test and y_test; give `test: {fraction: ...}`"
+        raise InputError(document.problem(("dataset",), reason))
+    if facts.test_images is not None and dataset.test is not None:
+        reason = "the archive holds x_test and y_test; leave `test` out"
+        raise InputError(document.problem(("dataset", "test"), reason))
+    if dataset.normalize is not None and len(dataset.normalize.mean) != facts.channels:
+        reason = f"has {len(dataset.normalize.mean)} values (allowed: {facts.channels}, one a channel)"
+        raise InputError(document.problem(("dataset", "normalize"), reason))
+    sizes = split_sizes(dataset, facts)
+    empty = [name for name, count in vars(sizes).items() if not count and name != "validation"]
+    if empty or (dataset.validation != "test" and not sizes.validation):
+        reason = f"leaves no {(empty or ['validation'])[0]} images of {facts.train_images}"
+        raise InputError(document.problem(("dataset",), reason))
+    path = file or _path(document, ("dataset", "root"), dataset.root)
+    return Images(dataset, facts, sizes, experiment.label_noise, path)
+
+
+def _path(document: Document, key: KeyPath, text: str) -> Path:
+    """A path as written in a file: `~` is the home folder, relative to the file that holds it."""
+    return document.mark(key).file.parent / Path(text).expanduser()
+
+
+def _regime(
+    document: Document, experiment: Experiment, images: Images, who: Literal["student", "teacher"]
+) -> Regime:
+    network = _bare_network(experiment.student if who == "student" else experiment.teacher)
+    regime = Regime(
+        network, images, experiment.dataset.augment, experiment.training, experiment.pruning
+    )
+    _check_network(document, regime, who)
+    _check_batches(document, regime)
+    _check_rounds(document, regime, who)
+    return regime
+
+
+def _bare_network(network: VGGLike | ResNet18 | None) -> VGGLike | ResNet18:
+    """The architecture alone, without a teacher's options."""
+    if isinstance(network, VGGLike):
+        return VGGLike(arch="vgg-like", depth=network.depth, width=network.width, pool=network.pool)
+    return ResNet18(arch="resnet18")
+
+
+def _check_network(document: Document, regime: Regime, who: str) -> None:
+    facts = regime.images.facts
+    side = min(facts.height, facts.width)
+    needed = smallest_side(regime.network)
+    if side < needed:
+        most = int(math.log2(side))
+        reason = f"halves images of {side} pixels to nothing (allowed: at most {most})"
+        raise InputError(document.problem((who, "depth"), reason))
+
+
+def _check_batches(document: Document, regime: Regime) -> None:
+    if regime.images.sizes.train % regime.training.batch_size == 1:
+        reason = (
+            f"leaves a last batch of one of {regime.images.sizes.train} training images, which "
+            "BatchNorm cannot normalise (allowed: another size)"
+        )
+        raise InputError(document.problem(("training", "batch_size"), reason))
+
+
+def _check_rounds(document: Document, regime: Regime, who: str) -> None:
+    """Every round must remove something and leave at least a weight a class."""
+    pruning, facts = regime.pruning, regime.images.facts
+    if pruning.criterion == "none":
+        return
+    total = sum(layer_weights(regime.network, facts.channels, facts.classes))
+    counts = remaining_weights(total, pruning.fraction, pruning.rounds)
+    for level in range(1, len(counts)):
+        if counts[level] == counts[level - 1]:
+            reason = f"rounding removes nothing at level {level} of the {who}"
+        elif counts[level] < facts.classes:
+            reason = (
+                f"level {level} of the {who} keeps {counts[level]} weights, fewer than the "
+                f"{facts.classes} classes"
+            )
+        else:
+            continue
+        key = "levels" if pruning.until_sparsity is None else "until_sparsity"
+        allowed = f"(allowed: at most {level - 1} levels for {total} weights)"
+        raise InputError(document.problem(("pruning", key), f"{reason} {allowed}"))
+
+
+def _teaching(
+    document: Document, recipe_document: Document, recipe: Recipe, student: Regime
+) -> Teaching:
+    assert recipe.distill is not None
+    regime, seed, pinned, table = _teacher_regime(document, student)
+    rule = recipe.distill.teacher
+    file = None
+    if isinstance(rule, TeacherWeights):
+        path = _path(recipe_document, ("distill", "teacher", "weights"), rule.weights)
+        file = _weights_file(recipe_document, path, regime)
+    level: Literal["dense", "best"] | int
+    if isinstance(rule, TeacherLevel):
+        level = rule.level
+    elif rule == "best" and pinned is not None:
+        level = pinned
+    else:
+        level = "dense" if isinstance(rule, TeacherWeights) else rule
+    if isinstance(level, int) and level > regime.pruning.rounds:
+        reason = f"the teacher has no level {level} (allowed: 0 to {regime.pruning.rounds})"
+        raise InputError(recipe_document.problem(("distill", "teacher"), reason))
+    use_table, why = _table_decision(table, student)
+    return Teaching(regime, seed, level, file, use_table, why)
+
+
+def _teacher_regime(
+    document: Document, student: Regime
+) -> tuple[Regime, Seed | Literal["paired"], int | None, Literal["auto", "always", "never"]]:
+    """Lay the teacher's own training, augmentation and pruning over the spec's."""
+    laid_over = document
+    for source, target in (
+        (("teacher", "training"), ("training",)),
+        (("teacher", "augment"), ("dataset", "augment")),
+        (("teacher", "pruning"), ("pruning",)),
+    ):
+        laid_over = laid_over.overlay(_with_criterion(_moved(document, source, target)))
+    experiment = validate(Experiment, laid_over)
+    teacher = experiment.teacher
+    assert teacher is not None
+    regime = _regime(laid_over, experiment, student.images, "teacher")
+    return regime, teacher.seed, teacher.level, teacher.table
+
+
+def _moved(document: Document, source: KeyPath, target: KeyPath) -> Document:
+    """The part of a document under `source` as a document of its own under `target`."""
+    value: Any = document.data
+    for key in source:
+        value = (value or {}).get(key)
+    if value is None:
+        return Document({}, {})
+    marks = {
+        (*target, *path[len(source) :]): mark
+        for path, mark in document.marks.items()
+        if path[: len(source)] == source
+    }
+    for key in reversed(target):
+        value = {key: value}
+    return Document(value, marks)
+
+
+def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:
+    try:
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        reason = f"{path}: {error.strerror or error}"
+        raise InputError(document.problem(("distill", "teacher", "weights"), reason)) from error
+    return WeightsFile(path, TeacherIdentity(weights=content, network=regime.network))
+
+
+MAX_TABLE_BYTES = 4 * 2**30
+
+
+def _table_decision(
+    wish: Literal["auto", "always", "never"], student: Regime
+) -> tuple[bool, str]:
+    """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
+
+    A table costs one forward a view and image; calling the teacher costs one an epoch, level and
+    image. A table must fit into memory beside everything else.
+    """
+    if wish != "auto":
+        return wish == "always", f"teacher.table: {wish}"
+    views = view_count(student.augment)
+    calls = student.training.epochs * (student.pruning.rounds + 1)
+    size = table_bytes(student)
+    if size > MAX_TABLE_BYTES:
+        return False, f"a table would take {size / 2**30:.1f} GiB"
+    if views > calls:
+        return False, f"{views} views an image are more than the {calls} calls it would save"
+    return True, f"{views} views an image instead of {calls} calls"
+
+
+def view_count(augment: Augment) -> int:
+    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR."""
+    return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
+
+
+def table_bytes(student: Regime) -> int:
+    """Size of a teacher table: fp32 logits for every view of every training image."""
+    images = student.images
+    return 4 * images.sizes.train * view_count(student.augment) * images.facts.classes

@@ -1,0 +1,66 @@
+"""What a level yields, as it is stored and reported. Accuracies and shares are fractions."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dsdctl.spec import Model
+
+
+class Measured(Model):
+    """A level that was trained to its end and measured."""
+
+    kind: Literal["measured"] = "measured"
+    level: int
+    train_accuracy: float = Field(description="eval mode, no augmentation, against noisy labels")
+    fitted_noisy: float | None = Field(
+        description="of the flipped training labels, the share predicted as the noisy label"
+    )
+    fitted_true: float | None = Field(
+        description="of the flipped training labels, the share predicted as the true label"
+    )
+    train_loss: float = Field(description="mean over the last epoch's batches")
+    validation_accuracy: float
+    test_accuracy: float
+    entropy_bits: float = Field(description="plain mean over the ReLU layers (eq. 1)")
+    entropy_bits_per_layer: dict[str, float]
+    total_weights: int = Field(description="Conv2d and Linear weights of the dense network")
+    nonzero_weights: int = Field(description="of these, those the masks keep")
+    sparsity: float
+    density_per_layer: dict[str, float]
+    learning_distance: float = Field(description="l2 from initialisation, over kept weights")
+    warnings: tuple[str, ...] = ()
+
+
+class Diverged(Model):
+    """A level whose training loss became infinite or NaN; its trajectory ends here."""
+
+    kind: Literal["diverged"] = "diverged"
+    level: int
+    epoch: int
+
+
+LevelResult = Annotated[Measured | Diverged, Field(discriminator="kind")]
+
+
+class Environment(Model):
+    """The machine and the versions that computed a piece of work, and how long that took."""
+
+    python: str
+    torch: str
+    dsdctl: str
+    device: str
+    threads: int
+    wall_seconds: float
+
+
+class FinishedLevel(Model):
+    """A level as the store holds it."""
+
+    key: str
+    result: LevelResult
+    environment: Environment
+
+    @property
+    def measured(self) -> Measured | None:
+        return self.result if isinstance(self.result, Measured) else None

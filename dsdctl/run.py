@@ -1,0 +1,159 @@
+"""`dsdctl run`: what is missing of a plan, on an engine, with progress and a mirror."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from dsdctl import calibration
+from dsdctl.cost import fvcore_macs, level_pflops_executed
+from dsdctl.display import make_display
+from dsdctl.engines.local import LocalEngine
+from dsdctl.errors import InputError
+from dsdctl.level import Place
+from dsdctl.plan import Plan, Trajectory
+from dsdctl.progress import Progress
+from dsdctl.report.plan_summary import missing_levels
+from dsdctl.report.render import HEADINGS, cells
+from dsdctl.report.table import Report, level_record, make_report
+from dsdctl.results import FinishedLevel
+from dsdctl.schedule import Event, Scheduler
+from dsdctl.store import Store
+from dsdctl.tracking import Mirror, RunInfo, effective_mode
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How and where to run; nothing here changes what a level is."""
+
+    store: Path
+    device: Device
+    jobs: int
+    threads: int
+    fail_fast: bool
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves: the reports, and the failures by trajectory."""
+
+    reports: list[Report]
+    failures: dict[str, str]
+
+
+def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> Device:
+    """Resolve `auto`. Raises InputError where CUDA is asked for and absent."""
+    if wish == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wish == "cuda":
+        raise InputError("--device: cuda, but torch sees no GPU here (allowed: auto, cpu)")
+    return "cpu"
+
+
+def default_jobs(device: Device) -> int:
+    """A process a core on a CPU, one on a GPU."""
+    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+
+
+def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
+    """Run what is missing of `plan`; results go to the store, progress to `console`."""
+    store = Store(options.store)
+    progress = Progress(plan, store)
+    for line in store.damage:
+        console.print(f"warning: {line}", markup=False, soft_wrap=True)
+    finished: list[tuple[Trajectory, FinishedLevel]] = []
+    mirrors = _Mirrors(progress, options.store)
+    total = sum(missing_levels(progress, t) for t in plan.trajectories.values())
+    failures: dict[str, str] = {}
+    if total:
+        costs = {
+            key: level_pflops_executed(trajectory, fvcore_macs)
+            for key, trajectory in plan.trajectories.items()
+        }
+        place = Place(store=str(options.store), device=options.device, threads=options.threads)
+        with (
+            closing(LocalEngine(place, options.jobs)) as engine,
+            make_display(console, total) as display,
+        ):
+
+            def listen(event: Event) -> None:
+                display.show(event)
+                if event.level is not None:
+                    finished.append((event.trajectory, event.level))
+                    mirrors.level(event.trajectory, event.level)
+
+            scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
+            try:
+                scheduler.run()
+            finally:
+                failures = scheduler.failures
+        calibration.learn(store, options.device, finished, fvcore_macs)
+    reports = make_report(progress, fvcore_macs)
+    mirrors.finish(reports, bool(finished), lambda line: console.print(line, soft_wrap=True))
+    return Finished(reports, failures)
+
+
+class _Mirrors:
+    """The tracker of each experiment that wants one, started with its first level."""
+
+    def __init__(self, progress: Progress, store: Path):
+        self._progress = progress
+        self._store = store
+        self._open: dict[str, Mirror] = {}
+        self._settings = {
+            spec.experiment.experiment: spec.experiment.tracking.wandb
+            for spec in progress.plan.specs
+            if spec.experiment.tracking.wandb is not None
+            and effective_mode(spec.experiment.tracking.wandb.mode, os.environ) != "disabled"
+        }
+
+    def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
+        for use in self._progress.plan.all_uses(trajectory):
+            if use.experiment in self._settings:
+                info = _run_info(self._progress.plan, trajectory, use.experiment)
+                self._mirror(use.experiment).level(info, level_record(level))
+                return
+
+    def finish(
+        self, reports: Sequence[Report], anything_new: bool, say: Callable[[str], None]
+    ) -> None:
+        """Send each comparison, end the mirrors and say once how that went."""
+        for report in reports:
+            if anything_new and report.experiment in self._settings:
+                rows = [cells(row) for row in report.rows]
+                self._mirror(report.experiment).table(report.experiment, HEADINGS, rows)
+        for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
+            say(line)
+
+    def _mirror(self, experiment: str) -> Mirror:
+        if experiment not in self._open:
+            settings = self._settings[experiment]
+            assert settings is not None
+            self._open[experiment] = Mirror(settings, self._store)
+        return self._open[experiment]
+
+
+def _run_info(plan: Plan, trajectory: Trajectory, experiment: str) -> RunInfo:
+    recipes = dict.fromkeys(use.recipe for use in trajectory.uses)
+    return RunInfo(
+        run_id=f"{experiment}-{trajectory.key[:12]}",
+        experiment=experiment,
+        name=f"{'+'.join(recipes) or 'teacher'} seed {trajectory.seed}",
+        job_type="+".join(trajectory.roles),
+        config={
+            "trajectory": trajectory.key,
+            "variant": plan.variant(trajectory),
+            "used_by": plan.used_by(trajectory),
+            **trajectory.identity.model_dump(mode="json"),
+        },
+    )

@@ -1,0 +1,137 @@
+"""Who is next: a ready queue over a plan's trajectories. Knows engines by protocol alone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from dsdctl.keys import LevelIdentity, key_of
+from dsdctl.level import LevelTask, TableTask, Task
+from dsdctl.plan import Plan, Trajectory
+from dsdctl.progress import Progress
+from dsdctl.results import FinishedLevel
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: a finished level, nothing (a table), or a failure in words."""
+
+    task: Task
+    level: FinishedLevel | None
+    failure: str | None
+
+
+class Engine(Protocol):
+    """Runs tasks somewhere, at most `slots` at once."""
+
+    slots: int
+
+    def submit(self, task: Task) -> None: ...
+
+    def outcomes(self) -> Iterator[Outcome]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a trajectory: `started`, `finished` or `failed`."""
+
+    kind: str
+    trajectory: Trajectory
+    task: Task
+    level: FinishedLevel | None = None
+    failure: str | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+class Scheduler:
+    """Runs what is missing of a plan, longest remaining chain first."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        engine: Engine,
+        listener: Listener,
+        level_cost: Mapping[str, float],
+        *,
+        fail_fast: bool = False,
+    ):
+        """`level_cost`: the cost of a level by trajectory key, in any one unit."""
+        self.progress = progress
+        self.plan: Plan = progress.plan
+        self.failures: dict[str, str] = {}
+        self._engine = engine
+        self._listener = listener
+        self._level_cost = level_cost
+        self._fail_fast = fail_fast
+        self._running: dict[str, Trajectory] = {}
+        """Trajectories by the key of the piece that runs for them."""
+
+    def run(self) -> None:
+        """Run until nothing more can be run. Failures are kept, other work goes on."""
+        while True:
+            if not (self.failures and self._fail_fast):
+                self._start_ready()
+            if not self._running:
+                return
+            for outcome in self._engine.outcomes():
+                self._take_in(outcome)
+
+    def _start_ready(self) -> None:
+        for trajectory in sorted(self._ready(), key=self._remaining_cost, reverse=True):
+            if len(self._running) == self._engine.slots:
+                return
+            piece = self.progress.next_piece(trajectory)
+            # A level or a table that two trajectories share is run once.
+            if piece is None or key_of(piece.identity) in self._running:
+                continue
+            known = self._stored(piece.identity)
+            if known is not None:
+                self.progress.add(trajectory, known)
+                return self._start_ready()
+            task = self._task(trajectory, piece.identity)
+            self._running[key_of(piece.identity)] = trajectory
+            self._listener(Event("started", trajectory, task))
+            self._engine.submit(task)
+
+    def _ready(self) -> list[Trajectory]:
+        busy = {trajectory.key for trajectory in self._running.values()}
+        return [
+            trajectory
+            for trajectory in self.progress.unfinished()
+            if trajectory.key not in busy and trajectory.key not in self.failures
+        ]
+
+    def _stored(self, identity: object) -> FinishedLevel | None:
+        if isinstance(identity, LevelIdentity):
+            return self.progress.store.level(key_of(identity))
+        return None
+
+    def _remaining_cost(self, trajectory: Trajectory) -> float:
+        """Cost of the longest chain from here on: own levels left, then those taught."""
+        left = trajectory.levels - self.progress.known[trajectory.key].next_level
+        taught = [self._remaining_cost(self.plan.trajectories[key]) for key in trajectory.taught]
+        return left * self._level_cost[trajectory.key] + max(taught, default=0.0)
+
+    def _task(self, trajectory: Trajectory, identity: object) -> Task:
+        path = str(trajectory.regime.images.path)
+        need = trajectory.teacher
+        weights = str(need.file.path) if need is not None and need.file is not None else None
+        if isinstance(identity, LevelIdentity):
+            return LevelTask(identity=identity, dataset_path=path, teacher_weights=weights)
+        return TableTask.model_validate(
+            {"identity": identity, "dataset_path": path, "teacher_weights": weights}
+        )
+
+    def _take_in(self, outcome: Outcome) -> None:
+        trajectory = self._running.pop(key_of(outcome.task.identity))
+        if outcome.failure is not None:
+            self.failures[trajectory.key] = outcome.failure
+            event = Event("failed", trajectory, outcome.task, failure=outcome.failure)
+        else:
+            if outcome.level is not None:
+                self.progress.add(trajectory, outcome.level)
+            event = Event("finished", trajectory, outcome.task, level=outcome.level)
+        self._listener(event)

@@ -1,0 +1,418 @@
+"""Every model of a spec and a recipe: what a user may write, with units and ranges.
+
+Models are frozen and refuse unknown keys. Nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+
+class Model(BaseModel):
+    """Base of all models: frozen, strict types, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
+
+Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
+"""One line for people to read, without control characters."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def _string_or_mapping(value: Any) -> str:
+    return "<mapping>" if isinstance(value, Mapping | BaseModel) else "<word>"
+
+
+class Augment(Model):
+    """Random views of the training images, drawn anew each epoch."""
+
+    flip: bool = Field(False, description="flip horizontally with probability one half")
+    crop: int = Field(0, ge=0, le=32, description="zero padding in pixels, then a random crop")
+
+
+class HoldOut(Model):
+    """Validation images held out of the training images."""
+
+    fraction: Fraction = Field(description="share of the training images")
+    labels: Literal["noisy", "clean"] = Field(
+        "noisy", description="whether the held-out labels carry the label noise too"
+    )
+
+
+class TestHoldOut(Model):
+    """Test images held out where a data set brings no test set; their labels stay clean."""
+
+    __test__ = False  # not a test case, whatever its name says to pytest
+
+    fraction: Fraction = Field(description="share of all images")
+
+
+class Normalize(Model):
+    """Per-channel mean and standard deviation of pixels scaled to [0, 1]."""
+
+    mean: tuple[float, ...] = Field(min_length=1, max_length=16)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=16)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"has {len(self.mean)} means but {len(self.std)} deviations")
+        return self
+
+
+Validation = Annotated[
+    Annotated[Literal["test"], Tag("<word>")] | Annotated[HoldOut, Tag("<mapping>")],
+    Discriminator(_string_or_mapping),
+]
+
+DatasetName = Literal["digits", "cifar10", "cifar100", "npz"]
+
+BRINGS_NO_TEST_SET = ("digits",)
+
+
+class Dataset(Model):
+    """Which images, how they are split and what views of them are trained on."""
+
+    name: DatasetName
+    root: str = Field("data", description="folder of the data set's files (cifar10, cifar100)")
+    file: str | None = Field(None, description="the archive (npz)")
+    augment: Augment = Augment()
+    normalize: Normalize | None = Field(None, description="default: the data set's own")
+    validation: Validation = Field(
+        "test", description="`test` (the paper's protocol) or a share of the training images"
+    )
+    test: TestHoldOut | None = Field(None, description="only where there is no test set")
+    split_seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if (self.name == "npz") != (self.file is not None):
+            raise ValueError("`file` goes with `name: npz`, and `name: npz` needs a `file`")
+        if self.name in BRINGS_NO_TEST_SET and self.test is None:
+            raise ValueError(f"{self.name} brings no test set; give `test: {{fraction: ...}}`")
+        if self.name.startswith("cifar") and self.test is not None:
+            raise ValueError(f"{self.name} brings a test set; leave `test` out")
+        return self
+
+
+class LabelNoise(Model):
+    """Training labels that are replaced by another class, drawn uniformly."""
+
+    kind: Literal["symmetric"] = "symmetric"
+    rate: float = Field(ge=0, le=1, description="share of the training labels, exactly int(N rate)")
+    seed: Seed | Literal["per-trajectory"] = Field(
+        0, description="one draw for all seeds, or a draw per trajectory (with paired teachers)"
+    )
+
+
+class VGGLike(Model):
+    """VGG-like: `depth` blocks of two conv3x3, `width` channels in the first, doubling."""
+
+    arch: Literal["vgg-like"]
+    depth: int = Field(5, ge=1, le=8)
+    width: int = Field(32, ge=1, le=4096)
+    pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
+
+
+class ResNet18(Model):
+    """ResNet-18 with a 3x3 stride-1 stem and the max-pool kept, as in the paper."""
+
+    arch: Literal["resnet18"]
+
+
+Network = Annotated[VGGLike | ResNet18, Field(discriminator="arch")]
+
+
+class Optimizer(Model):
+    """SGD. Weight decay is on all parameters, BatchNorm and biases included."""
+
+    lr: float = Field(0.1, gt=0, le=1000)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+
+
+class Schedule(Model):
+    """The learning rate is multiplied by `gamma` at each of the epochs in `milestones`."""
+
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field((), max_length=100)
+    gamma: float = Field(0.1, gt=0, le=1)
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError(f"must increase, but is {list(milestones)}")
+        return milestones
+
+
+class Training(Model):
+    """How each level is trained: a fresh optimiser and the full schedule every time."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=1_000_000)
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="bf16: autocast with fp32 weights; tf32: matrix units' mode on GPUs"
+    )
+
+    @model_validator(mode="after")
+    def _milestones_within(self) -> Self:
+        late = [m for m in self.schedule.milestones if m >= self.epochs]
+        if late:
+            raise ValueError(f"milestone {late[0]} is not within the {self.epochs} epochs")
+        return self
+
+
+class Pruning(Model):
+    """Which weights go each round, for how many rounds, and how the rest is retrained."""
+
+    criterion: Literal["magnitude", "none"] = Field(
+        "magnitude", description="`none` trains the levels without pruning, as a control"
+    )
+    fraction: Fraction = Field(0.2, description="share of the remaining weights removed a round")
+    levels: Annotated[int, Field(ge=0, le=500)] | None = Field(
+        None, description="prune rounds after level 0; 29 unless until_sparsity is given"
+    )
+    until_sparsity: Fraction | None = Field(
+        None, description="up to the first level whose nominal sparsity is at least this"
+    )
+    retrain: Literal["continue", "rewind", "reinit"] = Field(
+        "continue",
+        description="from the last weights, the original initialisation, or a new one a level",
+    )
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.until_sparsity is None:
+            return self
+        if self.levels is not None:
+            raise ValueError("give `levels` or `until_sparsity`, not both")
+        if self.criterion == "none":
+            raise ValueError("without pruning no sparsity is ever reached; give `levels`")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Prune rounds after level 0."""
+        if self.until_sparsity is None:
+            return 29 if self.levels is None else self.levels
+        rounds, remaining = 0, 1.0
+        while 1 - remaining < self.until_sparsity - 1e-12:
+            remaining *= 1 - self.fraction
+            rounds += 1
+        return rounds
+
+
+def _word_to_criterion(value: Any) -> Any:
+    """`pruning: none` is short for `pruning: {criterion: none}`."""
+    return {"criterion": "none"} if value == "none" else value
+
+
+PruningField = Annotated[Pruning, BeforeValidator(_word_to_criterion)]
+
+Overrides = dict[str, JsonValue]
+"""Keys laid over the spec's own before the whole is validated."""
+
+
+class _TeacherOptions(Model):
+    """How a teacher is trained, where that differs from the student."""
+
+    training: Overrides | None = Field(None, description="laid over the spec's training")
+    augment: Overrides | None = Field(None, description="laid over the dataset's augment")
+    pruning: Overrides | Literal["none"] | None = Field(
+        None, description="laid over the spec's pruning"
+    )
+    level: Annotated[int, Field(ge=0, le=500)] | None = Field(
+        None, description="the level that serves where a recipe asks for `best`"
+    )
+    seed: Seed | Literal["paired"] = Field(
+        0, description="one teacher for all student seeds, or `paired`: one a seed"
+    )
+    table: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether the teacher's logits for every view are computed once"
+    )
+
+
+class VGGLikeTeacher(VGGLike, _TeacherOptions):
+    """A VGG-like teacher."""
+
+
+class ResNet18Teacher(ResNet18, _TeacherOptions):
+    """A ResNet-18 teacher."""
+
+
+Teacher = Annotated[VGGLikeTeacher | ResNet18Teacher, Field(discriminator="arch")]
+
+
+class TeacherLevel(Model):
+    """A teacher fixed to one level of its trajectory."""
+
+    level: int = Field(ge=0, le=500)
+
+
+class TeacherWeights(Model):
+    """A teacher read from a safetensors file with the names of the network's state_dict."""
+
+    weights: str = Field(min_length=1, description="path, relative to the recipe's file")
+
+
+def _teacher_tag(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "<weights>" if "weights" in value else "<level>"
+    if isinstance(value, TeacherWeights | TeacherLevel):
+        return "<weights>" if isinstance(value, TeacherWeights) else "<level>"
+    return "<word>"
+
+
+TeacherRule = Annotated[
+    Annotated[Literal["dense", "best"], Tag("<word>")]
+    | Annotated[TeacherLevel, Tag("<level>")]
+    | Annotated[TeacherWeights, Tag("<weights>")],
+    Discriminator(_teacher_tag),
+]
+
+
+class Distill(Model):
+    """Distillation: (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2)."""
+
+    teacher: TeacherRule = Field(description="`dense`, `best`, {level: N} or {weights: FILE}")
+    alpha: float = Field(0.8, ge=0, le=1, description="weight of the KL term")
+    temperature: float = Field(10.0, gt=0, le=1000)
+
+
+class StopSettings(Model):
+    """A spec's own values of what its recipes' stop rules leave open."""
+
+    patience: Annotated[int, Field(ge=1, le=500)] | None = None
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
+    entropy_drop: Fraction | None = None
+
+
+class StopRule(Model):
+    """When to stop pruning: after `patience` consecutive levels below the best - tolerance.
+
+    With `after: entropy-drop` levels count only once the entropy has fallen by the share
+    `entropy_drop` below its highest value so far.
+    """
+
+    monitor: Literal["validation_accuracy"] = "validation_accuracy"
+    patience: int = Field(1, ge=1, le=500, description="consecutive levels")
+    tolerance: float = Field(0.0, ge=0, lt=1, description="accuracy, as a fraction")
+    after: Literal["entropy-drop"] | None = None
+    entropy_drop: Fraction = 0.05
+
+
+class Recipe(Model):
+    """One named way to get a compressed student; one row of the comparison."""
+
+    recipe: Name
+    title: Text
+    distill: Distill | None = None
+    stop: StopRule | None = Field(None, description="without it all levels are run")
+    select: Literal["best", "stopped"] = Field(
+        "best", description="the row reports the best level on validation, or where it stopped"
+    )
+    training: Overrides | None = Field(None, description="laid over the spec's training")
+    pruning: Overrides | Literal["none"] | None = Field(
+        None, description="laid over the spec's pruning"
+    )
+    teacher: Overrides | None = Field(None, description="laid over the spec's teacher")
+
+    @property
+    def early_stop(self) -> bool:
+        return self.stop is not None
+
+    @property
+    def pruned_teacher(self) -> bool:
+        """Whether the teacher may come from a pruned level."""
+        if self.distill is None:
+            return False
+        teacher = self.distill.teacher
+        return teacher == "best" or (isinstance(teacher, TeacherLevel) and teacher.level > 0)
+
+
+class Wandb(Model):
+    """Weights & Biases: `auto` is online where there is a key and a network, offline elsewhere."""
+
+    project: Name
+    entity: Name | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    tags: tuple[Name, ...] = Field((), max_length=20)
+
+
+class Tracking(Model):
+    """Where results are mirrored; the store is always the record."""
+
+    wandb: Wandb | None = None
+
+
+class MeanStd(Model):
+    """A published value: mean and standard deviation over its seeds."""
+
+    mean: float
+    std: float | None = None
+
+
+class ReferenceRow(Model):
+    """A published row, shown beside ours. Accuracy and sparsity are fractions."""
+
+    pflops: float | None = None
+    teacher_pflops: float | None = None
+    test_accuracy: MeanStd | None = None
+    sparsity: MeanStd | None = None
+
+
+class Experiment(Model):
+    """One experiment, without its matrix: what is compared, on what, over which seeds."""
+
+    experiment: Name
+    title: Text = ""
+    dataset: Dataset
+    label_noise: LabelNoise = LabelNoise(rate=0.0)
+    student: Network
+    teacher: Teacher | None = None
+    training: Training
+    pruning: PruningField = Pruning()
+    stop: StopSettings = StopSettings()
+    recipes: tuple[Name, ...] = Field(min_length=1, max_length=100)
+    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=1000)
+    tracking: Tracking = Tracking()
+    reference: dict[Name, ReferenceRow] = Field({}, description="published rows, by recipe")
+
+    @field_validator("recipes", "seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = [value for i, value in enumerate(values) if value in values[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice")
+        return values
+
+    @model_validator(mode="after")
+    def _noise_is_paired(self) -> Self:
+        if self.label_noise.seed == "per-trajectory" and self.teacher is not None:
+            if self.teacher.seed != "paired":
+                raise ValueError(
+                    "label_noise.seed: per-trajectory needs teacher.seed: paired, since a teacher "
+                    "that saw another draw of the noise would leak clean labels to its student"
+                )
+        return self

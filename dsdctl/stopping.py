@@ -1,0 +1,85 @@
+"""Stop rules: pure functions of the results so far. `vanilla` and `early-stop` read the same
+trajectory and differ only here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dsdctl.results import Measured
+from dsdctl.spec import StopRule
+
+StopReason = Literal["all levels run", "accuracy dropped", "diverged", "not finished"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one recipe sees in one trajectory.
+
+    `trainings` counts every training run until the stop, the one that triggered it included.
+    `best` is the best measured level so far (ties: the lowest); None before any result.
+    """
+
+    finished: bool
+    reason: StopReason
+    trainings: int
+    best: int | None
+    stopped_at: int | None
+
+    def selected(self, select: Literal["best", "stopped"]) -> int | None:
+        """The level that the recipe's row reports, or None while it is not known."""
+        if not self.finished:
+            return None
+        return self.best if select == "best" else self.stopped_at
+
+
+def read_trajectory(
+    rule: StopRule | None, results: Sequence[Measured], levels: int, *, diverged: bool = False
+) -> Reading:
+    """Apply `rule` to the results of levels 0, 1, ... of a trajectory of at most `levels` levels.
+
+    `diverged` says that the level after `results` diverged, which ends the trajectory.
+    """
+    results = results[:levels]
+    stop = stopping_level(rule, results) if rule is not None else None
+    if stop is not None:
+        return _reading(results[: stop + 1], "accuracy dropped", stop + 1)
+    if len(results) == levels:
+        return _reading(results, "all levels run", levels)
+    if diverged:
+        return _reading(results, "diverged", len(results) + 1)
+    return Reading(False, "not finished", len(results), best_level(results), None)
+
+
+def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
+    """The level at which `rule` stops, or None if it has not stopped yet.
+
+    The gate opens at the first level k with H_k <= (1 - entropy_drop) max(H_0..H_k), or at level 0
+    without `after`. From there on a level drops when its value is below the best before it less
+    the tolerance; `patience` consecutive drops stop.
+    """
+    gate_open = rule.after is None
+    highest_entropy, best, drops = 0.0, float("-inf"), 0
+    for k, result in enumerate(results):
+        highest_entropy = max(highest_entropy, result.entropy_bits)
+        if result.entropy_bits <= (1 - rule.entropy_drop) * highest_entropy:
+            gate_open = True
+        if not gate_open:
+            continue
+        value = result.validation_accuracy
+        drops = drops + 1 if value < best - rule.tolerance else 0
+        best = max(best, value)
+        if drops == rule.patience:
+            return k
+    return None
+
+
+def best_level(results: Sequence[Measured]) -> int | None:
+    """The level with the highest validation accuracy; ties go to the lowest level."""
+    if not results:
+        return None
+    return max(range(len(results)), key=lambda k: (results[k].validation_accuracy, -k))
+
+
+def _reading(results: Sequence[Measured], reason: StopReason, trainings: int) -> Reading:
+    last = len(results) - 1
+    return Reading(True, reason, trainings, best_level(results), last if last >= 0 else None)

@@ -1,0 +1,258 @@
+"""Finished work by key. What lies in the store is complete and checked, or it is not there.
+
+    levels/<2 hex>/<key>/   identity.json result.json environment.json epochs.jsonl
+                            weights.safetensors masks.safetensors checksums.json
+    tables/<2 hex>/<key>/   identity.json environment.json logits.safetensors checksums.json
+    locks/  setaside/  calibration.json
+
+A folder is written under a temporary name beside its place, flushed, and renamed last. Each file's
+sha256 is in checksums.json and checked when the file is read; a folder that fails is set aside,
+never deleted, and its work counts as missing.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from dsdctl.errors import WorkError
+from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of
+from dsdctl.results import Environment, FinishedLevel, LevelResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dsdctl.ml.train import Epoch
+
+Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
+
+_RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
+
+
+class DamagedError(WorkError):
+    """A stored folder is incomplete or altered."""
+
+
+class Store:
+    """A store under one folder. With `read_only` nothing is ever written, damage only reported."""
+
+    def __init__(self, root: Path, *, read_only: bool = False):
+        self.root = root
+        self.read_only = read_only
+        self.damage: list[str] = []
+
+    # Levels
+
+    def level(self, key: str) -> FinishedLevel | None:
+        """Return the finished level under `key`, or None. Damaged folders are set aside."""
+        folder = self._folder("levels", key)
+        if not folder.is_dir():
+            return None
+        try:
+            result = _RESULT.validate_json(self._read(folder, "result.json"))
+            environment = Environment.model_validate_json(self._read(folder, "environment.json"))
+            identity = self._identity(folder, LevelIdentity)
+            if key_of(identity) != key:
+                raise DamagedError(f"{folder}: identity.json does not belong to this key")
+            self._check_present(folder)
+        except (DamagedError, ValidationError) as error:
+            self._set_aside(folder, error)
+            return None
+        return FinishedLevel(key=key, result=result, environment=environment)
+
+    def level_identity(self, key: str) -> LevelIdentity:
+        """Return the identity of a finished level. Raises DamagedError."""
+        return self._identity(self._folder("levels", key), LevelIdentity)
+
+    def level_tensors(self, key: str, name: str) -> "dict[str, Tensor]":
+        """Return the `weights` or `masks` of a finished level. Raises DamagedError."""
+        return self._tensors(self._folder("levels", key), f"{name}.safetensors")
+
+    def commit_level(
+        self,
+        identity: LevelIdentity,
+        result: LevelResult,
+        environment: Environment,
+        epochs: "Sequence[Epoch]",
+        weights: "Mapping[str, Tensor]",
+        masks: "Mapping[str, Tensor]",
+    ) -> FinishedLevel:
+        """Write a finished level; what another process finished first stays."""
+        key = key_of(identity)
+        lines = "".join(json.dumps(asdict(epoch), sort_keys=True) + "\n" for epoch in epochs)
+        self._commit(
+            self._folder("levels", key),
+            {
+                "identity.json": canonical_json(identity).encode(),
+                "result.json": _json_bytes(result.model_dump(mode="json")),
+                "environment.json": _json_bytes(environment.model_dump(mode="json")),
+                "epochs.jsonl": lines.encode(),
+                "weights.safetensors": _tensor_bytes(weights),
+                "masks.safetensors": _tensor_bytes(masks),
+            },
+        )
+        return FinishedLevel(key=key, result=result, environment=environment)
+
+    # Teacher tables
+
+    def has_table(self, key: str) -> bool:
+        """Say whether the teacher table under `key` is there and whole."""
+        folder = self._folder("tables", key)
+        if not folder.is_dir():
+            return False
+        try:
+            self._identity(folder, TableIdentity)
+            self._check_present(folder)
+        except (DamagedError, ValidationError) as error:
+            self._set_aside(folder, error)
+            return False
+        return True
+
+    def table(self, key: str) -> "Tensor":
+        """Return a teacher table: float32 (N, V, K). Raises DamagedError."""
+        return self._tensors(self._folder("tables", key), "logits.safetensors")["logits"]
+
+    def commit_table(
+        self, identity: TableIdentity, environment: Environment, logits: "Tensor"
+    ) -> None:
+        """Write a teacher table; what another process finished first stays."""
+        self._commit(
+            self._folder("tables", key_of(identity)),
+            {
+                "identity.json": canonical_json(identity).encode(),
+                "environment.json": _json_bytes(environment.model_dump(mode="json")),
+                "logits.safetensors": _tensor_bytes({"logits": logits}),
+            },
+        )
+
+    # Locks and small files
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` among all processes; the system frees it when its owner dies."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def read_json(self, name: str) -> Any:
+        """Return a small file at the store's root, or None where it is missing or unreadable."""
+        try:
+            return json.loads((self.root / name).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a small file at the store's root, whole or not at all."""
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+        _write_flushed(temporary, _json_bytes(value))
+        temporary.replace(target)
+
+    # Inside
+
+    def _folder(self, kind: str, key: str) -> Path:
+        return self.root / kind / key[:2] / key
+
+    def _checksums(self, folder: Path) -> dict[str, dict[str, Any]]:
+        try:
+            checksums = json.loads((folder / "checksums.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{folder}/checksums.json: {error}") from error
+        assert isinstance(checksums, dict)
+        return checksums
+
+    def _check_present(self, folder: Path) -> None:
+        """Check that every file is there in its full size, without reading the large ones."""
+        for name, entry in self._checksums(folder).items():
+            try:
+                size = (folder / name).stat().st_size
+            except OSError as error:
+                raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+            if size != entry["bytes"]:
+                raise DamagedError(f"{folder}/{name}: {size} bytes instead of {entry['bytes']}")
+
+    def _read(self, folder: Path, name: str) -> bytes:
+        """Read a file whose checksum fits. Raises DamagedError."""
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+        entry = self._checksums(folder).get(name)
+        if entry is None or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise DamagedError(f"{folder}/{name}: its checksum does not fit")
+        return content
+
+    def _identity(self, folder: Path, model: type[Identity]) -> Identity:
+        return model.model_validate_json(self._read(folder, "identity.json"))
+
+    def _tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
+        from safetensors.torch import load
+
+        return load(self._read(folder, name))
+
+    def _commit(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+        temporary.mkdir()
+        try:
+            checksums = {
+                name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for name, content in files.items()
+            }
+            for name, content in {**files, "checksums.json": _json_bytes(checksums)}.items():
+                _write_flushed(temporary / name, content)
+            _flush_folder(temporary)
+            with contextlib.suppress(FileExistsError):
+                temporary.rename(folder)
+            _flush_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _set_aside(self, folder: Path, error: Exception) -> None:
+        """Move a damaged folder out of the way and remember to say so."""
+        reason = " ".join(str(error).split())
+        if self.read_only:
+            self.damage.append(f"{reason} (counts as missing)")
+            return
+        target = self.root / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.rename(target)
+        self.damage.append(f"{reason} (set aside as {target})")
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _tensor_bytes(tensors: "Mapping[str, Tensor]") -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _write_flushed(file: Path, content: bytes) -> None:
+    with file.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
