@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -30,17 +30,23 @@ app = typer.Typer(
 )
 
 
-class DeviceChoice(str, Enum):
+class DeviceChoice(StrEnum):
+    """Where to compute."""
+
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-class EngineChoice(str, Enum):
+class EngineChoice(StrEnum):
+    """Where levels run."""
+
     local = "local"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
+    """How to print a report."""
+
     rich = "rich"
     markdown = "markdown"
     latex = "latex"
@@ -48,7 +54,9 @@ class Format(str, Enum):
     json = "json"
 
 
-class SchemaOf(str, Enum):
+class SchemaOf(StrEnum):
+    """Which file a schema is of."""
+
     spec = "spec"
     recipe = "recipe"
 
@@ -112,7 +120,7 @@ def plan(
         summary = plan_summary.summarise(progress, fvcore_macs, seconds, slots)
         _warn(progress.store.damage)
         if graph is not None:
-            _write(graph, plan_view.graph(progress, summary))
+            _write(graph, plan_view.graph(summary))
         if as_json:
             _print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
@@ -240,7 +248,8 @@ def _resolve(specs: list[Path]) -> "list[ResolvedSpec]":
     """Read all specs, or raise the problems of all of them together."""
     from dsdctl.resolve import resolve
 
-    found, problems = [], []
+    found: list[ResolvedSpec] = []
+    problems: list[str] = []
     for spec in specs:
         try:
             found.append(resolve(spec))

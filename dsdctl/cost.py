@@ -38,9 +38,7 @@ CountMacs = Callable[[Regime], Macs]
 def fvcore_macs(regime: Regime) -> Macs:
     """Count with fvcore, once for each network and image size. Imports torch."""
     facts = regime.images.facts
-    return _fvcore_macs(
-        regime.network, facts.channels, facts.height, facts.width, facts.classes
-    )
+    return _fvcore_macs(regime.network, facts.channels, facts.height, facts.width, facts.classes)
 
 
 @functools.cache

@@ -82,7 +82,9 @@ def _npz_facts(file: Path) -> Facts:
             labels = {part: archive[f"y_{part}"] for part in parts}
         shapes = {part: _npz_image_shape(file, f"x_{part}") for part in parts}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not a readable .npz archive of plain arrays ({error})") from error
+        raise InputError(
+            f"{file}: not a readable .npz archive of plain arrays ({error})"
+        ) from error
     for part in parts:
         array, count = labels[part], shapes[part][0]
         if array.dtype.kind not in "iu" or array.shape != (count,) or not count:
@@ -97,7 +99,8 @@ def _npz_facts(file: Path) -> Facts:
         raise InputError(f"{file}: y_train: one class only (allowed: two or more)")
     if has_test and shapes["test"][1:] != shapes["train"][1:]:
         raise InputError(
-            f"{file}: x_test: images of {shapes['test'][1:]} beside {shapes['train'][1:]} in x_train"
+            f"{file}: x_test: images of {shapes['test'][1:]}, "
+            f"but of {shapes['train'][1:]} in x_train"
         )
     if has_test and int(labels["test"].max()) >= classes:
         raise InputError(

@@ -18,6 +18,8 @@ NUMERICS_VERSION = 1
 
 
 class NoiseIdentity(Model):
+    """Which training labels are flipped."""
+
     kind: Literal["symmetric"]
     rate: float
     seed: Seed
@@ -36,6 +38,8 @@ class ImagesIdentity(Model):
 
 
 class PruningIdentity(Model):
+    """How a level follows from its parent. How many levels there are is no part of it."""
+
     criterion: Literal["magnitude", "none"]
     fraction: float | None
     retrain: Literal["continue", "rewind", "reinit"]

@@ -1,9 +1,10 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
 import functools
+import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -108,7 +109,7 @@ def _run_level(task: LevelTask, store: Store, device: torch.device) -> FinishedL
     identity = task.identity
     data = load_data(identity.images, identity.noise, Path(task.dataset_path), device)
     state = _state_before_training(identity, store, data, device)
-    loss = _loss(task, store, device)
+    loss = _loss(task, store, data, device)
     epochs: list[Epoch] = []
     result: LevelResult
     try:
@@ -129,7 +130,9 @@ def _run_level(task: LevelTask, store: Store, device: torch.device) -> FinishedL
     )
 
 
-def _train(identity: LevelIdentity, state: _State, data: Data, loss: LossFunction):  # type: ignore[no-untyped-def]
+def _train(
+    identity: LevelIdentity, state: _State, data: Data, loss: LossFunction
+) -> Iterator[Epoch]:
     trainer = Trainer(state.network, state.masks, _settings(identity), loss)
     reader = _reader(identity.images, data.train)
     for epoch in range(identity.training.epochs):
@@ -142,7 +145,7 @@ def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
     started = time.perf_counter()
     identity = task.identity
     data = load_data(identity.images, NO_NOISE, Path(task.dataset_path), device)
-    teacher = _teacher(identity.teacher, task.teacher_weights, identity.images, store, data, device)
+    teacher = _teacher(identity.teacher, task.teacher_weights, store, data, device)
     reader = _reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     store.commit_table(identity, _environment(device, time.perf_counter() - started), logits)
@@ -221,33 +224,21 @@ def _load(network: Network, weights: dict[str, Tensor], source: str) -> None:
 # Teachers
 
 
-def _loss(task: LevelTask, store: Store, device: torch.device) -> LossFunction:
+def _loss(task: LevelTask, store: Store, data: Data, device: torch.device) -> LossFunction:
     distillation = task.identity.distillation
     if distillation is None:
         return cross_entropy
     if distillation.table is not None:
         logits = looked_up(store.table(distillation.table).to(device))
     else:
-        data = load_data(
-            task.identity.images, task.identity.noise, Path(task.dataset_path), device
-        )
-        logits = called(
-            _teacher(
-                distillation.teacher,
-                task.teacher_weights,
-                task.identity.images,
-                store,
-                data,
-                device,
-            )
-        )
+        weights_file = task.teacher_weights
+        logits = called(_teacher(distillation.teacher, weights_file, store, data, device))
     return distilled(logits, alpha=distillation.alpha, temperature=distillation.temperature)
 
 
 def _teacher(
     teacher: TeacherIdentity,
     weights_file: str | None,
-    images: ImagesIdentity,
     store: Store,
     data: Data,
     device: torch.device,
@@ -315,9 +306,7 @@ def _load_source(images: ImagesIdentity, path: Path) -> Source:
 
 def _reader(images: ImagesIdentity, train: Split) -> ViewReader:
     normalisation = Normalisation(images.normalize.mean, images.normalize.std)
-    return ViewReader(
-        train.images, normalisation, Views(images.augment.flip, images.augment.crop)
-    )
+    return ViewReader(train.images, normalisation, Views(images.augment.flip, images.augment.crop))
 
 
 # After training
@@ -366,7 +355,7 @@ def _learning_distance(identity: LevelIdentity, state: _State, data: Data) -> fl
         if state.masks is not None:
             difference = difference * state.masks[name]
         squares += float(difference.square().sum())
-    return squares**0.5
+    return math.sqrt(squares)
 
 
 def _settings(identity: LevelIdentity) -> Settings:
@@ -393,4 +382,3 @@ def _environment(device: torch.device, wall_seconds: float) -> Environment:
         threads=torch.get_num_threads(),
         wall_seconds=wall_seconds,
     )
-

@@ -151,9 +151,9 @@ def _read_text(file: Path) -> str:
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """SafeLoader with the implicit types of YAML 1.2's core schema: 1e-4 is a number, yes a word."""
+    """SafeLoader with YAML 1.2's implicit types: 1e-4 is a number, yes is a word."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as the base class has it)
 
 
 for _tag, _pattern, _first in (
@@ -335,7 +335,11 @@ def _type_of(annotation: Any, key: str | int) -> Any:
     for _, model in _models(annotation):
         if key in model.model_fields:
             info = model.model_fields[str(key)]
-            return typing.Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+            return (
+                typing.Annotated[info.annotation, *info.metadata]
+                if info.metadata
+                else info.annotation
+            )
     arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
     return arguments[-1] if arguments else None
 
@@ -348,7 +352,9 @@ def _branch(annotation: Any, tag: str) -> Any:
     return annotation
 
 
-def _models(annotation: Any, tags: frozenset[str] = frozenset()) -> Iterator[tuple[set[str], type[BaseModel]]]:
+def _models(
+    annotation: Any, tags: frozenset[str] = frozenset()
+) -> Iterator[tuple[set[str], type[BaseModel]]]:
     """Yield the models in a union, each with the names by which pydantic may call it."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         literals = {

@@ -72,9 +72,7 @@ class Trajectory:
 
     @property
     def roles(self) -> list[str]:
-        return [
-            role for role, there in (("student", self.uses), ("teacher", self.taught)) if there
-        ]
+        return [role for role, there in (("student", self.uses), ("teacher", self.taught)) if there]
 
     def level_identity(
         self, level: int, parent: str | None, distillation: DistillationIdentity | None

@@ -29,13 +29,6 @@ class Known:
         return len(self.levels)
 
 
-@dataclass(frozen=True)
-class NextPiece:
-    """What a trajectory needs next: one of its levels, or first its teacher's table."""
-
-    identity: LevelIdentity | TableIdentity
-
-
 class Progress:
     """A plan beside what a store holds of it."""
 
@@ -117,8 +110,11 @@ class Progress:
         teacher = self.teacher_identity(need)
         return None if teacher is None else trajectory.table_identity(teacher)
 
-    def next_piece(self, trajectory: Trajectory) -> NextPiece | None:
-        """What `trajectory` could run now; None if it is done or waits for its teacher."""
+    def next_piece(self, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
+        """What `trajectory` could run now: its next level, or first its teacher's table.
+
+        None if it is done or waits for its teacher.
+        """
         if not self.wants_level(trajectory):
             return None
         identity = self.next_level_identity(trajectory)
@@ -126,8 +122,8 @@ class Progress:
             return None
         table = self.table_identity(trajectory)
         if table is not None and not self.store.has_table(key_of(table)):
-            return NextPiece(table)
-        return NextPiece(identity)
+            return table
+        return identity
 
     def unfinished(self) -> Iterator[Trajectory]:
         """Yield the trajectories of which a level is still wanted."""

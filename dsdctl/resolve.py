@@ -6,10 +6,10 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from dsdctl.datasets import Facts, Sizes, dataset_facts, split_sizes
 from dsdctl.errors import InputError
@@ -104,31 +104,27 @@ class ResolvedSpec:
 def resolve(file: Path) -> ResolvedSpec:
     """Read a spec and all its recipes. Raises InputError with every problem at once."""
     document = read_document(file)
-    variants = list(_variants(document))
-    problems = _Problems()
+    problems: dict[str, None] = {}
     recipes: dict[str, Document] = {}
     rows: list[Row] = []
-    first: Experiment | None = None
-    for variant, cell in variants:
-        experiment = problems.attempt(lambda cell=cell: validate(Experiment, cell))
-        if experiment is None:
+    experiments: list[Experiment] = []
+    for variant, cell in _variants(document):
+        try:
+            experiment = validate(Experiment, cell)
+            _check_references(cell, experiment)
+        except InputError as error:
+            problems.update(dict.fromkeys(error.problems))
             continue
-        first = first or experiment
-        for name in _distinct_names(cell):
-            if name not in recipes:
-                found = problems.attempt(lambda: _read_recipe(name, cell))
-                if found is None:
-                    continue
-                recipes[name] = found
-            row = problems.attempt(lambda: _row(variant, cell, recipes[name]))
-            if row is not None:
-                rows.append(row)
-        for name in experiment.reference:
-            if name not in experiment.recipes:
-                problems.add(cell.problem(("reference", name), _not_listed(experiment)))
-    problems.raise_if_any()
-    assert first is not None
-    return ResolvedSpec(file, first, tuple(rows))
+        experiments.append(experiment)
+        for name in experiment.recipes:
+            try:
+                recipes.setdefault(name, _read_recipe(name, cell))
+                rows.append(_row(variant, cell, recipes[name]))
+            except InputError as error:
+                problems.update(dict.fromkeys(error.problems))
+    if problems:
+        raise InputError(*problems)
+    return ResolvedSpec(file, experiments[0], tuple(rows))
 
 
 def recipe_file(name: str, spec: Path) -> Path | None:
@@ -142,31 +138,6 @@ def packaged_recipes() -> Path:
     """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
     installed = Path(__file__).parent / "recipes"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
-
-
-class _Problems:
-    """Collects problems, so that a user sees all of them at once."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, None] = {}
-
-    def add(self, line: str) -> None:
-        self._lines[line] = None
-
-    def attempt(self, action: "Callable[[], T]") -> "T | None":
-        try:
-            return action()
-        except InputError as error:
-            for line in error.problems:
-                self.add(line)
-            return None
-
-    def raise_if_any(self) -> None:
-        if self._lines:
-            raise InputError(*self._lines)
-
-
-T = TypeVar("T")
 
 
 def _variants(document: Document) -> Iterator[tuple[str, Document]]:
@@ -195,7 +166,9 @@ def _variants(document: Document) -> Iterator[tuple[str, Document]]:
             for key in reversed(keys):
                 data = {key: data}
             prefixes = [tuple(keys[: i + 1]) for i in range(len(keys))]
-            inner = {(*keys, *p[len(where) :]): m for p, m in marks.items() if p[: len(where)] == where}
+            inner = {
+                (*keys, *p[len(where) :]): m for p, m in marks.items() if p[: len(where)] == where
+            }
             over: dict[KeyPath, Any] = {prefixes[-1]: document.mark(where), **inner}
             laid_over = laid_over.overlay(Document(data, over))
         yield name, laid_over
@@ -221,12 +194,11 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _distinct_names(cell: Document) -> Sequence[str]:
-    return list(dict.fromkeys(cell.data["recipes"]))
-
-
-def _not_listed(experiment: Experiment) -> str:
-    return f"no such recipe in this spec (allowed: {', '.join(experiment.recipes)})"
+def _check_references(cell: Document, experiment: Experiment) -> None:
+    for name in experiment.reference:
+        if name not in experiment.recipes:
+            reason = f"no such recipe in this spec (allowed: {', '.join(experiment.recipes)})"
+            raise InputError(cell.problem(("reference", name), reason))
 
 
 def _read_recipe(name: str, cell: Document) -> Document:
@@ -300,7 +272,9 @@ def _images(document: Document, experiment: Experiment) -> Images:
         reason = "the archive holds x_test and y_test; leave `test` out"
         raise InputError(document.problem(("dataset", "test"), reason))
     if dataset.normalize is not None and len(dataset.normalize.mean) != facts.channels:
-        reason = f"has {len(dataset.normalize.mean)} values (allowed: {facts.channels}, one a channel)"
+        reason = (
+            f"has {len(dataset.normalize.mean)} values (allowed: {facts.channels}, one a channel)"
+        )
         raise InputError(document.problem(("dataset", "normalize"), reason))
     sizes = split_sizes(dataset, facts)
     empty = [name for name, count in vars(sizes).items() if not count and name != "validation"]
@@ -449,9 +423,7 @@ def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile
 MAX_TABLE_BYTES = 4 * 2**30
 
 
-def _table_decision(
-    wish: Literal["auto", "always", "never"], student: Regime
-) -> tuple[bool, str]:
+def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -> tuple[bool, str]:
     """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
 
     A table costs one forward a view and image; calling the teacher costs one an epoch, level and

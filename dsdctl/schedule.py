@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dsdctl.keys import LevelIdentity, key_of
+from dsdctl.keys import LevelIdentity, TableIdentity, key_of
 from dsdctl.level import LevelTask, TableTask, Task
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel
+
+Identity = LevelIdentity | TableIdentity
 
 
 @dataclass(frozen=True)
@@ -80,21 +82,27 @@ class Scheduler:
                 self._take_in(outcome)
 
     def _start_ready(self) -> None:
-        for trajectory in sorted(self._ready(), key=self._remaining_cost, reverse=True):
-            if len(self._running) == self._engine.slots:
+        while len(self._running) < self._engine.slots:
+            piece = self._most_urgent()
+            if piece is None:
                 return
-            piece = self.progress.next_piece(trajectory)
-            # A level or a table that two trajectories share is run once.
-            if piece is None or key_of(piece.identity) in self._running:
-                continue
-            known = self._stored(piece.identity)
+            trajectory, identity = piece
+            known = self._stored(identity)
             if known is not None:
                 self.progress.add(trajectory, known)
-                return self._start_ready()
-            task = self._task(trajectory, piece.identity)
-            self._running[key_of(piece.identity)] = trajectory
+                continue
+            task = self._task(trajectory, identity)
+            self._running[key_of(identity)] = trajectory
             self._listener(Event("started", trajectory, task))
             self._engine.submit(task)
+
+    def _most_urgent(self) -> tuple[Trajectory, Identity] | None:
+        for trajectory in sorted(self._ready(), key=self._remaining_cost, reverse=True):
+            identity = self.progress.next_piece(trajectory)
+            # A level or a table that two trajectories share is run once.
+            if identity is not None and key_of(identity) not in self._running:
+                return trajectory, identity
+        return None
 
     def _ready(self) -> list[Trajectory]:
         busy = {trajectory.key for trajectory in self._running.values()}
@@ -104,7 +112,7 @@ class Scheduler:
             if trajectory.key not in busy and trajectory.key not in self.failures
         ]
 
-    def _stored(self, identity: object) -> FinishedLevel | None:
+    def _stored(self, identity: Identity) -> FinishedLevel | None:
         if isinstance(identity, LevelIdentity):
             return self.progress.store.level(key_of(identity))
         return None
@@ -115,15 +123,13 @@ class Scheduler:
         taught = [self._remaining_cost(self.plan.trajectories[key]) for key in trajectory.taught]
         return left * self._level_cost[trajectory.key] + max(taught, default=0.0)
 
-    def _task(self, trajectory: Trajectory, identity: object) -> Task:
+    def _task(self, trajectory: Trajectory, identity: Identity) -> Task:
         path = str(trajectory.regime.images.path)
         need = trajectory.teacher
         weights = str(need.file.path) if need is not None and need.file is not None else None
         if isinstance(identity, LevelIdentity):
             return LevelTask(identity=identity, dataset_path=path, teacher_weights=weights)
-        return TableTask.model_validate(
-            {"identity": identity, "dataset_path": path, "teacher_weights": weights}
-        )
+        return TableTask(identity=identity, dataset_path=path, teacher_weights=weights)
 
     def _take_in(self, outcome: Outcome) -> None:
         trajectory = self._running.pop(key_of(outcome.task.identity))

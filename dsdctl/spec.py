@@ -409,10 +409,10 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _noise_is_paired(self) -> Self:
-        if self.label_noise.seed == "per-trajectory" and self.teacher is not None:
-            if self.teacher.seed != "paired":
-                raise ValueError(
-                    "label_noise.seed: per-trajectory needs teacher.seed: paired, since a teacher "
-                    "that saw another draw of the noise would leak clean labels to its student"
-                )
+        unpaired = self.teacher is not None and self.teacher.seed != "paired"
+        if unpaired and self.label_noise.seed == "per-trajectory":
+            raise ValueError(
+                "label_noise.seed: per-trajectory needs teacher.seed: paired, since a teacher that "
+                "saw another draw of the noise would leak clean labels to its student"
+            )
         return self

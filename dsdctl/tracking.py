@@ -129,7 +129,7 @@ class _Client:
         import wandb
 
         run = self._open(f"{experiment}-comparison", experiment, "comparison", "report", {})
-        run.log({"comparison": wandb.Table(columns=headings, data=rows)})
+        run.log({"comparison": wandb.Table(columns=[*headings], data=rows)})
         self._runs["comparison"] = run
 
     def close(self) -> None:

@@ -15,8 +15,9 @@ def configure(device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True)
-    # It would also fill every new tensor, a third of a small step; nothing here reads unwritten memory.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # It would also fill every new tensor, which takes a third of a small step; nothing here
+    # reads memory that it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
 

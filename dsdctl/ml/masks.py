@@ -8,7 +8,7 @@ from torch import Tensor, nn
 Masks = dict[str, Tensor]
 
 
-def prunable_weights(network: nn.Module) -> dict[str, nn.Parameter]:
+def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the weights that pruning ranks: Conv2d and Linear, not biases, not BatchNorm."""
     return {
         f"{name}.weight": module.weight

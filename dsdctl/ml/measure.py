@@ -59,7 +59,9 @@ def predict(
     """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode."""
     network.eval()
     with precision(precision_name, images.device):
-        return torch.cat([network(normalisation(part)).float() for part in images.split(BATCH)])
+        return torch.cat(
+            [network(normalisation(part)).float() for part in torch.split(images, BATCH)]
+        )
 
 
 def _accuracy(

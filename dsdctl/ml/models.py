@@ -21,7 +21,7 @@ class AdaptivePool(nn.AdaptiveAvgPool2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, size, size)."""
-        if maps.shape[-2:] == (1, 1) and not torch.jit.is_tracing():
+        if maps.shape[-2:] == (1, 1) and not torch._C._get_tracing_state():
             size = int(self.output_size)  # type: ignore[arg-type]
             return maps.expand(-1, -1, size, size)
         return super().forward(maps)

@@ -54,7 +54,7 @@ def build_table(
     with precision(precision_name, device):
         for view in range(reader.views.count):
             parts = []
-            for indices in torch.arange(images, device=device).split(TABLE_BATCH):
+            for indices in torch.split(torch.arange(images, device=device), TABLE_BATCH):
                 batch = reader(indices, torch.full_like(indices, view))
                 parts.append(teacher(batch).float().cpu())
             columns.append(torch.cat(parts))

@@ -6,6 +6,8 @@ operators cannot load, and the import then fails while it registers shape functi
 that their schemas exist; they are defined only where the compiled library did not bring them.
 """
 
+from types import ModuleType
+
 import torch
 
 _SCHEMAS = {
@@ -14,18 +16,18 @@ _SCHEMAS = {
 }
 
 
-def _import_datasets():  # type: ignore[no-untyped-def]
+def _import_datasets() -> ModuleType:
     try:
         from torchvision import datasets
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name, schema in _SCHEMAS.items():
-            library.define(name + schema)
+            library.define(name + schema)  # type: ignore[no-untyped-call]
         _libraries.append(library)
         from torchvision import datasets
-    return datasets
+    return datasets  # type: ignore[no-any-return]
 
 
 _libraries: list[torch.library.Library] = []  # dropping a Library takes its schemas with it

@@ -117,7 +117,7 @@ class Trainer:
     def step(self, loss: Tensor) -> None:
         """One optimiser step; then the masks, since decay and momentum know nothing of them."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         if self._masks:
             torch._foreach_mul_(self._weights, self._masks)

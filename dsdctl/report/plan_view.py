@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.cost import CountMacs, level_pflops_executed, teacher_call_pflops, training_pflops
+from dsdctl.cost import CountMacs, teacher_call_pflops
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
-from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_levels
+from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory
 from dsdctl.report.render import magnitude
 
 
@@ -100,14 +100,16 @@ def _short(key: str) -> str:
 
 def order_of_work(progress: Progress) -> list[str]:
     """What can run at once, and what waits for which teacher."""
-    at_once, waiting, done = [], {}, 0
+    at_once: list[str] = []
+    waiting: dict[str, list[str]] = {}
+    done = 0
     for trajectory in progress.plan.trajectories.values():
         if not progress.wants_level(trajectory):
             done += 1
         elif progress.next_level_identity(trajectory) is not None:
-            at_once.append(_name(progress, trajectory))
+            at_once.append(_name(trajectory))
         else:
-            waiting.setdefault(_awaited(trajectory), []).append(_name(progress, trajectory))
+            waiting.setdefault(_awaited(trajectory), []).append(_name(trajectory))
     lines = [f"{done} trajectories are done"] if done else []
     if at_once:
         lines.append(f"at once, {len(at_once)} side by side: {', '.join(at_once)}")
@@ -116,7 +118,7 @@ def order_of_work(progress: Progress) -> list[str]:
     return lines or ["nothing is left to run"]
 
 
-def _name(progress: Progress, trajectory: Trajectory) -> str:
+def _name(trajectory: Trajectory) -> str:
     recipes = "+".join(use.recipe for use in trajectory.uses) or "teacher"
     return f"{recipes} seed {trajectory.seed}"
 
@@ -133,7 +135,7 @@ def _awaited(trajectory: Trajectory) -> str:
 def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs) -> list[str]:
     totals = summary.totals
     seconds = totals.seconds_estimate
-    lines = [
+    return [
         f"trainings           {totals.trainings - totals.trainings_done} to run at most, "
         f"{totals.trainings_done} done",
         f"PFLOPs attributed   {magnitude(totals.pflops_attributed)} (paper's convention: every row "
@@ -143,11 +145,12 @@ def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs)
         *_teacher_forward_lines(progress, summary, count_macs),
         f"disk                {size(totals.disk_bytes)} to be written",
         "time                "
-        + ("unknown: nothing was run with this store yet" if seconds is None else duration(seconds)),
+        + (
+            "unknown: nothing was run with this store yet" if seconds is None else duration(seconds)
+        ),
         "One FLOP is one multiply-accumulate; a training is 3 x forward MACs (fvcore, train mode) "
         "x images x epochs.",
     ]
-    return lines
 
 
 def _teacher_forward_lines(
@@ -171,7 +174,7 @@ def _teacher_forward_lines(
     ]
 
 
-def graph(progress: Progress, summary: PlanSummary) -> str:
+def graph(summary: PlanSummary) -> str:
     """The plan as a Graphviz digraph: teacher -> table -> students."""
     lines = ["digraph plan {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
     for trajectory in summary.trajectories:
@@ -179,7 +182,7 @@ def graph(progress: Progress, summary: PlanSummary) -> str:
     for table in summary.teacher_tables:
         label = f"teacher table\n{size(table.bytes)}"
         lines.append(f"  {_node(table.key)} [shape=cylinder, label={_quoted(label)}];")
-        lines.append(f"  {_node(_teacher_of(progress, summary, table.key))} -> {_node(table.key)};")
+        lines.append(f"  {_node(_teacher_of(summary, table.key))} -> {_node(table.key)};")
     for trajectory in summary.trajectories:
         for need in trajectory.needs[-1:]:
             lines.append(f"  {_node(need)} -> {_node(trajectory.key)};")
@@ -191,7 +194,7 @@ def _label(trajectory: PlanTrajectory) -> str:
     return f"{name}\n{trajectory.arch} seed {trajectory.seed}, {trajectory.levels} levels"
 
 
-def _teacher_of(progress: Progress, summary: PlanSummary, table: str) -> str:
+def _teacher_of(summary: PlanSummary, table: str) -> str:
     needs: Sequence[str] = next(t.needs for t in summary.trajectories if table in t.needs)
     return needs[0]
 
@@ -225,5 +228,3 @@ def duration(seconds: float) -> str:
         if seconds >= above:
             return f"{seconds // large} {large_name} {seconds % large // small} {small_name}"
     return f"{seconds} s"
-
-

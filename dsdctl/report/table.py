@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, training_pflops
-from dsdctl.plan import Plan, RowPlan, Trajectory, levels_needed
+from dsdctl.plan import RowPlan, Trajectory, levels_needed
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
 from dsdctl.results import FinishedLevel, Measured
@@ -136,7 +136,7 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
     ]
     price = training_pflops(row_plan.row.student, count_macs(row_plan.row.student))
     trainings = [reading.trainings if reading.finished else None for reading in readings]
-    level = _stats([c and c.level for c in chosen])
+    level = _stats([result.level if result else None for result in chosen])
     reference = next(
         spec.experiment.reference.get(recipe.recipe)
         for spec in plan.specs
@@ -157,8 +157,8 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         pflops=_stats([None if count is None else count * price for count in trainings]),
         teacher_pflops=_teacher_pflops(progress, students[0], count_macs),
         teacher_level=_teacher_level(progress, students),
-        test_accuracy=_stats([c and c.test_accuracy for c in chosen]),
-        sparsity=_stats([c and c.sparsity for c in chosen]),
+        test_accuracy=_stats([result.test_accuracy if result else None for result in chosen]),
+        sparsity=_stats([result.sparsity if result else None for result in chosen]),
         stop_reason=", ".join(dict.fromkeys(reading.reason for reading in readings)),
         phase=_phase(progress, row_plan, level),
         reference=reference,
@@ -175,9 +175,7 @@ def _selected(progress: Progress, student: Trajectory, level: int | None) -> Mea
     return None if level is None else progress.known[student.key].measured[level]
 
 
-def _teacher_pflops(
-    progress: Progress, student: Trajectory, count_macs: CountMacs
-) -> float | None:
+def _teacher_pflops(progress: Progress, student: Trajectory, count_macs: CountMacs) -> float | None:
     """What the teacher's trainings cost, as far as its rule needs them; None without a teacher."""
     need = student.teacher
     if need is None or need.trajectory is None:
@@ -191,9 +189,7 @@ def _teacher_pflops(
 
 def _teacher_level(progress: Progress, students: Sequence[Trajectory]) -> int | None:
     """The level that taught, where it is known and the same for all seeds."""
-    levels = {
-        progress.teacher_level(student.teacher) for student in students if student.teacher
-    }
+    levels = {progress.teacher_level(student.teacher) for student in students if student.teacher}
     return levels.pop() if len(levels) == 1 else None
 
 
