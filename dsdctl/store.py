@@ -11,6 +11,7 @@ never deleted, and its work counts as missing.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -214,8 +215,7 @@ class Store:
             for name, content in {**files, "checksums.json": _json_bytes(checksums)}.items():
                 _write_flushed(temporary / name, content)
             _flush_folder(temporary)
-            with contextlib.suppress(FileExistsError):
-                temporary.rename(folder)
+            _rename_unless_there(temporary, folder)
             _flush_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -231,6 +231,15 @@ class Store:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             folder.rename(target)
         self.damage.append(f"{reason} (set aside as {target})")
+
+
+def _rename_unless_there(temporary: Path, folder: Path) -> None:
+    """Rename, but let what another process finished first stay."""
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
 
 
 def _json_bytes(value: Any) -> bytes:

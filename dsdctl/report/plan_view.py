@@ -69,7 +69,7 @@ def _trajectories(summary: PlanSummary) -> Table:
             str(trajectory.seed),
             str(trajectory.levels),
             str(trajectory.levels_done),
-            magnitude(trajectory.pflops_per_training),
+            f"{trajectory.pflops_per_training:.4g}",
             Text(", ".join(trajectory.used_by)),
             ", ".join(key[:8] for key in trajectory.needs[:1]),
         )

@@ -30,7 +30,7 @@ PHASES = "│ parts the phases: light │ critical │ sweet │ collapsed."
 HEADINGS = (
     "recipe",
     "early stop",
-    "distil- lation",
+    "distillation",
     "pruned teacher",
     "training PFLOPs (teacher)",
     "test accuracy %",
@@ -45,7 +45,7 @@ def render(reports: Sequence[Report], style: str, console: Console) -> str:
     if style == "rich":
         with console.capture() as capture:
             for report in reports:
-                console.print(rich_report(report))
+                console.print(rich_report(report, console.width))
         return capture.get().rstrip("\n")
     return FORMATS[style](reports)
 
@@ -125,17 +125,17 @@ def _pflops(own: float | None, teacher: float | None) -> str:
 
 
 def magnitude(pflops: float) -> str:
-    """Two decimals as in the paper, or three significant digits where these would show little."""
-    return f"{pflops:.2f}" if pflops >= 1 else f"{pflops:.3g}"
+    """Two decimals as in the paper, or two significant digits where these would show little."""
+    return f"{pflops:.2f}" if pflops >= 0.1 else f"{pflops:.2g}"
 
 
 # Rich
 
 
-def rich_report(report: Report) -> RenderableType:
+def rich_report(report: Report, width: int) -> RenderableType:
     """The comparison, a line a trajectory with its curve, and the conventions."""
     parts: list[RenderableType] = [Text(report.experiment, style="bold")]
-    parts += [_rich_table(rows, variant) for variant, rows in _by_variant(report)]
+    parts += [_rich_table(rows, variant, width) for variant, rows in _by_variant(report)]
     parts.append(_rich_curves(report))
     parts += [Text(line, style="dim") for line in footnotes(report)]
     return Group(*parts)
@@ -146,18 +146,34 @@ def _by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
     return [(v, [row for row in report.rows if row.variant == v]) for v in variants]
 
 
-def _rich_table(rows: Sequence[ReportRow], variant: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=escape(variant) or None, title_justify="left")
-    for number, heading in enumerate(HEADINGS):
-        words = heading.replace("- ", "-\n").replace(" (", "\n(")
+NARROW = 110
+"""Below this many columns the table leaves the levels out and shortens the ticks' headings."""
+
+
+def _rich_table(rows: Sequence[ReportRow], variant: str, width: int) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=escape(variant) or None,
+        title_justify="left",
+        padding=(0, 1) if width >= NARROW else (0, 1, 0, 0),
+        pad_edge=False,
+        caption=None if width >= NARROW else "ES early stop, KD distillation, PT pruned teacher",
+        caption_justify="left",
+    )
+    short = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
+    shown = [h for h in HEADINGS if width >= NARROW or h not in ("level", "stopped at")]
+    for number, heading in enumerate(shown):
+        words = heading if width >= NARROW else short.get(heading, heading)
         table.add_column(
-            words, justify="left" if number == 0 else "center" if number < 4 else "right"
+            words.replace(" (", "\n(").replace("test ", "test\n"),
+            justify="left" if number == 0 else "center" if number < 4 else "right",
+            no_wrap=True,
         )
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(row)[: len(shown)])
         published = reference_cells(row)
         if published is not None:
-            table.add_row(*published, style="dim")
+            table.add_row(*published[: len(shown)], style="dim")
     return table
 
 
@@ -168,7 +184,8 @@ def _rich_curves(report: Report) -> Table:
     for trajectory in report.trajectories:
         curve = test_curve(trajectory)
         line = sparkline(curve) if curve else "—"
-        table.add_row(trajectory_name(trajectory), str(trajectory.seed), line, _extremes(curve))
+        name = trajectory_name(report, trajectory)
+        table.add_row(name, str(trajectory.seed), line, _extremes(curve))
     return table
 
 
@@ -180,11 +197,12 @@ def test_curve(trajectory: TrajectoryReport) -> list[float]:
 test_curve.__test__ = False  # type: ignore[attr-defined]  # a name, not a test case
 
 
-def trajectory_name(trajectory: TrajectoryReport) -> str:
-    """The recipes that read a trajectory, or `teacher` where it only teaches."""
-    if "student" not in trajectory.roles:
-        return "teacher"
-    return ", ".join(trajectory.used_by)
+def trajectory_name(report: Report, trajectory: TrajectoryReport) -> str:
+    """The recipes whose student a trajectory is, and `teacher` where it teaches."""
+    names = [row.recipe for row in report.rows if trajectory.key in row.trajectory_keys]
+    if "teacher" in trajectory.roles:
+        names.append("teacher")
+    return ", ".join(dict.fromkeys(names))
 
 
 def _extremes(curve: Sequence[float]) -> str:
@@ -242,9 +260,8 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def _markdown_table(rows: Sequence[ReportRow]) -> str:
-    headings = [heading.replace("- ", "") for heading in HEADINGS]
-    alignment = ["---"] + [":-:"] * 3 + ["--:"] * (len(headings) - 4)
-    lines = [headings, alignment]
+    alignment = ["---"] + [":-:"] * 3 + ["--:"] * (len(HEADINGS) - 4)
+    lines = [[*HEADINGS], alignment]
     for row in rows:
         lines.append(cells(row))
         published = reference_cells(row)

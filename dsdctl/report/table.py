@@ -26,7 +26,7 @@ class Stats(Model):
 
     mean: float | None
     std: float | None
-    values: tuple[float | None, ...]
+    values: tuple[int | float | None, ...]
 
 
 class ReportRow(Model):
@@ -244,11 +244,11 @@ def level_record(level: FinishedLevel) -> dict[str, Any]:
 
 
 def _stats(values: Sequence[float | int | None]) -> Stats:
-    known = [float(value) for value in values if value is not None]
+    known = [value for value in values if value is not None]
     return Stats(
         mean=statistics.fmean(known) if known else None,
         std=statistics.stdev(known) if len(known) > 1 else None,
-        values=tuple(None if value is None else float(value) for value in values),
+        values=tuple(values),
     )
 
 

@@ -1,0 +1,28 @@
+# Every target works on a fresh machine with Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-long lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/dsdctl run specs/digits.yaml
+
+test: $(VENV)/installed
+	$(BIN)/pytest
+
+test-long: $(VENV)/installed
+	$(BIN)/pytest -m long
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

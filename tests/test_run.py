@@ -1,0 +1,316 @@
+"""`dsdctl run` and `report` as a user runs them, on a spec that takes seconds."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Dsdctl
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny.yaml and a store in which it was run to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY)
+    done = _run(folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "dsdctl", "run", "tiny.yaml", *arguments]
+    return subprocess.run(
+        line, cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def _level_files(store: Path) -> dict[str, bytes]:
+    """Everything that a level is, but for how long it took."""
+    timed = {"environment.json", "checksums.json"}
+    return {
+        str(file.relative_to(store)): file.read_bytes()
+        for file in store.glob("levels/*/*/*")
+        if file.name not in timed
+    }
+
+
+def _report(dsdctl: Dsdctl, folder: Path, *arguments: str) -> dict:
+    done = dsdctl("report", "tiny.yaml", "--format", "json", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_comparison_names_all_recipes_and_is_complete(
+    finished: Path, dsdctl: Dsdctl
+) -> None:
+    report = _report(dsdctl, finished)
+    assert report["complete"]
+    assert [row["recipe"] for row in report["rows"]] == [
+        "vanilla",
+        "early-stop",
+        "kd-dense-teacher",
+        "kd-pruned-teacher",
+        "entropy-early-stop",
+    ]
+    printed = (finished / "stdout").read_text()
+    for row in report["rows"]:
+        assert row["recipe"] in printed
+        assert f"{100 * row['test_accuracy']['mean']:.2f} ±" in printed
+
+
+def test_a_second_run_computes_nothing_and_prints_the_same(finished: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.glob("dsdctl-store/levels/*/*")}
+    again = _run(finished)
+    assert again.returncode == 0
+    assert again.stdout == (finished / "stdout").read_text()
+    assert "level" not in again.stderr
+    after = {file: file.stat().st_mtime_ns for file in finished.glob("dsdctl-store/levels/*/*")}
+    assert after == before
+
+
+def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(
+    finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    again = _run(tmp_path, "--jobs", "1")
+    assert again.returncode == 0
+    assert again.stdout == (finished / "stdout").read_text()
+    first = _level_files(finished / "dsdctl-store")
+    assert first
+    assert _level_files(tmp_path / "dsdctl-store") == first
+
+
+def test_vanilla_and_early_stop_read_the_same_trajectories(
+    finished: Path, dsdctl: Dsdctl
+) -> None:
+    rows = {row["recipe"]: row for row in _report(dsdctl, finished)["rows"]}
+    assert rows["vanilla"]["trajectory_keys"] == rows["early-stop"]["trajectory_keys"]
+    assert rows["vanilla"]["trainings"]["values"] == [4, 4]
+    assert rows["vanilla"]["stop_reason"] == "all levels run"
+
+
+def test_recipe_and_seed_run_only_what_they_name(tiny: Path, dsdctl: Dsdctl) -> None:
+    done = dsdctl("run", tiny, "--recipe", "vanilla", "--seed", "1", "--store", "there")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tiny.parent / "there/levels").glob("*/*"))) == 4
+    assert "early-stop" not in done.stdout
+    assert "unknown" not in done.stdout
+
+
+def test_an_unfinished_comparison_marks_what_is_missing(tiny: Path, dsdctl: Dsdctl) -> None:
+    dsdctl("run", tiny, "--recipe", "vanilla", "--seed", "0")
+    partial = dsdctl("report", tiny)
+    assert partial.returncode == 0
+    assert "(1/2)" in partial.stdout
+    assert "Incomplete:" in partial.stdout
+    report = json.loads(dsdctl("report", tiny, "--format", "json").stdout)
+    rows = {row["recipe"]: row for row in report["rows"]}
+    assert not report["complete"]
+    assert rows["vanilla"]["test_accuracy"]["values"][1] is None
+    assert rows["kd-dense-teacher"]["test_accuracy"]["mean"] is None
+
+
+def test_report_and_plan_write_nothing(tiny: Path, dsdctl: Dsdctl) -> None:
+    before = sorted(tiny.parent.rglob("*"))
+    assert dsdctl("report", tiny).returncode == 0
+    assert dsdctl("plan", tiny).returncode == 0
+    assert dsdctl("plan", tiny, "--json").returncode == 0
+    assert dsdctl("status", tiny).returncode == 0
+    assert sorted(tiny.parent.rglob("*")) == before
+
+
+def test_each_format_holds_the_rows(finished: Path, dsdctl: Dsdctl) -> None:
+    def out(style: str) -> str:
+        done = dsdctl("report", "tiny.yaml", "--format", style, cwd=finished)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert out("markdown").count("| vanilla |") == 1
+    latex = out("latex")
+    assert latex.count("\\checkmark") == 1 + 2 + 3 + 1
+    assert "\\toprule" in latex
+    lines = list(csv.DictReader(io.StringIO(out("csv"))))
+    vanilla = [line for line in lines if line["recipe"] == "vanilla"]
+    assert [int(line["level"]) for line in vanilla] == [0, 1, 2, 3] * 2
+    assert sum(line["selected"] == "True" for line in vanilla) == 2
+    assert {float(line["test_accuracy"]) > 0 for line in lines} == {True}
+
+
+def test_output_goes_to_a_file(finished: Path, dsdctl: Dsdctl, tmp_path: Path) -> None:
+    target = tmp_path / "table.md"
+    arguments = ("report", "tiny.yaml", "--format", "markdown", "--output", target)
+    done = dsdctl(*arguments, cwd=finished)
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "| vanilla |" in target.read_text()
+
+
+def test_an_output_that_cannot_be_written_is_bad_input(finished: Path, dsdctl: Dsdctl) -> None:
+    done = dsdctl("report", "tiny.yaml", "--output", "/nowhere/table.md", cwd=finished)
+    assert done.returncode == 2
+    assert "/nowhere/table.md: No such file or directory" in done.stderr
+
+
+def test_plan_knows_what_is_done_and_how_long_the_rest_takes(
+    finished: Path, dsdctl: Dsdctl
+) -> None:
+    done = dsdctl("plan", "tiny.yaml", "--json", cwd=finished)
+    totals = json.loads(done.stdout)["totals"]
+    assert totals["trainings_done"] == totals["trainings"] > 0
+    assert totals["pflops_to_run"] == 0
+    assert totals["seconds_estimate"] == 0
+
+
+def test_plan_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
+    plan = json.loads(dsdctl("plan", "tiny.yaml", "--json", cwd=finished).stdout)
+    assert list(plan) == [
+        "schema", "experiment", "recipes", "trajectories", "teacher_tables", "totals",
+    ]  # fmt: skip
+    assert list(plan["recipes"][0]) == [
+        "recipe", "variant", "trainings_max", "pflops_max", "teacher_trainings_max",
+        "teacher_pflops_max",
+    ]  # fmt: skip
+    assert list(plan["trajectories"][0]) == [
+        "key", "variant", "roles", "arch", "seed", "levels", "macs_per_image",
+        "pflops_per_training", "used_by", "needs", "levels_done",
+    ]  # fmt: skip
+    assert list(plan["teacher_tables"][0]) == [
+        "key", "forwards", "pflops", "bytes", "done", "used_by",
+    ]  # fmt: skip
+    assert list(plan["totals"]) == [
+        "trainings", "trainings_done", "pflops_attributed", "pflops_to_run", "seconds_estimate",
+        "disk_bytes",
+    ]  # fmt: skip
+
+
+def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
+    report = _report(dsdctl, finished)
+    assert list(report) == [
+        "schema", "experiment", "complete", "selected_on", "rows", "trajectories", "curves",
+    ]  # fmt: skip
+    assert list(report["rows"][0]) == [
+        "recipe", "variant", "title", "early_stop", "distillation", "pruned_teacher", "seeds",
+        "trajectory_keys", "level", "stopped_at", "trainings", "pflops", "teacher_pflops",
+        "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
+    ]  # fmt: skip
+    assert list(report["trajectories"][0]) == [
+        "key", "variant", "roles", "used_by", "seed", "levels",
+    ]  # fmt: skip
+    assert set(report["trajectories"][0]["levels"][0]) == {
+        "key", "kind", "level", "train_accuracy", "fitted_noisy", "fitted_true", "train_loss",
+        "validation_accuracy", "test_accuracy", "entropy_bits", "entropy_bits_per_layer",
+        "total_weights", "nonzero_weights", "sparsity", "density_per_layer", "learning_distance",
+        "warnings", "wall_seconds",
+    }  # fmt: skip
+    assert list(report["curves"][0]) == [
+        "recipe", "variant", "levels", "mean_test_accuracy", "dip", "sparse_double_descent",
+    ]  # fmt: skip
+
+
+def test_the_graph_is_a_digraph_from_teachers_to_students(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    assert dsdctl("plan", tiny, "--graph", "plan.dot").returncode == 0
+    graph = (tmp_path / "plan.dot").read_text()
+    assert graph.startswith("digraph plan {")
+    assert graph.count("->") == 2 + 4  # two tables, and two students of each
+
+
+def test_two_specs_share_their_trajectories(tiny: Path, dsdctl: Dsdctl) -> None:
+    other = tiny.with_name("other.yaml")
+    other.write_text(TINY.replace("experiment: tiny", "experiment: other"))
+    done = dsdctl("run", tiny, other, "--recipe", "vanilla", "--seed", "0")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tiny.parent / "dsdctl-store/levels").glob("*/*"))) == 4
+    assert "other" in done.stdout
+
+
+def test_a_damaged_level_is_set_aside_and_recomputed(
+    finished: Path, tmp_path: Path, dsdctl: Dsdctl
+) -> None:
+    store = tmp_path / "dsdctl-store"
+    shutil.copytree(finished / "dsdctl-store", store)
+    shutil.copy(finished / "tiny.yaml", tmp_path)
+    damaged = next(iter(sorted(store.glob("levels/*/*/result.json"))))
+    damaged.write_text(damaged.read_text().replace('"level"', '"lovel"'))
+    assert "checksum does not fit" in dsdctl("status", "tiny.yaml").stderr
+    again = _run(tmp_path)
+    assert again.returncode == 0
+    assert "set aside" in again.stderr
+    assert len(list((store / "setaside").iterdir())) == 1
+    assert _level_files(store) == _level_files(finished / "dsdctl-store")
+
+
+def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "dsdctl", "run", str(tiny), "--jobs", "2"]
+    long = TINY.replace("epochs: 2", "epochs: 300").replace("levels: 3", "levels: 0")
+    tiny.write_text(long.replace("kd-dense-teacher, kd-pruned-teacher, ", ""))
+    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    victim = _first_worker(process.pid)
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 3, err
+    assert b"its worker process died" in err
+    assert b"(1/2)" in out
+
+
+def _first_worker(parent: int) -> int:
+    """Wait for a worker that is training: a child that has used some seconds of processor time."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            try:
+                command = Path(f"/proc/{child}/cmdline").read_bytes()
+                ticks = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[11])
+            except OSError:
+                continue
+            if b"spawn_main" in command and ticks > 3 * os.sysconf("SC_CLK_TCK"):
+                return int(child)
+        time.sleep(0.05)
+    raise AssertionError("no worker started to train")
+
+
+def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
+    tiny.write_text(TINY.replace("epochs: 2", "epochs: 5000"))
+    line = [sys.executable, "-m", "dsdctl", "run", str(tiny)]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE)
+        worker = _first_worker(process.pid)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert b"the same command goes on from here" in err
+        assert b"Traceback" not in err
+        assert not Path(f"/proc/{worker}").exists()
+
+
+def test_bad_input_exits_2_with_one_message_and_writes_nothing(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    tiny.write_text(TINY.replace("width: 4", "wdth: 4"))
+    for command in ("validate", "plan", "run", "report", "status"):
+        done = dsdctl(command, tiny)
+        assert done.returncode == 2
+        assert f"{tiny}:5: student.wdth: unknown key; did you mean width?" in done.stderr
+        assert done.stdout == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_gpu_that_is_not_there_is_bad_input(tiny: Path, dsdctl: Dsdctl) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = dsdctl("run", tiny, "--device", "cuda")
+    assert done.returncode == 2
+    assert "--device: cuda" in done.stderr

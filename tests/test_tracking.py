@@ -1,0 +1,126 @@
+"""The W&B mirror: offline files are read back; no failure of a tracker fails a run."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Dsdctl
+from wandb_file import read_run
+
+from dsdctl.spec import Wandb
+from dsdctl.tracking import Mirror, RunInfo, effective_mode
+
+TRACKED = TINY + "tracking: {wandb: {project: pruning-tests, mode: offline, tags: [ci]}}\n"
+
+
+def _offline_runs(store: Path) -> dict[str, dict]:
+    runs = [read_run(file) for file in store.glob("wandb/wandb/offline-run-*/*.wandb")]
+    return {run["name"]: run for run in runs}
+
+
+def test_an_offline_run_holds_every_trajectory_and_the_comparison(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    tiny.write_text(TRACKED)
+    options = ("--recipe", "vanilla", "--recipe", "kd-dense-teacher", "--seed", "0")
+    done = dsdctl("run", tiny, *options)
+    assert done.returncode == 0, done.stderr
+    assert "W&B: offline" in done.stderr
+    store = tmp_path / "dsdctl-store"
+    runs = _offline_runs(store)
+    assert set(runs) == {
+        "vanilla seed 0",
+        "teacher seed 0",
+        "kd-dense-teacher seed 0",
+        "comparison",
+    }
+    for run in runs.values():
+        assert (run["project"], run["group"], run["exit"]) == ("pruning-tests", "tiny", 0)
+    report = json.loads(dsdctl("report", tiny, *options, "--format", "json").stdout)
+    stored = next(t for t in report["trajectories"] if t["used_by"] == ["vanilla"])
+    history = runs["vanilla seed 0"]["history"]
+    assert [row["level"] for row in history] == [0, 1, 2, 3]
+    for row, level in zip(history, stored["levels"], strict=True):
+        for name in ("test_accuracy", "sparsity", "entropy_bits", "nonzero_weights"):
+            assert row[name] == level[name]
+    assert runs["vanilla seed 0"]["config"]["trajectory"] == stored["key"]
+    tables = list(store.glob("wandb/wandb/offline-run-*/files/media/table/*.table.json"))
+    assert len(tables) == 1
+    assert [row[0] for row in json.loads(tables[0].read_text())["data"]] == [
+        "vanilla",
+        "kd-dense-teacher",
+    ]
+
+    again = dsdctl("run", tiny, *options)
+    assert again.returncode == 0
+    assert "W&B" not in again.stderr
+    assert len(_offline_runs(store)) == 4
+
+
+def test_a_server_that_never_answers_costs_a_run_nothing(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    """The server accepts connections and says nothing; the run goes on and falls back."""
+    tiny.write_text(TRACKED.replace("mode: offline", "mode: auto"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        environment = {
+            **os.environ,
+            "WANDB_MODE": "online",
+            "WANDB_API_KEY": "0" * 40,
+            "WANDB_BASE_URL": f"http://127.0.0.1:{port}",
+            "DSDCTL_WANDB_SECONDS": "2",
+        }
+        started = time.monotonic()
+        done = dsdctl("run", tiny, "--recipe", "vanilla", "--seed", "0", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("W&B:") == 1
+    assert time.monotonic() - started < 120
+    assert len(list((tmp_path / "dsdctl-store/levels").glob("*/*"))) == 4
+
+
+def test_a_tracker_that_cannot_write_costs_a_run_nothing(tiny: Path, dsdctl: Dsdctl) -> None:
+    tiny.write_text(TRACKED)
+    store = tiny.parent / "dsdctl-store"
+    store.mkdir()
+    (store / "wandb").write_text("in the way")
+    done = dsdctl("run", tiny, "--recipe", "vanilla", "--seed", "0")
+    assert done.returncode == 0, done.stderr
+    assert "the store holds everything" in done.stderr
+
+
+def test_finishing_never_waits_for_a_dead_mirror(tmp_path: Path) -> None:
+    mirror = Mirror(Wandb(project="x", mode="offline"), tmp_path)
+    mirror._process.kill()
+    mirror.level(RunInfo(run_id="a", experiment="e", name="n", job_type="j", config={}), {})
+    assert "the store holds everything" in mirror.finish(5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "expected"),
+    [
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k"}, "online"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
+        ("online", {}, "offline"),
+        ("online", {"WANDB_API_KEY": "k"}, "online"),
+        ("offline", {"WANDB_API_KEY": "k"}, "offline"),
+        ("disabled", {"WANDB_API_KEY": "k"}, "disabled"),
+    ],
+)
+def test_the_mode_follows_spec_environment_and_key(
+    mode: str, environment: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    environment = {"NETRC": str(tmp_path / "none"), **environment}
+    assert effective_mode(mode, environment) == expected
+
+
+def test_a_key_in_the_netrc_file_counts(tmp_path: Path) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("machine api.wandb.ai login user password secret\n")
+    file.chmod(0o600)
+    assert effective_mode("auto", {"NETRC": str(file)}) == "online"
