@@ -141,6 +141,15 @@ def run(
     ] = 1,
     recipe: Recipes = None,
     seed: Seeds = None,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-every",
+            min=0,
+            metavar="SECONDS",
+            help="how often a level in flight is kept; 0: after every epoch",
+        ),
+    ] = 300.0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="start nothing more after a failure")
     ] = False,
@@ -153,7 +162,8 @@ def run(
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
 
         where = choose_device(device.value)
-        options = RunOptions(store, where, jobs or default_jobs(where), threads, fail_fast)
+        slots = jobs or default_jobs(where)
+        options = RunOptions(store, where, slots, threads, checkpoint_every, fail_fast)
         with _terminable():
             finished = run_plan(made, options, _err())
         _print_plain(render(finished.reports, "rich", _out()))

@@ -20,5 +20,13 @@ class WorkError(DsdctlError):
     """A piece of work failed while it ran; other work goes on, exit code 3."""
 
 
+class BusyError(WorkError):
+    """Another process is at this very piece of work."""
+
+
+class StoppedError(WorkError):
+    """A piece of work was asked to stop, and left a checkpoint to go on from."""
+
+
 class DriftError(WorkError):
     """Something computed does not agree with what must hold, such as a mask's exact count."""

@@ -5,6 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 import dsdctl
-from dsdctl.errors import DriftError, WorkError
+from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
     LevelIdentity,
@@ -23,6 +24,7 @@ from dsdctl.keys import (
     TeacherIdentity,
     key_of,
 )
+from dsdctl.killpoints import kill_point
 from dsdctl.ml.data import (
     Data,
     Normalisation,
@@ -78,22 +80,51 @@ class Place(Model):
     store: str
     device: Literal["cpu", "cuda"]
     threads: int = Field(1, ge=1)
+    checkpoint_every: float = Field(300.0, ge=0, description="seconds; 0 is after every epoch")
 
 
 Task = LevelTask | TableTask
 
+StopRequested = Callable[[], bool]
 
-def run_task(task: Task, place: Place) -> FinishedLevel | None:
-    """Run `task` unless its result is in the store by now; return a level's result."""
+
+def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> FinishedLevel | None:
+    """Run `task` unless its result is in the store by now; return a level's result.
+
+    Raises BusyError where another process is at it, StoppedError once `stop` says so, and
+    WorkError where a disk or a memory is full.
+    """
     store = Store(Path(place.store))
     device = torch.device(place.device)
     configure(device, place.threads)
-    with store.lock(key_of(task.identity)):
+    key = key_of(task.identity)
+    with _said_in_words(), store.lock(key) as locked:
+        if not locked:
+            raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):
-            if not store.has_table(key_of(task.identity)):
+            if not store.has_table(key):
                 _run_table(task, store, device)
             return None
-        return store.level(key_of(task.identity)) or _run_level(task, store, device)
+        level = store.level(key) or _run_level(task, store, device, place.checkpoint_every, stop)
+        store.drop_checkpoint(key)
+        return level
+
+
+@contextmanager
+def _said_in_words() -> Iterator[None]:
+    """Turn what machines run out of into an error that names it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise WorkError(f"the GPU's memory is full, try fewer --jobs ({reason})") from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise WorkError(f"{where}{error.strerror or error}") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise WorkError("the memory is full, try fewer --jobs") from error
 
 
 @dataclass
@@ -104,17 +135,24 @@ class _State:
     masks: Masks | None
 
 
-def _run_level(task: LevelTask, store: Store, device: torch.device) -> FinishedLevel:
+def _run_level(
+    task: LevelTask,
+    store: Store,
+    device: torch.device,
+    checkpoint_every: float,
+    stop: StopRequested,
+) -> FinishedLevel:
     started = time.perf_counter()
     identity = task.identity
     data = load_data(identity.images, identity.noise, Path(task.dataset_path), device)
     state = _state_before_training(identity, store, data, device)
     loss = _loss(task, store, data, device)
+    trainer = Trainer(state.network, state.masks, _settings(identity), loss)
     epochs: list[Epoch] = []
     result: LevelResult
     try:
-        for epoch in _train(identity, state, data, loss):
-            epochs.append(epoch)
+        _train(identity, trainer, data, store, epochs, checkpoint_every, stop)
+        _check_finite(identity, state)
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1])
     except Diverged as error:
@@ -131,14 +169,35 @@ def _run_level(task: LevelTask, store: Store, device: torch.device) -> FinishedL
 
 
 def _train(
-    identity: LevelIdentity, state: _State, data: Data, loss: LossFunction
-) -> Iterator[Epoch]:
-    trainer = Trainer(state.network, state.masks, _settings(identity), loss)
+    identity: LevelIdentity,
+    trainer: Trainer,
+    data: Data,
+    store: Store,
+    epochs: list[Epoch],
+    checkpoint_every: float,
+    stop: StopRequested,
+) -> None:
+    """Train to the last epoch, from the last checkpoint on, adding to `epochs`."""
+    key = key_of(identity)
+    checkpoint = store.checkpoint(key)
+    if checkpoint is not None:
+        epochs.extend(checkpoint[0])
+        trainer.load_state(checkpoint[1])
     reader = _reader(identity.images, data.train)
-    for epoch in range(identity.training.epochs):
-        yield trainer.train_epoch(
-            reader, data.train.labels, seed=identity.seed, level=identity.level, epoch=epoch
+    saved = time.monotonic()
+    for epoch in range(len(epochs), identity.training.epochs):
+        if stop():
+            store.save_checkpoint(key, epochs, trainer.state())
+            raise StoppedError(f"{key}: stopped after epoch {epoch}")
+        epochs.append(
+            trainer.train_epoch(
+                reader, data.train.labels, seed=identity.seed, level=identity.level, epoch=epoch
+            )
         )
+        kill_point("training")
+        if time.monotonic() - saved >= checkpoint_every:
+            store.save_checkpoint(key, epochs, trainer.state())
+            saved = time.monotonic()
 
 
 def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
@@ -148,6 +207,7 @@ def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
     teacher = _teacher(identity.teacher, task.teacher_weights, store, data, device)
     reader = _reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
+    kill_point("table-built")
     store.commit_table(identity, _environment(device, time.perf_counter() - started), logits)
 
 
@@ -332,6 +392,12 @@ def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -
         warnings=tuple(f"{name} has no weight left" for name, d in density.items() if d == 0),
         **vars(measurement),
     )
+
+
+def _check_finite(identity: LevelIdentity, state: _State) -> None:
+    """The last step may diverge too, and no loss is computed after it. Raises Diverged."""
+    if not all(bool(tensor.isfinite().all()) for tensor in state.network.state_dict().values()):
+        raise Diverged(identity.training.epochs - 1)
 
 
 def _check_masked(identity: LevelIdentity, state: _State) -> None:

@@ -36,6 +36,7 @@ class RunOptions:
     device: Device
     jobs: int
     threads: int
+    checkpoint_every: float
     fail_fast: bool
 
 
@@ -68,6 +69,7 @@ def default_jobs(device: Device) -> int:
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
     """Run what is missing of `plan`; results go to the store, progress to `console`."""
     store = Store(options.store)
+    store.open_for_writing()
     progress = Progress(plan, store)
     for line in store.damage:
         console.print(f"warning: {line}", markup=False, soft_wrap=True)
@@ -80,7 +82,12 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             key: level_pflops_executed(trajectory, fvcore_macs)
             for key, trajectory in plan.trajectories.items()
         }
-        place = Place(store=str(options.store), device=options.device, threads=options.threads)
+        place = Place(
+            store=str(options.store),
+            device=options.device,
+            threads=options.threads,
+            checkpoint_every=options.checkpoint_every,
+        )
         with (
             closing(LocalEngine(place, options.jobs)) as engine,
             make_display(console, total) as display,

@@ -1,25 +1,32 @@
 """Who is next: a ready queue over a plan's trajectories. Knows engines by protocol alone."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dsdctl.keys import LevelIdentity, TableIdentity, key_of
+from dsdctl.killpoints import kill_point
 from dsdctl.level import LevelTask, TableTask, Task
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel
+
+BUSY_SECONDS = 1.0
+"""How long to leave a piece of work alone that another process is at."""
 
 Identity = LevelIdentity | TableIdentity
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: a finished level, nothing (a table), or a failure in words."""
+    """How a task ended: done (a level has its result, a table none), failed for a reason in words,
+    stopped at a checkpoint, or not begun because another process is at it."""
 
     task: Task
-    level: FinishedLevel | None
-    failure: str | None
+    status: Literal["done", "failed", "stopped", "busy"]
+    level: FinishedLevel | None = None
+    failure: str | None = None
 
 
 class Engine(Protocol):
@@ -29,7 +36,7 @@ class Engine(Protocol):
 
     def submit(self, task: Task) -> None: ...
 
-    def outcomes(self) -> Iterator[Outcome]: ...
+    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]: ...
 
     def close(self) -> None: ...
 
@@ -70,16 +77,21 @@ class Scheduler:
         self._fail_fast = fail_fast
         self._running: dict[str, Trajectory] = {}
         """Trajectories by the key of the piece that runs for them."""
+        self._busy: dict[str, float] = {}
+        """Trajectories at whose next piece another process is, and when to look again."""
 
     def run(self) -> None:
         """Run until nothing more can be run. Failures are kept, other work goes on."""
         while True:
             if not (self.failures and self._fail_fast):
                 self._start_ready()
-            if not self._running:
+            if self._running:
+                for outcome in self._engine.outcomes(BUSY_SECONDS if self._busy else None):
+                    self._take_in(outcome)
+            elif self._busy:
+                time.sleep(BUSY_SECONDS)
+            else:
                 return
-            for outcome in self._engine.outcomes():
-                self._take_in(outcome)
 
     def _start_ready(self) -> None:
         while len(self._running) < self._engine.slots:
@@ -105,11 +117,13 @@ class Scheduler:
         return None
 
     def _ready(self) -> list[Trajectory]:
-        busy = {trajectory.key for trajectory in self._running.values()}
+        now = time.monotonic()
+        self._busy = {key: until for key, until in self._busy.items() if until > now}
+        occupied = {trajectory.key for trajectory in self._running.values()}
         return [
             trajectory
             for trajectory in self.progress.unfinished()
-            if trajectory.key not in busy and trajectory.key not in self.failures
+            if trajectory.key not in occupied | self._busy.keys() | self.failures.keys()
         ]
 
     def _stored(self, identity: Identity) -> FinishedLevel | None:
@@ -133,11 +147,15 @@ class Scheduler:
 
     def _take_in(self, outcome: Outcome) -> None:
         trajectory = self._running.pop(key_of(outcome.task.identity))
-        if outcome.failure is not None:
-            self.failures[trajectory.key] = outcome.failure
-            event = Event("failed", trajectory, outcome.task, failure=outcome.failure)
-        else:
-            if outcome.level is not None:
-                self.progress.add(trajectory, outcome.level)
-            event = Event("finished", trajectory, outcome.task, level=outcome.level)
-        self._listener(event)
+        kill_point("scheduling")
+        match outcome.status:
+            case "busy":
+                self._busy[trajectory.key] = time.monotonic() + BUSY_SECONDS
+            case "failed" | "stopped":
+                failure = outcome.failure or "stopped from outside; the same command goes on"
+                self.failures[trajectory.key] = failure
+                self._listener(Event("failed", trajectory, outcome.task, failure=failure))
+            case "done":
+                if outcome.level is not None:
+                    self.progress.add(trajectory, outcome.level)
+                self._listener(Event("finished", trajectory, outcome.task, level=outcome.level))

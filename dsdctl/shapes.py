@@ -33,8 +33,8 @@ def _resnet18_weights(in_channels: int, classes: int) -> list[int]:
     weights = [9 * in_channels * 64]
     channels = 64
     for out_channels in (64, 128, 256, 512):
-        weights += [9 * channels * out_channels] + 3 * [9 * out_channels * out_channels]
-        if out_channels != channels:
-            weights.append(channels * out_channels)
+        inner = 9 * out_channels * out_channels
+        shortcut = [channels * out_channels] if out_channels != channels else []
+        weights += [9 * channels * out_channels, inner, *shortcut, inner, inner]
         channels = out_channels
     return [*weights, channels * classes]

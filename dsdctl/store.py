@@ -3,7 +3,8 @@
     levels/<2 hex>/<key>/   identity.json result.json environment.json epochs.jsonl
                             weights.safetensors masks.safetensors checksums.json
     tables/<2 hex>/<key>/   identity.json environment.json logits.safetensors checksums.json
-    locks/  setaside/  calibration.json
+    inflight/<key>          the last checkpoint of a level in flight
+    locks/  setaside/  logs/  tracking/  wandb/  calibration.json  store.json
 
 A folder is written under a temporary name beside its place, flushed, and renamed last. Each file's
 sha256 is in checksums.json and checked when the file is read; a folder that fails is set aside,
@@ -25,14 +26,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsdctl.errors import WorkError
+from dsdctl.errors import InputError, WorkError
 from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of
+from dsdctl.killpoints import kill_point
 from dsdctl.results import Environment, FinishedLevel, LevelResult
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dsdctl.ml.train import Epoch
+
+MARKER = "store.json"
+"""The file that tells a store from an empty folder."""
 
 Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
 
@@ -135,16 +140,67 @@ class Store:
             },
         )
 
+    # Checkpoints of levels in flight
+
+    def save_checkpoint(
+        self, key: str, epochs: "Sequence[Epoch]", tensors: "Mapping[str, Tensor]"
+    ) -> None:
+        """Write the state after `epochs` of the level in flight, in place of an older one."""
+        folder = self._checked_root() / "inflight"
+        folder.mkdir(exist_ok=True)
+        history = json.dumps([asdict(epoch) for epoch in epochs])
+        content = _tensor_bytes(tensors, {"epochs": history})
+        temporary = folder / f".{key}-{uuid.uuid4().hex}"
+        try:
+            # The digest follows the content, so that one rename replaces both.
+            _write_flushed(temporary, content + hashlib.sha256(content).digest())
+            kill_point("checkpoint-written")
+            temporary.replace(folder / key)
+        finally:
+            temporary.unlink(missing_ok=True)
+        kill_point("checkpoint-renamed")
+        _flush_folder(folder)
+
+    def checkpoint(self, key: str) -> "tuple[list[Epoch], dict[str, Tensor]] | None":
+        """Return the last checkpoint of a level in flight; a damaged one counts as none."""
+        from safetensors.torch import load
+
+        from dsdctl.ml.train import Epoch
+
+        try:
+            stored = (self.root / "inflight" / key).read_bytes()
+        except FileNotFoundError:
+            return None
+        content, digest = stored[:-32], stored[-32:]
+        if hashlib.sha256(content).digest() != digest:
+            self.damage.append(f"{self.root}/inflight/{key}: damaged, the level starts over")
+            return None
+        header_length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + header_length])["__metadata__"]
+        epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
+        return epochs, load(content)
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Forget the checkpoint of a level that is finished."""
+        (self.root / "inflight" / key).unlink(missing_ok=True)
+
     # Locks and small files
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock `name` among all processes; the system frees it when its owner dies."""
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+    def lock(self, name: str) -> Iterator[bool]:
+        """Hold the lock `name` among all processes, or yield False where another one holds it.
+
+        The system frees it when its owner ends, however it ends.
+        """
+        folder = self._checked_root() / "locks"
+        folder.mkdir(exist_ok=True)
         with (folder / name).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def read_json(self, name: str) -> Any:
         """Return a small file at the store's root, or None where it is missing or unreadable."""
@@ -161,7 +217,26 @@ class Store:
         _write_flushed(temporary, _json_bytes(value))
         temporary.replace(target)
 
+    def open_for_writing(self) -> None:
+        """Make the store if it is not there, and try that it can be written.
+
+        Raises InputError where it cannot. A store that vanishes later, with its file system, say,
+        is thereby told from one that was never made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.write_json(MARKER, {"format": 1})
+        except OSError as error:
+            raise InputError(
+                f"--store: {self.root}: cannot be written ({error.strerror or error})"
+            ) from error
+
     # Inside
+
+    def _checked_root(self) -> Path:
+        if not (self.root / MARKER).is_file():
+            raise WorkError(f"{self.root}: the store has vanished")
+        return self.root
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
@@ -204,6 +279,7 @@ class Store:
         return load(self._read(folder, name))
 
     def _commit(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        self._checked_root()
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
         temporary.mkdir()
@@ -215,7 +291,9 @@ class Store:
             for name, content in {**files, "checksums.json": _json_bytes(checksums)}.items():
                 _write_flushed(temporary / name, content)
             _flush_folder(temporary)
+            kill_point("commit-written")
             _rename_unless_there(temporary, folder)
+            kill_point("commit-renamed")
             _flush_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -246,10 +324,11 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _tensor_bytes(tensors: "Mapping[str, Tensor]") -> bytes:
+def _tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:
     from safetensors.torch import save
 
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, metadata)
 
 
 def _write_flushed(file: Path, content: bytes) -> None:

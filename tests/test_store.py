@@ -2,14 +2,14 @@
 
 import json
 import multiprocessing
-import os
-import signal
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from dsdctl.errors import InputError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
     LevelIdentity,
@@ -53,15 +53,19 @@ MASKS = {"a.weight": torch.tensor([[True, False, True], [False, True, True]])}
 KEY = key_of(IDENTITY)
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    store.open_for_writing()
+    return store
+
+
 def _commit(store: Store) -> Path:
-    store.commit_level(
-        IDENTITY, RESULT, ENVIRONMENT, [Epoch(0, 0.1, 2.0, 0.3)], WEIGHTS, MASKS
-    )
+    store.commit_level(IDENTITY, RESULT, ENVIRONMENT, [Epoch(0, 0.1, 2.0, 0.3)], WEIGHTS, MASKS)
     return store.root / "levels" / KEY[:2] / KEY
 
 
-def test_a_committed_level_reads_back_equal(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_committed_level_reads_back_equal(store: Store) -> None:
     assert store.level(KEY) is None
     folder = _commit(store)
     level = store.level(KEY)
@@ -74,13 +78,12 @@ def test_a_committed_level_reads_back_equal(tmp_path: Path) -> None:
     assert json.loads((folder / "epochs.jsonl").read_text())["loss"] == 2.0
 
 
-def test_a_commit_leaves_nothing_temporary(tmp_path: Path) -> None:
-    folder = _commit(Store(tmp_path))
+def test_a_commit_leaves_nothing_temporary(store: Store) -> None:
+    folder = _commit(store)
     assert [entry.name for entry in folder.parent.iterdir()] == [KEY]
 
 
-def test_what_was_committed_first_stays(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_what_was_committed_first_stays(store: Store) -> None:
     _commit(store)
     store.commit_level(IDENTITY, Diverged(level=0, epoch=9), ENVIRONMENT, [], WEIGHTS, MASKS)
     level = store.level(KEY)
@@ -88,8 +91,7 @@ def test_what_was_committed_first_stays(tmp_path: Path) -> None:
     assert level.result == RESULT
 
 
-def test_a_table_reads_back_equal(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_table_reads_back_equal(store: Store) -> None:
     logits = torch.randn(4, 3, 2)
     assert not store.has_table(key_of(TABLE))
     store.commit_table(TABLE, ENVIRONMENT, logits)
@@ -101,10 +103,7 @@ def test_a_table_reads_back_equal(tmp_path: Path) -> None:
     "name", ["result.json", "identity.json", "environment.json", "checksums.json"]
 )
 @pytest.mark.parametrize("how", ["missing", "truncated", "altered", "empty"])
-def test_a_damaged_file_is_named_and_the_level_set_aside(
-    tmp_path: Path, name: str, how: str
-) -> None:
-    store = Store(tmp_path)
+def test_a_damaged_file_is_named_and_the_level_set_aside(store: Store, name: str, how: str) -> None:
     file = _commit(store) / name
     content = file.read_bytes()
     match how:
@@ -118,24 +117,22 @@ def test_a_damaged_file_is_named_and_the_level_set_aside(
             file.write_bytes(b"")
     assert store.level(KEY) is None
     assert name in store.damage[0]
-    assert len(list((tmp_path / "setaside").iterdir())) == 1
+    assert len(list((store.root / "setaside").iterdir())) == 1
     _commit(store)
     assert store.level(KEY) is not None
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "masks.safetensors", "epochs.jsonl"])
 def test_a_large_file_of_the_wrong_size_is_found_without_reading_it(
-    tmp_path: Path, name: str
+    store: Store, name: str
 ) -> None:
-    store = Store(tmp_path)
     file = _commit(store) / name
     file.write_bytes(file.read_bytes()[:-1])
     assert store.level(KEY) is None
     assert name in store.damage[0]
 
 
-def test_altered_weights_are_never_used(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_altered_weights_are_never_used(store: Store) -> None:
     file = _commit(store) / "weights.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -144,23 +141,63 @@ def test_altered_weights_are_never_used(tmp_path: Path) -> None:
         store.level_tensors(KEY, "weights")
 
 
-def test_a_level_under_another_key_is_damage(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_level_under_another_key_is_damage(store: Store) -> None:
     folder = _commit(store)
-    other = tmp_path / "levels" / "00" / ("0" * 64)
+    other = store.root / "levels" / "00" / ("0" * 64)
     other.parent.mkdir(parents=True)
     folder.rename(other)
     assert store.level("0" * 64) is None
     assert "does not belong to this key" in store.damage[0]
 
 
-def test_a_read_only_store_reports_damage_and_writes_nothing(tmp_path: Path) -> None:
-    (_commit(Store(tmp_path)) / "result.json").unlink()
-    before = sorted(tmp_path.rglob("*"))
-    store = Store(tmp_path, read_only=True)
-    assert store.level(KEY) is None
-    assert "result.json" in store.damage[0]
-    assert sorted(tmp_path.rglob("*")) == before
+def test_a_read_only_store_reports_damage_and_writes_nothing(store: Store) -> None:
+    (_commit(store) / "result.json").unlink()
+    before = sorted(store.root.rglob("*"))
+    reader = Store(store.root, read_only=True)
+    assert reader.level(KEY) is None
+    assert "result.json" in reader.damage[0]
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_store_that_vanished_is_not_made_anew(store: Store) -> None:
+    shutil.rmtree(store.root)
+    with pytest.raises(WorkError, match="the store has vanished"):
+        _commit(store)
+    assert not store.root.exists()
+
+
+def test_a_store_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--store: .* cannot be written"):
+        Store(tmp_path / "file" / "store").open_for_writing()
+
+
+def test_a_checkpoint_reads_back_equal_and_the_newer_replaces_the_older(store: Store) -> None:
+    assert store.checkpoint(KEY) is None
+    epochs = [Epoch(0, 0.1, 2.0, 0.3), Epoch(1, 0.1, 1 / 3, 0.4)]
+    store.save_checkpoint(KEY, epochs[:1], {"x": torch.zeros(2)})
+    store.save_checkpoint(KEY, epochs, {"x": torch.tensor([1 / 3, 2.0])})
+    checkpoint = store.checkpoint(KEY)
+    assert checkpoint is not None
+    assert checkpoint[0] == epochs
+    assert torch.equal(checkpoint[1]["x"], torch.tensor([1 / 3, 2.0]))
+    assert [file.name for file in (store.root / "inflight").iterdir()] == [KEY]
+    store.drop_checkpoint(KEY)
+    assert store.checkpoint(KEY) is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 33, 80])
+def test_a_damaged_checkpoint_counts_as_none(store: Store, cut: int) -> None:
+    store.save_checkpoint(KEY, [], {"x": torch.zeros(2)})
+    file = store.root / "inflight" / KEY
+    content = bytearray(file.read_bytes())
+    if cut:
+        file.write_bytes(content[:-cut])
+    else:
+        content[20] ^= 1
+        file.write_bytes(content)
+    assert store.checkpoint(KEY) is None
+    assert "damaged, the level starts over" in store.damage[0]
 
 
 def _hold(root: str, ready: str) -> None:
@@ -169,33 +206,26 @@ def _hold(root: str, ready: str) -> None:
         time.sleep(100)
 
 
-def test_a_lock_survives_nobody(tmp_path: Path) -> None:
-    """The system frees the lock of a killed owner; while it lives, nobody else gets it."""
-    ready = tmp_path / "ready"
-    context = multiprocessing.get_context("spawn")
-    owner = context.Process(target=_hold, args=(str(tmp_path), str(ready)))
+def test_a_lock_is_held_by_one_and_freed_when_its_owner_is_killed(store: Store) -> None:
+    ready = store.root / "ready"
+    owner = multiprocessing.get_context("spawn").Process(
+        target=_hold, args=(str(store.root), str(ready))
+    )
     owner.start()
     while not ready.exists():
         time.sleep(0.01)
-    waiter = context.Process(target=_hold, args=(str(tmp_path), str(tmp_path / "second")))
-    waiter.start()
-    waiter.join(timeout=1.5)
-    assert not (tmp_path / "second").exists()
-    assert owner.pid is not None
-    os.kill(owner.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "second").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert (tmp_path / "second").exists()
-    waiter.kill()
-    waiter.join()
+    with store.lock("x") as locked, store.lock("y") as other:
+        assert not locked
+        assert other
+    owner.kill()
     owner.join()
+    with store.lock("x") as locked:
+        assert locked
 
 
-def test_small_files_are_whole_or_absent(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_small_files_are_whole_or_absent(store: Store) -> None:
     assert store.read_json("calibration.json") is None
     store.write_json("calibration.json", {"a": 1})
     assert store.read_json("calibration.json") == {"a": 1}
-    (tmp_path / "calibration.json").write_text("{")
+    (store.root / "calibration.json").write_text("{")
     assert store.read_json("calibration.json") is None

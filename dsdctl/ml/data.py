@@ -73,7 +73,10 @@ def load_cifar(name: str, root: Path) -> Source:
     splits = []
     for train in (True, False):
         try:
-            part = dataset(str(root), train=train, download=not _present(dataset, root))
+            try:
+                part = dataset(str(root), train=train)
+            except RuntimeError:  # absent, or not what its md5 says
+                part = dataset(str(root), train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise WorkError(
                 f"dataset {name}: not found under {root.resolve()} and it could not be downloaded "
@@ -93,6 +96,7 @@ def load_npz(file: Path, content: str) -> Source:
     with file.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != content:
             raise WorkError(f"{file}: changed since the run was planned")
+        stream.seek(0)
         with np.load(stream, allow_pickle=False) as archive:
             train = _npz_split(archive["x_train"], archive["y_train"])
             test = None
@@ -223,11 +227,6 @@ def epoch_batches(
         indices = order[start : start + batch_size]
         chosen = views[start : start + batch_size]
         yield Batch(reader(indices, chosen), labels[indices], indices, chosen)
-
-
-def _present(dataset: type, root: Path) -> bool:
-    """Say whether the unpacked files lie under `root`; torchvision checks their md5 on loading."""
-    return (root / dataset.base_folder).is_dir()  # type: ignore[attr-defined, no-any-return]
 
 
 def _npz_split(images: np.ndarray, labels: np.ndarray) -> Split:

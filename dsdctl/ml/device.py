@@ -1,5 +1,6 @@
 """How a process computes: threads, precision, determinism."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,13 +20,17 @@ def configure(device: torch.device, threads: int) -> None:
     # reads memory that it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
+        # Without it matrix products on a GPU have no deterministic version.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
 
 
 @contextmanager
 def precision(name: str, device: torch.device) -> Iterator[None]:
     """Compute in `fp32`, `tf32` (matrix units' mode on GPUs) or `bf16` (autocast, fp32 weights)."""
+    # Autocast would keep its bf16 copies of the weights until the context ends, and so train on the
+    # weights that an epoch began with.
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bf16"):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bf16", cache_enabled=False):
         yield

@@ -33,7 +33,9 @@ def prune_by_magnitude(weights: Mapping[str, Tensor], masks: Masks, fraction: fl
     Exactly round(fraction * remaining) go, as torch.nn.utils.prune counts them; among equal
     magnitudes those that come first in the order of `weights` go first.
     """
-    remaining = torch.cat([weights[name].detach()[mask].abs() for name, mask in masks.items()])
+    kept = [weights[name].detach()[mask].abs() for name, mask in masks.items()]
+    # On the CPU, where kthvalue is deterministic, so that all devices agree.
+    remaining = torch.cat(kept).cpu()
     removed = round(fraction * remaining.numel())
     if removed == 0:
         return dict(masks)
@@ -53,7 +55,7 @@ def _scatter(keep: Tensor, masks: Masks) -> Masks:
     for name, mask in masks.items():
         stop = start + int(mask.count_nonzero())
         new[name] = mask.clone()
-        new[name][mask] = keep[start:stop]
+        new[name][mask] = keep[start:stop].to(mask.device)
         start = stop
     return new
 

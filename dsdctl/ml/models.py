@@ -13,18 +13,37 @@ from dsdctl.ml.randomness import generator
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):
-    """Average pooling to `size` x `size`; a 1x1 map is expanded, which is the same bit for bit.
+    """Average pooling to `size` x `size`, by other means where these give the same bit for bit.
 
-    The CUDA backward of adaptive pooling has no deterministic version; expand has one.
-    Tracing keeps the operator, so that fvcore counts the network as the paper does.
+    The CUDA backward of adaptive pooling has no deterministic version. A 1x1 map is expanded and
+    a map of the size wanted is passed on; elsewhere the average is two small matrix products on a
+    GPU, which are deterministic. Tracing keeps the operator, so that fvcore counts the network as
+    the paper does.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, size, size)."""
-        if maps.shape[-2:] == (1, 1) and not torch._C._get_tracing_state():
-            size = int(self.output_size)  # type: ignore[arg-type]
+        size = int(self.output_size)  # type: ignore[arg-type]
+        height, width = maps.shape[-2:]
+        if torch._C._get_tracing_state():
+            return super().forward(maps)
+        if (height, width) == (1, 1):
             return maps.expand(-1, -1, size, size)
+        if (height, width) == (size, size):
+            return maps
+        if maps.is_cuda:
+            return pooling_matrix(height, size, maps) @ maps @ pooling_matrix(width, size, maps).T
         return super().forward(maps)
+
+
+def pooling_matrix(length: int, size: int, like: Tensor) -> Tensor:
+    """Adaptive average pooling along one side as a matrix (size, length): bin i averages the
+    inputs from floor(i length / size) up to ceil((i + 1) length / size)."""
+    matrix = torch.zeros(size, length)
+    for i in range(size):
+        start, stop = i * length // size, -(-(i + 1) * length // size)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix.to(like)
 
 
 class VGGLike(nn.Module):

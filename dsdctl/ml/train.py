@@ -1,7 +1,7 @@
 """The training loop: SGD with masks, epoch by epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +113,28 @@ class Trainer:
         if not math.isfinite(mean_loss):
             raise Diverged(epoch)
         return Epoch(epoch, lr, mean_loss, int(correct) / len(labels))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next epoch depends on: parameters, buffers, momentum."""
+        tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum/{name}"] = momentum
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from where `state` was taken, bit for bit."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}}
+        for name, tensor in tensors.items():
+            part, _, inner = name.partition("/")
+            parts[part][inner] = tensor
+        self.network.load_state_dict(parts["network"])
+        for name, parameter in self.network.named_parameters():
+            if name in parts["momentum"]:
+                # In the parameter's own memory layout, as the optimiser itself allocates it.
+                momentum = torch.empty_like(parameter).copy_(parts["momentum"][name])
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
 
     def step(self, loss: Tensor) -> None:
         """One optimiser step; then the masks, since decay and momentum know nothing of them."""

@@ -1,0 +1,285 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dsdctl.errors import WorkError
+from dsdctl.ml.data import (
+    Data,
+    Normalisation,
+    Source,
+    Split,
+    ViewReader,
+    Views,
+    epoch_batches,
+    load_cifar,
+    load_digits,
+    load_npz,
+    split_source,
+)
+
+# Splitting: a picture of one pixel that holds its own number, of class number % 7.
+
+
+def numbered(first: int, count: int) -> Split:
+    numbers = torch.arange(first, first + count)
+    return Split(numbers.to(torch.uint8)[:, None, None, None], numbers % 7)
+
+
+def numbers_of(split: Split) -> list[int]:
+    return [int(number) for number in split.images.flatten()]
+
+
+def true_labels(split: Split) -> Tensor:
+    return torch.tensor(numbers_of(split)) % 7
+
+
+def split_numbered(test: Split | None = None, **options: Any) -> Data:
+    defaults: dict[str, Any] = {
+        "split_seed": 0,
+        "test_fraction": None if test else 0.25,
+        "validation_fraction": 0.1,
+        "validation_noisy": True,
+        "noise_rate": 0.3,
+        "noise_seed": 0,
+    }
+    return split_source(Source(numbered(0, 150), test, 7), **(defaults | options))
+
+
+def test_hold_outs_have_their_rounded_shares_and_are_disjoint() -> None:
+    data = split_numbered()
+    parts = [numbers_of(data.test), numbers_of(data.validation), numbers_of(data.train)]
+    assert [len(part) for part in parts] == [38, 11, 101]  # round(37.5), round(11.2), the rest
+    assert sorted(number for part in parts for number in part) == list(range(150))
+    assert data.classes == 7
+
+
+def test_hold_outs_are_random_and_training_images_stay_in_order() -> None:
+    data = split_numbered()
+    assert numbers_of(data.train) == sorted(numbers_of(data.train))
+    assert max(numbers_of(data.test)) > 75
+    assert min(numbers_of(data.test)) < 75
+
+
+def test_a_test_set_that_was_published_is_kept_whole_and_clean() -> None:
+    data = split_numbered(numbered(200, 30))
+    assert numbers_of(data.test) == list(range(200, 230))
+    assert torch.equal(data.test.labels, true_labels(data.test))
+    assert (len(data.validation), len(data.train)) == (15, 135)
+
+
+def test_without_a_validation_share_the_test_set_validates() -> None:
+    data = split_numbered(validation_fraction=None)
+    assert data.validation is data.test
+    assert (len(data.test), len(data.train)) == (38, 112)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_only_training_labels_and_on_request_validation_labels_are_flipped(noisy: bool) -> None:
+    data = split_numbered(validation_noisy=noisy)
+    assert torch.equal(data.clean_labels, true_labels(data.train))
+    assert int((data.train.labels != data.clean_labels).sum()) == int(0.3 * 101)
+    assert torch.equal(data.test.labels, true_labels(data.test))
+    flipped = int((data.validation.labels != true_labels(data.validation)).sum())
+    assert flipped == (int(0.3 * 11) if noisy else 0)
+
+
+def test_split_and_noise_have_seeds_of_their_own() -> None:
+    base, other_noise = split_numbered(), split_numbered(noise_seed=1)
+    assert numbers_of(base.train) == numbers_of(other_noise.train)
+    assert not torch.equal(base.train.labels, other_noise.train.labels)
+    other_split = split_numbered(split_seed=1)
+    assert numbers_of(base.test) != numbers_of(other_split.test)
+    again = split_numbered()
+    assert numbers_of(base.validation) == numbers_of(again.validation)
+    assert torch.equal(base.train.labels, again.train.labels)
+
+
+# Views
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def random_images(count: int, height: int, width: int, channels: int) -> Tensor:
+    stream = torch.Generator().manual_seed(0)
+    shape = (count, height, width, channels)
+    return torch.randint(0, 256, shape, generator=stream, dtype=torch.uint8)
+
+
+def naive_view(image: np.ndarray, flip: bool, crop: int, top: int, left: int) -> np.ndarray:
+    """Pad the raw pixels with zeros, cut out, mirror, then normalise: (H, W, C) -> (C, H, W)."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((crop, crop), (crop, crop), (0, 0)))
+    cut = padded[top : top + height, left : left + width]
+    if flip:
+        cut = np.fliplr(cut)
+    return ((cut / 255 - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "views", [Views(), Views(flip=True), Views(crop=2), Views(flip=True, crop=1)], ids=str
+)
+def test_each_view_is_a_padded_cropped_mirrored_picture(views: Views) -> None:
+    images = random_images(3, 5, 4, 3)
+    reader = ViewReader(images, Normalisation(MEAN, STD), views)
+    side = 2 * views.crop + 1
+    numbered_views = [
+        (flip, top, left)
+        for flip in ([False, True] if views.flip else [False])
+        for top in range(side)
+        for left in range(side)
+    ]
+    assert views.count == len(numbered_views)
+    indices = torch.tensor([2, 0, 1])
+    for view, (flip, top, left) in enumerate(numbered_views):
+        expected = np.stack(
+            [naive_view(images[i].numpy(), flip, views.crop, top, left) for i in indices]
+        )
+        batch = reader(indices, torch.full((3,), view))
+        assert batch.dtype == torch.float32
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        np.testing.assert_allclose(batch.numpy(), expected, rtol=1e-5, atol=2e-6)
+
+
+def test_a_batch_mixes_views_image_by_image() -> None:
+    images = random_images(4, 5, 4, 3)
+    reader = ViewReader(images, Normalisation(MEAN, STD), Views(flip=True, crop=1))
+    indices, views = torch.tensor([3, 1, 1, 0]), torch.tensor([0, 17, 5, 9])
+    alone = [reader(indices[i : i + 1], views[i : i + 1]) for i in range(4)]
+    assert torch.equal(reader(indices, views), torch.cat(alone))
+
+
+def test_normalisation_is_that_of_torchvision_transforms() -> None:
+    import dsdctl.ml.torchvision_compat  # noqa: I001, F401  torchvision beside a CPU build of torch
+    from torchvision.transforms import v2
+
+    images = random_images(3, 6, 5, 3)
+    scaled = v2.functional.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
+    expected = v2.functional.normalize(scaled, list(MEAN), list(STD))
+    torch.testing.assert_close(Normalisation(MEAN, STD)(images), expected, rtol=1e-5, atol=2e-6)
+
+
+# Epochs
+
+
+def order_of(reader: ViewReader, labels: Tensor, seed: int, level: int, epoch: int) -> Tensor:
+    batches = epoch_batches(reader, labels, 8, seed=seed, level=level, epoch=epoch)
+    return torch.cat([torch.stack([batch.indices, batch.views]) for batch in batches], dim=1)
+
+
+def test_an_epoch_shows_every_image_once_and_keeps_the_last_batch(
+    pictures: Split, reader: ViewReader
+) -> None:
+    batches = list(epoch_batches(reader, pictures.labels, 8, seed=0, level=0, epoch=0))
+    assert [len(batch.labels) for batch in batches] == [8, 8, 8, 8, 8, 4]
+    indices = torch.cat([batch.indices for batch in batches])
+    assert sorted(indices.tolist()) == list(range(44))
+    assert indices.tolist() != list(range(44))
+    for batch in batches:
+        assert torch.equal(batch.labels, pictures.labels[batch.indices])
+        assert torch.equal(batch.images, reader(batch.indices, batch.views))
+
+
+def test_views_are_drawn_uniformly() -> None:
+    images = random_images(1_800, 1, 1, 1)
+    reader = ViewReader(images, Normalisation((0.5,), (0.5,)), Views(flip=True, crop=1))
+    views = order_of(reader, torch.zeros(1_800, dtype=torch.int64), 0, 0, 0)[1]
+    counts = torch.bincount(views, minlength=18)
+    assert len(counts) == 18
+    assert all(abs(int(count) - 100) < 5 * 10 for count in counts)
+
+
+def test_order_and_views_are_a_function_of_seed_level_and_epoch(
+    pictures: Split, reader: ViewReader
+) -> None:
+    first = order_of(reader, pictures.labels, 0, 0, 0)
+    torch.manual_seed(99)  # global state plays no part
+    assert torch.equal(first, order_of(reader, pictures.labels, 0, 0, 0))
+    for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        changed = order_of(reader, pictures.labels, *other)
+        assert not torch.equal(first[0], changed[0])
+        assert not torch.equal(first[1], changed[1])
+
+
+def test_an_epoch_leaves_global_random_state_alone(pictures: Split, reader: ViewReader) -> None:
+    state = torch.get_rng_state()
+    order_of(reader, pictures.labels, 0, 0, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# Loading
+
+
+def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    source, digits = load_digits(), sklearn_digits()
+    assert source.train.images.shape == (1797, 8, 8, 1)
+    assert source.train.images.dtype == torch.uint8
+    expected = np.rint(digits.images * 255 / 16)
+    assert np.array_equal(source.train.images[..., 0].numpy(), expected)
+    assert np.array_equal(source.train.labels.numpy(), digits.target)
+    assert source.train.labels.dtype == torch.int64
+    assert (source.test, source.classes) == (None, 10)
+
+
+def written(path: Path, **arrays: np.ndarray) -> str:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_archive_of_colour_images_with_a_test_set_loads_as_it_is(tmp_path: Path) -> None:
+    train, test = random_images(5, 3, 4, 3).numpy(), random_images(2, 3, 4, 3).numpy()
+    labels = np.array([0, 3, 1, 2, 3], dtype=np.uint8)
+    content = written(
+        tmp_path / "a.npz", x_train=train, y_train=labels, x_test=test, y_test=np.array([1, 0])
+    )
+    source = load_npz(tmp_path / "a.npz", content)
+    assert np.array_equal(source.train.images.numpy(), train)
+    assert source.train.labels.tolist() == [0, 3, 1, 2, 3]
+    assert source.train.labels.dtype == torch.int64
+    assert source.test is not None
+    assert np.array_equal(source.test.images.numpy(), test)
+    assert source.test.labels.tolist() == [1, 0]
+    assert source.classes == 4
+
+
+def test_an_archive_of_grey_images_gets_one_channel(tmp_path: Path) -> None:
+    images = random_images(4, 3, 3, 1)
+    content = written(
+        tmp_path / "a.npz", x_train=images[..., 0].numpy(), y_train=np.array([0, 1, 1, 0])
+    )
+    source = load_npz(tmp_path / "a.npz", content)
+    assert torch.equal(source.train.images, images)
+    assert source.test is None
+
+
+def test_an_archive_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
+    arrays = {"x_train": random_images(2, 3, 3, 1).numpy(), "y_train": np.array([0, 1])}
+    planned = written(tmp_path / "a.npz", **arrays)
+    arrays["y_train"] = np.array([1, 0])
+    assert written(tmp_path / "a.npz", **arrays) != planned
+    with pytest.raises(WorkError, match=r"a\.npz: changed since the run was planned"):
+        load_npz(tmp_path / "a.npz", planned)
+
+
+@pytest.mark.parametrize(("name", "loader"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
+def test_cifar_that_is_neither_there_nor_to_be_had_is_one_clear_error(
+    name: str, loader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsdctl.ml.torchvision_compat import datasets
+
+    def no_network(self: object) -> None:
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(getattr(datasets, loader), "download", no_network)
+    with pytest.raises(WorkError) as caught:
+        load_cifar(name, tmp_path / "absent")
+    message = str(caught.value)
+    for part in (name, str(tmp_path / "absent"), "network is unreachable", "dataset.root"):
+        assert part in message
+    assert "\n" not in message

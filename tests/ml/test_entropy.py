@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dsdctl.ml.entropy import ActivationCounter, binary_entropy_bits
+from dsdctl.ml.models import build_network
+
+
+def bits(share: float) -> float:
+    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.0, 0.0), (1.0, 0.0), (0.5, 1.0), (0.25, 2 - 0.75 * math.log2(3)), (0.75, 0.811278124459)],
+)
+def test_binary_entropy_has_its_known_values(share: float, expected: float) -> None:
+    entropy = binary_entropy_bits(torch.tensor([share], dtype=torch.float64))
+    assert float(entropy) == pytest.approx(expected, abs=1e-12)
+
+
+def inputs_image_by_image(network: nn.Module, images: Tensor) -> dict[str, list[list[float]]]:
+    """Every ReLU's inputs: for each layer, for each image, the units in a row."""
+    seen: dict[str, list[list[float]]] = {}
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _module, inputs, name=name: seen.setdefault(name, []).append(
+                inputs[0].flatten().tolist()
+            )
+        )
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    for image in images:
+        network(image[None])
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "side"), [("vgg-like", {"depth": 2, "width": 3}, 8), ("resnet18", {}, 4)]
+)
+@torch.no_grad()
+def test_layer_entropies_equal_a_naive_loop_over_stored_inputs(
+    arch: str, options: dict[str, int], side: int
+) -> None:
+    network = build_network(arch, 1, 4, seed=0, **options).eval()
+    images = torch.randn(11, 1, side, side, generator=torch.Generator().manual_seed(0))
+    expected = {}
+    for name, rows in inputs_image_by_image(network, images).items():
+        units = list(zip(*rows, strict=True))
+        entropies = [bits(sum(value > 0 for value in unit) / len(unit)) for unit in units]
+        expected[name] = sum(entropies) / len(entropies)
+
+    with ActivationCounter(network) as counter:
+        for part in images.split(4):
+            network(part)
+
+    assert list(counter.layer_bits()) == list(expected)
+    assert counter.layer_bits() == pytest.approx(expected, abs=1e-9)
+    assert 0.01 < min(expected.values()) <= max(expected.values()) <= 1
+
+
+@torch.no_grad()
+def test_a_unit_is_one_channel_at_one_position() -> None:
+    network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=3).eval()
+    with ActivationCounter(network) as counter:
+        network(torch.randn(2, 1, 8, 6))
+    shapes = [tuple(counts.shape) for counts in counter.counts.values()]
+    assert shapes == [(3, 8, 6), (3, 8, 6), (6, 4, 3), (6, 4, 3)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
+def test_batching_does_not_matter_and_zero_is_not_active(
+    images: int, batch: int, seed: int
+) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    values = torch.randint(-1, 2, (images, 2, 3), generator=stream).float()
+    network = nn.Sequential(nn.ReLU(), nn.Linear(3, 2), nn.ReLU())
+    with ActivationCounter(network) as counter:
+        for part in values.split(batch):
+            network(part)
+    assert counter.images == images
+    assert torch.equal(counter.counts["0"], (values > 0).sum(0))
+
+
+@torch.no_grad()
+def test_hooks_are_gone_after_use_even_after_an_error() -> None:
+    network = build_network("vgg-like", 1, 4, seed=0, depth=1, width=2).eval()
+
+    def hooks() -> int:
+        return sum(len(module._forward_hooks) for module in network.modules())
+
+    def fail_while_counting() -> None:
+        with ActivationCounter(network):
+            assert hooks() == 2
+            network(torch.zeros(1, 3, 8, 8))  # three channels where one is expected
+
+    with pytest.raises(RuntimeError):
+        fail_while_counting()
+    assert hooks() == 0
+
+    with ActivationCounter(network) as counter:
+        network(torch.randn(3, 1, 8, 8))
+    network(torch.randn(5, 1, 8, 8))
+    assert (hooks(), counter.images) == (0, 3)

@@ -1,0 +1,271 @@
+"""Keys hash everything that changes a level's numbers and nothing else."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import TABLE1, only_trajectory, planned, write_recipe
+
+from dsdctl.keys import LevelIdentity, Model, TeacherIdentity, canonical_json, key_of
+from dsdctl.plan import Trajectory, make_plan
+from dsdctl.resolve import resolve
+
+PARENT = 64 * "a"
+TEACHER = TeacherIdentity(level=64 * "b")
+
+
+def level_0(trajectory: Trajectory) -> LevelIdentity:
+    return trajectory.level_identity(0, None, None)
+
+
+def level_1(trajectory: Trajectory) -> LevelIdentity:
+    return trajectory.level_identity(1, PARENT, None)
+
+
+def keys(folder: Path, changes: dict[str, Any]) -> tuple[str, str, str]:
+    """The keys of level 0, of level 1 after a fixed parent, and of the trajectory."""
+    trajectory = only_trajectory(folder, changes)
+    return key_of(level_0(trajectory)), key_of(level_1(trajectory)), trajectory.key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"experiment": "other"},
+        {"title": "Other words"},
+        {"pruning.levels": 5},
+        {"pruning": {"fraction": 0.2, "until_sparsity": 0.5}},
+        {"stop": {"patience": 3, "tolerance": 0.1}},
+        {"tracking": {"wandb": {"project": "other"}}},
+        {"reference": {"vanilla": {"pflops": 1.0}}},
+        {"dataset.root": "elsewhere"},
+        {"recipes": ["early-stop"]},
+        {"teacher.width": 16},
+        {"label_noise.kind": "symmetric"},
+        {"training.optimizer.lr": 0.1},
+        {"training.precision": "fp32"},
+        {"dataset.augment": {"flip": False}},
+        {"dataset.normalize": {"mean": [0.3], "std": [0.37]}},
+    ],
+    ids=str,
+)
+def test_names_limits_and_defaults_written_out_change_no_key(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    assert keys(tmp_path, changes) == keys(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.optimizer.lr": 0.2},
+        {"training.optimizer.momentum": 0.8},
+        {"training.optimizer.weight_decay": 1e-5},
+        {"training.schedule.milestones": [2]},
+        {"training.schedule.gamma": 0.2},
+        {"training.epochs": 5},
+        {"training.batch_size": 50},
+        {"training.precision": "bf16"},
+        {"training.precision": "tf32"},
+        {"seeds": [1]},
+        {"label_noise.rate": 0.2},
+        {"label_noise.seed": 1},
+        {"dataset.split_seed": 1},
+        {"dataset.augment": {"flip": True}},
+        {"dataset.augment": {"crop": 1}},
+        {"dataset.test.fraction": 0.3},
+        {"dataset.validation.fraction": 0.1},
+        {"dataset.validation.labels": "clean"},
+        {"dataset.validation": "test"},
+        {"dataset.normalize": {"mean": [0.5], "std": [0.5]}},
+        {"student.width": 5},
+        {"student.depth": 1},
+        {"student.pool": 1},
+        {"student": {"arch": "resnet18"}},
+        {"dataset": {"name": "cifar10"}},
+    ],
+    ids=str,
+)
+def test_what_changes_a_levels_numbers_changes_every_key(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    before, after = keys(tmp_path, {}), keys(tmp_path, changes)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pruning.fraction": 0.3},
+        {"pruning.retrain": "rewind"},
+        {"pruning.retrain": "reinit"},
+        {"pruning": "none"},
+    ],
+    ids=str,
+)
+def test_pruning_and_retraining_count_from_level_1_on(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    before, after = keys(tmp_path, {}), keys(tmp_path, changes)
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    assert before[2] != after[2]
+
+
+def test_without_pruning_its_fraction_does_not_count(tmp_path: Path) -> None:
+    one = keys(tmp_path, {"pruning": {"criterion": "none", "fraction": 0.2}})
+    assert keys(tmp_path, {"pruning": {"criterion": "none", "fraction": 0.5}}) == one
+
+
+def test_a_level_hashes_its_number_and_its_parent(tmp_path: Path) -> None:
+    trajectory = only_trajectory(tmp_path)
+    found = {
+        key_of(trajectory.level_identity(level, parent, None))
+        for level, parent in ((1, PARENT), (2, PARENT), (1, 64 * "c"))
+    }
+    assert len(found) == 3
+
+
+def test_noise_drawn_per_trajectory_has_the_trajectorys_seed(tmp_path: Path) -> None:
+    changes = {"label_noise.seed": "per-trajectory", "teacher.seed": "paired", "seeds": [3]}
+    assert only_trajectory(tmp_path, changes).identity.noise.seed == 3
+    fixed = {"label_noise.seed": 3, "seeds": [3]}
+    assert keys(tmp_path, changes) == keys(tmp_path, fixed)
+
+
+def test_an_archive_counts_by_content_and_not_by_name(tmp_path: Path) -> None:
+    labels = np.arange(20) % 2
+    for name, shade in (("a", 1), ("b", 1), ("c", 2)):
+        images = np.full((20, 8, 8), shade, np.uint8)
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=labels)
+    a, b, c = (
+        keys(
+            tmp_path,
+            {
+                "dataset": {"name": "npz", "file": f"{name}.npz", "test": {"fraction": 0.4}},
+                "training.batch_size": 4,
+                "pruning.levels": 1,
+            },
+        )
+        for name in "abc"
+    )
+    assert a == b
+    assert all(one != other for one, other in zip(a, c, strict=True))
+
+
+def student_of(folder: Path, changes: dict[str, Any]) -> Trajectory:
+    plan = planned(folder, {"recipes": ["kd-dense-teacher"], **changes})
+    return plan.trajectories[plan.rows[0].students[0]]
+
+
+def test_a_distilled_level_hashes_its_teacher_and_whether_a_table_is_used(tmp_path: Path) -> None:
+    with_table = student_of(tmp_path, {"teacher.table": "always"})
+    without = student_of(tmp_path, {"teacher.table": "never"})
+    found = {
+        key_of(trajectory.level_identity(0, None, distillation))
+        for trajectory, distillation in (
+            (with_table, None),
+            (with_table, with_table.distillation(TEACHER)),
+            (with_table, with_table.distillation(TeacherIdentity(level=64 * "c"))),
+            (without, without.distillation(TEACHER)),
+        )
+    }
+    assert len(found) == 4
+    assert with_table.key != without.key
+
+
+@pytest.mark.parametrize("distill", [{"alpha": 0.5}, {"temperature": 4}], ids=str)
+def test_a_distilled_level_hashes_the_weights_of_its_loss(
+    tmp_path: Path, distill: dict[str, Any]
+) -> None:
+    def level_key(student: Trajectory) -> str:
+        return key_of(student.level_identity(0, None, student.distillation(TEACHER)))
+
+    folder = tmp_path / "other"
+    write_recipe(folder, "mine", distill={"teacher": "dense", **distill})
+    plain, changed = student_of(tmp_path, {}), student_of(folder, {"recipes": ["mine"]})
+    assert plain.key != changed.key
+    assert level_key(plain) != level_key(changed)
+
+
+def test_a_table_hashes_the_views_that_it_holds(tmp_path: Path) -> None:
+    tables = {
+        key_of(student_of(tmp_path, changes).table_identity(TEACHER))
+        for changes in (
+            {},
+            {"dataset.augment": {"flip": True}},
+            {"dataset.split_seed": 1},
+            {"training.precision": "bf16"},
+        )
+    }
+    assert len(tables) == 4
+
+
+def test_a_table_serves_all_students_of_one_data_set(tmp_path: Path) -> None:
+    tables = {
+        key_of(student_of(tmp_path, changes).table_identity(TEACHER))
+        for changes in (
+            {},
+            {"student.width": 5},
+            {"training.epochs": 5},
+            {"label_noise.rate": 0.2},
+            {"pruning.retrain": "rewind"},
+            {"seeds": [1]},
+        )
+    }
+    assert len(tables) == 1
+
+
+def identities(folder: Path) -> list[Model]:
+    student = student_of(folder, {})
+    distillation = student.distillation(TEACHER)
+    return [
+        student.identity,
+        student.level_identity(0, None, None),
+        student.level_identity(2, PARENT, distillation),
+        student.table_identity(TEACHER),
+        student.table_identity(TeacherIdentity(weights=64 * "d", network=student.regime.network)),
+    ]
+
+
+def test_an_identity_is_read_back_from_its_json_as_an_equal_model(tmp_path: Path) -> None:
+    for identity in identities(tmp_path):
+        text = canonical_json(identity)
+        read_back = type(identity).model_validate_json(text)
+        assert read_back == identity
+        assert canonical_json(read_back) == text
+        assert key_of(read_back) == key_of(identity)
+
+
+def test_keys_are_64_hex_digits_and_differ_between_kinds_and_levels(tmp_path: Path) -> None:
+    found = [key_of(identity) for identity in identities(tmp_path)]
+    assert all(re.fullmatch(r"[0-9a-f]{64}", key) for key in found)
+    assert len(set(found)) == len(found)
+
+
+def test_an_integer_where_a_float_is_meant_is_the_same_number(tmp_path: Path) -> None:
+    assert keys(tmp_path, {"training.optimizer.lr": 1}) == keys(
+        tmp_path, {"training.optimizer.lr": 1.0}
+    )
+
+
+def test_two_keys_of_table_1_are_pinned() -> None:
+    """Level 0 of the vanilla student of seed 0, and the trajectory taught by a pruned teacher.
+
+    Whatever changes these values orphans everybody's results. It needs SCHEMA_VERSION raised (the
+    fields of an identity changed) or NUMERICS_VERSION (the same identity gives other numbers);
+    then, and only then, the values here may be replaced.
+    """
+    plan = make_plan([resolve(TABLE1)])
+    students = {row.row.recipe.recipe: row.students[0] for row in plan.rows}
+    vanilla = plan.trajectories[students["vanilla"]]
+    assert (
+        key_of(level_0(vanilla))
+        == "149092a992a7c65fd51620ead67459ef0610276ef348df5369160d0c8c9d9a84"
+    )
+    assert (
+        students["kd-pruned-teacher"]
+        == "ed25537c8ceff2155a7e31246528f2032b7665817ec6fdf0ac052713f7125b4a"
+    )

@@ -1,0 +1,377 @@
+"""YAML 1.2 in, models out: what is read, what is refused, and how problems are reported."""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import SPEC, line_of, only_problem, problems, spec_data, write, write_recipe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsdctl.errors import InputError
+from dsdctl.loading import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_NODES,
+    Document,
+    Mark,
+    dotted,
+    parse_document,
+    read_document,
+    validate,
+)
+from dsdctl.resolve import resolve
+from dsdctl.spec import Experiment, Recipe
+
+FILE = Path("folder/some.yaml")
+
+
+def parse(text: str) -> dict[str, Any]:
+    return parse_document(text, FILE).data
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E+3", 1000.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-1.5", -1.5),
+        ("12", 12),
+        ("-12", -12),
+        ("+12", 12),
+        ("017", 17),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("off", "off"),
+        ("y", "y"),
+        ("1:30:00", "1:30:00"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("2001-01-01", "2001-01-01"),
+        ("=", "="),
+        (".", "."),
+        ('"160"', "160"),
+        ("'1e-4'", "1e-4"),
+    ],
+)
+def test_scalars_have_the_types_of_yaml_1_2(text: str, value: object) -> None:
+    found = parse(f"key: {text}")["key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_aliases_are_expanded_but_merge_keys_are_plain_keys() -> None:
+    assert parse("a: &x {b: 1}\nc: *x\n<<: *x") == {"a": {"b": 1}, "c": {"b": 1}, "<<": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("a: !!python/object:os.system x", 1, "YAML tag"),
+        ("a: 1\nb: !mine {c: 1}", 2, "YAML tag"),
+        ("a: 1\nb: [!mine c]", 2, "YAML tag"),
+        ("a: !!set {b: null}", 1, "YAML tag"),
+        ("a: !!binary aGk=", 1, "YAML tag"),
+        ("a: !!timestamp 2001-01-01", 1, "YAML tag"),
+        ("!mine {a: 1}", 1, "YAML tag"),
+        ("a: 1\nb: 2\na: 3", 3, "given twice (first on line 1)"),
+        ("a:\n  b: 1\n  b: 1", 3, "a.b: given twice (first on line 2)"),
+        ("a: 1\n2: b", 2, "keys must be plain words"),
+        ("true: b", 1, "keys must be plain words"),
+        ("? [a, b]\n: c", 1, "keys must be plain words"),
+        ("a: 1\nb: .nan", 2, "finite numbers"),
+        ("a: 1\nb: -.inf", 2, "finite numbers"),
+        ("a: [1,\n 1e309]", 2, "a[1]: is 1e309 (allowed: finite numbers)"),
+        ("a: " + 31 * "1", 1, "too long a number"),
+        ("a: b\x07", 1, "special characters are not allowed"),
+        ("a: \x00", 1, "special characters are not allowed"),
+        ("a: 1\nb: {c: 1", 2, "not valid YAML"),
+        ("a: 1\n\tb: 1", 2, "not valid YAML"),
+        ("a: 1\nb: *nowhere", 2, "undefined alias"),
+        ("a: 1\n---\nb: 1", 2, "another document"),
+        ("a: &x [*x]", 1, "too deeply nested"),
+        ("a: " + 40 * "[" + 40 * "]", 1, "too deeply nested"),
+        ("a: " + 5000 * "[", 1, "nested too deeply"),
+        ("a: " + 5000 * "{b: ", 1, "nested too deeply"),
+        ("", 1, "must be a mapping"),
+        ("# nothing", 1, "must be a mapping"),
+        ("just words", 1, "must be a mapping"),
+        ("- a\n- b", 1, "must be a mapping"),
+    ],
+)
+def test_what_is_no_plain_document_is_one_problem_with_its_line(
+    text: str, line: int, words: str
+) -> None:
+    problem = only_problem(lambda: parse(text))
+    assert problem.startswith(f"{FILE}:{line}: ")
+    assert words in problem
+    assert "\n" not in problem
+
+
+def test_an_alias_bomb_is_refused_before_it_is_built() -> None:
+    names = "abcdefghij"
+    lines = ["a: &a [" + ", ".join(9 * ["x"]) + "]"]
+    lines += [
+        f"{name}: &{name} [{', '.join(9 * ['*' + before])}]"
+        for before, name in itertools.pairwise(names)
+    ]
+    assert f"{MAX_NODES} values with aliases expanded" in only_problem(
+        lambda: parse("\n".join(lines))
+    )
+
+
+def test_nesting_is_read_up_to_its_limit_and_no_further() -> None:
+    def nested(depth: int) -> str:
+        return "a: " + (depth - 1) * "[" + "1" + (depth - 1) * "]"
+
+    assert parse(nested(MAX_DEPTH))
+    assert f"{MAX_DEPTH} levels" in only_problem(lambda: parse(nested(MAX_DEPTH + 1)))
+
+
+def test_all_problems_of_a_document_are_reported_at_once() -> None:
+    text = "a: .nan\nb: !mine c\n3: d\na: 1"
+    assert [line.split(": ")[0] for line in problems(lambda: parse(text))] == [
+        f"{FILE}:{line}" for line in (1, 2, 3, 4)
+    ]
+
+
+def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
+    head = "a: 1\n#"
+    fits = write(tmp_path / "fits.yaml", head + (MAX_BYTES - len(head)) * "x")
+    assert read_document(fits).data == {"a": 1}
+    large = write(tmp_path / "large.yaml", fits.read_text() + "x")
+    problem = only_problem(lambda: read_document(large))
+    assert problem == f"{large}: {MAX_BYTES + 1} bytes (allowed: at most {MAX_BYTES})"
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "bom.yaml"
+    file.write_bytes(b"\xef\xbb\xbfa: 1")
+    assert read_document(file).data == {"a": 1}
+
+
+def test_what_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("a: é".encode("latin-1"))
+    assert only_problem(lambda: read_document(file)) == f"{file}: not UTF-8 text (byte 3)"
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (tmp_path, Path("/dev/zero"), fifo):
+        assert only_problem(lambda path=path: read_document(path)) == f"{path}: not a regular file"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "missing.yaml"
+    assert only_problem(lambda: read_document(file)) == f"{file}: No such file or directory"
+
+
+def test_every_problem_of_a_spec_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "spec.yaml",
+        "experiment: bad name\n"
+        "dataset: {name: digit}\n"
+        "student: {arch: vgg-like, depth: 0}\n"
+        "training:\n"
+        '  epochs: "160"\n'
+        "  batch_size: 1\n"
+        "  optimizer: {lr: 0}\n"
+        "recipes: [vanilla]\n",
+    )
+    assert [line.split(": ")[:2] for line in problems(lambda: resolve(file))] == [
+        [f"{file}:1", "experiment"],
+        [f"{file}:2", "dataset.name"],
+        [f"{file}:3", "student.depth"],
+        [f"{file}:5", "training.epochs"],
+        [f"{file}:6", "training.batch_size"],
+        [f"{file}:7", "training.optimizer.lr"],
+        [f"{file}:1", "seeds"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: digit", 'dataset.name: is "digit"; did you mean digits? (allowed: digits, cifar10'),
+        ("name: npz", "`name: npz` needs a `file`"),
+        ("name: cifar10, split_seed: -1", "dataset.split_seed: is -1 (allowed: >= 0)"),
+        ("name: cifar10, augment: {crop: 33}", "dataset.augment.crop: is 33 (allowed: <= 32)"),
+        ("name: cifar10, augment: {flip: 1}", "dataset.augment.flip: is 1 (allowed: a boolean)"),
+        ("name: cifar10, validation: tst", '"tst"; did you mean test? (allowed: test)'),
+        ("root: data", "dataset.name: is missing"),
+    ],
+)
+def test_a_problem_says_what_is_there_and_what_is_allowed(text: str, problem: str) -> None:
+    document = parse_document(json.dumps({**SPEC, "dataset": parse(f"a: {{{text}}}")["a"]}), FILE)
+    found = only_problem(lambda: validate(Experiment, document))
+    assert found.startswith(f"{FILE}:1: ")
+    assert problem in found
+
+
+SPEC_TYPOS = [
+    ("experimnt", "experimnt", "experiment"),
+    ("dataset.spilt_seed", "dataset.spilt_seed", "split_seed"),
+    ("dataset.augment.filp", "dataset.augment.filp", "flip"),
+    ("dataset.test.fractoin", "dataset.test.fractoin", "fraction"),
+    ("dataset.validation.lables", "dataset.validation.lables", "labels"),
+    ("dataset.normalize.men", "dataset.normalize.men", "mean"),
+    ("label_noise.rte", "label_noise.rte", "rate"),
+    ("student.dept", "student.dept", "depth"),
+    ("teacher.widht", "teacher.widht", "width"),
+    ("teacher.training.epoch", "training.epoch", "epochs"),
+    ("teacher.training.optimizer.momentun", "training.optimizer.momentun", "momentum"),
+    ("teacher.augment.corp", "augment.corp", "crop"),
+    ("teacher.pruning.fracton", "pruning.fracton", "fraction"),
+    ("training.precison", "training.precison", "precision"),
+    ("training.optimizer.weight_decy", "training.optimizer.weight_decy", "weight_decay"),
+    ("training.schedule.milestone", "training.schedule.milestone", "milestones"),
+    ("pruning.retrian", "pruning.retrian", "retrain"),
+    ("stop.tolerence", "stop.tolerence", "tolerance"),
+    ("tracking.wand", "tracking.wand", "wandb"),
+    ("tracking.wandb.projct", "tracking.wandb.projct", "project"),
+    ("reference.vanilla.sparsty", "reference.vanilla.sparsty", "sparsity"),
+    ("reference.vanilla.test_accuracy.meen", "reference.vanilla.test_accuracy.meen", "mean"),
+]
+
+
+@pytest.mark.parametrize(("written", "shown", "meant"), SPEC_TYPOS)
+def test_a_typo_at_any_level_of_a_spec_is_pointed_at(
+    tmp_path: Path, written: str, shown: str, meant: str
+) -> None:
+    data = spec_data({"recipes": ["kd-dense-teacher"], written: 1})
+    file = write(tmp_path / "spec.yaml", data)
+    line = line_of(file, f'"{shown.rsplit(".", 1)[-1]}"')
+    about = [p for p in problems(lambda: resolve(file)) if f"{shown}: unknown key" in p]
+    assert len(about) == 1
+    assert about[0].startswith(f"{file}:{line}: ")
+    assert f"; did you mean {meant}? (allowed: " in about[0]
+
+
+RECIPE_TYPOS = [
+    ("titel", "titel", "title"),
+    ("distill.temprature", "distill.temprature", "temperature"),
+    ("distill.teacher.levle", "distill.teacher.levle", "level"),
+    ("stop.patiance", "stop.patiance", "patience"),
+    ("training.epoch", "training.epoch", "epochs"),
+    ("training.optimizer.momentun", "training.optimizer.momentun", "momentum"),
+    ("training.schedule.gama", "training.schedule.gama", "gamma"),
+    ("pruning.fracton", "pruning.fracton", "fraction"),
+    ("teacher.widht", "teacher.widht", "width"),
+    ("teacher.training.batchsize", "training.batchsize", "batch_size"),
+]
+
+
+@pytest.mark.parametrize(("written", "shown", "meant"), RECIPE_TYPOS)
+def test_a_typo_at_any_level_of_a_recipe_is_pointed_at_in_the_recipe(
+    tmp_path: Path, written: str, shown: str, meant: str
+) -> None:
+    recipe: dict[str, Any] = {"distill": {"teacher": "dense"}}
+    *outer, last = written.split(".")
+    place = recipe
+    for key in outer:
+        if not isinstance(place.get(key), dict):
+            place[key] = {}
+        place = place[key]
+    place[last] = 1
+    file = write_recipe(tmp_path, "mine", **recipe)
+    spec = write(tmp_path / "spec.yaml", spec_data({"recipes": ["mine"]}))
+    about = [p for p in problems(lambda: resolve(spec)) if f"{shown}: unknown key" in p]
+    assert len(about) == 1
+    assert about[0].startswith(f"{file}:{line_of(file, json.dumps(last))}: ")
+    assert f"; did you mean {meant}? (allowed: " in about[0]
+
+
+def test_what_was_laid_over_a_document_keeps_its_own_file_and_line() -> None:
+    base = parse_document("a: {b: 1, c: 2}\nd: 1", Path("base"))
+    over = parse_document("\n\na:\n  c: 3\n  e: {f: 4}", Path("over"))
+    both = base.overlay(over)
+    assert both.data == {"a": {"b": 1, "c": 3, "e": {"f": 4}}, "d": 1}
+    assert both.problem(("a", "b"), "x") == "base:1: a.b: x"
+    assert both.problem(("a", "c"), "x") == "over:4: a.c: x"
+    assert both.problem(("a", "e", "f"), "x") == "over:5: a.e.f: x"
+    assert base.data == {"a": {"b": 1, "c": 2}, "d": 1}
+
+
+def test_key_paths_are_written_as_users_read_them() -> None:
+    assert dotted(("teacher", "training", "epochs")) == "teacher.training.epochs"
+    assert dotted(("seeds", 1)) == "seeds[1]"
+
+
+SYNTAX = st.text(alphabet="ab01.:-+?,#&*!|>%@`'\"\\ \n\t[]{}~=<é\x00\x85")
+OTHER_KEYS = "title name arch validation augment optimizer schedule milestones wandb mean distill"
+KEYS = st.sampled_from([*Experiment.model_fields, *OTHER_KEYS.split()]) | st.text(max_size=5)
+WORDS = st.sampled_from(["vgg-like", "resnet18", "none", "test", "digits", "npz", "best", "paired"])
+NUMBERS = st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def json_data(words: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.none() | st.booleans() | NUMBERS | words,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
+        max_leaves=12,
+    )
+
+
+ANYTHING = json_data(KEYS | WORDS)
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8)
+
+
+def key_paths(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    yield path
+    if isinstance(data, list):
+        data = dict(enumerate(data))
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from key_paths(value, (*path, key))
+
+
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except InputError as error:
+        return error
+
+
+def is_located(found: object) -> bool:
+    """Whether it is an InputError with a problem, and each problem names the line."""
+    lines = found.problems if isinstance(found, InputError) else ()
+    return bool(lines) and all(line.startswith(f"{FILE}:1: ") for line in lines)
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=st.text(max_size=60) | SYNTAX)
+def test_any_text_is_a_mapping_or_an_input_error(text: str) -> None:
+    found = outcome(lambda: parse(text))
+    assert isinstance(found, dict | InputError)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.dictionaries(KEYS, ANYTHING, max_size=6), over_spec=st.booleans())
+def test_any_data_is_a_model_or_an_input_error(data: dict[str, Any], over_spec: bool) -> None:
+    whole = {**SPEC, **data} if over_spec else data
+    document = Document(whole, {path: Mark(FILE, 1) for path in key_paths(whole)})
+    for model in (Experiment, Recipe):
+        found = outcome(lambda model=model: validate(model, document))
+        assert isinstance(found, model) or is_located(found)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.dictionaries(PRINTABLE, json_data(PRINTABLE), max_size=4))
+def test_json_is_read_as_what_it_says(data: dict[str, Any]) -> None:
+    assert parse(json.dumps(data)) == data

@@ -1,0 +1,199 @@
+"""Every distinct piece of work once, and who needs it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import only_problem, planned, resolved, spec_data, write, write_recipe
+
+from dsdctl.plan import Plan, Trajectory, levels_needed, make_plan
+from dsdctl.resolve import resolve
+
+ALL = ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
+PAIR = ["kd-dense-teacher", "kd-pruned-teacher"]
+
+
+def teachers(plan: Plan) -> list[Trajectory]:
+    return [t for t in plan.trajectories.values() if "teacher" in t.roles]
+
+
+def test_recipes_that_differ_in_their_stop_rule_share_one_trajectory(tmp_path: Path) -> None:
+    changes = {"recipes": ["vanilla", "early-stop", "entropy-early-stop"], "seeds": [0, 1, 2]}
+    plan = planned(tmp_path, changes)
+    assert [t.seed for t in plan.trajectories.values()] == [0, 1, 2]
+    for trajectory in plan.trajectories.values():
+        assert plan.used_by(trajectory) == changes["recipes"]
+        assert [use.stop is None for use in trajectory.uses] == [True, False, False]
+        assert trajectory.levels == 4
+        assert trajectory.roles == ["student"]
+    assert len({row.students for row in plan.rows}) == 1
+
+
+def test_one_teacher_serves_all_seeds(tmp_path: Path) -> None:
+    plan = planned(tmp_path, {"recipes": ["kd-pruned-teacher"], "seeds": [0, 1, 2]})
+    (teacher,) = teachers(plan)
+    (row,) = plan.rows
+    assert row.teachers == 3 * (teacher.key,)
+    assert teacher.taught == row.students
+    assert (teacher.seed, teacher.roles) == (0, ["teacher"])
+
+
+def test_a_teacher_has_the_seed_that_its_spec_gives(tmp_path: Path) -> None:
+    plan = planned(tmp_path, {"recipes": ["kd-pruned-teacher"], "seeds": [0, 1], "teacher.seed": 7})
+    assert [teacher.seed for teacher in teachers(plan)] == [7]
+
+
+def test_paired_teachers_are_one_a_seed(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path, {"recipes": ["kd-pruned-teacher"], "seeds": [4, 5], "teacher.seed": "paired"}
+    )
+    (row,) = plan.rows
+    assert [plan.trajectories[key].seed for key in row.teachers if key] == [4, 5]
+    assert [teacher.taught for teacher in teachers(plan)] == [(key,) for key in row.students]
+
+
+def test_recipes_that_differ_in_their_teachers_rule_share_the_teacher(tmp_path: Path) -> None:
+    plan = planned(tmp_path, {"recipes": PAIR, "seeds": [0, 1]})
+    (teacher,) = teachers(plan)
+    dense, pruned = plan.rows
+    assert set(dense.students).isdisjoint(pruned.students)
+    assert teacher.taught == dense.students + pruned.students
+    assert plan.used_by(teacher) == PAIR
+
+
+def test_teachers_come_before_those_they_teach(tmp_path: Path) -> None:
+    plan = planned(tmp_path, {"recipes": list(reversed(ALL)), "seeds": [0, 1, 2]})
+    order = list(plan.trajectories)
+    for trajectory in plan.trajectories.values():
+        assert all(order.index(trajectory.key) < order.index(key) for key in trajectory.taught)
+    assert len(order) == 3 + 1 + 6
+
+
+@pytest.mark.parametrize(
+    ("rule", "levels"), [("dense", 1), ("best", 4), ({"level": 0}, 1), ({"level": 2}, 3)]
+)
+def test_a_teacher_is_run_as_far_as_its_rule_needs(
+    tmp_path: Path, rule: object, levels: int
+) -> None:
+    write_recipe(tmp_path, "mine", distill={"teacher": rule})
+    (teacher,) = teachers(planned(tmp_path, {"recipes": ["mine"]}))
+    assert teacher.levels == levels
+
+
+@pytest.mark.parametrize("recipes", [PAIR, PAIR[::-1]])
+def test_a_teacher_is_run_as_far_as_the_most_demanding_rule_needs(
+    tmp_path: Path, recipes: list[str]
+) -> None:
+    (teacher,) = teachers(planned(tmp_path, {"recipes": recipes}))
+    assert teacher.levels == 4
+
+
+def test_levels_needed_of_a_teacher_of_ten_levels() -> None:
+    assert [levels_needed(rule, 10) for rule in ("dense", 0, 5, 9, "best")] == [1, 1, 6, 10, 10]
+
+
+def test_a_teachers_own_pruning_says_how_far_it_goes(tmp_path: Path) -> None:
+    changes = {"recipes": ["kd-pruned-teacher"], "teacher.pruning": {"levels": 6}}
+    (teacher,) = teachers(planned(tmp_path, changes))
+    assert teacher.levels == 7
+
+
+def test_a_student_may_be_a_teacher_too(tmp_path: Path) -> None:
+    same: dict[str, Any] = {
+        "teacher": spec_data()["student"],
+        "recipes": ["vanilla", "kd-dense-teacher"],
+        "seeds": [0, 1],
+    }
+    plan = planned(tmp_path, same)
+    (teacher,) = teachers(plan)
+    vanilla, distilled = plan.rows
+    assert teacher.key == vanilla.students[0]
+    assert teacher.roles == ["student", "teacher"]
+    assert teacher.levels == 4
+    assert distilled.teachers == 2 * (teacher.key,)
+    assert plan.used_by(teacher) == ["vanilla", "kd-dense-teacher"]
+    assert len(plan.trajectories) == 4
+
+
+def test_a_teacher_from_a_file_is_no_trajectory(tmp_path: Path) -> None:
+    write(tmp_path / "net.st", "weights")
+    write_recipe(tmp_path, "mine", distill={"teacher": {"weights": "net.st"}})
+    plan = planned(tmp_path, {"recipes": ["mine"]})
+    assert plan.rows[0].teachers == (None,)
+    assert [t.roles for t in plan.trajectories.values()] == [["student"]]
+
+
+def test_recipes_with_different_levels_share_the_longest_trajectory(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "short", pruning={"levels": 1})
+    write_recipe(tmp_path, "long", pruning={"levels": 5})
+    plan = planned(tmp_path, {"recipes": ["short", "vanilla", "long"]})
+    (trajectory,) = plan.trajectories.values()
+    assert trajectory.levels == 6
+    assert [use.levels for use in trajectory.uses] == [2, 4, 6]
+
+
+def test_recipes_that_train_otherwise_share_nothing(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "slow", training={"epochs": 9})
+    plan = planned(tmp_path, {"recipes": ["vanilla", "slow"]})
+    assert plan.rows[0].students != plan.rows[1].students
+
+
+def test_specs_that_overlap_share_their_work(tmp_path: Path) -> None:
+    one = resolved(tmp_path / "one", {"recipes": ALL, "seeds": [0, 1]})
+    two = resolved(
+        tmp_path / "two",
+        {"experiment": "other", "recipes": ["kd-dense-teacher", "vanilla"], "seeds": [1, 2]},
+    )
+    plan = make_plan([one, two])
+    # Three seeds of vanilla, three distilled from the dense teacher, two from the pruned, and it.
+    assert len(plan.trajectories) == 3 + 3 + 2 + 1
+    assert [row.experiment for row in plan.rows] == 4 * ["small"] + 2 * ["other"]
+    shared = plan.trajectories[plan.rows[-1].students[0]]
+    assert [use.experiment for use in shared.uses] == ["small", "small", "other"]
+
+
+def test_variants_share_what_they_do_not_change(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path,
+        {"recipes": ["kd-dense-teacher"], "matrix": {"student.width": [4, 5]}},
+    )
+    (teacher,) = teachers(plan)
+    assert len(plan.trajectories) == 3
+    assert plan.variant(teacher) == "student.width=4; student.width=5"
+
+
+def test_only_the_given_recipes_and_seeds_are_planned(tmp_path: Path) -> None:
+    spec = resolved(tmp_path, {"recipes": ALL, "seeds": [0, 1, 2]})
+    plan = make_plan([spec], recipes=["early-stop"], seeds=[2, 0])
+    (row,) = plan.rows
+    assert (row.row.recipe.recipe, row.seeds) == ("early-stop", (0, 2))
+    assert len(plan.trajectories) == 2
+    one_teacher = make_plan([spec], recipes=["kd-dense-teacher"], seeds=[1])
+    assert sorted(t.seed for t in one_teacher.trajectories.values()) == [0, 1]
+
+
+def test_a_filter_changes_no_key(tmp_path: Path) -> None:
+    spec = resolved(tmp_path, {"recipes": ALL, "seeds": [0, 1, 2]})
+    part = make_plan([spec], recipes=["kd-pruned-teacher"], seeds=[1])
+    assert set(part.trajectories) < set(make_plan([spec]).trajectories)
+
+
+def test_a_filter_that_names_nothing_is_an_error(tmp_path: Path) -> None:
+    spec = resolved(tmp_path, {"recipes": ALL, "seeds": [0, 1]})
+    assert only_problem(lambda: make_plan([spec], recipes=["vanila"])) == (
+        f"--recipe: vanila is in no given spec (allowed: {', '.join(ALL)})"
+    )
+    assert only_problem(lambda: make_plan([spec], seeds=[1, 7])) == (
+        "--seed: 7 is in no given spec (allowed: 0, 1)"
+    )
+
+
+def test_a_filter_must_name_something_of_any_of_the_specs(tmp_path: Path) -> None:
+    one = resolved(tmp_path / "one", {"seeds": [0]})
+    two = resolved(tmp_path / "two", {"experiment": "other", "seeds": [1]})
+    assert [row.experiment for row in make_plan([one, two], seeds=[1]).rows] == ["other"]
+
+
+def test_planning_the_same_spec_again_gives_the_same_plan(tmp_path: Path) -> None:
+    file = write(tmp_path / "spec.yaml", spec_data({"recipes": ALL, "seeds": [0, 1]}))
+    assert make_plan([resolve(file)]) == make_plan([resolve(file)])

@@ -1,0 +1,449 @@
+"""From spec files to rows: where recipes are found, what is laid over what, what must fit."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import (
+    ROOT,
+    TABLE1,
+    line_of,
+    only_problem,
+    problems,
+    resolved,
+    spec_data,
+    write,
+    write_recipe,
+)
+
+from dsdctl.resolve import Row, Teaching, recipe_file, resolve, table_bytes, view_count
+from dsdctl.shapes import layer_weights, remaining_weights
+from dsdctl.spec import Augment, ResNet18, VGGLike
+
+DENSE = {"recipes": ["kd-dense-teacher"]}
+BEST = {"recipes": ["kd-pruned-teacher"]}
+
+
+def only_row(folder: Path, changes: dict[str, Any]) -> Row:
+    (row,) = resolved(folder, changes).rows
+    return row
+
+
+def teaching(folder: Path, changes: dict[str, Any]) -> Teaching:
+    found = only_row(folder, changes).teaching
+    assert found is not None
+    return found
+
+
+class TestRecipes:
+    def test_are_looked_for_beside_the_spec_then_in_recipes_then_above_then_packaged(
+        self, tmp_path: Path
+    ) -> None:
+        spec = tmp_path / "specs" / "spec.yaml"
+        places = [
+            tmp_path / "specs",
+            tmp_path / "specs" / "recipes",
+            tmp_path / "recipes",
+        ]
+        assert recipe_file("vanilla", spec) == ROOT / "recipes" / "vanilla.yaml"
+        for folder in reversed(places):
+            nearest = write_recipe(folder, "vanilla")
+            assert recipe_file("vanilla", spec) == nearest
+        assert recipe_file("nonesuch", spec) is None
+
+    def test_beside_the_spec_replace_those_of_the_package(self, tmp_path: Path) -> None:
+        write(tmp_path / "vanilla.yaml", {"recipe": "vanilla", "title": "mine"})
+        assert only_row(tmp_path, {}).recipe.title == "mine"
+
+    def test_that_are_nowhere_are_reported_with_those_that_are(self, tmp_path: Path) -> None:
+        spec = write(tmp_path / "spec.yaml", spec_data({"recipes": ["vanilla", "nonesuch"]}))
+        problem = only_problem(lambda: resolve(spec))
+        assert problem.startswith(f"{spec}:{line_of(spec, 'nonesuch')}: recipes[1]: no recipe")
+        assert "(allowed: early-stop, entropy-early-stop, kd-dense-teacher, " in problem
+
+    def test_that_are_broken_are_all_reported(self, tmp_path: Path) -> None:
+        one = write(tmp_path / "one.yaml", "recipe: one\ntitel: One\n")
+        two = write(tmp_path / "two.yaml", "recipe: two\ntitle: Two\nselect: last\n")
+        found = problems(lambda: resolved(tmp_path, {"recipes": ["one", "two", "nonesuch"]}))
+        files = {line.split(":")[0] for line in found}
+        assert files == {str(one), str(two), str(tmp_path / "spec.yaml")}
+
+    def test_must_be_named_as_their_file(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "mine.yaml", "title: x\nrecipe: other\n")
+        assert only_problem(lambda: resolved(tmp_path, {"recipes": ["mine"]})) == (
+            f"{file}:2: recipe: is other, but the file is named mine.yaml"
+        )
+
+    def test_that_distil_need_a_teacher_in_the_spec(self, tmp_path: Path) -> None:
+        data = spec_data({"recipes": ["vanilla", "kd-dense-teacher"]})
+        del data["teacher"]
+        spec = write(tmp_path / "spec.yaml", data)
+        problem = only_problem(lambda: resolve(spec))
+        assert problem.startswith(f"{spec}:{line_of(spec, 'kd-dense')}: recipes[1]: ")
+        assert "the spec has no `teacher`" in problem
+
+    def test_lay_their_training_pruning_and_teacher_over_the_spec(self, tmp_path: Path) -> None:
+        write_recipe(
+            tmp_path,
+            "mine",
+            distill={"teacher": "best"},
+            training={"epochs": 9, "optimizer": {"lr": 0.5}},
+            pruning={"levels": 2, "retrain": "rewind"},
+            teacher={"width": 16, "seed": 7},
+        )
+        spec = resolved(
+            tmp_path, {"recipes": ["vanilla", "mine"], "training.optimizer.momentum": 0}
+        )
+        plain, mine = spec.rows
+        assert mine.student.training.epochs == 9
+        assert mine.student.training.optimizer.lr == 0.5
+        assert mine.student.training.optimizer.momentum == 0
+        assert mine.student.training.batch_size == 100
+        assert (mine.student.pruning.levels, mine.student.pruning.retrain) == (2, "rewind")
+        assert mine.student.pruning.fraction == 0.2
+        assert mine.teaching is not None
+        assert mine.teaching.regime.network == VGGLike(arch="vgg-like", depth=2, width=16, pool=2)
+        assert mine.teaching.seed == 7
+        assert (plain.student.training.epochs, plain.student.pruning.levels) == (4, 3)
+
+    def test_may_take_pruning_away(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path, "control", pruning="none")
+        pruning = only_row(tmp_path, {"recipes": ["control"]}).student.pruning
+        assert (pruning.criterion, pruning.rounds) == ("none", 3)
+
+    def test_may_bring_pruning_back(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path, "mine", pruning={"criterion": "magnitude", "levels": 2})
+        pruning = only_row(tmp_path, {"recipes": ["mine"], "pruning": "none"}).student.pruning
+        assert (pruning.criterion, pruning.rounds) == ("magnitude", 2)
+
+    def test_leave_open_what_the_specs_stop_settings_fill_in(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path, "given", stop={"patience": 5})
+        write_recipe(tmp_path, "endless")
+        settings = {"patience": 2, "tolerance": 0.02, "entropy_drop": 0.1}
+        changes = {"recipes": ["early-stop", "given", "endless"], "stop": settings}
+        early, given, endless = (row.stop for row in resolved(tmp_path, changes).rows)
+        assert early is not None
+        assert given is not None
+        assert (early.patience, early.tolerance, early.entropy_drop) == (2, 0.02, 0.1)
+        assert (given.patience, given.tolerance) == (5, 0.02)
+        assert endless is None
+
+
+class TestTeacher:
+    def test_is_trained_as_the_student_where_nothing_else_is_said(self, tmp_path: Path) -> None:
+        row = only_row(tmp_path, DENSE)
+        assert row.teaching is not None
+        teacher = row.teaching.regime
+        assert teacher.training == row.student.training
+        assert teacher.augment == row.student.augment
+        assert teacher.pruning == row.student.pruning
+        assert teacher.network == VGGLike(arch="vgg-like", depth=2, width=8, pool=2)
+
+    def test_has_its_own_training_augmentation_and_pruning_laid_over(self, tmp_path: Path) -> None:
+        row = only_row(
+            tmp_path,
+            {
+                **DENSE,
+                "teacher.training": {"epochs": 2, "optimizer": {"lr": 0.3}},
+                "teacher.augment": {"flip": True},
+                "teacher.pruning": "none",
+            },
+        )
+        assert row.teaching is not None
+        teacher = row.teaching.regime
+        assert (teacher.training.epochs, teacher.training.batch_size) == (2, 100)
+        assert teacher.training.optimizer.lr == 0.3
+        assert teacher.augment == Augment(flip=True)
+        assert teacher.pruning.criterion == "none"
+        assert row.student.training.epochs == 4
+        assert row.student.augment == Augment()
+        assert row.student.pruning.criterion == "magnitude"
+
+    def test_takes_a_recipes_training_over_too_unless_it_has_its_own(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path, "mine", distill={"teacher": "dense"}, training={"epochs": 9})
+        changes = {"recipes": ["mine"]}
+        assert teaching(tmp_path, changes).regime.training.epochs == 9
+        own = {**changes, "teacher.training": {"epochs": 2}}
+        assert teaching(tmp_path, own).regime.training.epochs == 2
+
+    def test_serves_at_the_level_that_its_spec_fixes_where_a_recipe_asks_for_the_best(
+        self, tmp_path: Path
+    ) -> None:
+        assert teaching(tmp_path, BEST).rule == "best"
+        assert teaching(tmp_path, {**BEST, "teacher.level": 2}).rule == 2
+        assert teaching(tmp_path, {**DENSE, "teacher.level": 2}).rule == "dense"
+
+    def test_must_have_the_level_that_is_asked_for(self, tmp_path: Path) -> None:
+        file = write_recipe(tmp_path, "mine", distill={"teacher": {"level": 4}})
+        changes = {"recipes": ["mine"]}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        assert problem.startswith(f"{file}:{line_of(file, 'teacher')}: distill.teacher")
+        assert "no level 4 (allowed: 0 to 3)" in problem
+        assert teaching(tmp_path, {**changes, "teacher.pruning": {"levels": 4}}).rule == 4
+
+    def test_from_a_file_is_found_beside_its_recipe_and_known_by_content(
+        self, tmp_path: Path
+    ) -> None:
+        recipes = tmp_path / "recipes"
+        for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
+            write_recipe(recipes, name, distill={"teacher": {"weights": f"nets/{name}.st"}})
+            write(recipes / "nets" / f"{name}.st", content.decode())
+        rows = resolved(tmp_path, {"recipes": ["a", "b", "c"]}).rows
+        files = [row.teaching.file for row in rows if row.teaching]
+        a, b, c = (file for file in files if file)
+        assert a.path == recipes / "nets" / "a.st"
+        assert a.identity.weights == hashlib.sha256(b"same").hexdigest()
+        assert a.identity.network == VGGLike(arch="vgg-like", depth=2, width=8, pool=2)
+        assert a.identity == b.identity
+        assert a.identity != c.identity
+
+    @pytest.mark.parametrize(
+        ("path", "reason"), [("missing", "No such file"), (".", "Is a directory")]
+    )
+    def test_from_a_file_that_cannot_be_read_is_an_error(
+        self, tmp_path: Path, path: str, reason: str
+    ) -> None:
+        file = write_recipe(tmp_path, "mine", distill={"teacher": {"weights": path}})
+        problem = only_problem(lambda: resolved(tmp_path, {"recipes": ["mine"]}))
+        line = line_of(file, '"weights"')
+        assert problem.startswith(f"{file}:{line}: distill.teacher.weights: ")
+        assert reason in problem
+
+    def test_must_be_paired_where_the_noise_is_drawn_per_trajectory(self, tmp_path: Path) -> None:
+        changes = {**DENSE, "label_noise.seed": "per-trajectory"}
+        assert "needs teacher.seed: paired" in only_problem(lambda: resolved(tmp_path, changes))
+        paired = {**changes, "teacher.seed": "paired"}
+        assert teaching(tmp_path, paired).seed == "paired"
+
+    def test_may_not_be_unpaired_by_a_recipe_either(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path, "mine", distill={"teacher": "dense"}, teacher={"seed": 3})
+        changes = {
+            "recipes": ["mine"],
+            "label_noise.seed": "per-trajectory",
+            "teacher.seed": "paired",
+        }
+        assert "needs teacher.seed: paired" in only_problem(lambda: resolved(tmp_path, changes))
+
+
+class TestTeacherTable:
+    @pytest.mark.parametrize(
+        ("changes", "used", "reason"),
+        [
+            ({}, True, "1 views an image instead of 16 calls"),
+            ({"dataset.augment": {"crop": 2}}, False, "25 views an image are more than the 16"),
+            ({"dataset.augment": {"flip": True, "crop": 1}}, False, "18 views an image are more"),
+            ({"dataset.augment": {"crop": 1}}, True, "9 views an image instead of 16 calls"),
+            ({"teacher.table": "never"}, False, "teacher.table: never"),
+            ({"teacher.table": "always", "dataset.augment": {"crop": 2}}, True, "always"),
+        ],
+    )
+    def test_is_used_where_it_saves_calls(
+        self, tmp_path: Path, changes: dict[str, Any], used: bool, reason: str
+    ) -> None:
+        found = teaching(tmp_path, {**DENSE, **changes})
+        assert found.table is used
+        assert reason in found.table_reason
+
+    def test_is_not_used_where_it_would_not_fit(self, tmp_path: Path) -> None:
+        cifar100 = {"name": "cifar100", "augment": {"flip": True, "crop": 8}}
+        found = teaching(tmp_path, {**DENSE, "dataset": cifar100, "training.epochs": 1000})
+        assert (found.table, found.table_reason) == (False, "a table would take 10.8 GiB")
+
+    def test_of_table_1_has_162_views_an_image(self) -> None:
+        rows = resolve(TABLE1).rows
+        tables = [row.teaching.table for row in rows if row.teaching]
+        assert tables == [True, True]
+        assert view_count(rows[0].student.augment) == 162
+        assert table_bytes(rows[0].student) == 4 * 50_000 * 162 * 10
+
+    @pytest.mark.parametrize(
+        ("augment", "views"),
+        [(Augment(), 1), (Augment(flip=True), 2), (Augment(crop=1), 9), (Augment(crop=4), 81)],
+    )
+    def test_counts_flips_times_crops(self, augment: Augment, views: int) -> None:
+        assert view_count(augment) == views
+
+
+class TestMatrix:
+    def test_is_the_product_of_its_axes(self, tmp_path: Path) -> None:
+        matrix = {"student.depth": [1, 2], "label_noise.rate": [0.1, 0.5]}
+        spec = resolved(tmp_path, {"matrix": matrix, "recipes": ["vanilla", "early-stop"]})
+        assert spec.variants == (
+            "student.depth=1, label_noise.rate=0.1",
+            "student.depth=1, label_noise.rate=0.5",
+            "student.depth=2, label_noise.rate=0.1",
+            "student.depth=2, label_noise.rate=0.5",
+        )
+        assert [row.recipe.recipe for row in spec.rows] == 4 * ["vanilla", "early-stop"]
+        assert {row.variant: row.student.images.noise.rate for row in spec.rows} == {
+            name: float(name[-3:]) for name in spec.variants
+        }
+
+    def test_may_be_a_union_of_products(self, tmp_path: Path) -> None:
+        matrix = [{"student.depth": [1, 2]}, {"student.width": [6], "student.depth": [3]}]
+        spec = resolved(tmp_path, {"matrix": matrix})
+        assert spec.variants == (
+            "student.depth=1",
+            "student.depth=2",
+            "student.width=6, student.depth=3",
+        )
+        networks = [row.student.network for row in spec.rows]
+        assert networks == [
+            VGGLike(arch="vgg-like", depth=depth, width=width, pool=2)
+            for depth, width in ((1, 4), (2, 4), (3, 6))
+        ]
+
+    def test_reaches_keys_that_the_spec_leaves_out(self, tmp_path: Path) -> None:
+        rows = resolved(tmp_path, {"matrix": {"training.optimizer.lr": [0.2, 0.3]}}).rows
+        assert [row.student.training.optimizer.lr for row in rows] == [0.2, 0.3]
+
+    def test_lays_mappings_over_mappings(self, tmp_path: Path) -> None:
+        values = [{"levels": 2}, {"levels": 1, "retrain": "reinit"}]
+        spec = resolved(tmp_path, {"matrix": {"pruning": values}})
+        assert spec.variants == ("pruning=2", "pruning=1/reinit")
+        found = [row.student.pruning for row in spec.rows]
+        assert [(p.levels, p.retrain, p.fraction) for p in found] == [
+            (2, "continue", 0.2),
+            (1, "reinit", 0.2),
+        ]
+
+    @pytest.mark.parametrize(
+        ("matrix", "where"),
+        [
+            (3, "matrix"),
+            ("student.depth", "matrix"),
+            ({"student.depth": 1}, "matrix"),
+            ({"student.depth": []}, "matrix"),
+            ({"student": {"depth": [1, 2]}}, "matrix"),
+            ([{"student.depth": [1]}, [1, 2]], "matrix[1]"),
+        ],
+    )
+    def test_of_the_wrong_shape_is_refused(
+        self, tmp_path: Path, matrix: object, where: str
+    ) -> None:
+        problem = only_problem(lambda: resolved(tmp_path, {"matrix": matrix}))
+        assert f": {where}: must map dotted paths to lists of values" in problem
+
+    def test_must_give_between_1_and_1000_variants(self, tmp_path: Path) -> None:
+        axis = list(range(1, 1002))
+        for matrix, count in (([], 0), ({"training.epochs": axis}, 1001)):
+            problem = only_problem(lambda matrix=matrix: resolved(tmp_path, {"matrix": matrix}))
+            assert f"matrix: gives {count} variants (allowed: 1 to 1000)" in problem
+
+    def test_values_are_checked_where_they_are_written(self, tmp_path: Path) -> None:
+        spec = write(
+            tmp_path / "spec.yaml",
+            "experiment: e\n"
+            "dataset: {name: digits, test: {fraction: 0.4}}\n"
+            "student: {arch: vgg-like, depth: 1, width: 4}\n"
+            "training: {epochs: 2, batch_size: 100}\n"
+            "recipes: [vanilla]\n"
+            "seeds: [0]\n"
+            "matrix:\n"
+            "  student.depth:\n"
+            "    - 1\n"
+            "    - 9\n"
+            "  student.widht: [3]\n",
+        )
+        found = problems(lambda: resolve(spec))
+        assert f"{spec}:10: student.depth: is 9 (allowed: <= 8)" in found
+        typo = [line for line in found if line.startswith(f"{spec}:11: student.widht: unknown")]
+        assert "did you mean width?" in typo[0]
+
+    def test_variants_that_do_not_fit_are_all_reported(self, tmp_path: Path) -> None:
+        changes = {"matrix": {"student.depth": [4, 2, 5]}}
+        found = problems(lambda: resolved(tmp_path, changes))
+        assert len(found) == 2
+        assert all("student.depth: halves images of 8 pixels to nothing" in p for p in found)
+
+
+class TestFit:
+    def test_a_network_may_not_halve_its_images_to_nothing(self, tmp_path: Path) -> None:
+        spec = write(tmp_path / "spec.yaml", spec_data({"student.depth": 4}))
+        line = line_of(spec, '"depth": 4')
+        assert only_problem(lambda: resolve(spec)) == (
+            f"{spec}:{line}: student.depth: halves images of 8 pixels to nothing "
+            "(allowed: at most 3)"
+        )
+        assert only_row(tmp_path, {"student.depth": 3})
+
+    def test_nor_may_a_teacher(self, tmp_path: Path) -> None:
+        problem = only_problem(lambda: resolved(tmp_path, {**DENSE, "teacher.depth": 4}))
+        assert "teacher.depth: halves images of 8 pixels" in problem
+
+    @pytest.mark.parametrize("batch", [3, 7, 21, 41, 123, 287, 861])
+    def test_a_batch_size_may_not_leave_one_image(self, tmp_path: Path, batch: int) -> None:
+        problem = only_problem(lambda: resolved(tmp_path, {"training.batch_size": batch}))
+        assert "training.batch_size: leaves a last batch of one of 862 training images" in problem
+
+    @pytest.mark.parametrize("batch", [2, 4, 100, 862, 10_000])
+    def test_any_other_batch_size_is_fine(self, tmp_path: Path, batch: int) -> None:
+        assert only_row(tmp_path, {"training.batch_size": batch})
+
+    def test_a_teachers_own_batch_size_is_checked_too(self, tmp_path: Path) -> None:
+        changes = {**DENSE, "teacher.training": {"batch_size": 7}}
+        assert "leaves a last batch of one" in only_problem(lambda: resolved(tmp_path, changes))
+
+    def test_each_round_must_remove_a_weight(self, tmp_path: Path) -> None:
+        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
+        pruning = {"fraction": 0.01, "levels": 3}
+        problem = only_problem(lambda: resolved(tmp_path, {**changes, "pruning": pruning}))
+        assert "rounding removes nothing at level 1 of the student" in problem
+        assert "(allowed: at most 0 levels for 28 weights)" in problem
+
+    def test_each_level_must_keep_a_weight_a_class(self, tmp_path: Path) -> None:
+        # 28, 22, 18, 14, 11, 9
+        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
+        assert only_row(tmp_path, {**changes, "pruning.levels": 4})
+        problem = only_problem(lambda: resolved(tmp_path, {**changes, "pruning.levels": 5}))
+        assert "level 5 of the student keeps 9 weights, fewer than the 10 classes" in problem
+        assert ": pruning.levels: " in problem
+        assert "(allowed: at most 4 levels for 28 weights)" in problem
+
+    def test_without_pruning_any_number_of_levels_fits(self, tmp_path: Path) -> None:
+        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
+        pruning = {"criterion": "none", "levels": 500}
+        assert only_row(tmp_path, {**changes, "pruning": pruning}).student.pruning.rounds == 500
+
+    def test_a_teachers_rounds_are_checked_too(self, tmp_path: Path) -> None:
+        changes = {**DENSE, "teacher.pruning": {"levels": 40}}
+        assert "of the teacher keeps" in only_problem(lambda: resolved(tmp_path, changes))
+
+
+def test_a_folder_is_relative_to_the_file_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar = {"name": "cifar10", "root": "sets"}
+    folder = tmp_path / "deep"
+    assert only_row(folder, {"dataset": cifar}).student.images.path == folder / "sets"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    home = only_row(folder, {"dataset": {**cifar, "root": "~/sets"}})
+    assert home.student.images.path == tmp_path / "home" / "sets"
+    absolute = only_row(folder, {"dataset": {**cifar, "root": "/sets"}})
+    assert absolute.student.images.path == Path("/sets")
+
+
+def test_a_reference_must_be_to_a_recipe_of_the_spec(tmp_path: Path) -> None:
+    problem = only_problem(lambda: resolved(tmp_path, {"reference": {"vanila": {"pflops": 1}}}))
+    assert "reference.vanila: no such recipe in this spec (allowed: vanilla)" in problem
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "classes", "weights"),
+    [
+        # Of 4,967,082 parameters: 1984 conv biases, 3968 of BatchNorm, 10 linear biases.
+        (VGGLike(arch="vgg-like"), 3, 10, 4_967_082 - 1984 - 3968 - 10),
+        (VGGLike(arch="vgg-like", depth=1, width=1, pool=1), 1, 10, 28),
+        (ResNet18(arch="resnet18"), 3, 10, 11_164_352),
+    ],
+)
+def test_weights_are_counted_in_closed_form(
+    network: VGGLike | ResNet18, channels: int, classes: int, weights: int
+) -> None:
+    assert sum(layer_weights(network, channels, classes)) == weights
+
+
+def test_each_round_removes_a_rounded_share_of_what_is_left() -> None:
+    assert remaining_weights(28, 0.2, 5) == [28, 22, 18, 14, 11, 9]
+    assert remaining_weights(28, 0.2, 0) == [28]

@@ -1,0 +1,212 @@
+"""What a spec and a recipe may say: strict types, ranges, and the files that come along."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import ROOT, only_problem, problems, resolved, spec_data, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsdctl.loading import read_document, validate
+from dsdctl.resolve import resolve
+from dsdctl.spec import Experiment, Pruning, Recipe
+
+
+def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
+    return problems(lambda: resolved(folder, changes))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("training.epochs", "160", "an integer"),
+        ("training.epochs", 1.5, "an integer"),
+        ("training.epochs", True, "an integer"),
+        ("training.epochs", None, "an integer"),
+        ("training.epochs", 0, ">= 1"),
+        ("training.batch_size", 128.0, "an integer"),
+        ("training.batch_size", 1, ">= 2"),
+        ("training.optimizer", 0.1, "an object"),
+        ("training.optimizer.lr", "0.1", "a number"),
+        ("training.optimizer.lr", True, "a number"),
+        ("training.optimizer.lr", 0, "> 0"),
+        ("training.optimizer.momentum", 1, "< 1"),
+        ("training.optimizer.weight_decay", -1e-4, ">= 0"),
+        ("training.schedule.gamma", 0, "> 0"),
+        ("training.schedule.milestones", 80, "array"),
+        ("training.precision", "fp16", "fp32, tf32, bf16"),
+        ("label_noise.rate", 1.01, "<= 1"),
+        ("label_noise.rate", -0.01, ">= 0"),
+        ("label_noise.kind", "asymmetric", "symmetric"),
+        ("label_noise.seed", 2**31, "<= 2147483647"),
+        ("dataset.test.fraction", 0, "> 0"),
+        ("dataset.test.fraction", 1, "< 1"),
+        ("dataset.validation.fraction", 1, "< 1"),
+        ("dataset.validation.labels", "dirty", "noisy, clean"),
+        ("student.depth", 9, "<= 8"),
+        ("student.width", 0, ">= 1"),
+        ("student.pool", 0, ">= 1"),
+        ("student.arch", "vgg", "vgg-like, resnet18"),
+        ("teacher.level", -1, ">= 0"),
+        ("teacher.table", "yes", "auto, always, never"),
+        ("pruning.fraction", 1, "< 1"),
+        ("pruning.fraction", 0.0, "> 0"),
+        ("pruning.levels", 501, "<= 500"),
+        ("pruning.criterion", "gradient", "magnitude, none"),
+        ("pruning.retrain", "scratch", "continue, rewind, reinit"),
+        ("stop.patience", 0, ">= 1"),
+        ("stop.tolerance", 1.0, "< 1"),
+        ("stop.entropy_drop", 0, "> 0"),
+        ("tracking.wandb.mode", "on", "auto, online, offline, disabled"),
+        ("title", "two\nlines", "one line of text without control characters"),
+        ("experiment", "../up", "letters, digits"),
+        ("experiment", "a" * 65, "letters, digits"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_out_of_range_is_refused(
+    tmp_path: Path, path: str, value: object, allowed: str
+) -> None:
+    about = [p for p in spec_problems(tmp_path, {path: value}) if f": {path}: " in p]
+    assert len(about) >= 1
+    assert any("(allowed: " in p and allowed in p.split("(allowed: ")[1] for p in about)
+
+
+@pytest.mark.parametrize("name", ["../vanilla", "/etc/passwd", "", ".hidden", "a b", "-a"])
+def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    (problem,) = spec_problems(tmp_path, {"recipes": ["vanilla", name]})
+    assert "recipes[1]: is " in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"training.schedule.milestones": [3, 2]}, "must increase, but is [3, 2]"),
+        ({"training.schedule.milestones": [2, 2]}, "must increase, but is [2, 2]"),
+        ({"training.schedule.milestones": [4]}, "milestone 4 is not within the 4 epochs"),
+        ({"pruning.until_sparsity": 0.5}, "give `levels` or `until_sparsity`, not both"),
+        ({"pruning": {"criterion": "none", "until_sparsity": 0.5}}, "give `levels`"),
+        ({"dataset": {"name": "digits"}}, "digits brings no test set"),
+        ({"dataset.file": "a.npz"}, "`file` goes with `name: npz`"),
+        ({"dataset": {"name": "npz"}}, "`name: npz` needs a `file`"),
+        ({"dataset": {"name": "cifar10", "test": {"fraction": 0.1}}}, "leave `test` out"),
+        ({"dataset.normalize": {"mean": [0.5], "std": [0.5, 0.5]}}, "1 means but 2 deviations"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 is given twice"),
+        ({"recipes": ["vanilla", "vanilla"]}, "recipes: vanilla is given twice"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    (problem,) = spec_problems(tmp_path, changes)
+    assert reason in problem
+
+
+def test_lists_must_not_be_empty(tmp_path: Path) -> None:
+    assert any(": seeds: " in p for p in spec_problems(tmp_path, {"seeds": []}))
+    assert any(": recipes: " in p for p in spec_problems(tmp_path, {"recipes": []}))
+
+
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SPECS, ids=lambda file: file.stem)
+def test_every_spec_that_comes_along_resolves(file: Path) -> None:
+    spec = resolve(file)
+    assert len(spec.rows) == len(spec.experiment.recipes) * len(spec.variants)
+
+
+@pytest.mark.parametrize("file", SPECS, ids=lambda file: file.stem)
+def test_every_spec_that_comes_along_survives_json(file: Path) -> None:
+    experiment = validate(Experiment, read_document(file))
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_that_comes_along_survives_json(file: Path) -> None:
+    recipe = validate(Recipe, read_document(file))
+    assert recipe.recipe == file.stem
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "early_stop", "distills", "pruned_teacher", "select"),
+    [
+        ("vanilla", False, False, False, "best"),
+        ("early-stop", True, False, False, "stopped"),
+        ("entropy-early-stop", True, False, False, "best"),
+        ("kd-dense-teacher", True, True, False, "best"),
+        ("kd-pruned-teacher", True, True, True, "best"),
+    ],
+)
+def test_the_packaged_recipes_are_the_rows_of_table_1(
+    name: str, early_stop: bool, distills: bool, pruned_teacher: bool, select: str
+) -> None:
+    recipe = validate(Recipe, read_document(ROOT / "recipes" / f"{name}.yaml"))
+    assert (recipe.early_stop, recipe.distill is not None) == (early_stop, distills)
+    assert (recipe.pruned_teacher, recipe.select) == (pruned_teacher, select)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "pruned"),
+    [("dense", False), ("best", True), ({"level": 0}, False), ({"level": 3}, True)],
+)
+def test_a_teacher_may_be_pruned_where_its_rule_allows_a_later_level(
+    tmp_path: Path, teacher: object, pruned: bool
+) -> None:
+    data = {"recipe": "mine", "title": "mine", "distill": {"teacher": teacher}}
+    recipe = validate(Recipe, read_document(write(tmp_path / "mine.yaml", data)))
+    assert recipe.pruned_teacher is pruned
+
+
+@pytest.mark.parametrize(
+    ("distill", "reason"),
+    [
+        ({"teacher": "densest"}, "did you mean dense? (allowed: dense, best)"),
+        ({"teacher": {"level": -1}}, "distill.teacher.level: is -1 (allowed: >= 0)"),
+        ({"teacher": {"weights": ""}}, "distill.teacher.weights: "),
+        ({"teacher": {}}, "distill.teacher.level: is missing"),
+        ({}, "distill.teacher: is missing"),
+        ({"teacher": "best", "alpha": 1.1}, "distill.alpha: is 1.1 (allowed: <= 1)"),
+        ({"teacher": "best", "temperature": 0}, "distill.temperature: is 0 (allowed: > 0)"),
+    ],
+)
+def test_a_recipe_with_a_wrong_distillation_is_refused(
+    tmp_path: Path, distill: dict[str, Any], reason: str
+) -> None:
+    data = {"recipe": "mine", "title": "mine", "distill": distill}
+    document = read_document(write(tmp_path / "mine.yaml", data))
+    assert reason in only_problem(lambda: validate(Recipe, document))
+
+
+def test_pruning_none_is_short_for_its_criterion(tmp_path: Path) -> None:
+    word = write(tmp_path / "word.yaml", spec_data({"pruning": "none"}))
+    long = write(tmp_path / "long.yaml", spec_data({"pruning": {"criterion": "none"}}))
+    experiment = validate(Experiment, read_document(word))
+    assert experiment.pruning == validate(Experiment, read_document(long)).pruning
+    assert (experiment.pruning.criterion, experiment.pruning.rounds) == ("none", 29)
+
+
+def test_without_levels_thirty_trainings_are_run() -> None:
+    assert Pruning().rounds == 29
+    assert Pruning(levels=0).rounds == 0
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "rounds"), [(0.1, 1), (0.2, 1), (0.21, 2), (0.36, 2), (0.9926, 22), (0.9962, 25)]
+)
+def test_until_sparsity_ends_at_the_first_level_that_reaches_it(
+    sparsity: float, rounds: int
+) -> None:
+    assert Pruning(until_sparsity=sparsity).rounds == rounds
+
+
+@settings(deadline=None, max_examples=60)
+@given(sparsity=st.floats(0.01, 0.999), fraction=st.floats(0.05, 0.9))
+def test_until_sparsity_is_reached_by_its_last_round_and_not_before(
+    sparsity: float, fraction: float
+) -> None:
+    rounds = Pruning(until_sparsity=sparsity, fraction=fraction).rounds
+    assert 1 - (1 - fraction) ** rounds >= sparsity - 1e-9
+    assert 1 - (1 - fraction) ** (rounds - 1) < sparsity + 1e-9

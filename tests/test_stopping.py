@@ -1,0 +1,228 @@
+"""Stop rules on curves written down by hand."""
+
+from collections.abc import Sequence
+
+import pytest
+from builders import results
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsdctl.results import Measured
+from dsdctl.spec import StopRule
+from dsdctl.stopping import Reading, best_level, read_trajectory, stopping_level
+
+EARLY = StopRule()
+GATED = StopRule(after="entropy-drop")
+
+# Light up to level 1, critical down to level 4, sweet up to level 7, then collapsed.
+DIP = [0.70, 0.71, 0.66, 0.60, 0.58, 0.65, 0.72, 0.75, 0.60, 0.30]
+FALLING = [0.90, 0.90, 0.90, 0.90, 0.90, 0.90, 0.80, 0.70, 0.60, 0.50]
+
+
+def read(
+    rule: StopRule | None, accuracies: Sequence[float], entropies: Sequence[float] | None = None
+) -> Reading:
+    return read_trajectory(rule, results(accuracies, entropies), len(accuracies))
+
+
+class TestOnACurveWithADip:
+    def test_vanilla_runs_to_the_end_and_finds_the_later_best(self) -> None:
+        reading = read(None, DIP, FALLING)
+        assert reading == Reading(True, "all levels run", trainings=10, best=7, stopped_at=9)
+        assert reading.selected("best") == 7
+        assert reading.selected("stopped") == 9
+
+    def test_early_stop_stops_in_the_dip(self) -> None:
+        reading = read(EARLY, DIP, FALLING)
+        assert reading == Reading(True, "accuracy dropped", trainings=3, best=1, stopped_at=2)
+        assert reading.selected("best") == 1
+        assert reading.selected("stopped") == 2
+
+    def test_the_gated_rule_does_not_stop_before_the_entropy_falls(self) -> None:
+        reading = read(GATED, DIP, FALLING)
+        assert reading == Reading(True, "accuracy dropped", trainings=9, best=7, stopped_at=8)
+
+    def test_the_gated_rule_runs_to_the_end_where_the_entropy_never_falls(self) -> None:
+        assert read(GATED, DIP).reason == "all levels run"
+
+    def test_the_best_of_before_the_gate_does_not_count_for_the_rule_but_for_the_row(self) -> None:
+        accuracies = [0.9, 0.5, 0.4, 0.45, 0.5, 0.3]
+        entropies = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+        reading = read(GATED, accuracies, entropies)
+        assert reading == Reading(True, "accuracy dropped", trainings=6, best=0, stopped_at=5)
+
+
+@pytest.mark.parametrize(
+    ("entropies", "stop"),
+    [
+        ([1.00, 0.96, 0.96, 0.96], None),
+        ([1.00, 0.95, 0.95, 0.95], 2),
+        # The fall is measured from the highest so far, wherever that was.
+        ([0.80, 1.00, 0.95, 0.95], 3),
+        ([0.80, 1.00, 0.96, 0.96], None),
+        # Once open, the gate stays open.
+        ([1.00, 0.95, 1.00, 1.00], 2),
+        # 0 <= 0.95 * 0: a network without any entropy has none left to lose.
+        ([0.00, 0.00, 0.00, 0.00], 1),
+    ],
+)
+def test_the_gate_opens_at_the_first_level_whose_entropy_has_fallen_far_enough(
+    entropies: list[float], stop: int | None
+) -> None:
+    assert stopping_level(GATED, results([0.9, 0.8, 0.7, 0.6], entropies)) == stop
+
+
+def test_the_gate_opens_as_far_as_the_rule_says() -> None:
+    curve = results([0.9, 0.8, 0.7, 0.6], [1.0, 0.9, 0.8, 0.7])
+    rules = [StopRule(after="entropy-drop", entropy_drop=drop) for drop in (0.1, 0.2, 0.3, 0.4)]
+    assert [stopping_level(rule, curve) for rule in rules] == [2, 3, None, None]
+
+
+@pytest.mark.parametrize(
+    ("patience", "accuracies", "stop"),
+    [
+        (1, [0.5, 0.4], 1),
+        (1, [0.5, 0.5], None),
+        (1, [0.5, 0.6, 0.55], 2),
+        (2, [0.5, 0.4], None),
+        (2, [0.5, 0.4, 0.4], 2),
+        (2, [0.5, 0.4, 0.3, 0.2], 2),
+        # A level that does not drop starts the count anew.
+        (2, [0.5, 0.4, 0.5, 0.4, 0.45], 4),
+        (2, [0.5, 0.4, 0.6, 0.5], None),
+        (3, [0.5, 0.4, 0.4, 0.5, 0.4, 0.4], None),
+        (3, [0.5, 0.1, 0.2, 0.3], 3),
+    ],
+)
+def test_consecutive_drops_stop_once_patience_is_over(
+    patience: int, accuracies: list[float], stop: int | None
+) -> None:
+    assert stopping_level(StopRule(patience=patience), results(accuracies)) == stop
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "stop"),
+    [
+        ([0.50, 0.375], None),  # exactly the tolerance
+        ([0.50, 0.37], 1),
+        # Below the best by more than the tolerance, however slowly it came there.
+        ([0.50, 0.45, 0.40, 0.36], 3),
+        ([0.50, 0.45, 0.60, 0.48, 0.47], 4),
+    ],
+)
+def test_a_drop_within_the_tolerance_is_none(accuracies: list[float], stop: int | None) -> None:
+    assert stopping_level(StopRule(tolerance=0.125), results(accuracies)) == stop
+
+
+def test_ties_go_to_the_lowest_level() -> None:
+    assert best_level(results([0.5, 0.7, 0.6, 0.7])) == 1
+    assert best_level(results([0.5, 0.5])) == 0
+    assert best_level([]) is None
+
+
+class TestUnfinished:
+    def test_what_is_known_so_far_is_read_but_nothing_is_selected(self) -> None:
+        reading = read_trajectory(None, results([0.5, 0.6]), 4)
+        assert reading == Reading(False, "not finished", trainings=2, best=1, stopped_at=None)
+        assert reading.selected("best") is None
+        assert reading.selected("stopped") is None
+
+    def test_without_any_result(self) -> None:
+        reading = read_trajectory(EARLY, [], 4)
+        assert reading == Reading(False, "not finished", trainings=0, best=None, stopped_at=None)
+
+    def test_a_rule_may_have_stopped_before_all_levels_are_there(self) -> None:
+        reading = read_trajectory(EARLY, results([0.5, 0.4]), 30)
+        assert reading == Reading(True, "accuracy dropped", trainings=2, best=0, stopped_at=1)
+
+
+class TestDiverged:
+    def test_divergence_ends_a_trajectory_and_counts_as_a_training(self) -> None:
+        reading = read_trajectory(EARLY, results([0.5, 0.6]), 4, diverged=True)
+        assert reading == Reading(True, "diverged", trainings=3, best=1, stopped_at=1)
+
+    def test_at_level_0_leaves_nothing_to_report(self) -> None:
+        reading = read_trajectory(None, [], 4, diverged=True)
+        assert reading == Reading(True, "diverged", trainings=1, best=None, stopped_at=None)
+
+    def test_after_the_stop_is_never_seen(self) -> None:
+        reading = read_trajectory(EARLY, results([0.5, 0.4]), 4, diverged=True)
+        assert reading.reason == "accuracy dropped"
+
+    def test_after_the_last_level_that_is_asked_for_is_never_seen(self) -> None:
+        reading = read_trajectory(None, results([0.5, 0.6]), 2, diverged=True)
+        assert reading.reason == "all levels run"
+
+
+def test_levels_beyond_those_asked_for_are_not_read() -> None:
+    assert read_trajectory(None, results([0.5, 0.4, 0.9]), 2) == Reading(
+        True, "all levels run", trainings=2, best=0, stopped_at=1
+    )
+
+
+def test_table_1s_rows_come_out_of_curves_like_the_papers() -> None:
+    """30 levels; the vanilla student dips and recovers, the distilled one does not dip."""
+    entropies = [1.2] * 17 + [1.2 - 0.06 * k for k in range(1, 14)]
+    dip = [0.66, 0.665, 0.6, *[0.58 + 0.001 * k for k in range(10)]]
+    vanilla = [*dip, *[0.6 + 0.012 * k for k in range(13)], 0.73, 0.72, 0.7, 0.6]
+    distilled = [0.80 + 0.001 * k for k in range(22)] + [0.81 - 0.05 * k for k in range(8)]
+    assert (len(vanilla), len(distilled)) == (30, 30)
+
+    def trainings_and_levels(rule: StopRule | None, curve: list[float]) -> tuple[object, ...]:
+        reading = read(rule, curve, entropies)
+        return reading.trainings, reading.best, reading.stopped_at
+
+    assert trainings_and_levels(None, vanilla) == (30, 25, 29)
+    assert trainings_and_levels(EARLY, vanilla) == (3, 1, 2)
+    assert trainings_and_levels(GATED, vanilla) == (27, 25, 26)
+    assert trainings_and_levels(GATED, distilled) == (23, 21, 22)
+
+
+CURVES = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=12).map(
+    lambda pairs: results([a / 8 for a, _ in pairs], [h / 8 for _, h in pairs])
+)
+RULES = st.builds(
+    StopRule,
+    patience=st.integers(1, 3),
+    tolerance=st.sampled_from([0.0, 0.125, 0.25]),
+    after=st.sampled_from([None, "entropy-drop"]),
+    entropy_drop=st.sampled_from([0.125, 0.5]),
+)
+
+
+def stops_by_the_definition(rule: StopRule, curve: Sequence[Measured]) -> int | None:
+    bits = [result.entropy_bits for result in curve]
+    values = [result.validation_accuracy for result in curve]
+    opens = [
+        k for k in range(len(curve)) if bits[k] <= (1 - rule.entropy_drop) * max(bits[: k + 1])
+    ]
+    gate = min(opens, default=len(curve)) if rule.after else 0
+
+    def drops(k: int) -> bool:
+        return k > gate and values[k] < max(values[gate:k]) - rule.tolerance
+
+    stops = [
+        k
+        for k in range(len(curve))
+        if k >= rule.patience and all(drops(k - i) for i in range(rule.patience))
+    ]
+    return min(stops, default=None)
+
+
+@settings(deadline=None, max_examples=150)
+@given(rule=RULES, curve=CURVES)
+def test_a_rule_stops_where_its_definition_says(rule: StopRule, curve: list[Measured]) -> None:
+    assert stopping_level(rule, curve) == stops_by_the_definition(rule, curve)
+
+
+@settings(deadline=None, max_examples=100)
+@given(rule=st.none() | RULES, curve=CURVES, levels=st.integers(1, 12))
+def test_results_that_come_after_a_stop_never_change_the_reading(
+    rule: StopRule | None, curve: list[Measured], levels: int
+) -> None:
+    readings = [read_trajectory(rule, curve[:k], levels) for k in range(len(curve) + 1)]
+    first = next((k for k, reading in enumerate(readings) if reading.finished), len(readings))
+    assert all(reading == readings[first] for reading in readings[first:])
+    assert [reading.trainings for reading in readings[: first + 1]] == list(
+        range(len(readings[: first + 1]))
+    )

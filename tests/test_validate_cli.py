@@ -1,0 +1,112 @@
+"""`dsdctl validate` as a user meets it, and what it does not import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import ROOT, TABLE1, spec_data, write
+from typer.testing import CliRunner, Result
+
+from dsdctl.cli import app
+
+
+def validate(*files: Path) -> Result:
+    return CliRunner().invoke(app, ["validate", *map(str, files)])
+
+
+def test_good_specs_are_named_with_their_rows_on_standard_output(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.yaml", spec_data())
+    matrix = {"student.depth": [1, 2]}
+    two = write(tmp_path / "two.yaml", spec_data({"matrix": matrix}))
+    result = validate(one, two, TABLE1)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"{one}: ok, 1 row",
+        f"{two}: ok, 2 rows",
+        f"{TABLE1}: ok, 4 rows",
+    ]
+    assert result.stderr == ""
+
+
+def test_all_problems_of_all_specs_go_to_standard_error(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.yaml", spec_data({"training.epochs": "4", "student.dept": 1}))
+    two = write(tmp_path / "two.yaml", spec_data({"recipes": ["nonesuch"]}))
+    missing = tmp_path / "missing.yaml"
+    good = write(tmp_path / "good.yaml", spec_data())
+    result = validate(one, two, missing, good)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == [str(one), str(one), str(two), str(missing)]
+    assert 'training.epochs: is "4" (allowed: an integer)' in result.stderr
+    assert "student.dept: unknown key; did you mean depth?" in result.stderr
+
+
+def test_a_problem_is_one_line_however_long_and_in_its_own_words(tmp_path: Path) -> None:
+    file = write(tmp_path / "spec.yaml", spec_data({"student.arch": "[bold]vgg[/bold]" + 50 * "x"}))
+    result = validate(file)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "[bold]vgg[/bold]" in line
+    assert line.endswith("(allowed: vgg-like, resnet18)")
+
+
+def test_a_problem_of_two_specs_recipe_is_reported_once(tmp_path: Path) -> None:
+    write(tmp_path / "mine.yaml", "recipe: mine\ntitle: x\nselect: last\n")
+    files = [
+        write(tmp_path / f"{name}.yaml", spec_data({"recipes": ["mine"]}))
+        for name in ("one", "two")
+    ]
+    assert len(validate(*files).stderr.splitlines()) == 1
+
+
+def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "spec.yaml", spec_data())
+    assert validate(file).exit_code == 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_spec_must_be_given() -> None:
+    result = validate()
+    assert result.exit_code == 2
+    assert "SPEC" in result.stderr
+
+
+HEAVY = ["torch", "torchvision", "fvcore", "wandb", "sklearn"]
+
+
+def heavy_imports_of(statements: str) -> str:
+    """Which of the heavy packages a fresh interpreter has imported after `statements`."""
+    program = f"{statements}\nimport sys\nprint('heavy:', [n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["validate", "--help"], ["validate", "specs/table1.yaml"], ["recipes"]],
+    ids=" ".join,
+)
+def test_a_light_command_does_not_import_torch(arguments: list[str]) -> None:
+    statements = (
+        f"from dsdctl.cli import app\nassert app({arguments}, standalone_mode=False) in (None, 0)"
+    )
+    assert heavy_imports_of(statements) == "heavy: []"
+
+
+def test_a_plan_is_made_without_torch() -> None:
+    modules = "calibration cost keys loading plan progress resolve results shapes stopping store"
+    statements = "\n".join(f"import dsdctl.{name}" for name in modules.split())
+    statements += (
+        "\nfrom pathlib import Path\n"
+        "dsdctl.plan.make_plan([dsdctl.resolve.resolve(Path('specs/table1.yaml'))])"
+    )
+    assert heavy_imports_of(statements) == "heavy: []"
+
+
+def test_the_check_for_heavy_imports_sees_them() -> None:
+    assert heavy_imports_of("import sys\nsys.modules['torch'] = sys") == "heavy: ['torch']"
