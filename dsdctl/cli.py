@@ -153,6 +153,7 @@ def run(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="start nothing more after a failure")
     ] = False,
+    verbose: Annotated[bool, typer.Option("-v", help="print the log to standard error")] = False,
 ) -> None:
     """Run what is missing, and print the comparison."""
     assert engine is EngineChoice.local
@@ -163,13 +164,16 @@ def run(
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
-        options = RunOptions(store, where, slots, threads, checkpoint_every, fail_fast)
+        options = RunOptions(store, where, slots, threads, checkpoint_every, fail_fast, verbose)
         with _terminable():
             finished = run_plan(made, options, _err())
         _print_plain(render(finished.reports, "rich", _out()))
-        if finished.failures:
+        unfinished = [report.experiment for report in finished.reports if not report.complete]
+        if finished.failures or unfinished:
             for failure in dict.fromkeys(finished.failures.values()):
                 _err().print(f"error: {failure}", markup=False, soft_wrap=True)
+            names = ", ".join(unfinished)
+            _err().print(f"error: the comparison of {names} is not complete", soft_wrap=True)
             raise typer.Exit(SOME_FAILED)
 
 
@@ -183,6 +187,9 @@ def report(
     ] = None,
     recipe: Recipes = None,
     seed: Seeds = None,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
+    ] = False,
 ) -> None:
     """Print the comparison, complete or not, from what the store holds."""
     with _reported():
@@ -195,6 +202,10 @@ def report(
 
         progress = Progress(made, Store(store, read_only=True))
         _warn(progress.store.damage)
+        if wandb:
+            from dsdctl.run import replay
+
+            replay(progress, store, _err())
         text = render(make_report(progress, fvcore_macs), style.value, _out())
         if output is None:
             _print_plain(text)
@@ -241,6 +252,91 @@ def schema(of: Annotated[SchemaOf, typer.Argument(help="which file")]) -> None:
 
     model = Experiment if of is SchemaOf.spec else Recipe
     _print_plain(json.dumps(model.model_json_schema(), indent=2))
+
+
+@app.command()
+def doctor(store: StoreOption = DEFAULT_STORE) -> None:
+    """Say whether this machine is ready, and check every byte of the store."""
+    with _reported():
+        from dsdctl.doctor import examine
+
+        healthy = True
+        for line, good in examine(store):
+            healthy = healthy and good
+            _out().print(f"{'ok  ' if good else 'BAD '} {line}", markup=False, soft_wrap=True)
+        if not healthy:
+            raise typer.Exit(SOME_FAILED)
+
+
+store_app = typer.Typer(help="Care for the store.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+
+@store_app.command("list")
+def store_list(store: StoreOption = DEFAULT_STORE) -> None:
+    """List finished levels and teacher tables."""
+    with _reported():
+        from dsdctl import care
+        from dsdctl.report.plan_view import size
+        from dsdctl.store import Store
+
+        opened, total = Store(store, read_only=True), 0
+        for entry in care.entries(opened):
+            total += entry.bytes
+            line = f"{entry.key[:12]}  {size(entry.bytes):>10}  {care.describe(opened, entry)}"
+            _out().print(line, markup=False, soft_wrap=True)
+        _err().print(f"{size(total)} in {store}", soft_wrap=True)
+
+
+@store_app.command("check")
+def store_check(store: StoreOption = DEFAULT_STORE) -> None:
+    """Read every byte of the store; print what is wrong, and exit with 3 if anything is."""
+    with _reported():
+        from dsdctl import care
+        from dsdctl.store import Store
+
+        entries = list(care.entries(Store(store, read_only=True)))
+        problems = [problem for entry in entries for problem in care.check(entry)]
+        for problem in problems:
+            _out().print(problem, markup=False, soft_wrap=True)
+        _err().print(f"{len(entries)} folders checked, {len(problems)} problems", soft_wrap=True)
+        if problems:
+            raise typer.Exit(SOME_FAILED)
+
+
+@store_app.command("gc")
+def store_gc(
+    specs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[SPEC...]", help="experiment files")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="also drop weights that the given specs need no more"),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="delete; without it only say what")] = False,
+) -> None:
+    """Delete what killed runs left behind and, on request, weights. Results always stay."""
+    with _reported():
+        if weights and not specs:
+            raise InputError("--weights: name the specs whose weights may go")
+        from dsdctl import care
+        from dsdctl.progress import Progress
+        from dsdctl.report.plan_view import size
+        from dsdctl.store import Store
+
+        opened = Store(store)
+        with opened.lock("gc"):
+            freed = 0
+            for path in care.leftovers(opened):
+                _out().print(str(path), markup=False, soft_wrap=True)
+                freed += care.remove(path) if yes else 0
+            if weights and specs:
+                for key in care.unneeded_weights(Progress(_plan(specs, None, None), opened)):
+                    _out().print(f"weights of {key}", markup=False, soft_wrap=True)
+                    freed += opened.drop_weights(key) if yes else 0
+        done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"
+        _err().print(done, soft_wrap=True)
 
 
 def main() -> None:

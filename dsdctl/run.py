@@ -1,7 +1,8 @@
 """`dsdctl run`: what is missing of a plan, on an engine, with progress and a mirror."""
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,22 @@ from typing import Literal
 
 from rich.console import Console
 
+import dsdctl
 from dsdctl import calibration
 from dsdctl.cost import fvcore_macs, level_pflops_executed
-from dsdctl.display import make_display
+from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError
+from dsdctl.keys import key_of
 from dsdctl.level import Place
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
-from dsdctl.report.plan_summary import missing_levels
+from dsdctl.report.plan_summary import disk_bytes, missing_levels
+from dsdctl.report.plan_view import size
 from dsdctl.report.render import HEADINGS, cells
 from dsdctl.report.table import Report, level_record, make_report
 from dsdctl.results import FinishedLevel
+from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Event, Scheduler
 from dsdctl.store import Store
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
@@ -38,6 +43,7 @@ class RunOptions:
     threads: int
     checkpoint_every: float
     fail_fast: bool
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,47 +73,96 @@ def default_jobs(device: Device) -> int:
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
-    """Run what is missing of `plan`; results go to the store, progress to `console`."""
+    """Run what is missing of `plan`; results go to the store, progress to `console`.
+
+    Raises InputError where the store cannot be written or its disk is too small.
+    """
     store = Store(options.store)
     store.open_for_writing()
-    progress = Progress(plan, store)
-    for line in store.damage:
-        console.print(f"warning: {line}", markup=False, soft_wrap=True)
-    finished: list[tuple[Trajectory, FinishedLevel]] = []
-    mirrors = _Mirrors(progress, options.store)
-    total = sum(missing_levels(progress, t) for t in plan.trajectories.values())
-    failures: dict[str, str] = {}
-    if total:
-        costs = {
-            key: level_pflops_executed(trajectory, fvcore_macs)
-            for key, trajectory in plan.trajectories.items()
-        }
-        place = Place(
-            store=str(options.store),
-            device=options.device,
-            threads=options.threads,
-            checkpoint_every=options.checkpoint_every,
-        )
-        with (
-            closing(LocalEngine(place, options.jobs)) as engine,
-            make_display(console, total) as display,
-        ):
-
-            def listen(event: Event) -> None:
-                display.show(event)
-                if event.level is not None:
-                    finished.append((event.trajectory, event.level))
-                    mirrors.level(event.trajectory, event.level)
-
-            scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
-            try:
-                scheduler.run()
-            finally:
-                failures = scheduler.failures
-        calibration.learn(store, options.device, finished, fvcore_macs)
-    reports = make_report(progress, fvcore_macs)
-    mirrors.finish(reports, bool(finished), lambda line: console.print(line, soft_wrap=True))
+    with log_to(options.store / "logs", verbose=options.verbose) as log_file:
+        log.info("dsdctl %s, pid %d, %s", dsdctl.__version__, os.getpid(), options)
+        log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
+        progress = Progress(plan, store)
+        for line in store.damage:
+            log.warning(line)
+            console.print(f"warning: {line}", markup=False, soft_wrap=True)
+        mirrors = _Mirrors(progress, options.store)
+        missing = {t.key: missing_levels(progress, t) for t in plan.trajectories.values()}
+        for key, count in missing.items():
+            done = progress.known[key].next_level
+            log.info("trajectory %s: %d levels done, at most %d to run", key, done, count)
+        failures: dict[str, str] = {}
+        finished: list[tuple[Trajectory, FinishedLevel]] = []
+        if sum(missing.values()):
+            _check_disk(progress, options.store)
+            failures = _run_missing(progress, options, console, missing, finished, mirrors)
+            calibration.learn(store, options.device, finished, fvcore_macs)
+        reports = make_report(progress, fvcore_macs)
+        mirrors.finish(reports, bool(finished), lambda line: _say(console, line))
+        log.info("ended: %d levels run, %d trajectories failed", len(finished), len(failures))
+        if failures:
+            _say(console, f"log: {log_file}")
     return Finished(reports, failures)
+
+
+def replay(progress: Progress, store: Path, console: Console) -> None:
+    """Mirror to W&B whatever the store holds and the tracker has not seen."""
+    mirrors = _Mirrors(progress, store)
+    for trajectory in progress.plan.trajectories.values():
+        for level in progress.known[trajectory.key].levels:
+            mirrors.level(trajectory, level)
+    mirrors.finish(make_report(progress, fvcore_macs), True, lambda line: _say(console, line))
+
+
+def _run_missing(
+    progress: Progress,
+    options: RunOptions,
+    console: Console,
+    missing: Mapping[str, int],
+    finished: list[tuple[Trajectory, FinishedLevel]],
+    mirrors: "_Mirrors",
+) -> dict[str, str]:
+    """Run, adding to `finished`; return the failures by trajectory."""
+    costs = {
+        key: level_pflops_executed(trajectory, fvcore_macs)
+        for key, trajectory in progress.plan.trajectories.items()
+    }
+    place = Place(
+        store=str(options.store),
+        device=options.device,
+        threads=options.threads,
+        checkpoint_every=options.checkpoint_every,
+    )
+    with (
+        closing(LocalEngine(place, options.jobs)) as engine,
+        make_display(console, sum(missing.values())) as display,
+    ):
+
+        def listen(event: Event) -> None:
+            log.info("%s %s: %s", event.kind, key_of(event.task.identity), event_line(event))
+            display.show(event)
+            if event.level is not None:
+                finished.append((event.trajectory, event.level))
+                mirrors.level(event.trajectory, event.level)
+
+        scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
+        scheduler.run()
+    return scheduler.failures
+
+
+def _check_disk(progress: Progress, store: Path) -> None:
+    """Refuse to start what the disk has no room for. Raises InputError."""
+    needed = disk_bytes(progress)
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise InputError(
+            f"--store: {store}: the run may write {size(needed)}, but only {size(free)} are free"
+        )
+
+
+def _say(console: Console, line: str) -> None:
+    log.info(line)
+    console.print(line, markup=False, soft_wrap=True)
 
 
 class _Mirrors:
@@ -125,6 +180,7 @@ class _Mirrors:
         }
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
+        """Mirror a level to the first experiment that reads it and wants a tracker."""
         for use in self._progress.plan.all_uses(trajectory):
             if use.experiment in self._settings:
                 info = _run_info(self._progress.plan, trajectory, use.experiment)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from dsdctl.ml.train import Epoch
 
+WEIGHTS = "weights.safetensors"
+
 MARKER = "store.json"
 """The file that tells a store from an empty folder."""
 
@@ -102,11 +104,23 @@ class Store:
                 "result.json": _json_bytes(result.model_dump(mode="json")),
                 "environment.json": _json_bytes(environment.model_dump(mode="json")),
                 "epochs.jsonl": lines.encode(),
-                "weights.safetensors": _tensor_bytes(weights),
+                WEIGHTS: _tensor_bytes(weights),
                 "masks.safetensors": _tensor_bytes(masks),
             },
         )
         return FinishedLevel(key=key, result=result, environment=environment)
+
+    def drop_weights(self, key: str) -> int:
+        """Forget the weights of a finished level and keep the rest; return the bytes freed."""
+        folder = self._folder("levels", key)
+        checksums = self._checksums(folder)
+        entry = checksums.pop(WEIGHTS, None)
+        if entry is None:
+            return 0
+        # What the checksums no longer name is not missed, so they are replaced first.
+        self.write_json(str((folder / "checksums.json").relative_to(self.root)), checksums)
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        return int(entry["bytes"])
 
     # Teacher tables
 
@@ -261,11 +275,13 @@ class Store:
 
     def _read(self, folder: Path, name: str) -> bytes:
         """Read a file whose checksum fits. Raises DamagedError."""
+        entry = self._checksums(folder).get(name)
+        if entry is None and name == WEIGHTS:
+            raise DamagedError(f"{folder}/{name}: dropped by `dsdctl store gc`")
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
             raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
-        entry = self._checksums(folder).get(name)
         if entry is None or hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise DamagedError(f"{folder}/{name}: its checksum does not fit")
         return content

@@ -401,6 +401,11 @@ class TestFit:
         assert ": pruning.levels: " in problem
         assert "(allowed: at most 4 levels for 28 weights)" in problem
 
+    def test_exactly_a_weight_a_class_is_enough(self, tmp_path: Path) -> None:
+        # 28 - round(0.64 * 28) = 10
+        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
+        assert only_row(tmp_path, {**changes, "pruning": {"fraction": 0.64, "levels": 1}})
+
     def test_without_pruning_any_number_of_levels_fits(self, tmp_path: Path) -> None:
         changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
         pruning = {"criterion": "none", "levels": 500}

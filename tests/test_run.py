@@ -210,7 +210,7 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
         "key", "kind", "level", "train_accuracy", "fitted_noisy", "fitted_true", "train_loss",
         "validation_accuracy", "test_accuracy", "entropy_bits", "entropy_bits_per_layer",
         "total_weights", "nonzero_weights", "sparsity", "density_per_layer", "learning_distance",
-        "warnings", "wall_seconds",
+        "warnings", "environment", "wall_seconds",
     }  # fmt: skip
     assert list(report["curves"][0]) == [
         "recipe", "variant", "levels", "mean_test_accuracy", "dip", "sparse_double_descent",

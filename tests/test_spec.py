@@ -167,6 +167,10 @@ def test_a_teacher_may_be_pruned_where_its_rule_allows_a_later_level(
         ({"teacher": {"level": -1}}, "distill.teacher.level: is -1 (allowed: >= 0)"),
         ({"teacher": {"weights": ""}}, "distill.teacher.weights: "),
         ({"teacher": {}}, "distill.teacher.level: is missing"),
+        (
+            {"teacher": {"weights": "net.st", "level": 1}},
+            "distill.teacher.level: unknown key (allowed: weights)",
+        ),
         ({}, "distill.teacher: is missing"),
         ({"teacher": "best", "alpha": 1.1}, "distill.alpha: is 1.1 (allowed: <= 1)"),
         ({"teacher": "best", "temperature": 0}, "distill.temperature: is 0 (allowed: > 0)"),

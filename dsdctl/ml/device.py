@@ -32,5 +32,7 @@ def precision(name: str, device: torch.device) -> Iterator[None]:
     # weights that an epoch began with.
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bf16", cache_enabled=False):
+    with torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=name == "bf16", cache_enabled=False
+    ):
         yield

@@ -105,7 +105,8 @@ def summarise(
             )
         )
     tables = _tables(progress, count_macs)
-    to_run = sum(table.pflops for table in tables.values() if not table.done)
+    distinct_tables = {table.key: table for table in tables.values()}
+    to_run = sum(table.pflops for table in distinct_tables.values() if not table.done)
     missing = {
         trajectory.key: missing_levels(progress, trajectory)
         for trajectory in plan.trajectories.values()
@@ -113,9 +114,6 @@ def summarise(
     for trajectory in plan.trajectories.values():
         to_run += missing[trajectory.key] * level_pflops_executed(trajectory, count_macs)
     done = {key: known.next_level for key, known in progress.known.items()}
-    disk = sum(table.bytes for table in tables.values() if not table.done)
-    for trajectory in plan.trajectories.values():
-        disk += missing[trajectory.key] * level_bytes(_weights(trajectory))
     return PlanSummary(
         experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
         recipes=tuple(recipes),
@@ -137,14 +135,14 @@ def summarise(
             )
             for trajectory in plan.trajectories.values()
         ),
-        teacher_tables=tuple({table.key: table for table in tables.values()}.values()),
+        teacher_tables=tuple(distinct_tables.values()),
         totals=Totals(
             trainings=sum(done[key] + missing[key] for key in plan.trajectories),
             trainings_done=sum(done.values()),
             pflops_attributed=attributed,
             pflops_to_run=to_run,
             seconds_estimate=_seconds(progress, missing, seconds_per_level, slots),
-            disk_bytes=disk,
+            disk_bytes=disk_bytes(progress),
         ),
     )
 
@@ -154,6 +152,24 @@ def missing_levels(progress: Progress, trajectory: Trajectory) -> int:
     if not progress.wants_level(trajectory):
         return 0
     return trajectory.levels - progress.known[trajectory.key].next_level
+
+
+def disk_bytes(progress: Progress) -> int:
+    """Bytes that missing levels and teacher tables may write."""
+    total = 0
+    tables: set[str] = set()
+    for trajectory in progress.plan.trajectories.values():
+        count = missing_levels(progress, trajectory)
+        total += count * level_bytes(_weights(trajectory))
+        need = trajectory.teacher
+        if not count or need is None or not need.table:
+            continue
+        identity = progress.table_identity(trajectory)
+        name = key_of(identity) if identity else _table_name(trajectory)
+        if name not in tables and not (identity and progress.store.has_table(name)):
+            tables.add(name)
+            total += table_bytes(trajectory.regime)
+    return total
 
 
 def _tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:

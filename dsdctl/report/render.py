@@ -221,6 +221,17 @@ def footnotes(report: Report) -> list[str]:
         lines.append("Levels were selected on the test set, as in the paper's protocol.")
     else:
         lines.append(f"Levels were selected on the {report.selected_on} set.")
+    environments = {str(level["environment"]) for t in report.trajectories for level in t.levels}
+    if len(environments) > 1:
+        lines.append(f"Mixed environments: {'; '.join(sorted(environments))}.")
+    diverged = [
+        f"{trajectory_name(report, trajectory)} seed {trajectory.seed} at level {level['level']}"
+        for trajectory in report.trajectories
+        for level in trajectory.levels
+        if level["kind"] == "diverged"
+    ]
+    if diverged:
+        lines.append(f"Diverged, and ended there: {'; '.join(diverged)}.")
     lines += [DIP_RULE, PHASES, CONVENTION]
     if not report.complete:
         missing = ", ".join(

@@ -1,0 +1,52 @@
+"""Is this machine ready, and is the store whole."""
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dsdctl import care
+from dsdctl.report.plan_view import size
+from dsdctl.store import MARKER, Store
+
+PACKAGES = ("torch", "torchvision", "fvcore", "wandb", "pydantic", "typer", "rich", "safetensors")
+
+
+def examine(root: Path) -> Iterator[tuple[str, bool]]:
+    """Yield a line and whether it is good news, for packages, devices, disk and store."""
+    for name in PACKAGES:
+        try:
+            yield f"{name} {importlib.metadata.version(name)}", True
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{name} is not installed", False
+    yield from _devices()
+    yield from _store(root)
+
+
+def _devices() -> Iterator[tuple[str, bool]]:
+    import torch
+
+    yield f"{len(os.sched_getaffinity(0))} processor cores", True
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield f"GPU {index}: {torch.cuda.get_device_name(index)}", True
+    else:
+        yield "no GPU that torch can use; levels run on the CPU", True
+
+
+def _store(root: Path) -> Iterator[tuple[str, bool]]:
+    if not (root / MARKER).is_file():
+        yield f"store {root}: not there yet", True
+        return
+    yield f"store {root}: writable", os.access(root, os.W_OK)
+    yield f"store {root}: {size(shutil.disk_usage(root).free)} free", True
+    store = Store(root, read_only=True)
+    entries = list(care.entries(store))
+    problems = [problem for entry in entries for problem in care.check(entry)]
+    for problem in problems:
+        yield problem, False
+    yield f"store {root}: {len(entries)} folders, {len(problems)} problems", not problems
+    aside = list((root / "setaside").glob("*"))
+    if aside:
+        yield f"store {root}: {len(aside)} damaged folders set aside in {root}/setaside", True
