@@ -85,7 +85,8 @@ def validate(specs: Specs) -> None:
     with _reported():
         for spec in _resolve(specs):
             count = len(spec.rows)
-            _out().print(f"{spec.file}: ok, {count} row{'s' * (count != 1)}", soft_wrap=True)
+            line = f"{spec.file}: ok, {count} row{'s' * (count != 1)}"
+            _out().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()

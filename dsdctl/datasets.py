@@ -2,11 +2,17 @@
 
 import hashlib
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dsdctl.errors import InputError
 from dsdctl.spec import Dataset, HoldOut, Normalize
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 GREY = Normalize(mean=(0.3,), std=(0.37,))
@@ -65,53 +71,36 @@ def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
     return Sizes(train, validation, test)
 
 
-def _npz_facts(file: Path) -> Facts:
-    import numpy as np
+MAX_CHANNELS, MAX_CLASSES = 16, 100_000
 
+_UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, RuntimeError, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What NumPy and zipfile raise on files that are no archive, damaged, encrypted or pickled."""
+
+
+def _npz_facts(file: Path) -> Facts:
+    content = file_sha256(file)
     try:
-        content = _sha256(file)
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in ("x_train", "y_train") if name not in archive.files]
-            if missing:
-                found = ", ".join(archive.files) or "nothing"
-                raise InputError(f"{file}: no member {missing[0]} (it holds: {found})")
-            has_test = "x_test" in archive.files
-            if has_test != ("y_test" in archive.files):
-                raise InputError(f"{file}: x_test and y_test must come together")
-            parts = ["train", "test"] if has_test else ["train"]
-            labels = {part: archive[f"y_{part}"] for part in parts}
-        shapes = {part: _npz_image_shape(file, f"x_{part}") for part in parts}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        shapes, labels = _npz_shapes_and_labels(file)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{file}: not a readable .npz archive of plain arrays ({error})"
+            f"{file}: not a readable .npz archive of plain arrays ({reason})"
         ) from error
-    for part in parts:
-        array, count = labels[part], shapes[part][0]
-        if array.dtype.kind not in "iu" or array.shape != (count,) or not count:
-            raise InputError(
-                f"{file}: y_{part}: {array.dtype} of shape {array.shape} "
-                f"(allowed: integers of shape ({count},), one an image, at least one)"
-            )
-        if array.min() < 0:
-            raise InputError(f"{file}: y_{part}: label {array.min()} (allowed: 0 and up)")
-    classes = int(labels["train"].max()) + 1
-    if len(np.unique(labels["train"])) < 2:
-        raise InputError(f"{file}: y_train: one class only (allowed: two or more)")
-    if has_test and shapes["test"][1:] != shapes["train"][1:]:
+    classes = _check_labels(file, labels)
+    if "test" in shapes and shapes["test"][1:] != shapes["train"][1:]:
         raise InputError(
             f"{file}: x_test: images of {shapes['test'][1:]}, "
             f"but of {shapes['train'][1:]} in x_train"
-        )
-    if has_test and int(labels["test"].max()) >= classes:
-        raise InputError(
-            f"{file}: y_test: label {labels['test'].max()} (allowed: 0 to {classes - 1})"
         )
     count, height, width, channels = shapes["train"]
     plain = Normalize(mean=(0.5,) * channels, std=(0.25,) * channels)
     return Facts(
         version=1,
         train_images=count,
-        test_images=shapes["test"][0] if has_test else None,
+        test_images=shapes["test"][0] if "test" in shapes else None,
         classes=classes,
         channels=channels,
         height=height,
@@ -121,26 +110,77 @@ def _npz_facts(file: Path) -> Facts:
     )
 
 
-def _npz_image_shape(file: Path, member: str) -> tuple[int, int, int, int]:
-    """(N, H, W, C) from the member's header alone; the images may be gigabytes."""
+def _npz_shapes_and_labels(
+    file: Path,
+) -> "tuple[dict[str, tuple[int, int, int, int]], dict[str, np.ndarray]]":
+    """Shapes (N, H, W, C) from the headers alone, since images may be gigabytes; and labels."""
     import numpy as np
 
-    with zipfile.ZipFile(file) as archive, archive.open(f"{member}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(stream)
-    if dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
-        raise InputError(
-            f"{file}: {member}: {dtype} of shape {shape} "
-            "(allowed: uint8 of shape N x H x W or N x H x W x C)"
-        )
-    return (*shape[:3], shape[3] if len(shape) == 4 else 1)  # type: ignore[return-value]
+    shapes, labels = {}, {}
+    with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+        missing = sorted({"x_train", "y_train"} - names)
+        if missing:
+            found = ", ".join(sorted(names)) or "nothing"
+            raise InputError(f"{file}: no member {missing[0]} (it holds: {found})")
+        if ("x_test" in names) != ("y_test" in names):
+            raise InputError(f"{file}: x_test and y_test must come together")
+        for part in ("train", "test") if "x_test" in names else ("train",):
+            shape, dtype = _npy_header(archive, f"x_{part}")
+            if dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
+                raise InputError(
+                    f"{file}: x_{part}: {dtype} of shape {shape} "
+                    "(allowed: uint8 of shape N x H x W or N x H x W x C)"
+                )
+            channels = shape[3] if len(shape) == 4 else 1
+            if channels > MAX_CHANNELS:
+                raise InputError(
+                    f"{file}: x_{part}: {channels} channels (allowed: at most {MAX_CHANNELS})"
+                )
+            shapes[part] = (shape[0], shape[1], shape[2], channels)
+            shape, dtype = _npy_header(archive, f"y_{part}")
+            if dtype.kind not in "iu" or shape != (shapes[part][0],):
+                raise InputError(
+                    f"{file}: y_{part}: {dtype} of shape {shape} "
+                    f"(allowed: integers of shape ({shapes[part][0]},), one an image)"
+                )
+            with archive.open(f"y_{part}.npy") as member:
+                labels[part] = np.lib.format.read_array(member, allow_pickle=False)
+    return shapes, labels
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...], np.dtype]":
+    import numpy as np
+
+    with archive.open(f"{member}.npy") as stream:
+        if np.lib.format.read_magic(stream) == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    return shape, dtype
+
+
+def _check_labels(file: Path, labels: "Mapping[str, np.ndarray]") -> int:
+    """Return the number of classes. Raises InputError."""
+    import numpy as np
+
+    classes = int(labels["train"].max()) + 1
+    if len(np.unique(labels["train"])) < 2:
+        raise InputError(f"{file}: y_train: one class only (allowed: two or more)")
+    for part, values in labels.items():
+        most = (MAX_CLASSES if part == "train" else classes) - 1
+        for label in (int(values.min()), int(values.max())):
+            if not 0 <= label <= most:
+                raise InputError(f"{file}: y_{part}: label {label} (allowed: 0 to {most})")
+    return classes
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 of a regular file. Raises InputError."""
+    try:
+        if not file.is_file():
+            raise InputError(f"{file}: not a file" if file.exists() else f"{file}: no such file")
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from error

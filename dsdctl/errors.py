@@ -12,8 +12,15 @@ class InputError(DsdctlError):
     """
 
     def __init__(self, *problems: str):
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = tuple(printable(problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+def printable(text: str) -> str:
+    """Write what would move a terminal's cursor or colour as its escape."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 class WorkError(DsdctlError):

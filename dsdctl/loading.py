@@ -45,6 +45,8 @@ class Document:
 
     data: dict[str, Any]
     marks: dict[KeyPath, Mark] = field(repr=False)
+    written_as: dict[KeyPath, KeyPath] = field(default_factory=dict, repr=False)
+    """Paths that were written elsewhere in the file, as `teacher.training` for `training`."""
 
     def mark(self, path: KeyPath) -> Mark:
         """Return the mark of `path`, or of the nearest thing around it."""
@@ -55,14 +57,40 @@ class Document:
     def problem(self, path: KeyPath, reason: str) -> str:
         """Return the line that reports `reason` at `path`."""
         mark = self.mark(path)
+        shown = self._shown(path)
         where = f"{mark.file}:{mark.line}: "
-        return where + (f"{dotted(path)}: " if path else "") + reason
+        return where + (f"{dotted(shown)}: " if shown else "") + reason
 
     def overlay(self, other: "Document") -> "Document":
         """Return this document with `other` laid over it, mapping by mapping."""
         marks = dict(self.marks)
         data = _overlay(self.data, other.data, (), marks, other.marks)
-        return Document(data, marks)
+        return Document(data, marks, {**self.written_as, **other.written_as})
+
+    def moved(self, source: KeyPath, target: KeyPath) -> "Document":
+        """Return what lies under `source` as a document that has it under `target`."""
+        value: Any = self.data
+        for key in source:
+            if isinstance(value, dict):
+                value = value.get(str(key))
+            elif isinstance(value, list):
+                value = value[int(key)]
+        if value is None:
+            return Document({}, {})
+        inner = [path for path in self.marks if path[: len(source)] == source]
+        places = {(*target, *path[len(source) :]): path for path in inner}
+        for key in reversed(target):
+            value = {key: value}
+        return Document(value, {new: self.marks[old] for new, old in places.items()}, places)
+
+    def _shown(self, path: KeyPath) -> KeyPath:
+        """`path` as it is written, of which at least a beginning may be elsewhere."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.written_as:
+                return (*self.written_as[path[:length]], *path[length:])
+            if path[:length] in self.marks:
+                break
+        return path
 
     def part(self, *keys: str) -> "Document":
         """Return only the given top-level keys, as far as they are set."""
@@ -91,7 +119,7 @@ def parse_document(text: str, file: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{file}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else _one_line(error)
         raise InputError(f"{file}:1: not valid YAML: {reason}") from error
     if not isinstance(root, yaml.MappingNode):
@@ -112,7 +140,12 @@ def validate(model: type[Model], document: Document) -> Model:
         # JSON mode: strict types, yet a list may become a tuple.
         return model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        problems = [_problem(model, document, details) for details in error.errors()]
+        # A list whose items are all refused is called empty too; that says nothing new.
+        problems = [
+            _problem(model, document, details)
+            for details in error.errors()
+            if details["type"] != "too_short" or not details["input"]
+        ]
         raise InputError(*dict.fromkeys(problems)) from error
 
 
@@ -197,6 +230,7 @@ class _Builder:
                 self.build(item, (*path, i), item.start_mark.line + 1)
                 for i, item in enumerate(node.value)
             ]
+        assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
@@ -204,7 +238,7 @@ class _Builder:
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if key_node.tag != "tag:yaml.org,2002:str":
+            if not isinstance(key_node, yaml.ScalarNode) or _tag_of(key_node) != "str":
                 self._report(path, line, "keys must be plain words")
                 continue
             key = key_node.value
@@ -215,9 +249,9 @@ class _Builder:
             data[key] = self.build(value_node, (*path, key), line)
         return data
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         line, text = node.start_mark.line + 1, node.value
-        match node.tag.removeprefix("tag:yaml.org,2002:"):
+        match _tag_of(node):
             case "null":
                 return None
             case "bool":
@@ -231,6 +265,8 @@ class _Builder:
                 if math.isfinite(number):
                     return number
                 self._report(path, line, f"is {text} (allowed: finite numbers)")
+            case "str" if not text.isascii() and not _is_unicode(text):
+                self._report(path, line, "is not valid Unicode")
             case "str":
                 return text
             case _:
@@ -248,6 +284,19 @@ class _Builder:
     def _report(self, path: KeyPath, line: int, reason: str) -> None:
         where = f"{self.file}:{line}: " + (f"{dotted(path)}: " if path else "")
         self.problems.append(where + reason)
+
+
+def _tag_of(node: yaml.ScalarNode) -> str | None:
+    """The core type of a scalar by how it is written, or None where a tag says otherwise."""
+    plain = node.style is None
+    resolver = yaml.resolver.BaseResolver()
+    resolver.yaml_implicit_resolvers = _CoreLoader.yaml_implicit_resolvers
+    tag: str = resolver.resolve(yaml.ScalarNode, node.value, (plain, not plain))  # type: ignore[no-untyped-call]
+    return tag.removeprefix("tag:yaml.org,2002:") if tag == node.tag else None
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _problem(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
@@ -276,6 +325,8 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
         case "string_pattern_mismatch":
             pattern = context["pattern"]
             return f"is {_show(value)} (allowed: {_PATTERNS.get(pattern, pattern)})"
+        case "too_short":
+            return "is empty"
         case "value_error":
             return str(context["error"])
     expected = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")

@@ -160,7 +160,7 @@ def make_plan(
         for row in spec.rows:
             if wanted and (not recipes or row.recipe.recipe in recipes):
                 rows.append(builder.add(spec.experiment.experiment, row, wanted))
-    return Plan(tuple(specs), tuple(rows), builder.in_order())
+    return Plan(tuple(specs), tuple(rows), builder.trajectories)
 
 
 def _check_filters(
@@ -176,7 +176,10 @@ def _check_filters(
 
 
 class _Builder:
-    """Gathers trajectories by key; the same key asked for twice is one trajectory."""
+    """Gathers trajectories by key; the same key asked for twice is one trajectory.
+
+    A teacher is gathered before its students, so in `trajectories` it comes first.
+    """
 
     def __init__(self) -> None:
         self.trajectories: dict[str, Trajectory] = {}
@@ -197,16 +200,6 @@ class _Builder:
                 taught = tuple(dict.fromkeys((*teacher.taught, student.key)))
                 self._update(teacher, taught=taught)
         return RowPlan(experiment, row, seeds, tuple(students), tuple(teachers))
-
-    def in_order(self) -> dict[str, Trajectory]:
-        """Teachers before those they teach, otherwise as first asked for."""
-        ordered: dict[str, Trajectory] = {}
-        for key, trajectory in self.trajectories.items():
-            need = trajectory.teacher
-            if need is not None and need.trajectory is not None:
-                ordered.setdefault(need.trajectory, self.trajectories[need.trajectory])
-            ordered.setdefault(key, trajectory)
-        return ordered
 
     def _teacher(self, row: Row, seed: int) -> TeacherNeed | None:
         teaching, distill = row.teaching, row.recipe.distill

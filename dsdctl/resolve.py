@@ -3,20 +3,21 @@
 A row is one recipe in one variant. Nothing is computed here and torch is not imported.
 """
 
-import hashlib
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dsdctl.datasets import Facts, Sizes, dataset_facts, split_sizes
+from dsdctl.datasets import Facts, Sizes, dataset_facts, file_sha256, split_sizes
 from dsdctl.errors import InputError
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, KeyPath, read_document, validate
 from dsdctl.shapes import layer_weights, remaining_weights, smallest_side
 from dsdctl.spec import (
+    NAME_PATTERN,
     Augment,
     Dataset,
     Experiment,
@@ -112,8 +113,10 @@ def resolve(file: Path) -> ResolvedSpec:
         try:
             experiment = validate(Experiment, cell)
             _check_references(cell, experiment)
+            _check_teacher(cell, experiment)
         except InputError as error:
             problems.update(dict.fromkeys(error.problems))
+            problems.update(dict.fromkeys(_recipe_problems(cell)))
             continue
         experiments.append(experiment)
         for name in experiment.recipes:
@@ -142,45 +145,52 @@ def packaged_recipes() -> Path:
 
 def _variants(document: Document) -> Iterator[tuple[str, Document]]:
     """Yield each cell of the matrix, named by its values, as a document of its own."""
-    marks = document.marks
-    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, marks)
+    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, document.marks)
     matrix = document.data.get("matrix")
     if matrix is None:
         yield "", base
         return
     products = matrix if isinstance(matrix, list) else [matrix]
-    cells = [
-        cell
-        for index, axes in enumerate(products)
-        for cell in _cells(document, axes, ("matrix", index) if matrix is products else ("matrix",))
-    ]
-    if not 1 <= len(cells) <= MAX_VARIANTS:
-        reason = f"gives {len(cells)} variants (allowed: 1 to {MAX_VARIANTS})"
+    paths: list[KeyPath] = [("matrix",)]
+    if matrix is products:
+        paths = [("matrix", index) for index in range(len(products))]
+    for axes, where in zip(products, paths, strict=True):
+        _check_axes(document, axes, where)
+    count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
+    if not 1 <= count <= MAX_VARIANTS:
+        reason = f"gives {count} variants (allowed: 1 to {MAX_VARIANTS})"
         raise InputError(document.problem(("matrix",), reason))
-    for cell in cells:
+    names: set[str] = set()
+    for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
         name = ", ".join(f"{path}={_short(value)}" for path, value, _ in cell)
+        if name in names:
+            raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
+        names.add(name)
         laid_over = base
-        for path, value, where in cell:
-            keys = path.split(".")
-            data: Any = value
-            for key in reversed(keys):
-                data = {key: data}
-            prefixes = [tuple(keys[: i + 1]) for i in range(len(keys))]
-            inner = {
-                (*keys, *p[len(where) :]): m for p, m in marks.items() if p[: len(where)] == where
-            }
-            over: dict[KeyPath, Any] = {prefixes[-1]: document.mark(where), **inner}
-            laid_over = laid_over.overlay(Document(data, over))
+        for path, _, where in cell:
+            value = document.moved(where, tuple(path.split(".")))
+            laid_over = laid_over.overlay(Document(value.data, value.marks))
         yield name, laid_over
 
 
-def _cells(
-    document: Document, axes: Any, path: KeyPath
-) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
-    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
+VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
+"""What a matrix may vary: what is trained and how, not what is compared."""
+
+
+def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
     if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
         reason = "must map dotted paths to lists of values, or be a list of such mappings"
         raise InputError(document.problem(path, reason))
+    for name in axes:
+        if name.split(".")[0] not in VARIED:
+            reason = (
+                f"{name!r} cannot be varied (allowed: paths that begin with {', '.join(VARIED)})"
+            )
+            raise InputError(document.problem((*path, name), reason))
+
+
+def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
+    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
     columns = [
         [(name, value, (*path, name, i)) for i, value in enumerate(values)]
         for name, values in axes.items()
@@ -199,6 +209,26 @@ def _check_references(cell: Document, experiment: Experiment) -> None:
         if name not in experiment.recipes:
             reason = f"no such recipe in this spec (allowed: {', '.join(experiment.recipes)})"
             raise InputError(cell.problem(("reference", name), reason))
+
+
+def _check_teacher(cell: Document, experiment: Experiment) -> None:
+    """A teacher's own settings must hold, also where no recipe asks for it."""
+    if experiment.teacher is not None:
+        images = _images(cell, experiment)
+        _teacher_regime(_with_criterion(cell), _regime(cell, experiment, images, "student"))
+
+
+def _recipe_problems(cell: Document) -> list[str]:
+    """What is wrong with the recipes of a spec that is itself not valid."""
+    names = cell.data.get("recipes")
+    problems: list[str] = []
+    for name in names if isinstance(names, list) else []:
+        try:
+            if isinstance(name, str) and re.match(NAME_PATTERN, name):
+                _read_recipe(name, cell)
+        except InputError as error:
+            problems.extend(error.problems)
+    return problems
 
 
 def _read_recipe(name: str, cell: Document) -> Document:
@@ -287,7 +317,10 @@ def _images(document: Document, experiment: Experiment) -> Images:
 
 def _path(document: Document, key: KeyPath, text: str) -> Path:
     """A path as written in a file: `~` is the home folder, relative to the file that holds it."""
-    return document.mark(key).file.parent / Path(text).expanduser()
+    try:
+        return document.mark(key).file.parent / Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(document.problem(key, f"is {text}: no such user")) from error
 
 
 def _regime(
@@ -385,7 +418,7 @@ def _teacher_regime(
         (("teacher", "augment"), ("dataset", "augment")),
         (("teacher", "pruning"), ("pruning",)),
     ):
-        laid_over = laid_over.overlay(_with_criterion(_moved(document, source, target)))
+        laid_over = laid_over.overlay(_with_criterion(document.moved(source, target)))
     experiment = validate(Experiment, laid_over)
     teacher = experiment.teacher
     assert teacher is not None
@@ -393,30 +426,12 @@ def _teacher_regime(
     return regime, teacher.seed, teacher.level, teacher.table
 
 
-def _moved(document: Document, source: KeyPath, target: KeyPath) -> Document:
-    """The part of a document under `source` as a document of its own under `target`."""
-    value: Any = document.data
-    for key in source:
-        value = (value or {}).get(key)
-    if value is None:
-        return Document({}, {})
-    marks = {
-        (*target, *path[len(source) :]): mark
-        for path, mark in document.marks.items()
-        if path[: len(source)] == source
-    }
-    for key in reversed(target):
-        value = {key: value}
-    return Document(value, marks)
-
-
 def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:
     try:
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        reason = f"{path}: {error.strerror or error}"
-        raise InputError(document.problem(("distill", "teacher", "weights"), reason)) from error
+        content = file_sha256(path)
+    except InputError as error:
+        key = ("distill", "teacher", "weights")
+        raise InputError(document.problem(key, str(error))) from error
     return WeightsFile(path, TeacherIdentity(weights=content, network=regime.network))
 
 

@@ -3,6 +3,7 @@
 Models are frozen and refuse unknown keys. Nothing here imports torch.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,9 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
 """One line for people to read, without control characters."""
+
+PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATTERN)]
+"""A path; relative to the file in which it is written, `~` is the home folder."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -93,8 +97,10 @@ class Dataset(Model):
     """Which images, how they are split and what views of them are trained on."""
 
     name: DatasetName
-    root: str = Field("data", description="folder of the data set's files (cifar10, cifar100)")
-    file: str | None = Field(None, description="the archive (npz)")
+    root: PathText = Field(
+        "~/data", description="folder of the data set's files (cifar10, cifar100)"
+    )
+    file: PathText | None = Field(None, description="the archive (npz)")
     augment: Augment = Augment()
     normalize: Normalize | None = Field(None, description="default: the data set's own")
     validation: Validation = Field(
@@ -183,6 +189,9 @@ class Training(Model):
         return self
 
 
+MAX_ROUNDS = 500
+
+
 class Pruning(Model):
     """Which weights go each round, for how many rounds, and how the rest is retrained."""
 
@@ -190,7 +199,7 @@ class Pruning(Model):
         "magnitude", description="`none` trains the levels without pruning, as a control"
     )
     fraction: Fraction = Field(0.2, description="share of the remaining weights removed a round")
-    levels: Annotated[int, Field(ge=0, le=500)] | None = Field(
+    levels: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
         None, description="prune rounds after level 0; 29 unless until_sparsity is given"
     )
     until_sparsity: Fraction | None = Field(
@@ -211,16 +220,19 @@ class Pruning(Model):
             raise ValueError("without pruning no sparsity is ever reached; give `levels`")
         return self
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.rounds > MAX_ROUNDS:
+            raise ValueError(f"takes {self.rounds} levels (allowed: at most {MAX_ROUNDS})")
+        return self
+
     @property
     def rounds(self) -> int:
         """Prune rounds after level 0."""
         if self.until_sparsity is None:
             return 29 if self.levels is None else self.levels
-        rounds, remaining = 0, 1.0
-        while 1 - remaining < self.until_sparsity - 1e-12:
-            remaining *= 1 - self.fraction
-            rounds += 1
-        return rounds
+        # The least k with 1 - (1 - fraction)^k >= until_sparsity, but for rounding.
+        return math.ceil(math.log1p(-self.until_sparsity) / math.log1p(-self.fraction) - 1e-9)
 
 
 def _word_to_criterion(value: Any) -> Any:
@@ -273,7 +285,7 @@ class TeacherLevel(Model):
 class TeacherWeights(Model):
     """A teacher read from a safetensors file with the names of the network's state_dict."""
 
-    weights: str = Field(min_length=1, description="path, relative to the recipe's file")
+    weights: PathText = Field(description="path, relative to the recipe's file")
 
 
 def _teacher_tag(value: Any) -> str:

@@ -199,7 +199,8 @@ class TestTeacher:
         assert a.identity != c.identity
 
     @pytest.mark.parametrize(
-        ("path", "reason"), [("missing", "No such file"), (".", "Is a directory")]
+        ("path", "reason"),
+        [("missing", "no such file"), (".", "not a file"), ("/dev/zero", "not a file")],
     )
     def test_from_a_file_that_cannot_be_read_is_an_error(
         self, tmp_path: Path, path: str, reason: str
@@ -330,6 +331,20 @@ class TestMatrix:
         for matrix, count in (([], 0), ({"training.epochs": axis}, 1001)):
             problem = only_problem(lambda matrix=matrix: resolved(tmp_path, {"matrix": matrix}))
             assert f"matrix: gives {count} variants (allowed: 1 to 1000)" in problem
+
+    @pytest.mark.parametrize("name", ["seeds", "recipes", "reference", "experiment", "x.y"])
+    def test_varies_only_what_is_trained(self, tmp_path: Path, name: str) -> None:
+        problem = only_problem(lambda: resolved(tmp_path, {"matrix": {name: [[0], [1]]}}))
+        assert f"'{name}' cannot be varied (allowed: paths that begin with dataset" in problem
+
+    def test_gives_no_variant_twice(self, tmp_path: Path) -> None:
+        problem = only_problem(lambda: resolved(tmp_path, {"matrix": {"student.depth": [1, 1]}}))
+        assert "gives the variant student.depth=1 twice" in problem
+
+    def test_of_astronomic_size_is_refused_at_once(self, tmp_path: Path) -> None:
+        axes = {f"training.a{i}": list(range(60)) for i in range(9)}
+        problem = only_problem(lambda: resolved(tmp_path, {"matrix": axes}))
+        assert f"gives {60**9} variants" in problem
 
     def test_values_are_checked_where_they_are_written(self, tmp_path: Path) -> None:
         spec = write(

@@ -50,9 +50,7 @@ def _report(dsdctl: Dsdctl, folder: Path, *arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
-def test_the_comparison_names_all_recipes_and_is_complete(
-    finished: Path, dsdctl: Dsdctl
-) -> None:
+def test_the_comparison_names_all_recipes_and_is_complete(finished: Path, dsdctl: Dsdctl) -> None:
     report = _report(dsdctl, finished)
     assert report["complete"]
     assert [row["recipe"] for row in report["rows"]] == [
@@ -90,9 +88,7 @@ def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(
     assert _level_files(tmp_path / "dsdctl-store") == first
 
 
-def test_vanilla_and_early_stop_read_the_same_trajectories(
-    finished: Path, dsdctl: Dsdctl
-) -> None:
+def test_vanilla_and_early_stop_read_the_same_trajectories(finished: Path, dsdctl: Dsdctl) -> None:
     rows = {row["recipe"]: row for row in _report(dsdctl, finished)["rows"]}
     assert rows["vanilla"]["trajectory_keys"] == rows["early-stop"]["trajectory_keys"]
     assert rows["vanilla"]["trainings"]["values"] == [4, 4]

@@ -81,6 +81,14 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"pruning": {"fraction": 1e-17, "until_sparsity": 0.9}}, "(allowed: at most 500)"),
+        ({"pruning": {"fraction": 1e-3, "until_sparsity": 0.9}}, "takes 2302 levels"),
+        ({"dataset.root": "~nosuchuser/x"}, "no such user"),
+        ({"seeds": []}, "seeds: is empty"),
+        (
+            {"teacher": {"arch": "vgg-like", "depth": 1, "training": {"epochz": 1}}},
+            "teacher.training.epochz: unknown key; did you mean epochs?",
+        ),
         ({"training.schedule.milestones": [3, 2]}, "must increase, but is [3, 2]"),
         ({"training.schedule.milestones": [2, 2]}, "must increase, but is [2, 2]"),
         ({"training.schedule.milestones": [4]}, "milestone 4 is not within the 4 epochs"),

@@ -4,9 +4,9 @@ Dip: the most that a curve falls below both some earlier and some later level,
 max over i < j < k of min(a_i, a_k) - a_j, over the levels up to the last one whose accuracy is at
 least half of the highest; what lies after that has collapsed.
 
-Phases, when there is a dip with its bottom at j: light up to the last best level before j;
-critical from there to j; sweet until the accuracy last stood at or above that of j; collapsed
-after. Without a dip all levels are light until they collapse.
+Phases, when there is a dip of at least 2 points with its bottom at j: light up to the last best
+level before j; critical from there to j; sweet until the accuracy last stood at or above that of
+j; collapsed after. Without a dip all levels are light until they collapse.
 
 Verdict on the mean curve: `yes` when the dip is at least 3 points and more than twice its standard
 error over the seeds, `no` when it is under 2 points, `unclear` otherwise, and always with fewer
