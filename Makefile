@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-long soak lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/dsdctl run specs/digits.yaml
@@ -13,6 +13,11 @@ test: $(VENV)/installed
 
 test-long: $(VENV)/installed
 	$(BIN)/pytest -m long
+
+KILLS ?= 200
+
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.soak.soak --kills $(KILLS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import multiprocessing
 import netrc
 import os
 import queue
+import zlib
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +21,9 @@ from dsdctl.store import Store
 
 if TYPE_CHECKING:
     from wandb import Run
+
+JOURNAL = "tracking/wandb.json"
+"""What was mirrored: the last level of each run, and a checksum of each comparison."""
 
 INIT_SECONDS = 20.0
 """How long to wait for the server before going on offline."""
@@ -107,7 +111,7 @@ class _Client:
         self._store = store
         self._folder = store.root.resolve() / "wandb"
         self._runs: dict[str, Run] = {}
-        self._journal: dict[str, int] = store.read_json("tracking/wandb.json") or {}
+        self._journal: dict[str, int] = store.read_json(JOURNAL) or {}
         self._online = effective_mode(settings.mode, os.environ) == "online"
         self._why_offline = ""
 
@@ -123,14 +127,19 @@ class _Client:
         scalars = {k: v for k, v in record.items() if isinstance(v, int | float)}
         self._runs[info.run_id].log(scalars, step=level)
         self._journal[info.run_id] = level
-        self._store.write_json("tracking/wandb.json", self._journal)
+        self._store.write_json(JOURNAL, self._journal)
 
     def table(self, experiment: str, headings: list[str], rows: list[list[str]]) -> None:
         import wandb
 
+        digest = zlib.crc32(repr((headings, rows)).encode())
+        if self._journal.get(f"{experiment}-comparison") == digest:
+            return
         run = self._open(f"{experiment}-comparison", experiment, "comparison", "report", {})
         run.log({"comparison": wandb.Table(columns=[*headings], data=rows)})
         self._runs["comparison"] = run
+        self._journal[f"{experiment}-comparison"] = digest
+        self._store.write_json(JOURNAL, self._journal)
 
     def close(self) -> None:
         for run in self._runs.values():

@@ -1,6 +1,7 @@
 """`dsdctl run` and `report` as a user runs them, on a spec that takes seconds."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -245,6 +246,21 @@ def test_a_damaged_level_is_set_aside_and_recomputed(
     assert "set aside" in again.stderr
     assert len(list((store / "setaside").iterdir())) == 1
     assert _level_files(store) == _level_files(finished / "dsdctl-store")
+
+
+def test_a_report_over_several_environments_says_so(
+    finished: Path, tmp_path: Path, dsdctl: Dsdctl
+) -> None:
+    shutil.copytree(finished / "dsdctl-store", tmp_path / "dsdctl-store")
+    shutil.copy(finished / "tiny.yaml", tmp_path)
+    assert "Mixed environments" not in dsdctl("report", "tiny.yaml").stdout
+    folder = next((tmp_path / "dsdctl-store/levels").glob("*/*"))
+    file, checksums = folder / "environment.json", folder / "checksums.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "torch": "1.0"}))
+    entry = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    checksums.write_text(json.dumps({**json.loads(checksums.read_text()), file.name: entry}))
+    printed = dsdctl("report", "tiny.yaml").stdout
+    assert "Mixed environments: torch 1.0 on cpu" in " ".join(printed.split())
 
 
 def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
         "kd-dense-teacher",
     ]
 
+    # A replay sends what the tracker has not seen, once.
+    (store / "tracking/wandb.json").unlink()
+    for file in store.glob("wandb/wandb/*"):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    assert "W&B: offline" in dsdctl("report", tiny, *options, "--wandb").stderr
+    assert [r["level"] for r in _offline_runs(store)["vanilla seed 0"]["history"]] == [0, 1, 2, 3]
+    assert "nothing new" in dsdctl("report", tiny, *options, "--wandb").stderr
+
     again = dsdctl("run", tiny, *options)
     assert again.returncode == 0
     assert "W&B" not in again.stderr
@@ -72,7 +81,6 @@ def test_a_server_that_never_answers_costs_a_run_nothing(
             "WANDB_MODE": "online",
             "WANDB_API_KEY": "0" * 40,
             "WANDB_BASE_URL": f"http://127.0.0.1:{port}",
-            "DSDCTL_WANDB_SECONDS": "2",
         }
         started = time.monotonic()
         done = dsdctl("run", tiny, "--recipe", "vanilla", "--seed", "0", env=environment)
