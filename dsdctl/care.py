@@ -1,12 +1,13 @@
 """Care of a store: what is in it, whether it is whole, and what may go."""
 
-import hashlib
-import json
+import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsdctl.errors import WorkError
 from dsdctl.keys import LevelIdentity
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
@@ -28,6 +29,8 @@ def entries(store: Store) -> Iterator[Entry]:
     """Yield every finished folder, levels first, in the order of their keys."""
     for kind, name in (("level", "levels"), ("table", "tables")):
         for folder in sorted(store.root.glob(f"{name}/[0-9a-f][0-9a-f]/[0-9a-f]*")):
+            if not folder.is_dir():
+                continue
             size = sum(file.stat().st_size for file in folder.iterdir())
             yield Entry(kind, folder.name, folder, size)
 
@@ -54,39 +57,44 @@ def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
     return f"{what}: diverged"
 
 
-def check(entry: Entry) -> list[str]:
+def check(store: Store, entry: Entry) -> list[str]:
     """Read every byte of an entry; return what is wrong, in a line a file."""
     try:
-        checksums = json.loads((entry.folder / "checksums.json").read_bytes())
-    except (OSError, ValueError) as error:
-        return [f"{entry.folder}/checksums.json: {error}"]
-    problems = []
-    for name, expected in checksums.items():
-        try:
-            with (entry.folder / name).open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            problems.append(f"{entry.folder}/{name}: {error.strerror}")
-            continue
-        if digest != expected["sha256"]:
-            problems.append(f"{entry.folder}/{name}: its checksum does not fit")
-    return problems
+        return store.problems(entry.folder)
+    except WorkError as error:
+        return [str(error)]
+
+
+STALE_SECONDS = 3600.0
+"""How old a temporary file at the store's root must be to be nobody's."""
 
 
 def leftovers(store: Store) -> list[Path]:
-    """What killed processes left behind: unfinished folders and files, and unused locks.
+    """What killed processes left behind: unfinished folders and files, needless checkpoints.
 
-    Checkpoints are kept: a level that was interrupted goes on from them.
+    What a running process is at is left alone. Checkpoints of unfinished levels are kept: a level
+    that was interrupted goes on from them.
     """
-    hidden = [
+    finished = {entry.key for entry in entries(store)}
+    unfinished = [
         *store.root.glob("levels/??/.*"),
         *store.root.glob("tables/??/.*"),
         *store.root.glob("inflight/.*"),
-        *store.root.glob(".*-*"),
+        *(path for path in store.root.glob("inflight/[0-9a-f]*") if path.name in finished),
     ]
-    finished = {entry.key for entry in entries(store)}
-    checkpoints = [p for p in store.root.glob("inflight/[0-9a-f]*") if p.name in finished]
-    return sorted(hidden + checkpoints)
+    found = [path for path in unfinished if not _in_use(store, path)]
+    for path in store.root.glob(".*-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                found.append(path)
+    return sorted(found)
+
+
+def _in_use(store: Store, path: Path) -> bool:
+    """Whether a process holds the lock of the key that a path is named after."""
+    key = path.name.removeprefix(".").partition("-")[0]
+    with store.lock(key) as locked:
+        return not locked
 
 
 def unneeded_weights(progress: Progress) -> list[str]:

@@ -327,8 +327,9 @@ def store_check(store: StoreOption = DEFAULT_STORE) -> None:
         from dsdctl import care
         from dsdctl.store import Store
 
-        entries = list(care.entries(Store(store, read_only=True)))
-        problems = [problem for entry in entries for problem in care.check(entry)]
+        opened = Store(store, read_only=True)
+        entries = list(care.entries(opened))
+        problems = [problem for entry in entries for problem in care.check(opened, entry)]
         for problem in problems:
             _out().print(problem, markup=False, soft_wrap=True)
         _err().print(f"{len(entries)} folders checked, {len(problems)} problems", soft_wrap=True)
@@ -358,7 +359,9 @@ def store_gc(
         from dsdctl.store import Store
 
         opened = Store(store)
-        with opened.lock("gc"):
+        with opened.lock("gc") as locked:
+            if not locked:
+                raise InputError(f"--store: {store}: another `store gc` is at work")
             freed = 0
             for path in care.leftovers(opened):
                 _out().print(str(path), markup=False, soft_wrap=True)

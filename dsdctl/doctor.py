@@ -43,7 +43,7 @@ def _store(root: Path) -> Iterator[tuple[str, bool]]:
     yield f"store {root}: {size(shutil.disk_usage(root).free)} free", True
     store = Store(root, read_only=True)
     entries = list(care.entries(store))
-    problems = [problem for entry in entries for problem in care.check(entry)]
+    problems = [problem for entry in entries for problem in care.check(store, entry)]
     for problem in problems:
         yield problem, False
     yield f"store {root}: {len(entries)} folders, {len(problems)} problems", not problems

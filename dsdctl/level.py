@@ -1,6 +1,7 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
 import functools
+import hashlib
 import math
 import platform
 import time
@@ -256,14 +257,17 @@ def _next_masks(
 def _initial_network(
     identity: LevelIdentity, data: Data, device: torch.device, level: int = 0
 ) -> Network:
-    return _network(identity.network.model_dump(), data, identity.seed, level).to(device)
-
-
-def _network(options: dict[str, str | int], data: Data, seed: int, level: int = 0) -> Network:
-    arch = str(options.pop("arch"))
     channels = data.train.images.shape[3]
+    options = identity.network.model_dump()
+    return _network(options, channels, data.classes, identity.seed, level).to(device)
+
+
+def _network(
+    options: dict[str, str | int], channels: int, classes: int, seed: int, level: int = 0
+) -> Network:
+    arch = str(options.pop("arch"))
     sizes = {name: int(value) for name, value in options.items()}
-    return build_network(arch, channels, data.classes, seed=seed, level=level, **sizes)
+    return build_network(arch, channels, classes, seed=seed, level=level, **sizes)
 
 
 def _load(network: Network, weights: dict[str, Tensor], source: str) -> None:
@@ -276,6 +280,10 @@ def _load(network: Network, weights: dict[str, Tensor], source: str) -> None:
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
             raise WorkError(f"{source}: tensor {name} has shape {shapes}")
+        if tensor.dtype != expected[name].dtype:
+            raise WorkError(
+                f"{source}: tensor {name} is {tensor.dtype}, not {expected[name].dtype}"
+            )
         if not bool(tensor.isfinite().all()):
             raise WorkError(f"{source}: tensor {name} holds values that are not finite")
     network.load_state_dict(weights)
@@ -304,20 +312,34 @@ def _teacher(
     device: torch.device,
 ) -> Network:
     """Load a teacher in full, or fail: a teacher is never left at random weights."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    channels = data.train.images.shape[3]
     if teacher.level is not None:
-        network = _network(store.level_identity(teacher.level).network.model_dump(), data, seed=0)
+        options = store.level_identity(teacher.level).network.model_dump()
+        network = _network(options, channels, data.classes, seed=0)
         _load(network, store.level_tensors(teacher.level, "weights"), f"teacher {teacher.level}")
     else:
-        assert teacher.network is not None and weights_file is not None
-        network = _network(teacher.network.model_dump(), data, seed=0)
-        try:
-            _load(network, load_file(weights_file), weights_file)
-        except (OSError, SafetensorError) as error:
-            raise WorkError(f"teacher {weights_file}: {error}") from error
+        assert weights_file is not None
+        network = teacher_from_file(teacher, Path(weights_file), channels, data.classes)
     return network.to(device).eval()
+
+
+def teacher_from_file(teacher: TeacherIdentity, file: Path, channels: int, classes: int) -> Network:
+    """A teacher from a safetensors file. Raises WorkError where it is not the file or not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    assert teacher.network is not None
+    network = _network(teacher.network.model_dump(), channels, classes, seed=0)
+    try:
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != teacher.weights:
+            raise WorkError(f"teacher {file}: changed since the run was planned")
+        _load(network, load(content), f"teacher {file}")
+    except OSError as error:
+        raise WorkError(f"teacher {file}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise WorkError(f"teacher {file}: not a whole safetensors file ({error})") from error
+    return network
 
 
 # Data

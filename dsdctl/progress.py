@@ -57,7 +57,7 @@ class Progress:
     def wants_level(self, trajectory: Trajectory) -> bool:
         """Say whether a recipe or a student asks for one more level of `trajectory`."""
         known = self.known[trajectory.key]
-        if self._ended(trajectory):
+        if self._ended(trajectory) or self.lost_its_teacher(trajectory):
             return False
         for key in trajectory.taught:
             need = self.plan.trajectories[key].teacher
@@ -68,6 +68,13 @@ class Progress:
             not read_trajectory(use.stop, known.measured, use.levels).finished
             for use in trajectory.uses
         )
+
+    def lost_its_teacher(self, trajectory: Trajectory) -> bool:
+        """Say whether the teacher's trajectory diverged before the level that was to teach."""
+        need = trajectory.teacher
+        if need is None or need.trajectory is None or not self.known[need.trajectory].diverged:
+            return False
+        return self.teacher_level(need) is None
 
     def teacher_level(self, need: TeacherNeed) -> int | None:
         """The level of the teacher's trajectory that teaches, once it is known."""

@@ -15,9 +15,9 @@ from dsdctl import calibration
 from dsdctl.cost import fvcore_macs, level_pflops_executed
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
-from dsdctl.errors import InputError
+from dsdctl.errors import InputError, WorkError
 from dsdctl.keys import key_of
-from dsdctl.level import Place
+from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import disk_bytes, missing_levels
@@ -77,6 +77,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
 
     Raises InputError where the store cannot be written or its disk is too small.
     """
+    _check_teacher_files(plan)
     store = Store(options.store)
     store.open_for_writing()
     with log_to(options.store / "logs", verbose=options.verbose) as log_file:
@@ -96,7 +97,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         if sum(missing.values()):
             _check_disk(progress, options.store)
             failures = _run_missing(progress, options, console, missing, finished, mirrors)
-            calibration.learn(store, options.device, finished, fvcore_macs)
+            _calibrate(store, options, finished)
         reports = make_report(progress, fvcore_macs)
         mirrors.finish(reports, bool(finished), lambda line: _say(console, line))
         log.info("ended: %d levels run, %d trajectories failed", len(finished), len(failures))
@@ -148,6 +149,28 @@ def _run_missing(
         scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
         scheduler.run()
     return scheduler.failures
+
+
+def _calibrate(
+    store: Store, options: RunOptions, finished: list[tuple[Trajectory, FinishedLevel]]
+) -> None:
+    """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
+    try:
+        calibration.learn(store, options.device, finished, fvcore_macs)
+    except (OSError, WorkError) as error:
+        log.warning("rates not kept: %s", error)
+
+
+def _check_teacher_files(plan: Plan) -> None:
+    """Refuse weights files that do not fit their network. Raises InputError."""
+    for trajectory in plan.trajectories.values():
+        need = trajectory.teacher
+        if need is not None and need.file is not None:
+            facts = trajectory.regime.images.facts
+            try:
+                teacher_from_file(need.file.identity, need.file.path, facts.channels, facts.classes)
+            except WorkError as error:
+                raise InputError(str(error)) from error
 
 
 def _check_disk(progress: Progress, store: Path) -> None:

@@ -83,7 +83,9 @@ class Scheduler:
     def run(self) -> None:
         """Run until nothing more can be run. Failures are kept, other work goes on."""
         while True:
-            if not (self.failures and self._fail_fast):
+            if self.failures and self._fail_fast:
+                self._busy = {}
+            else:
                 self._start_ready()
             if self._running:
                 for outcome in self._engine.outcomes(BUSY_SECONDS if self._busy else None):

@@ -38,6 +38,18 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 
+_REQUIRED = {
+    "levels": {
+        "identity.json",
+        "result.json",
+        "environment.json",
+        "epochs.jsonl",
+        "masks.safetensors",
+    },
+    "tables": {"identity.json", "environment.json", "logits.safetensors"},
+}
+"""What a folder must hold. Weights may be dropped on request."""
+
 MARKER = "store.json"
 """The file that tells a store from an empty folder."""
 
@@ -121,6 +133,28 @@ class Store:
         self.write_json(str((folder / "checksums.json").relative_to(self.root)), checksums)
         (folder / WEIGHTS).unlink(missing_ok=True)
         return int(entry["bytes"])
+
+    def problems(self, folder: Path) -> list[str]:
+        """Read every byte of a finished folder; return a line for each file that is damaged.
+
+        Raises DamagedError where not even its checksums can be read.
+        """
+        model: type[LevelIdentity] | type[TableIdentity] = LevelIdentity
+        if folder.parent.parent.name == "tables":
+            model = TableIdentity
+        found = []
+        for name, entry in self._checksums(folder).items():
+            try:
+                content = self._read(folder, name)
+                if len(content) != entry["bytes"]:
+                    found.append(f"{folder}/checksums.json: another size than {name} has")
+                if name == "identity.json":
+                    key = key_of(model.model_validate_json(content))
+                    if key != folder.name:
+                        found.append(f"{folder}/{name}: does not belong to this key")
+            except (DamagedError, ValidationError) as error:
+                found.append(" ".join(str(error).split()))
+        return found
 
     # Teacher tables
 
@@ -225,11 +259,8 @@ class Store:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a small file at the store's root, whole or not at all."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-        _write_flushed(temporary, _json_bytes(value))
-        temporary.replace(target)
+        self._checked_root()
+        self._replace(name, value)
 
     def open_for_writing(self) -> None:
         """Make the store if it is not there, and try that it can be written.
@@ -239,13 +270,23 @@ class Store:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self.write_json(MARKER, {"format": 1})
+            self._replace(MARKER, {"format": 1})
         except OSError as error:
             raise InputError(
                 f"--store: {self.root}: cannot be written ({error.strerror or error})"
             ) from error
 
     # Inside
+
+    def _replace(self, name: str, value: Any) -> None:
+        target = self.root / name
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+        try:
+            _write_flushed(temporary, _json_bytes(value))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _checked_root(self) -> Path:
         if not (self.root / MARKER).is_file():
@@ -260,7 +301,12 @@ class Store:
             checksums = json.loads((folder / "checksums.json").read_bytes())
         except (OSError, ValueError) as error:
             raise DamagedError(f"{folder}/checksums.json: {error}") from error
-        assert isinstance(checksums, dict)
+        required = _REQUIRED[folder.parent.parent.name]
+        if not isinstance(checksums, dict) or not required <= checksums.keys():
+            raise DamagedError(f"{folder}/checksums.json: names not all files")
+        for entry in checksums.values():
+            if not isinstance(entry, dict) or entry.keys() != {"bytes", "sha256"}:
+                raise DamagedError(f"{folder}/checksums.json: not a size and sha256 for each file")
         return checksums
 
     def _check_present(self, folder: Path) -> None:
@@ -277,7 +323,10 @@ class Store:
         """Read a file whose checksum fits. Raises DamagedError."""
         entry = self._checksums(folder).get(name)
         if entry is None and name == WEIGHTS:
-            raise DamagedError(f"{folder}/{name}: dropped by `dsdctl store gc`")
+            raise WorkError(
+                f"{folder}/{name}: dropped by `dsdctl store gc --weights`; "
+                "another --store computes it anew"
+            )
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
@@ -292,7 +341,11 @@ class Store:
     def _tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
         from safetensors.torch import load
 
-        return load(self._read(folder, name))
+        try:
+            return load(self._read(folder, name))
+        except DamagedError as error:
+            self._set_aside(folder, error)
+            raise DamagedError(f"{error}; set aside, the next run computes it anew") from error
 
     def _commit(self, folder: Path, files: Mapping[str, bytes]) -> None:
         self._checked_root()
@@ -320,8 +373,8 @@ class Store:
         if self.read_only:
             self.damage.append(f"{reason} (counts as missing)")
             return
-        target = self.root / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = self._checked_root() / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        target.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             folder.rename(target)
         self.damage.append(f"{reason} (set aside as {target})")
@@ -348,10 +401,13 @@ def _tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | No
 
 
 def _write_flushed(file: Path, content: bytes) -> None:
-    with file.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with file.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def _flush_folder(folder: Path) -> None:

@@ -35,14 +35,22 @@ class LocalEngine:
     def submit(self, task: Task) -> None:
         """Start `task` on an idle worker; there must be one."""
         worker = self._idle.pop()
-        self._running[worker.submit(_run_in_worker, task, self._place)] = (task, worker)
+        try:
+            future = worker.submit(_run_in_worker, task, self._place)
+        except BrokenProcessPool:  # it died while it was idle
+            worker.shutdown(wait=False)
+            worker = _new_worker()
+            future = worker.submit(_run_in_worker, task, self._place)
+        self._running[future] = (task, worker)
 
     def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
         """Wait until something ends, or `timeout` seconds, then yield all that has ended."""
         done, _ = wait(self._running, timeout, return_when=FIRST_COMPLETED)
         for future in done:
             task, worker = self._running.pop(future)
-            if isinstance(future.exception(), BrokenProcessPool):
+            # A worker that was told to stop stays so; another one takes its place.
+            if isinstance(future.exception(), BrokenProcessPool | StoppedError):
+                _signal(worker, signal.SIGKILL)
                 worker.shutdown(wait=False)
                 worker = _new_worker()
             self._idle.append(worker)
@@ -86,7 +94,9 @@ def _signal(worker: ProcessPoolExecutor, number: signal.Signals) -> None:
 
 def _new_worker() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_enter_worker)
+    return ProcessPoolExecutor(
+        1, mp_context=context, initializer=_enter_worker, initargs=(os.getpid(),)
+    )
 
 
 # Inside a worker process
@@ -94,11 +104,13 @@ def _new_worker() -> ProcessPoolExecutor:
 _stop = threading.Event()
 
 
-def _enter_worker() -> None:
+def _enter_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, take SIGTERM as a wish to stop, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: _stop.set())
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended while this process was starting
+        os._exit(1)
 
 
 def _run_in_worker(task: Task, place: Place) -> FinishedLevel | None:

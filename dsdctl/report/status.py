@@ -13,6 +13,8 @@ def status_lines(progress: Progress) -> Iterator[str]:
         role = "+".join(trajectory.roles)
         if known.diverged:
             state = "diverged"
+        elif progress.lost_its_teacher(trajectory):
+            state = "its teacher diverged"
         elif not progress.wants_level(trajectory):
             state = "done"
         elif progress.next_level_identity(trajectory) is None:

@@ -159,7 +159,12 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         teacher_level=_teacher_level(progress, students),
         test_accuracy=_stats([result.test_accuracy if result else None for result in chosen]),
         sparsity=_stats([result.sparsity if result else None for result in chosen]),
-        stop_reason=", ".join(dict.fromkeys(reading.reason for reading in readings)),
+        stop_reason=", ".join(
+            dict.fromkeys(
+                "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
+                for student, reading in zip(students, readings, strict=True)
+            )
+        ),
         phase=_phase(progress, row_plan, level),
         reference=reference,
     )

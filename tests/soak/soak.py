@@ -1,0 +1,187 @@
+"""Kill `dsdctl run` again and again, start it again each time, and compare what it ends with.
+
+    python -m tests.soak.soak --kills 200 [--seed 0] [--epochs 40]
+
+A small spec is run once undisturbed. Then, in fresh stores, it is run with `--checkpoint-every 0
+--jobs 2`, and at random moments the parent, a worker or all of them together get SIGKILL; every
+fourth round dies at a random named kill point instead. Each store that gets finished must hold
+the same bytes as the undisturbed one, print the same report and pass `dsdctl store check`, and no
+worker may outlive its parent. The first difference ends the soak with exit code 1.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsdctl.killpoints import POINTS
+
+from . import alive, result_bytes, spec, start, workers
+
+ORPHAN_SECONDS = 60.0
+"""How long what is left of a killed run may take to be gone."""
+
+
+class DifferenceError(Exception):
+    """A store or a run is not what it must be."""
+
+
+@dataclass
+class Round:
+    """How one start of the command ended, and how many kills it took."""
+
+    code: int
+    out: str
+    err: str
+    kills: int
+
+
+def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
+    """Kill at least `kills` times; return the final line. Raises DifferenceError."""
+    dice = random.Random(seed)
+    file = spec(
+        folder,
+        ("epochs: 3", f"epochs: {epochs}"),
+        ("milestones: [2]", f"milestones: [{epochs // 2}]"),
+        ("levels: 1", "levels: 2"),
+        ("[vanilla]", "[vanilla, kd-dense-teacher, kd-pruned-teacher]"),
+        ("seeds: [0]", "seeds: [0, 1]"),
+        name="soak",
+    )
+    began = time.monotonic()
+    done = _round(folder, file, folder / "reference", dice, "", undisturbed=True)
+    longest = time.monotonic() - began
+    if done.code != 0:
+        raise DifferenceError(f"the undisturbed run ended with {done.code}: {done.err}")
+    reference = result_bytes(folder / "reference")
+    print(f"undisturbed: {len(reference)} files, {longest:.0f} s", flush=True)
+    killed, completed = 0, 0
+    while killed < kills:
+        store, rounds, before = folder / f"store-{completed}", 0, killed
+        while True:
+            point = f"{dice.choice(POINTS)}:{dice.randint(1, 2 * epochs)}"
+            point = point if rounds % 4 == 3 else ""
+            one = _round(folder, file, store, dice, point, undisturbed=killed >= kills)
+            rounds += 1
+            killed += one.kills
+            if one.code == 0:
+                break
+        if one.out != done.out:
+            raise DifferenceError(f"{store}: another report:\n{one.out}")
+        _compare(store, reference)
+        completed += 1
+        print(
+            f"{killed} kills, store {completed}: {rounds} starts, {killed - before} kills, "
+            "identical",
+            flush=True,
+        )
+        shutil.rmtree(store)
+    return f"{killed} kills, {completed} completed stores, all identical"
+
+
+def _round(
+    folder: Path, file: Path, store: Path, dice: random.Random, point: str, *, undisturbed: bool
+) -> Round:
+    """Start the command once and, without a kill point, kill at random until it has ended."""
+    line = ("run", file, "--store", store, "--checkpoint-every", "0", "--jobs", "2")
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = start(
+            folder, *line, kill_at=point, stdout=out, stderr=err, start_new_session=True
+        )
+        mine = 0
+        try:
+            while not undisturbed and not point and process.poll() is None:
+                try:
+                    process.wait(dice.uniform(0, 12))
+                except subprocess.TimeoutExpired:
+                    mine += _kill(process, dice)
+            process.wait(600)
+        finally:
+            _end_session(process.pid)
+        out.seek(0)
+        err.seek(0)
+        ended = Round(process.returncode, out.read(), err.read(), mine)
+    if ended.code not in (0, 3, -signal.SIGKILL) or "Traceback" in ended.err:
+        raise DifferenceError(f"ended with {ended.code} at {point or 'random'}: {ended.err}")
+    if point:
+        died = ended.err.count("FAILED: its worker process died")
+        ended.kills = died + (ended.code == -signal.SIGKILL)
+    if ended.code == 3 and not ended.kills:
+        raise DifferenceError(f"failed without a kill: {ended.err}")
+    return ended
+
+
+def _kill(process: subprocess.Popen[str], dice: random.Random) -> int:
+    """Kill the parent, a worker, or all; return how many kills that was."""
+    victims = workers(process.pid)
+    match dice.choice(("parent", "worker", "worker", "group")):
+        case "parent":
+            process.kill()
+        case "worker" if victims:
+            os.kill(dice.choice(victims), signal.SIGKILL)
+        case "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        case _:
+            return 0
+    return 1
+
+
+def _end_session(session: int) -> None:
+    """Wait until all processes of a run are gone. Raises DifferenceError where one stays."""
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while left := _session(session):
+        if time.monotonic() > deadline:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            raise DifferenceError(f"{len(left)} processes outlived the run that started them")
+        time.sleep(0.05)
+
+
+def _session(session: int) -> list[int]:
+    members = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and alive(int(folder.name)):
+            members.append(int(folder.name))
+    return members
+
+
+def _compare(store: Path, reference: dict[str, bytes]) -> None:
+    """Raises DifferenceError where a finished store is not the undisturbed one."""
+    found = result_bytes(store)
+    for name in sorted(found.keys() | reference.keys()):
+        if found.get(name) != reference.get(name):
+            raise DifferenceError(f"{store}/{name}: not what the undisturbed run wrote")
+    if list(store.glob("setaside/*")):
+        raise DifferenceError(f"{store}: something was damaged and set aside")
+    line = [sys.executable, "-m", "dsdctl", "store", "check", "--store", str(store)]
+    checked = subprocess.run(line, capture_output=True, text=True, check=False)
+    if checked.returncode != 0:
+        raise DifferenceError(f"{store}: {checked.stdout}{checked.stderr}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200, help="kill at least so often")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
+    parser.add_argument("--epochs", type=int, default=40, help="of each level")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dsdctl-soak-") as folder:
+        try:
+            print(soak(Path(folder), options.kills, options.seed, options.epochs))
+        except DifferenceError as error:
+            sys.exit(f"DIFFERENT: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""`store list`, `store check`, `store gc` and `doctor` keep a store in order and results safe."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from soak import dsdctl, levels, result_bytes, spec
+
+from dsdctl.store import Store
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a spec and its finished store: trajectories of 4 levels, one a teacher."""
+    folder = tmp_path_factory.mktemp("finished")
+    spec(
+        folder,
+        ("levels: 1", "levels: 3"),
+        ("[vanilla]", "[vanilla, early-stop, kd-pruned-teacher]"),
+    )
+    done = dsdctl(folder, "run", "small.yaml", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def _flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+LEVEL_FILES = (
+    "identity.json",
+    "result.json",
+    "environment.json",
+    "epochs.jsonl",
+    "weights.safetensors",
+    "masks.safetensors",
+)
+TABLE_FILES = ("identity.json", "environment.json", "logits.safetensors")
+
+
+def test_every_kind_of_damage_in_every_file_is_found_and_named(folder: Path) -> None:
+    """All kinds of damage on one store, so that one process finds them all."""
+    store = folder / "dsdctl-store"
+    damaged: list[Path] = []
+    kinds: tuple[Callable[[Path], None], ...] = (_flip_a_bit, _truncate, _empty, Path.unlink)
+    for kind, level in zip(kinds, levels(store), strict=False):
+        damaged += [level / name for name in LEVEL_FILES]
+        for name in LEVEL_FILES:
+            kind(level / name)
+    table = next(iter(store.glob("tables/??/*")))
+    damaged += [table / name for name in TABLE_FILES]
+    for name in TABLE_FILES:
+        _flip_a_bit(table / name)
+    for kind, level in zip(kinds[2:], levels(store)[len(kinds) :], strict=False):
+        kind(level / "checksums.json")
+        damaged.append(level / "checksums.json")
+    before = result_bytes(store)
+
+    checked = dsdctl(folder, "store", "check")
+    assert checked.returncode == 3
+    for file in damaged:
+        assert f"{file.relative_to(folder)}: " in checked.stdout
+    assert len(checked.stdout.splitlines()) == len(damaged)
+    examined = dsdctl(folder, "doctor")
+    assert examined.returncode == 3
+    for file in damaged:
+        assert f"BAD  {file.relative_to(folder)}: " in examined.stdout
+    listed = dsdctl(folder, "store", "list")
+    assert listed.returncode == 0
+    assert "DAMAGED" in listed.stdout
+    assert result_bytes(store) == before
+
+
+def test_a_whole_store_is_listed_and_found_whole(finished: Path) -> None:
+    store = finished / "dsdctl-store"
+    checked = dsdctl(finished, "store", "check")
+    assert (checked.returncode, checked.stdout) == (0, "")
+    folders = len(levels(store)) + 1
+    assert f"{folders} folders checked, 0 problems" in checked.stderr
+    listed = dsdctl(finished, "store", "list")
+    assert len(listed.stdout.splitlines()) == folders
+    assert listed.stdout.count("teacher table") == 1
+    assert "seed 0, distilled, level 1" in listed.stdout
+    examined = dsdctl(finished, "doctor")
+    assert examined.returncode == 0, examined.stdout
+    assert "BAD" not in examined.stdout
+
+
+def test_status_shows_damage_and_touches_nothing(folder: Path) -> None:
+    store = folder / "dsdctl-store"
+    victim = levels(store)[0] / "result.json"
+    _flip_a_bit(victim)
+    before = sorted(store.rglob("*"))
+    shown = dsdctl(folder, "status", "small.yaml")
+    assert shown.returncode == 0
+    assert f"{victim.relative_to(folder)}: its checksum does not fit" in shown.stderr
+    assert "ready" in shown.stdout or "waits for its teacher" in shown.stdout
+    assert sorted(store.rglob("*")) == before
+
+
+def test_gc_deletes_leftovers_only_with_yes_and_never_results(folder: Path) -> None:
+    root = folder / "dsdctl-store"
+    before = result_bytes(root)
+    done = levels(root)[0].name
+    store = Store(root)
+    store.save_checkpoint(done, [], {})
+    store.save_checkpoint("0" * 64, [], {})
+    stale, in_flight = root / "inflight" / done, root / "inflight" / ("0" * 64)
+    unfinished = levels(root)[0].parent / f".{done}-1234"
+    unfinished.mkdir()
+    (unfinished / "weights.safetensors").write_text("half")
+    table = root / "tables" / "00" / ".00-5678"
+    table.mkdir(parents=True)
+    written = root / "inflight" / f".{done}-9abc"
+    written.write_text("half")
+    leftovers = (stale, unfinished, table, written)
+
+    said = dsdctl(folder, "store", "gc")
+    assert said.returncode == 0
+    assert "nothing deleted; add --yes" in said.stderr
+    assert all(path.exists() for path in leftovers)
+    removed = dsdctl(folder, "store", "gc", "--yes")
+    assert removed.returncode == 0
+    assert removed.stdout == said.stdout
+    for path in leftovers:
+        assert str(path.relative_to(folder)) in said.stdout
+        assert not path.exists()
+    assert in_flight.exists()
+    assert result_bytes(root) == before
+
+
+def test_gc_of_weights_keeps_what_the_next_level_the_students_and_the_rows_need(
+    folder: Path,
+) -> None:
+    store = folder / "dsdctl-store"
+    before = result_bytes(store)
+    report = json.loads(dsdctl(folder, "report", "small.yaml", "--format", "json").stdout)
+    needed = set()
+    for trajectory in report["trajectories"]:
+        needed.add(trajectory["levels"][-1]["key"])
+    keys = {t["key"]: [level["key"] for level in t["levels"]] for t in report["trajectories"]}
+    for row in report["rows"]:
+        needed.add(keys[row["trajectory_keys"][0]][row["level"]["values"][0]])
+        if row["teacher_level"] is not None:
+            teacher = next(t for t in report["trajectories"] if "teacher" in t["roles"])
+            needed.add(teacher["levels"][row["teacher_level"]]["key"])
+
+    refused = dsdctl(folder, "store", "gc", "--weights", "--yes")
+    assert refused.returncode == 2
+    assert "--weights: name the specs" in refused.stderr
+    said = dsdctl(folder, "store", "gc", "--weights", "small.yaml")
+    assert result_bytes(store) == before
+    removed = dsdctl(folder, "store", "gc", "--weights", "small.yaml", "--yes")
+    assert removed.returncode == 0
+    assert removed.stdout == said.stdout
+    for level in levels(store):
+        if level.name in needed:
+            assert (level / "weights.safetensors").exists()
+    after = result_bytes(store)
+    gone = before.keys() - after.keys()
+    assert gone
+    assert all(name.endswith("/weights.safetensors") for name in gone)
+    assert after == {name: content for name, content in before.items() if name not in gone}
+
+    again = dsdctl(folder, "run", "small.yaml")
+    assert again.returncode == 0
+    assert again.stdout == (folder / "stdout").read_text()
+    assert "level" not in again.stderr
+    assert result_bytes(store) == after
+    assert dsdctl(folder, "store", "check").returncode == 0

@@ -1,0 +1,229 @@
+"""A run that is interrupted anywhere and started again ends as if it had never been."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from soak import (
+    Checkpoints,
+    alive,
+    dsdctl,
+    ended,
+    inflight,
+    levels,
+    result_bytes,
+    spec,
+    start,
+    wait_until,
+    workers,
+)
+
+from dsdctl.killpoints import POINTS
+from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
+from dsdctl.ml.masks import dense_masks, prunable_weights, prune_by_magnitude
+from dsdctl.ml.models import build_network
+from dsdctl.ml.teacher import distilled, looked_up
+from dsdctl.ml.train import Epoch, Settings, Trainer
+from dsdctl.store import Store
+
+EVERY_EPOCH = ("--checkpoint-every", "0", "--jobs", "1")
+
+SETTINGS = Settings(
+    epochs=5,
+    batch_size=8,
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=1e-2,
+    milestones=(2, 4),
+    gamma=0.1,
+    precision="fp32",
+)
+
+
+def _pictures() -> tuple[Split, ViewReader]:
+    stream = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (44, 8, 8, 1), generator=stream, dtype=torch.uint8)
+    labels = torch.randint(0, 4, (44,), generator=stream)
+    return Split(images, labels), ViewReader(images, Normalisation((0.4,), (0.3,)), Views(True, 1))
+
+
+def _trainer() -> Trainer:
+    """A pruned network that learns from a table of a teacher's logits."""
+    network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2)
+    weights = prunable_weights(network)
+    masks = prune_by_magnitude(weights, dense_masks(weights), 0.5)
+    table = torch.randn(44, 18, 4, generator=torch.Generator().manual_seed(1))
+    loss = distilled(looked_up(table), alpha=0.8, temperature=10)
+    return Trainer(network, masks, SETTINGS, loss)
+
+
+def _train(trainer: Trainer, start: int, end: int) -> list[Epoch]:
+    pictures, reader = _pictures()
+    return [
+        trainer.train_epoch(reader, pictures.labels, seed=3, level=1, epoch=epoch)
+        for epoch in range(start, end)
+    ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("cut", range(SETTINGS.epochs + 1))
+def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(cut: int, tmp_path: Path) -> None:
+    whole = _trainer()
+    epochs = _train(whole, 0, SETTINGS.epochs)
+    store = Store(tmp_path)
+    store.open_for_writing()
+    first = _trainer()
+    store.save_checkpoint("key", _train(first, 0, cut), first.state())
+
+    checkpoint = store.checkpoint("key")
+    assert checkpoint is not None
+    second = _trainer()
+    second.load_state(checkpoint[1])
+    assert checkpoint[0] + _train(second, cut, SETTINGS.epochs) == epochs
+    state = second.state()
+    assert any(name.startswith("momentum/") for name in state)
+    assert state.keys() == whole.state().keys()
+    for name, tensor in whole.state().items():
+        assert torch.equal(state[name], tensor), name
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a spec (a teacher, its table, a student of three levels) and its store."""
+    folder = tmp_path_factory.mktemp("taught")
+    _write_taught(folder)
+    done = dsdctl(folder, "run", "small.yaml", *EVERY_EPOCH)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    assert len(levels(folder / "dsdctl-store")) == 4
+    assert not inflight(folder / "dsdctl-store")
+    return folder
+
+
+def _write_taught(folder: Path) -> None:
+    distil = "recipe: taught\ntitle: No stop rule\ndistill: {teacher: dense}\n"
+    (folder / "taught.yaml").write_text(distil)
+    spec(folder, ("[vanilla]", "[taught]"), ("levels: 1", "levels: 2"))
+
+
+def _assert_ends_as_if_never_interrupted(folder: Path, taught: Path) -> None:
+    done = dsdctl(folder, "run", "small.yaml", *EVERY_EPOCH)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (taught / "stdout").read_text()
+    assert result_bytes(folder / "dsdctl-store") == result_bytes(taught / "dsdctl-store")
+    checked = dsdctl(folder, "store", "check")
+    assert checked.returncode == 0, checked.stdout
+
+
+# One worker runs the teacher (3 epochs), its table and the student's levels (3 epochs each), and
+# every run goes on where the one before was killed. So these kills fall, in this order, on the
+# teacher, the table, the student's level 0, its level 1 (three times) and its level 2.
+KILLS_IN_TURN = (
+    "training:2",
+    "table-built",
+    "checkpoint-written:2",
+    "checkpoint-renamed:3",
+    "commit-written",
+    "commit-renamed",
+    "scheduling",
+)
+
+
+def test_killed_at_every_named_point_in_turn_it_ends_with_the_same_bytes(
+    taught: Path, tmp_path: Path
+) -> None:
+    assert [kill.partition(":")[0] for kill in sorted(KILLS_IN_TURN)] == sorted(POINTS)
+    _write_taught(tmp_path)
+    for kill in KILLS_IN_TURN:
+        done = dsdctl(tmp_path, "run", "small.yaml", *EVERY_EPOCH, kill_at=kill)
+        if kill == "scheduling":
+            assert done.returncode == -signal.SIGKILL
+        else:
+            assert done.returncode == 3, (kill, done.stderr)
+            assert "its worker process died" in done.stderr
+    _assert_ends_as_if_never_interrupted(tmp_path, taught)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "kill",
+    [f"{point}:{n}" for point in POINTS for n in (1, 2, 3) if point != "table-built" or n == 1],
+)
+def test_killed_at_any_one_point_it_ends_with_the_same_bytes(
+    kill: str, taught: Path, tmp_path: Path
+) -> None:
+    _write_taught(tmp_path)
+    killed = dsdctl(tmp_path, "run", "small.yaml", *EVERY_EPOCH, kill_at=kill)
+    assert killed.returncode == (-signal.SIGKILL if kill.startswith("scheduling") else 3)
+    _assert_ends_as_if_never_interrupted(tmp_path, taught)
+
+
+def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    epochs = 150
+    spec(tmp_path, ("epochs: 3", f"epochs: {epochs}"), ("levels: 1", "levels: 0"))
+    store = tmp_path / "dsdctl-store"
+    reference = dsdctl(tmp_path, "run", "small.yaml", "--store", "reference")
+    trained = 0
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        checkpoints = Checkpoints(store)
+        process = start(tmp_path, "run", "small.yaml", *EVERY_EPOCH)
+        before = trained
+        wait_until(lambda before=before: _epochs(store) > before)
+        process.send_signal(number)
+        done = ended(process)
+        assert done.returncode == code
+        assert "the same command goes on from here" in done.stderr
+        assert not levels(store)
+        trained = _epochs(store)
+        assert before < trained < epochs
+        # One more than it trained: the last, asked for by the signal, after an epoch kept already.
+        assert sum(checkpoints.taken().values()) == trained - before + 1
+    checkpoints = Checkpoints(store)
+    done = dsdctl(tmp_path, "run", "small.yaml", *EVERY_EPOCH)
+    assert sum(checkpoints.taken().values()) == epochs - trained
+    assert done.stdout == reference.stdout
+    assert result_bytes(store) == result_bytes(tmp_path / "reference")
+
+
+def _epochs(store: Path) -> int:
+    """Epochs in the checkpoint of the only level in flight."""
+    for file in inflight(store):
+        checkpoint = Store(store).checkpoint(file.name)
+        return 0 if checkpoint is None else len(checkpoint[0])
+    return 0
+
+
+def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> None:
+    spec(tmp_path, ("epochs: 3", "epochs: 100000"), ("seeds: [0]", "seeds: [0, 1]"))
+    process = start(tmp_path, "run", "small.yaml", "--checkpoint-every", "0", "--jobs", "2")
+    wait_until(lambda: len(inflight(tmp_path / "dsdctl-store")) == 2)
+    left = workers(process.pid)
+    assert len(left) == 2
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(alive(pid) for pid in left))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_short_soak_finds_no_difference() -> None:
+    line = [sys.executable, "-m", "tests.soak.soak", "--kills", "10", "--epochs", "20"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith("all identical")
