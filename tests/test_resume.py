@@ -171,6 +171,7 @@ def test_killed_at_any_one_point_it_ends_with_the_same_bytes(
     _assert_ends_as_if_never_interrupted(tmp_path, taught)
 
 
+@pytest.mark.long
 def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     epochs = 150
     spec(tmp_path, ("epochs: 3", f"epochs: {epochs}"), ("levels: 1", "levels: 0"))

@@ -55,6 +55,7 @@ def _errors(stderr: str) -> list[str]:
 # Disks
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_in_mid_run_fails_in_one_message_and_room_lets_it_go_on(
     mount: Mount, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_disk_too_small_for_the_plan_is_refused_and_the_need_named(
     assert not levels(tmp_path / "disk" / "store")
 
 
+@pytest.mark.long
 def test_a_read_only_store_is_refused_by_run_and_read_by_the_rest(
     mount: Mount, tmp_path: Path
 ) -> None:
