@@ -162,7 +162,8 @@ def _calibrate(
 
 
 def _check_teacher_files(plan: Plan) -> None:
-    """Refuse weights files that do not fit their network. Raises InputError."""
+    """Refuse weights files that do not fit their network. Raises InputError for all at once."""
+    problems: dict[str, None] = {}
     for trajectory in plan.trajectories.values():
         need = trajectory.teacher
         if need is not None and need.file is not None:
@@ -170,7 +171,9 @@ def _check_teacher_files(plan: Plan) -> None:
             try:
                 teacher_from_file(need.file.identity, need.file.path, facts.channels, facts.classes)
             except WorkError as error:
-                raise InputError(str(error)) from error
+                problems[str(error)] = None
+    if problems:
+        raise InputError(*problems)
 
 
 def _check_disk(progress: Progress, store: Path) -> None:

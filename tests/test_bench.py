@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Dsdctl
+from tiny import Dsdctl
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from tiny import ROOT
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from tiny import ROOT
 
 LONG = {"dsdctl run specs/digits.yaml"}
 

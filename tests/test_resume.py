@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from soak import (
     Checkpoints,
     alive,
@@ -23,6 +22,7 @@ from soak import (
     wait_until,
     workers,
 )
+from tiny import ROOT
 
 from dsdctl.killpoints import POINTS
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Dsdctl
+from tiny import TINY, Dsdctl
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Dsdctl
+from tiny import TINY, Dsdctl
 from wandb_file import read_run
 
 from dsdctl.spec import Wandb
