@@ -1,6 +1,7 @@
 """Fixtures that several test files use."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from tiny import TINY, Dsdctl
 
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["WANDB_MODE"] = "offline"
+# A job in the background of a shell ignores Ctrl-C, and so would every command that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

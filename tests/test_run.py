@@ -297,9 +297,12 @@ def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> Non
     line = [sys.executable, "-m", "dsdctl", "run", str(tiny)]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE)
-        worker = _first_worker(process.pid)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        try:
+            worker = _first_worker(process.pid)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=100)
+        finally:
+            process.kill()
         assert process.returncode == code
         assert b"the same command goes on from here" in err
         assert b"Traceback" not in err
