@@ -256,37 +256,6 @@ def schema(of: Annotated[SchemaOf, typer.Argument(help="which file")]) -> None:
 
 
 @app.command()
-def bench(
-    device: Device = DeviceChoice.auto,
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", help="an .npz of x_train (N, 32, 32, 3) uint8 and y_train"),
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="of each measurement")] = 3,
-    batches: Annotated[
-        int, typer.Option("--batches", min=2, help="of 128 images in a measurement")
-    ] = 6,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
-) -> None:
-    """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""
-    with _reported():
-        from dsdctl import bench as benchmark
-        from dsdctl.run import choose_device
-
-        result = benchmark.run_bench(
-            choose_device(device.value),
-            repeats=repeats,
-            batches=batches,
-            images=images,
-            say=lambda line: _err().print(line, markup=False, soft_wrap=True),
-        )
-        if as_json:
-            _print_plain(benchmark.as_json(result))
-        else:
-            benchmark.print_bench(result, _out())
-
-
-@app.command()
 def doctor(store: StoreOption = DEFAULT_STORE) -> None:
     """Say whether this machine is ready, and check every byte of the store."""
     with _reported():

@@ -1,5 +1,6 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
+import errno
 import functools
 import hashlib
 import math
@@ -99,7 +100,7 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> F
     device = torch.device(place.device)
     configure(device, place.threads)
     key = key_of(task.identity)
-    with _said_in_words(), store.lock(key) as locked:
+    with _said_in_words(place), store.lock(key) as locked:
         if not locked:
             raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):
@@ -112,7 +113,7 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> F
 
 
 @contextmanager
-def _said_in_words() -> Iterator[None]:
+def _said_in_words(place: Place) -> Iterator[None]:
     """Turn what machines run out of into an error that names it."""
     try:
         yield
@@ -120,7 +121,9 @@ def _said_in_words() -> Iterator[None]:
         reason = str(error).partition(". ")[0]
         raise WorkError(f"the GPU's memory is full, try fewer --jobs ({reason})") from error
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        # A full disk is one thing to say, whichever file it was that did not fit.
+        file = place.store if error.errno == errno.ENOSPC else error.filename
+        where = f"{file}: " if file else ""
         raise WorkError(f"{where}{error.strerror or error}") from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
