@@ -1,5 +1,5 @@
 # docker build -t dsdctl .
-# docker run --rm -v "$PWD/specs:/work/specs:ro" -v dsdctl-store:/store dsdctl run specs/digits.yaml
+# docker run --rm -v "$PWD/specs:/experiments/specs:ro" -v dsdctl-store:/store dsdctl run specs/digits.yaml
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 DSDCTL_STORE=/store
@@ -14,9 +14,9 @@ COPY dsdctl ./dsdctl
 COPY recipes ./recipes
 RUN pip install --constraint constraints.txt .
 
-RUN useradd --create-home dsdctl && mkdir /store /work && chown dsdctl /store /work
+RUN useradd --create-home dsdctl && mkdir /store /experiments && chown dsdctl /store /experiments
 USER dsdctl
-WORKDIR /work
+WORKDIR /experiments
 COPY --chown=dsdctl specs ./specs
 VOLUME /store
 
