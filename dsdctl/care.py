@@ -11,7 +11,6 @@ from dsdctl.errors import WorkError
 from dsdctl.keys import LevelIdentity
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
-from dsdctl.stopping import read_trajectory
 from dsdctl.store import Store
 
 
@@ -112,13 +111,10 @@ def unneeded_weights(progress: Progress) -> list[str]:
             needed.update(filter(None, [teacher.level if teacher else None]))
     for row_plan in progress.plan.rows:
         for key in row_plan.students:
-            known = progress.known[key]
-            levels = row_plan.row.student.pruning.rounds + 1
-            reading = read_trajectory(
-                row_plan.row.stop, known.measured, levels, diverged=known.diverged
-            )
+            levels = progress.known[key].levels
+            reading = progress.reading(row_plan, key)
             chosen = {reading.best, reading.stopped_at} - {None}
-            needed.update(known.levels[level].key for level in chosen if level is not None)
+            needed.update(levels[level].key for level in chosen if level is not None)
     keys = [level.key for known in progress.known.values() for level in known.levels]
     return [key for key in dict.fromkeys(keys) if key not in needed]
 

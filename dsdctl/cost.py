@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dsdctl.plan import Plan, RowPlan, Trajectory, levels_needed
+from dsdctl.plan import Plan, RowPlan, Trajectory
 from dsdctl.resolve import Images, Regime, view_count
 from dsdctl.spec import ResNet18, VGGLike
 
@@ -104,11 +104,11 @@ class RowCost:
 def row_cost(plan: Plan, row_plan: RowPlan, count_macs: CountMacs) -> RowCost:
     """Price one seed of a row: the student to the last level, and the teacher as far as needed."""
     student = plan.trajectories[row_plan.students[0]]
-    levels = row_plan.row.student.pruning.rounds + 1
+    levels = row_plan.row.student.levels
     teacher_levels, teacher_price = 0, 0.0
     need = student.teacher
     if need is not None and need.trajectory is not None:
-        teacher_levels = levels_needed(need.rule, need.regime.pruning.rounds + 1)
+        teacher_levels = need.levels
         teacher_price = training_pflops(need.regime, count_macs(need.regime))
     return RowCost(
         levels,

@@ -29,7 +29,7 @@ class Display(Protocol):
 
 def event_line(event: Event) -> str:
     """What happened, in one line."""
-    name = trajectory_label(event)
+    name = event.trajectory.label
     if event.failure is not None:
         return f"{name}: FAILED: {event.failure}"
     if isinstance(event.task, TableTask):
@@ -45,12 +45,6 @@ def event_line(event: Event) -> str:
         f"test {100 * result.test_accuracy:.2f} %, train {100 * result.train_accuracy:.2f} %, "
         f"entropy {result.entropy_bits:.3f} bits, {event.level.environment.wall_seconds:.1f} s"
     )
-
-
-def trajectory_label(event: Event) -> str:
-    """The recipes that read a trajectory as their student, or `teacher`; and its seed."""
-    recipes = dict.fromkeys(use.recipe for use in event.trajectory.uses)
-    return f"{'+'.join(recipes) or 'teacher'} seed {event.trajectory.seed}"
 
 
 class PlainDisplay:

@@ -44,6 +44,11 @@ class TeacherNeed:
     alpha: float
     temperature: float
 
+    @property
+    def levels(self) -> int:
+        """How many levels of the teacher must be run before the one that teaches is known."""
+        return levels_needed(self.rule, self.regime.levels)
+
 
 @dataclass(frozen=True)
 class Use:
@@ -73,6 +78,12 @@ class Trajectory:
     @property
     def roles(self) -> list[str]:
         return [role for role, there in (("student", self.uses), ("teacher", self.taught)) if there]
+
+    @property
+    def label(self) -> str:
+        """What people call it: the recipes whose student it is, or `teacher`, and its seed."""
+        recipes = dict.fromkeys(use.recipe for use in self.uses)
+        return f"{'+'.join(recipes) or 'teacher'} seed {self.seed}"
 
     def level_identity(
         self, level: int, parent: str | None, distillation: DistillationIdentity | None
@@ -188,9 +199,8 @@ class _Builder:
         students, teachers = [], []
         for seed in seeds:
             need = self._teacher(row, seed)
-            levels = row.student.pruning.rounds + 1
-            student = self._trajectory(row.student, seed, levels, need)
-            use = Use(experiment, row.variant, row.recipe.recipe, row.stop, levels)
+            student = self._trajectory(row.student, seed, row.student.levels, need)
+            use = Use(experiment, row.variant, row.recipe.recipe, row.stop, row.student.levels)
             self._update(student, uses=(*student.uses, use))
             students.append(student.key)
             teacher_key = need.trajectory if need else None
@@ -208,7 +218,7 @@ class _Builder:
         trajectory = None
         if teaching.file is None:
             teacher_seed = seed if teaching.seed == "paired" else teaching.seed
-            levels = levels_needed(teaching.rule, teaching.regime.pruning.rounds + 1)
+            levels = levels_needed(teaching.rule, teaching.regime.levels)
             trajectory = self._trajectory(teaching.regime, teacher_seed, levels, None).key
         return TeacherNeed(
             teaching.regime,

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
-from dsdctl.plan import Plan, TeacherNeed, Trajectory, levels_needed
+from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
-from dsdctl.stopping import best_level, read_trajectory
+from dsdctl.stopping import Reading, best_level, read_trajectory
 from dsdctl.store import Store
 
 
@@ -54,6 +54,13 @@ class Progress:
         assert level.result.level == known.next_level
         known.levels.append(level)
 
+    def reading(self, row_plan: RowPlan, student: str) -> Reading:
+        """What a row sees in one of its student trajectories, given by key."""
+        known, row = self.known[student], row_plan.row
+        return read_trajectory(
+            row.stop, known.measured, row.student.levels, diverged=known.diverged
+        )
+
     def wants_level(self, trajectory: Trajectory) -> bool:
         """Say whether a recipe or a student asks for one more level of `trajectory`."""
         known = self.known[trajectory.key]
@@ -62,7 +69,7 @@ class Progress:
         for key in trajectory.taught:
             need = self.plan.trajectories[key].teacher
             assert need is not None
-            if known.next_level < levels_needed(need.rule, need.regime.pruning.rounds + 1):
+            if known.next_level < need.levels:
                 return True
         return any(
             not read_trajectory(use.stop, known.measured, use.levels).finished
@@ -81,10 +88,9 @@ class Progress:
         if need.trajectory is None:
             return None
         known = self.known[need.trajectory]
-        needed = levels_needed(need.rule, need.regime.pruning.rounds + 1)
-        measured = known.measured[:needed]
+        measured = known.measured[: need.levels]
         if need.rule == "best":
-            return best_level(measured) if len(measured) == needed or known.diverged else None
+            return best_level(measured) if len(measured) == need.levels or known.diverged else None
         level = 0 if need.rule == "dense" else need.rule
         return level if level < len(measured) else None
 

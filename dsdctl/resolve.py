@@ -57,6 +57,11 @@ class Regime:
     training: Training
     pruning: Pruning
 
+    @property
+    def levels(self) -> int:
+        """Trainings of a whole trajectory: the dense one and one a prune round."""
+        return self.pruning.rounds + 1
+
 
 @dataclass(frozen=True)
 class WeightsFile:
@@ -447,7 +452,7 @@ def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -
     if wish != "auto":
         return wish == "always", f"teacher.table: {wish}"
     views = view_count(student.augment)
-    calls = student.training.epochs * (student.pruning.rounds + 1)
+    calls = student.training.epochs * student.levels
     size = table_bytes(student)
     if size > MAX_TABLE_BYTES:
         return False, f"a table would take {size / 2**30:.1f} GiB"

@@ -85,8 +85,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
         progress = Progress(plan, store)
         for line in store.damage:
-            log.warning(line)
-            console.print(f"warning: {line}", markup=False, soft_wrap=True)
+            _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
         missing = {t.key: missing_levels(progress, t) for t in plan.trajectories.values()}
         for key, count in missing.items():
@@ -233,11 +232,10 @@ class _Mirrors:
 
 
 def _run_info(plan: Plan, trajectory: Trajectory, experiment: str) -> RunInfo:
-    recipes = dict.fromkeys(use.recipe for use in trajectory.uses)
     return RunInfo(
         run_id=f"{experiment}-{trajectory.key[:12]}",
         experiment=experiment,
-        name=f"{'+'.join(recipes) or 'teacher'} seed {trajectory.seed}",
+        name=trajectory.label,
         job_type="+".join(trajectory.roles),
         config={
             "trajectory": trajectory.key,

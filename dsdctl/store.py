@@ -53,6 +53,9 @@ _REQUIRED = {
 MARKER = "store.json"
 """The file that tells a store from an empty folder."""
 
+Checksums = dict[str, dict[str, Any]]
+"""Of each file of a folder its size in `bytes` and its `sha256`."""
+
 Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
 
 _RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
@@ -78,12 +81,15 @@ class Store:
         if not folder.is_dir():
             return None
         try:
-            result = _RESULT.validate_json(self._read(folder, "result.json"))
-            environment = Environment.model_validate_json(self._read(folder, "environment.json"))
-            identity = self._identity(folder, LevelIdentity)
+            checksums = self._checksums(folder)
+            result = _RESULT.validate_json(self._read(folder, "result.json", checksums))
+            environment = Environment.model_validate_json(
+                self._read(folder, "environment.json", checksums)
+            )
+            identity = self._identity(folder, LevelIdentity, checksums)
             if key_of(identity) != key:
                 raise DamagedError(f"{folder}: identity.json does not belong to this key")
-            self._check_present(folder)
+            _check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
             self._set_aside(folder, error)
             return None
@@ -91,7 +97,8 @@ class Store:
 
     def level_identity(self, key: str) -> LevelIdentity:
         """Return the identity of a finished level. Raises DamagedError."""
-        return self._identity(self._folder("levels", key), LevelIdentity)
+        folder = self._folder("levels", key)
+        return self._identity(folder, LevelIdentity, self._checksums(folder))
 
     def level_tensors(self, key: str, name: str) -> "dict[str, Tensor]":
         """Return the `weights` or `masks` of a finished level. Raises DamagedError."""
@@ -143,9 +150,10 @@ class Store:
         if folder.parent.parent.name == "tables":
             model = TableIdentity
         found = []
-        for name, entry in self._checksums(folder).items():
+        checksums = self._checksums(folder)
+        for name, entry in checksums.items():
             try:
-                content = self._read(folder, name)
+                content = self._read(folder, name, checksums)
                 if len(content) != entry["bytes"]:
                     found.append(f"{folder}/checksums.json: another size than {name} has")
                 if name == "identity.json":
@@ -164,8 +172,9 @@ class Store:
         if not folder.is_dir():
             return False
         try:
-            self._identity(folder, TableIdentity)
-            self._check_present(folder)
+            checksums = self._checksums(folder)
+            self._identity(folder, TableIdentity, checksums)
+            _check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
             self._set_aside(folder, error)
             return False
@@ -296,7 +305,7 @@ class Store:
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
 
-    def _checksums(self, folder: Path) -> dict[str, dict[str, Any]]:
+    def _checksums(self, folder: Path) -> Checksums:
         try:
             checksums = json.loads((folder / "checksums.json").read_bytes())
         except (OSError, ValueError) as error:
@@ -309,19 +318,9 @@ class Store:
                 raise DamagedError(f"{folder}/checksums.json: not a size and sha256 for each file")
         return checksums
 
-    def _check_present(self, folder: Path) -> None:
-        """Check that every file is there in its full size, without reading the large ones."""
-        for name, entry in self._checksums(folder).items():
-            try:
-                size = (folder / name).stat().st_size
-            except OSError as error:
-                raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
-            if size != entry["bytes"]:
-                raise DamagedError(f"{folder}/{name}: {size} bytes instead of {entry['bytes']}")
-
-    def _read(self, folder: Path, name: str) -> bytes:
+    def _read(self, folder: Path, name: str, checksums: Checksums) -> bytes:
         """Read a file whose checksum fits. Raises DamagedError."""
-        entry = self._checksums(folder).get(name)
+        entry = checksums.get(name)
         if entry is None and name == WEIGHTS:
             raise WorkError(
                 f"{folder}/{name}: dropped by `dsdctl store gc --weights`; "
@@ -335,14 +334,14 @@ class Store:
             raise DamagedError(f"{folder}/{name}: its checksum does not fit")
         return content
 
-    def _identity(self, folder: Path, model: type[Identity]) -> Identity:
-        return model.model_validate_json(self._read(folder, "identity.json"))
+    def _identity(self, folder: Path, model: type[Identity], checksums: Checksums) -> Identity:
+        return model.model_validate_json(self._read(folder, "identity.json", checksums))
 
     def _tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
         from safetensors.torch import load
 
         try:
-            return load(self._read(folder, name))
+            return load(self._read(folder, name, self._checksums(folder)))
         except DamagedError as error:
             self._set_aside(folder, error)
             raise DamagedError(f"{error}; set aside, the next run computes it anew") from error
@@ -378,6 +377,17 @@ class Store:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             folder.rename(target)
         self.damage.append(f"{reason} (set aside as {target})")
+
+
+def _check_sizes(folder: Path, checksums: Checksums) -> None:
+    """Check that every file is there in its full size, without reading the large ones."""
+    for name, entry in checksums.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as error:
+            raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+        if size != entry["bytes"]:
+            raise DamagedError(f"{folder}/{name}: {size} bytes instead of {entry['bytes']}")
 
 
 def _rename_unless_there(temporary: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from dsdctl.cost import (
     training_pflops,
 )
 from dsdctl.keys import key_of
-from dsdctl.plan import Trajectory, levels_needed
+from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.resolve import table_bytes
 from dsdctl.shapes import layer_weights
@@ -164,10 +164,9 @@ def disk_bytes(progress: Progress) -> int:
         need = trajectory.teacher
         if not count or need is None or not need.table:
             continue
-        identity = progress.table_identity(trajectory)
-        name = key_of(identity) if identity else _table_name(trajectory)
-        if name not in tables and not (identity and progress.store.has_table(name)):
-            tables.add(name)
+        key = _table_key(progress, trajectory)
+        if key not in tables and not progress.store.has_table(key):
+            tables.add(key)
             total += table_bytes(trajectory.regime)
     return total
 
@@ -180,15 +179,14 @@ def _tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
         need = trajectory.teacher
         if need is None or not need.table:
             continue
-        identity = progress.table_identity(trajectory)
-        key = key_of(identity) if identity else _table_name(trajectory)
+        key = _table_key(progress, trajectory)
         users.setdefault(key, []).extend(progress.plan.used_by(trajectory))
         tables[trajectory.key] = PlanTable(
             key=key,
             forwards=table_forwards(trajectory.regime),
             pflops=table_pflops(trajectory.regime, count_macs(need.regime)),
             bytes=table_bytes(trajectory.regime),
-            done=identity is not None and progress.store.has_table(key),
+            done=progress.store.has_table(key),
             used_by=(),
         )
     return {
@@ -197,8 +195,11 @@ def _tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
     }
 
 
-def _table_name(trajectory: Trajectory) -> str:
-    """What a table is called while its teacher's level is not known: by trajectory and rule."""
+def _table_key(progress: Progress, trajectory: Trajectory) -> str:
+    """A table's key; a name by trajectory and rule while its teacher's level is not known."""
+    identity = progress.table_identity(trajectory)
+    if identity is not None:
+        return key_of(identity)
     need = trajectory.teacher
     assert need is not None
     views = trajectory.regime.augment
@@ -230,8 +231,7 @@ def _seconds(
         chain = own[key]
         need = trajectory.teacher
         if need is not None and need.trajectory is not None:
-            levels = levels_needed(need.rule, need.regime.pruning.rounds + 1)
-            left = max(0, levels - progress.known[need.trajectory].next_level)
+            left = max(0, need.levels - progress.known[need.trajectory].next_level)
             chain += left * seconds_per_level[need.trajectory]
         longest = max(longest, chain)
     return max(longest, sum(own.values()) / slots)

@@ -107,9 +107,9 @@ def order_of_work(progress: Progress) -> list[str]:
         if not progress.wants_level(trajectory):
             done += 1
         elif progress.next_level_identity(trajectory) is not None:
-            at_once.append(_name(trajectory))
+            at_once.append(trajectory.label)
         else:
-            waiting.setdefault(_awaited(trajectory), []).append(_name(trajectory))
+            waiting.setdefault(_awaited(trajectory), []).append(trajectory.label)
     lines = [f"{done} trajectories are done"] if done else []
     if at_once:
         lines.append(f"at once, {len(at_once)} side by side: {', '.join(at_once)}")
@@ -118,17 +118,12 @@ def order_of_work(progress: Progress) -> list[str]:
     return lines or ["nothing is left to run"]
 
 
-def _name(trajectory: Trajectory) -> str:
-    recipes = "+".join(use.recipe for use in trajectory.uses) or "teacher"
-    return f"{recipes} seed {trajectory.seed}"
-
-
 def _awaited(trajectory: Trajectory) -> str:
     need = trajectory.teacher
     assert need is not None and need.trajectory is not None
     teacher = f"teacher {need.trajectory[:8]}"
     if need.rule == "best":
-        return f"all {need.regime.pruning.rounds + 1} levels of {teacher}"
+        return f"all {need.regime.levels} levels of {teacher}"
     return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
 
 

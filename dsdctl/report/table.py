@@ -11,12 +11,11 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, training_pflops
-from dsdctl.plan import RowPlan, Trajectory, levels_needed
+from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
 from dsdctl.results import Environment, FinishedLevel, Measured
 from dsdctl.spec import Model, ReferenceRow
-from dsdctl.stopping import Reading, read_trajectory
 
 SCHEMA = "dsdctl.report/1"
 
@@ -129,7 +128,7 @@ def _selected_on(row_plans: Sequence[RowPlan]) -> str:
 def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> ReportRow:
     recipe, plan = row_plan.row.recipe, progress.plan
     students = [plan.trajectories[key] for key in row_plan.students]
-    readings = [_reading(progress, row_plan, student) for student in students]
+    readings = [progress.reading(row_plan, key) for key in row_plan.students]
     chosen = [
         _selected(progress, student, reading.selected(recipe.select))
         for student, reading in zip(students, readings, strict=True)
@@ -170,12 +169,6 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
     )
 
 
-def _reading(progress: Progress, row_plan: RowPlan, student: Trajectory) -> Reading:
-    known = progress.known[student.key]
-    levels = row_plan.row.student.pruning.rounds + 1
-    return read_trajectory(row_plan.row.stop, known.measured, levels, diverged=known.diverged)
-
-
 def _selected(progress: Progress, student: Trajectory, level: int | None) -> Measured | None:
     return None if level is None else progress.known[student.key].measured[level]
 
@@ -185,7 +178,7 @@ def _teacher_pflops(progress: Progress, student: Trajectory, count_macs: CountMa
     need = student.teacher
     if need is None or need.trajectory is None:
         return None
-    trainings = levels_needed(need.rule, need.regime.pruning.rounds + 1)
+    trainings = need.levels
     known = progress.known[need.trajectory]
     if known.diverged:
         trainings = min(trainings, known.next_level)
@@ -207,7 +200,7 @@ def _phase(progress: Progress, row_plan: RowPlan, level: Stats) -> str | None:
 
 
 def _test_curves(progress: Progress, row_plan: RowPlan) -> list[list[float]]:
-    levels = row_plan.row.student.pruning.rounds + 1
+    levels = row_plan.row.student.levels
     return [
         [result.test_accuracy for result in progress.known[key].measured[:levels]]
         for key in row_plan.students
