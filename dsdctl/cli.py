@@ -256,6 +256,45 @@ def schema(of: Annotated[SchemaOf, typer.Argument(help="which file")]) -> None:
 
 
 @app.command()
+def bench(
+    device: Device = DeviceChoice.auto,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="processes of ours at once; a core each, one on a GPU"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="an .npz of x_train (N, 32, 32, 3) uint8 and y_train"),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="of each measurement")] = 5,
+    batches: Annotated[
+        int | None,
+        typer.Option("--batches", min=2, help="of 128 images a measurement; 6, on a GPU 200"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""
+    with _reported():
+        from dsdctl.bench.run import run_bench
+        from dsdctl.bench.view import print_bench
+        from dsdctl.run import choose_device
+
+        chosen = choose_device(device.value)
+        result = run_bench(
+            chosen,
+            jobs=jobs,
+            repeats=repeats,
+            batches=batches or (6 if chosen == "cpu" else 200),
+            images=images,
+            say=lambda line: _err().print(line, markup=False, soft_wrap=True),
+        )
+        if as_json:
+            _print_plain(result.model_dump_json(indent=2))
+        else:
+            print_bench(result, _out())
+
+
+@app.command()
 def doctor(store: StoreOption = DEFAULT_STORE) -> None:
     """Say whether this machine is ready, and check every byte of the store."""
     with _reported():

@@ -13,7 +13,7 @@ from dsdctl.spec import Augment, Model, Network, Normalize, Seed, Training, Vali
 SCHEMA_VERSION = 1
 """Raised when the fields of an identity change."""
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised when the same identity would give other numbers."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.randomness import generator
 
 
@@ -61,7 +62,7 @@ class VGGLike(nn.Module):
             out_channels = width * 2**block
             for _ in range(2):
                 layers += [
-                    nn.Conv2d(channels, out_channels, kernel_size=3, padding=1),
+                    Conv3x3(channels, out_channels),
                     nn.ReLU(),
                     nn.BatchNorm2d(out_channels),
                 ]
@@ -87,10 +88,10 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv3x3(in_channels, out_channels, stride, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = Conv3x3(out_channels, out_channels, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
@@ -114,7 +115,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, in_channels: int, classes: int):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+        self.conv = Conv3x3(in_channels, 64, bias=False)
         self.bn = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

@@ -1,4 +1,4 @@
-"""Imports torchvision's data sets, also beside a torch whose build its operators do not match.
+"""Imports torchvision, also beside a torch whose build its operators do not match.
 
 torchvision's wheels are built against CUDA builds of torch. Beside a CPU-only torch the compiled
 operators cannot load, and the import then fails while it registers shape functions for them
@@ -16,9 +16,9 @@ _SCHEMAS = {
 }
 
 
-def _import_datasets() -> ModuleType:
+def _import_torchvision() -> ModuleType:
     try:
-        from torchvision import datasets
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -26,10 +26,12 @@ def _import_datasets() -> ModuleType:
         for name, schema in _SCHEMAS.items():
             library.define(name + schema)  # type: ignore[no-untyped-call]
         _libraries.append(library)
-        from torchvision import datasets
-    return datasets  # type: ignore[no-any-return]
+        import torchvision
+    return torchvision  # type: ignore[no-any-return]
 
 
 _libraries: list[torch.library.Library] = []  # dropping a Library takes its schemas with it
 
-datasets = _import_datasets()
+_torchvision = _import_torchvision()
+datasets = _torchvision.datasets
+transforms = _torchvision.transforms

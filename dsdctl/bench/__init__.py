@@ -1,0 +1,1 @@
+"""`dsdctl bench`: how fast this machine trains, against a plain PyTorch loop and its ceilings."""

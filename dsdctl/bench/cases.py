@@ -1,0 +1,139 @@
+"""What each case trains or measures, alike for both sides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from dsdctl.bench.results import CaseName, Precision
+from dsdctl.errors import InputError
+from dsdctl.ml.data import Normalisation, Split, Views, load_digits
+from dsdctl.ml.macs import count_macs
+from dsdctl.ml.masks import Masks, dense_masks, prunable_weights, prune_by_magnitude
+from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.train import Settings
+from dsdctl.spec import Model
+
+SEED = 0
+CLASSES = 10
+ALPHA, TEMPERATURE = 0.8, 10.0
+LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = Normalisation((0.3,), (0.37,))
+
+BATCH = 128
+DIGITS_IMAGES, DIGITS_EPOCHS = 800, 30
+"""A level of specs/digits.yaml trains on full batches of 800 images; for fewer epochs here."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """`run` is timed and returns how many images it went through; `settle` comes before it."""
+
+    run: Callable[[], int]
+    settle: Callable[[], None] = lambda: None
+
+
+class Job(Model):
+    """What one process of a side is to do."""
+
+    side: Literal["ours", "plain"]
+    case: CaseName | Literal["table"]
+    precision: Precision
+    device: Literal["cpu", "cuda"]
+    threads: int
+    batches: int
+    images: str | None
+    loader_workers: int = 0
+
+    @property
+    def is_digits(self) -> bool:
+        return self.case == "digits-level"
+
+    @property
+    def batch_size(self) -> int:
+        return DIGITS_IMAGES if self.is_digits else BATCH
+
+    @property
+    def views(self) -> Views:
+        return Views() if self.is_digits else Views(flip=True, crop=4)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return GREY if self.is_digits else IMAGENET
+
+
+def case_images(job: Job) -> Split:
+    """The digits, the given archive's first images, or random ones, on the CPU."""
+    if job.is_digits:
+        return load_digits().train.take(torch.arange(DIGITS_IMAGES))
+    count = job.batches * BATCH
+    if job.images is not None:
+        return load_images(Path(job.images), count)
+    stream = torch.Generator().manual_seed(SEED)
+    pixels = torch.randint(0, 256, (count, 32, 32, 3), generator=stream, dtype=torch.uint8)
+    return Split(pixels, torch.randint(0, CLASSES, (count,), generator=stream))
+
+
+def load_images(file: Path, count: int) -> Split:
+    """The first `count` of an archive's x_train and y_train. Raises InputError."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            images, labels = archive["x_train"], archive["y_train"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"--images: {file}: not a readable archive ({error})") from error
+    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
+        raise InputError(
+            f"--images: {file}: x_train is {images.dtype} {images.shape} "
+            "(allowed: uint8 N x 32 x 32 x 3)"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.max() >= CLASSES:
+        raise InputError(
+            f"--images: {file}: y_train is {labels.dtype} {labels.shape} "
+            f"(allowed: one integer from 0 to {CLASSES - 1} an image)"
+        )
+    if len(images) < count:
+        raise InputError(f"--images: {file}: holds {len(images)} images, {count} are needed")
+    return Split(
+        torch.from_numpy(images[:count]), torch.from_numpy(labels[:count].astype(np.int64))
+    )
+
+
+def case_network(case: CaseName) -> Network:
+    """The network that a case trains or measures."""
+    if case == "teacher":
+        return build_network("resnet18", 3, CLASSES, seed=SEED)
+    if case == "digits-level":
+        return build_network("vgg-like", 1, CLASSES, seed=SEED, depth=2, width=16, pool=2)
+    return build_network("vgg-like", 3, CLASSES, seed=SEED, depth=5, width=32)
+
+
+def case_masks(network: nn.Module) -> Masks:
+    """The masks of level 1: 20 % of the weights are gone."""
+    weights = prunable_weights(network)
+    return prune_by_magnitude(weights, dense_masks(weights), 0.2)
+
+
+def case_settings(job: Job) -> Settings:
+    """The paper's training but for its rate, at which random images diverge."""
+    return Settings(
+        epochs=1_000_000,
+        batch_size=job.batch_size,
+        lr=LR,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        milestones=(),
+        gamma=1.0,
+        precision=job.precision,
+    )
+
+
+def macs_per_image(case: CaseName) -> int:
+    """Multiply-accumulates an image: three forward passes where the case trains, else one."""
+    side, channels = (8, 1) if case == "digits-level" else (32, 3)
+    forward, _ = count_macs(case_network(case), channels, side, side)
+    return forward if case == "measure" else 3 * forward

@@ -1,0 +1,66 @@
+"""What a bench measures, as `bench --json` prints it."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from dsdctl.spec import Model
+
+CaseName = Literal["student", "student-distilled", "teacher", "measure", "digits-level"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+class Spread(Model):
+    """Median, lowest and highest of the repeats."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(median=statistics.median(values), min=min(values), max=max(values))
+
+
+class Ceilings(Model):
+    """What the machine itself reaches in the same run, all cores. One multiply-add is 2 FLOPs."""
+
+    matmul_flops_per_second: dict[Precision, float]
+    copy_bytes_per_second: float = Field(description="bytes read and written")
+
+
+class CaseResult(Model):
+    """Rates of one case. The plain loop is always fp32; `ratio` compares with that."""
+
+    name: CaseName
+    precision: Precision
+    images_per_second: Spread
+    plain_images_per_second: Spread
+    plain_workers: int = Field(description="DataLoader workers, the better choice")
+    ratio: Spread = Field(description="of the pairs that were measured one after the other")
+    share_of_ceiling: float = Field(description="2 FLOPs a MAC, over the matrix product's rate")
+
+
+class TableResult(Model):
+    """How fast a teacher table is built, and what that means for specs/table1.yaml."""
+
+    forwards_per_second: Spread
+    table1_forwards: int
+    table1_seconds: float
+
+
+class BenchResult(Model):
+    """Everything that one run measured."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    device: str
+    versions: dict[str, str]
+    processes: int = Field(description="of ours at once, one thread each; the plain loop has one")
+    plain_threads: int
+    ceilings: Ceilings
+    cases: tuple[CaseResult, ...]
+    table: TableResult
+    seconds: float = Field(description="that the run itself took")

@@ -1,0 +1,228 @@
+"""Measure every case: both sides in turn, several times, in one run.
+
+Ours runs as `dsdctl run` does, in one process a core on one thread each, rates summed; the plain
+loop in one process with all cores. Processes wait idle while another one is measured.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+import dsdctl
+from dsdctl.bench.cases import Job, case_images, macs_per_image
+from dsdctl.bench.ceilings import measure_ceilings
+from dsdctl.bench.results import (
+    BenchResult,
+    CaseName,
+    CaseResult,
+    Ceilings,
+    Precision,
+    Spread,
+    TableResult,
+)
+from dsdctl.errors import WorkError
+
+TABLE1_FORWARDS = 50_000 * 162
+"""Training images of specs/table1.yaml times the views that flip and crop give."""
+
+LOADER_WORKERS = (0, 2)
+
+
+def run_bench(
+    device: Literal["cpu", "cuda"],
+    *,
+    jobs: int | None,
+    repeats: int,
+    batches: int,
+    images: Path | None,
+    say: Callable[[str], None],
+) -> BenchResult:
+    """Measure every case. `batches` is how many training batches are timed at once.
+
+    Raises InputError where `images` does not fit, WorkError where a side's process fails.
+    """
+    started = time.perf_counter()
+    cores = len(os.sched_getaffinity(0))
+    processes = jobs or (cores if device == "cpu" else 1)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16") if device == "cpu" else get_args(Precision)
+    job = Job(
+        side="ours",
+        case="student",
+        precision="fp32",
+        device=device,
+        threads=1,
+        batches=batches,
+        images=str(images) if images else None,
+    )
+    case_images(job)  # refuses unfit images before anything is measured
+    torch.set_num_threads(cores)
+    ceilings = measure_ceilings(torch.device(device), precisions)
+    bench = _Bench(job, processes, cores, repeats, ceilings, say)
+    cases = [
+        result
+        for case in get_args(CaseName)
+        for result in bench.case(case, ("fp32",) if case == "digits-level" else precisions)
+    ]
+    return BenchResult(
+        device=_device_name(device),
+        versions={
+            "dsdctl": dsdctl.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        processes=processes,
+        plain_threads=cores,
+        ceilings=ceilings,
+        cases=tuple(cases),
+        table=bench.table(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Bench:
+    """The settings that all cases of a run share."""
+
+    def __init__(
+        self,
+        job: Job,
+        processes: int,
+        cores: int,
+        repeats: int,
+        ceilings: Ceilings,
+        say: Callable[[str], None],
+    ):
+        self._job = job
+        self._processes = processes
+        self._cores = cores
+        self._repeats = repeats
+        self._ceilings = ceilings
+        self._say = say
+
+    def case(self, case: CaseName, precisions: Sequence[Precision]) -> list[CaseResult]:
+        """One case in every precision, in turn with the better plain loop."""
+        with ExitStack() as stack:
+            plains = {
+                workers: stack.enter_context(_side([self._plain_job(case, workers)]))
+                for workers in LOADER_WORKERS
+            }
+            workers = max(plains, key=lambda count: plains[count]())
+            sides = {
+                precision: stack.enter_context(
+                    _side([self._our_job(case, precision)] * self._processes)
+                )
+                for precision in precisions
+            }
+            plain: list[float] = []
+            ours: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+            for _ in range(self._repeats):
+                plain.append(plains[workers]())
+                for precision, side in sides.items():
+                    ours[precision].append(side())
+        return [
+            self._result(case, precision, rates, plain, workers)
+            for precision, rates in ours.items()
+        ]
+
+    def table(self) -> TableResult:
+        """Building the table of the distilled case's teacher, in fp32."""
+        with _side([self._our_job("table", "fp32")] * self._processes) as side:
+            rates = Spread.of([side() for _ in range(self._repeats)])
+        seconds = TABLE1_FORWARDS / rates.median
+        return TableResult(
+            forwards_per_second=rates, table1_forwards=TABLE1_FORWARDS, table1_seconds=seconds
+        )
+
+    def _our_job(self, case: CaseName | Literal["table"], precision: Precision) -> Job:
+        return self._job.model_copy(update={"case": case, "precision": precision})
+
+    def _plain_job(self, case: CaseName, workers: int) -> Job:
+        return self._job.model_copy(
+            update={
+                "side": "plain",
+                "case": case,
+                "threads": self._cores,
+                "loader_workers": workers,
+            }
+        )
+
+    def _result(
+        self,
+        case: CaseName,
+        precision: Precision,
+        rates: Sequence[float],
+        plain: Sequence[float],
+        workers: int,
+    ) -> CaseResult:
+        peak = self._ceilings.matmul_flops_per_second[precision]
+        images_per_second = Spread.of(rates)
+        result = CaseResult(
+            name=case,
+            precision=precision,
+            images_per_second=images_per_second,
+            plain_images_per_second=Spread.of(plain),
+            plain_workers=workers,
+            ratio=Spread.of([ours / theirs for ours, theirs in zip(rates, plain, strict=True)]),
+            share_of_ceiling=images_per_second.median * 2 * macs_per_image(case) / peak,
+        )
+        self._say(
+            f"{case} {precision}: {images_per_second.median:.0f} images/s, "
+            f"{result.ratio.median:.2f} x the plain loop"
+        )
+        return result
+
+
+@contextmanager
+def _side(jobs: Sequence[Job]) -> Iterator[Callable[[], float]]:
+    """Start a process for each of `jobs`; yield what measures them all at once, rates summed."""
+    command = [sys.executable, "-m", "dsdctl.bench.side"]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                )
+            )
+            for _ in jobs
+        ]
+        for process, job in zip(processes, jobs, strict=True):
+            stack.callback(process.kill)
+            _ask(process, job.model_dump_json())
+        for process in processes:
+            _answer(process)
+
+        def measure() -> float:
+            for process in processes:
+                _ask(process, "go")
+            return sum(float(_answer(process)) for process in processes)
+
+        yield measure
+
+
+def _ask(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(line + "\n")
+    except BrokenPipeError as error:
+        raise WorkError(f"a process of the bench ended with {process.wait()}") from error
+
+
+def _answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise WorkError(f"a process of the bench ended with {process.wait()}")
+    return line.strip()
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"

@@ -1,0 +1,45 @@
+"""A bench's result as people read it."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from dsdctl.bench.results import BenchResult, Spread
+
+
+def print_bench(result: BenchResult, console: Console) -> None:
+    """Print the measurements as a table, with what its columns mean below."""
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    table = Table(box=box.SIMPLE_HEAD, title=f"{result.device}; {versions}", title_justify="left")
+    for heading in ("case", "precision", "images/s", "plain loop, fp32", "ratio", "of ceiling"):
+        table.add_column(heading, justify="left" if heading in ("case", "precision") else "right")
+    for case in result.cases:
+        table.add_row(
+            case.name,
+            case.precision,
+            _spread_text(case.images_per_second, 0),
+            f"{_spread_text(case.plain_images_per_second, 0)}, {case.plain_workers} workers",
+            _spread_text(case.ratio, 2),
+            f"{100 * case.share_of_ceiling:.0f} %",
+        )
+    console.print(table)
+    rates = result.ceilings.matmul_flops_per_second
+    products = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+    console.print(
+        "Median (lowest to highest) of repeats, both sides in turn. Ours: "
+        f"{result.processes} processes of one thread, rates summed; the plain loop: one process of "
+        f"{result.plain_threads} threads, the better of 0 and 2 DataLoader workers.\n"
+        f"Ceilings, measured in the same run on all cores: matrix product {products}; copy "
+        f"{result.ceilings.copy_bytes_per_second / 1e9:.1f} GB/s.\n"
+        "student-distilled looks its teacher up in a table. Building the one of specs/table1.yaml "
+        f"({result.table.table1_forwards / 1e6:.1f} M forwards, fp32) takes "
+        f"{result.table.table1_seconds / 60:.0f} min here, once for all levels, seeds and recipes; "
+        "the plain loop calls its teacher 8.0 M times a level.\n"
+        f"The bench took {result.seconds:.0f} s.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _spread_text(spread: Spread, digits: int) -> str:
+    return f"{spread.median:.{digits}f} ({spread.min:.{digits}f} to {spread.max:.{digits}f})"

@@ -1,0 +1,92 @@
+"""`dsdctl bench`: its JSON contract on as little as it takes, both sides, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import Dsdctl
+from torch import nn
+
+from dsdctl.bench import ours, plain
+from dsdctl.bench.cases import Job, case_network
+from dsdctl.bench.results import CaseName, Spread
+from dsdctl.ml.convolution import Conv3x3
+from dsdctl.ml.device import configure
+from dsdctl.ml.models import AdaptivePool
+
+
+def a_job(side: str, case: str, batches: int = 2) -> Job:
+    return Job.model_validate(
+        {"side": side, "case": case, "precision": "fp32", "device": "cpu", "threads": 1,
+         "batches": batches, "images": None},
+        strict=False,
+    )  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
+    done = dsdctl("bench", "--device", "cpu", "--repeats", 2, "--batches", 2, "--json", timeout=800)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert {"device", "versions", "ceilings", "cases"} <= set(result)
+    assert set(result["ceilings"]) == {"matmul_flops_per_second", "copy_bytes_per_second"}
+    names = ["student", "student-distilled", "teacher", "measure", "digits-level"]
+    assert list(dict.fromkeys(case["name"] for case in result["cases"])) == names
+    for case in result["cases"]:
+        for field in ("images_per_second", "plain_images_per_second", "ratio"):
+            assert 0 < case[field]["min"] <= case[field]["median"] <= case[field]["max"]
+        ours, plain = case["images_per_second"], case["plain_images_per_second"]
+        assert ours["min"] / plain["max"] <= case["ratio"]["min"]
+        assert case["ratio"]["max"] <= ours["max"] / plain["min"]
+        assert case["share_of_ceiling"] > 0
+
+
+@pytest.mark.parametrize("case", ["student", "student-distilled", "measure"])
+def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:
+    configure(torch.device("cpu"), 1)
+    assert ours.prepare(a_job("ours", case)).run() == 256
+    assert plain.prepare(a_job("plain", case)).run() == 256
+
+
+@pytest.mark.parametrize("case", ["student", "teacher"])
+def test_the_plain_loop_has_none_of_our_modules_and_computes_the_same(case: CaseName) -> None:
+    network = case_network(case).eval()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = network(images)
+    plainly = plain._plain(network)
+    assert not [m for m in plainly.modules() if isinstance(m, Conv3x3 | AdaptivePool)]
+    assert sum(type(m) is nn.Conv2d for m in plainly.modules()) >= 10
+    torch.testing.assert_close(plainly(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_spread_is_the_median_and_the_ends() -> None:
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(median=2.0, min=1.0, max=3.0)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "reason"),
+    [
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), "x_train is uint8 (4, 8, 8)"),
+        (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "x_train is float32"),
+        (np.zeros((4, 32, 32, 3), np.uint8), np.full(4, 10), "y_train is int64 (4,)"),
+        (np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int), "holds 4 images, 768 are needed"),
+    ],
+)
+def test_unfit_images_are_bad_input(
+    dsdctl: Dsdctl, tmp_path: Path, images: np.ndarray, labels: np.ndarray, reason: str
+) -> None:
+    file = tmp_path / "images.npz"
+    np.savez(file, x_train=images, y_train=labels)
+    done = dsdctl("bench", "--device", "cpu", "--images", file)
+    assert done.returncode == 2
+    assert f"--images: {file}: " in done.stderr
+    assert reason in done.stderr
+
+
+def test_a_missing_archive_is_bad_input(dsdctl: Dsdctl, tmp_path: Path) -> None:
+    done = dsdctl("bench", "--device", "cpu", "--images", tmp_path / "none.npz")
+    assert done.returncode == 2
+    assert "none.npz: not a readable archive" in done.stderr
