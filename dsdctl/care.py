@@ -65,7 +65,7 @@ def check(store: Store, entry: Entry) -> list[str]:
 
 
 STALE_SECONDS = 3600.0
-"""How old a temporary file at the store's root must be to be nobody's."""
+"""How old a temporary file that belongs to no key must be to be nobody's."""
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -75,23 +75,31 @@ def leftovers(store: Store) -> list[Path]:
     that was interrupted goes on from them.
     """
     finished = {entry.key for entry in entries(store)}
-    unfinished = [
-        *store.root.glob("levels/??/.*"),
-        *store.root.glob("tables/??/.*"),
-        *store.root.glob("inflight/.*"),
-        *(path for path in store.root.glob("inflight/[0-9a-f]*") if path.name in finished),
+    checkpoints = [
+        path
+        for path in store.root.glob("inflight/[0-9a-f]*")
+        if path.name in finished and not store.lacks_weights(path.name)
     ]
-    found = [path for path in unfinished if not _in_use(store, path)]
-    for path in store.root.glob(".*-*"):
+    named_after_key = [
+        path
+        for pattern in ("levels/??/.*", "tables/??/.*", "inflight/.*")
+        for path in store.root.glob(pattern)
+    ]
+    unfinished = [
+        *((path, path.name) for path in checkpoints),
+        *((path, path.name[1:].partition("-")[0]) for path in named_after_key),
+        *((path, path.parent.name) for path in store.root.glob("levels/??/[0-9a-f]*/.*")),
+    ]
+    found = [path for path, key in unfinished if not _in_use(store, key)]
+    for path in [*store.root.glob(".*-*"), *store.root.glob("tracking/.*-*")]:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 found.append(path)
     return sorted(found)
 
 
-def _in_use(store: Store, path: Path) -> bool:
-    """Whether a process holds the lock of the key that a path is named after."""
-    key = path.name.removeprefix(".").partition("-")[0]
+def _in_use(store: Store, key: str) -> bool:
+    """Whether a process is at a piece of work."""
     with store.lock(key) as locked:
         return not locked
 
@@ -116,7 +124,8 @@ def unneeded_weights(progress: Progress) -> list[str]:
             chosen = {reading.best, reading.stopped_at} - {None}
             needed.update(levels[level].key for level in chosen if level is not None)
     keys = [level.key for known in progress.known.values() for level in known.levels]
-    return [key for key in dict.fromkeys(keys) if key not in needed]
+    store = progress.store
+    return [k for k in dict.fromkeys(keys) if k not in needed and not store.lacks_weights(k)]
 
 
 def remove(path: Path) -> int:

@@ -1,26 +1,27 @@
 """The command line: parse, call, print. Heavy imports wait until a command needs them."""
 
 import json
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from dsdctl.errors import DsdctlError, InputError
+from dsdctl import cli_store
+from dsdctl.cli_store import DEFAULT_STORE, StoreOption
+from dsdctl.console import (
+    SOME_FAILED,
+    err,
+    out,
+    print_plain,
+    reported,
+    terminable,
+    warn,
+    write,
+)
 
 if TYPE_CHECKING:
     from dsdctl.plan import Plan
-    from dsdctl.resolve import ResolvedSpec
-
-BAD_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 app = typer.Typer(
     name="dsdctl",
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_store.app, name="store")
 
 
 class DeviceChoice(StrEnum):
@@ -62,10 +64,6 @@ class SchemaOf(StrEnum):
 
 
 Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="experiment files")]
-StoreOption = Annotated[
-    Path,
-    typer.Option("--store", envvar="DSDCTL_STORE", help="folder of finished work"),
-]
 Recipes = Annotated[
     list[str] | None, typer.Option("--recipe", help="only this recipe (repeatable)")
 ]
@@ -76,17 +74,17 @@ Jobs = Annotated[
 ]
 Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
 
-DEFAULT_STORE = Path("dsdctl-store")
-
 
 @app.command()
 def validate(specs: Specs) -> None:
     """Check specs and the recipes that they name; print every problem at once."""
-    with _reported():
-        for spec in _resolve(specs):
+    with reported():
+        from dsdctl.resolve import resolve_all
+
+        for spec in resolve_all(specs):
             count = len(spec.rows)
             line = f"{spec.file}: ok, {count} row{'s' * (count != 1)}"
-            _out().print(line, markup=False, soft_wrap=True)
+            out().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -103,7 +101,7 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
-    with _reported():
+    with reported():
         made = _plan(specs, recipe, seed)
         from dsdctl import calibration
         from dsdctl.cost import fvcore_macs
@@ -119,13 +117,13 @@ def plan(
             progress.store, where, made.trajectories.values(), fvcore_macs
         )
         summary = plan_summary.summarise(progress, fvcore_macs, seconds, slots)
-        _warn(progress.store.damage)
+        warn(progress.store.damage)
         if graph is not None:
-            _write(graph, plan_view.graph(summary))
+            write(graph, plan_view.graph(summary))
         if as_json:
-            _print_plain(summary.model_dump_json(by_alias=True, indent=2))
+            print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
-            _out().print(plan_view.rich_plan(progress, summary, fvcore_macs, where, slots))
+            out().print(plan_view.rich_plan(progress, summary, fvcore_macs, where, slots))
 
 
 @app.command()
@@ -158,7 +156,7 @@ def run(
 ) -> None:
     """Run what is missing, and print the comparison."""
     assert engine is EngineChoice.local
-    with _reported():
+    with reported():
         made = _plan(specs, recipe, seed)
         from dsdctl.report.render import render
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
@@ -166,15 +164,15 @@ def run(
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
         options = RunOptions(store, where, slots, threads, checkpoint_every, fail_fast, verbose)
-        with _terminable():
-            finished = run_plan(made, options, _err())
-        _print_plain(render(finished.reports, "rich", _out()))
+        with terminable():
+            finished = run_plan(made, options, err())
+        print_plain(render(finished.reports, "rich", out()))
         unfinished = [report.experiment for report in finished.reports if not report.complete]
         if finished.failures or unfinished:
             for failure in dict.fromkeys(finished.failures.values()):
-                _err().print(f"error: {failure}", markup=False, soft_wrap=True)
+                err().print(f"error: {failure}", markup=False, soft_wrap=True)
             names = ", ".join(unfinished)
-            _err().print(f"error: the comparison of {names} is not complete", soft_wrap=True)
+            err().print(f"error: the comparison of {names} is not complete", soft_wrap=True)
             raise typer.Exit(SOME_FAILED)
 
 
@@ -193,7 +191,7 @@ def report(
     ] = False,
 ) -> None:
     """Print the comparison, complete or not, from what the store holds."""
-    with _reported():
+    with reported():
         made = _plan(specs, recipe, seed)
         from dsdctl.cost import fvcore_macs
         from dsdctl.progress import Progress
@@ -201,17 +199,19 @@ def report(
         from dsdctl.report.table import make_report
         from dsdctl.store import Store
 
-        progress = Progress(made, Store(store, read_only=True))
-        _warn(progress.store.damage)
+        opened = Store(store, read_only=True)
+        absence = opened.absence()
+        progress = Progress(made, opened)
+        warn([absence] if absence else opened.damage)
         if wandb:
             from dsdctl.run import replay
 
-            replay(progress, store, _err())
-        text = render(make_report(progress, fvcore_macs), style.value, _out())
+            replay(progress, store, err())
+        text = render(make_report(progress, fvcore_macs), style.value, out())
         if output is None:
-            _print_plain(text)
+            print_plain(text)
         else:
-            _write(output, text)
+            write(output, text)
 
 
 @app.command()
@@ -220,22 +220,24 @@ def status(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Show how far each trajectory of a spec has come."""
-    with _reported():
+    with reported():
         made = _plan([spec], None, None)
         from dsdctl.progress import Progress
         from dsdctl.report.status import status_lines
         from dsdctl.store import Store
 
-        progress = Progress(made, Store(store, read_only=True))
-        _warn(progress.store.damage)
+        opened = Store(store, read_only=True)
+        absence = opened.absence()
+        progress = Progress(made, opened)
+        warn([absence] if absence else opened.damage)
         for line in status_lines(progress):
-            _out().print(line, markup=False, soft_wrap=True)
+            out().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
 def recipes() -> None:
     """List the packaged recipes."""
-    with _reported():
+    with reported():
         from dsdctl.loading import read_document
         from dsdctl.loading import validate as check
         from dsdctl.resolve import packaged_recipes
@@ -243,7 +245,7 @@ def recipes() -> None:
 
         for file in sorted(packaged_recipes().glob("*.yaml")):
             found = check(Recipe, read_document(file))
-            _out().print(f"{found.recipe:20} {found.title}", markup=False, soft_wrap=True)
+            out().print(f"{found.recipe:20} {found.title}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -252,7 +254,7 @@ def schema(of: Annotated[SchemaOf, typer.Argument(help="which file")]) -> None:
     from dsdctl.spec import Experiment, Recipe
 
     model = Experiment if of is SchemaOf.spec else Recipe
-    _print_plain(json.dumps(model.model_json_schema(), indent=2))
+    print_plain(json.dumps(model.model_json_schema(), indent=2))
 
 
 @app.command()
@@ -274,7 +276,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""
-    with _reported():
+    with reported():
         from dsdctl.bench.run import run_bench
         from dsdctl.bench.view import print_bench
         from dsdctl.run import choose_device
@@ -286,100 +288,30 @@ def bench(
             repeats=repeats,
             batches=batches or (6 if chosen == "cpu" else 200),
             images=images,
-            say=lambda line: _err().print(line, markup=False, soft_wrap=True),
+            say=lambda line: err().print(line, markup=False, soft_wrap=True),
         )
         if as_json:
-            _print_plain(result.model_dump_json(indent=2))
+            print_plain(result.model_dump_json(indent=2))
         else:
-            print_bench(result, _out())
+            print_bench(result, out())
 
 
 @app.command()
-def doctor(store: StoreOption = DEFAULT_STORE) -> None:
+def doctor(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:
     """Say whether this machine is ready, and check every byte of the store."""
-    with _reported():
+    with reported():
         from dsdctl.doctor import examine
+        from dsdctl.store import Store
 
+        source = context.get_parameter_source("store")
+        if source is not None and source.name == "COMMANDLINE":  # asked for, not a default
+            Store(store).require()
         healthy = True
         for line, good in examine(store):
             healthy = healthy and good
-            _out().print(f"{'ok  ' if good else 'BAD '} {line}", markup=False, soft_wrap=True)
+            out().print(f"{'ok  ' if good else 'BAD '} {line}", markup=False, soft_wrap=True)
         if not healthy:
             raise typer.Exit(SOME_FAILED)
-
-
-store_app = typer.Typer(help="Care for the store.", no_args_is_help=True)
-app.add_typer(store_app, name="store")
-
-
-@store_app.command("list")
-def store_list(store: StoreOption = DEFAULT_STORE) -> None:
-    """List finished levels and teacher tables."""
-    with _reported():
-        from dsdctl import care
-        from dsdctl.report.plan_view import size
-        from dsdctl.store import Store
-
-        opened, total = Store(store, read_only=True), 0
-        for entry in care.entries(opened):
-            total += entry.bytes
-            line = f"{entry.key[:12]}  {size(entry.bytes):>10}  {care.describe(opened, entry)}"
-            _out().print(line, markup=False, soft_wrap=True)
-        _err().print(f"{size(total)} in {store}", soft_wrap=True)
-
-
-@store_app.command("check")
-def store_check(store: StoreOption = DEFAULT_STORE) -> None:
-    """Read every byte of the store; print what is wrong, and exit with 3 if anything is."""
-    with _reported():
-        from dsdctl import care
-        from dsdctl.store import Store
-
-        opened = Store(store, read_only=True)
-        entries = list(care.entries(opened))
-        problems = [problem for entry in entries for problem in care.check(opened, entry)]
-        for problem in problems:
-            _out().print(problem, markup=False, soft_wrap=True)
-        _err().print(f"{len(entries)} folders checked, {len(problems)} problems", soft_wrap=True)
-        if problems:
-            raise typer.Exit(SOME_FAILED)
-
-
-@store_app.command("gc")
-def store_gc(
-    specs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[SPEC...]", help="experiment files")
-    ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    weights: Annotated[
-        bool,
-        typer.Option("--weights", help="also drop weights that the given specs need no more"),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="delete; without it only say what")] = False,
-) -> None:
-    """Delete what killed runs left behind and, on request, weights. Results always stay."""
-    with _reported():
-        if weights and not specs:
-            raise InputError("--weights: name the specs whose weights may go")
-        from dsdctl import care
-        from dsdctl.progress import Progress
-        from dsdctl.report.plan_view import size
-        from dsdctl.store import Store
-
-        opened = Store(store)
-        with opened.lock("gc") as locked:
-            if not locked:
-                raise InputError(f"--store: {store}: another `store gc` is at work")
-            freed = 0
-            for path in care.leftovers(opened):
-                _out().print(str(path), markup=False, soft_wrap=True)
-                freed += care.remove(path) if yes else 0
-            if weights and specs:
-                for key in care.unneeded_weights(Progress(_plan(specs, None, None), opened)):
-                    _out().print(f"weights of {key}", markup=False, soft_wrap=True)
-                    freed += opened.drop_weights(key) if yes else 0
-        done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"
-        _err().print(done, soft_wrap=True)
 
 
 def main() -> None:
@@ -389,78 +321,6 @@ def main() -> None:
 
 def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
     from dsdctl.plan import make_plan
+    from dsdctl.resolve import resolve_all
 
-    return make_plan(_resolve(specs), recipes=recipe or (), seeds=seed or ())
-
-
-def _resolve(specs: list[Path]) -> "list[ResolvedSpec]":
-    """Read all specs, or raise the problems of all of them together."""
-    from dsdctl.resolve import resolve
-
-    found: list[ResolvedSpec] = []
-    problems: list[str] = []
-    for spec in specs:
-        try:
-            found.append(resolve(spec))
-        except InputError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise InputError(*dict.fromkeys(problems))
-    return found
-
-
-def _out() -> Console:
-    """Results go to standard output; a log gets room enough for a whole table row."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
-
-
-def _err() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def _print_plain(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _warn(lines: list[str]) -> None:
-    for line in lines:
-        _err().print(f"warning: {line}", markup=False, soft_wrap=True)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text + "\n")
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what can go wrong into one line a problem and an exit code."""
-    try:
-        yield
-    except InputError as error:
-        for problem in error.problems:
-            _err().print(problem, markup=False, soft_wrap=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except DsdctlError as error:
-        _err().print(f"error: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(SOME_FAILED) from None
-    except KeyboardInterrupt as interrupt:
-        code = TERMINATED if interrupt.args else INTERRUPTED
-        _err().print("interrupted; the same command goes on from here", soft_wrap=True)
-        raise typer.Exit(code) from None
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C is treated, but for the exit code."""
-
-    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt("terminated")
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dsdctl.level import TableTask
+from dsdctl.level import LevelTask
+from dsdctl.results import FinishedLevel
 from dsdctl.schedule import Event
 
 
@@ -30,20 +31,34 @@ class Display(Protocol):
 def event_line(event: Event) -> str:
     """What happened, in one line."""
     name = event.trajectory.label
-    if event.failure is not None:
-        return f"{name}: FAILED: {event.failure}"
-    if isinstance(event.task, TableTask):
-        return f"{name}: teacher table built"
-    level = event.task.identity.level
-    if event.level is None:
-        return f"{name}: level {level}"
-    result = event.level.result
+    what = "teacher table"
+    if isinstance(event.task, LevelTask):
+        what = f"level {event.task.identity.level}"
+    match event.kind:
+        case "started":
+            return f"{name}: {what}"
+        case "busy":
+            return f"{name}: {what}: another process is at it, waiting"
+        case "damaged":
+            return f"{name}: {what}: {event.reason}"
+        case "failed":
+            return f"{name}: FAILED: {event.reason}"
+        case "restored":
+            return f"{name}: {what} trained again for its dropped weights, with the same bytes"
+        case "finished" if event.level is None:
+            return f"{name}: {what} built"
+        case "finished":
+            return f"{name}: {what}{_result_line(event.level)}"
+
+
+def _result_line(level: FinishedLevel) -> str:
+    result = level.result
     if result.kind == "diverged":
-        return f"{name}: level {level} diverged in epoch {result.epoch}"
+        return f" diverged in epoch {result.epoch}"
     return (
-        f"{name}: level {level}, sparsity {100 * result.sparsity:.2f} %, "
+        f", sparsity {100 * result.sparsity:.2f} %, "
         f"test {100 * result.test_accuracy:.2f} %, train {100 * result.train_accuracy:.2f} %, "
-        f"entropy {result.entropy_bits:.3f} bits, {event.level.environment.wall_seconds:.1f} s"
+        f"entropy {result.entropy_bits:.3f} bits, {level.environment.wall_seconds:.1f} s"
     )
 
 
@@ -110,10 +125,10 @@ class LiveDisplay:
             self._rows[key] = self._bar.add_task("", total=event.trajectory.levels)
         self._bar.update(self._rows[key], description=event_line(event))
         if event.level is not None:
-            level = event.level.result.level
-            self._bar.update(self._rows[key], completed=level + 1)
+            if event.kind == "finished":
+                self._bar.update(self._rows[key], completed=event.level.result.level + 1)
             self._bar.advance(self._all)
-        if event.failure is not None:
+        if event.reason is not None:
             self._live.console.print(event_line(event), markup=False)
 
 

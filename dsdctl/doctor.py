@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dsdctl import care
 from dsdctl.report.plan_view import size
-from dsdctl.store import MARKER, Store
+from dsdctl.store import Store
 
 PACKAGES = ("torch", "torchvision", "fvcore", "wandb", "pydantic", "typer", "rich", "safetensors")
 
@@ -36,12 +36,12 @@ def _devices() -> Iterator[tuple[str, bool]]:
 
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:
-    if not (root / MARKER).is_file():
+    store = Store(root, read_only=True)
+    if store.absence() is not None:
         yield f"store {root}: not there yet", True
         return
     yield f"store {root}: writable", os.access(root, os.W_OK)
     yield f"store {root}: {size(shutil.disk_usage(root).free)} free", True
-    store = Store(root, read_only=True)
     entries = list(care.entries(store))
     problems = [problem for entry in entries for problem in care.check(store, entry)]
     for problem in problems:
@@ -49,4 +49,4 @@ def _store(root: Path) -> Iterator[tuple[str, bool]]:
     yield f"store {root}: {len(entries)} folders, {len(problems)} problems", not problems
     aside = list((root / "setaside").glob("*"))
     if aside:
-        yield f"store {root}: {len(aside)} damaged folders set aside in {root}/setaside", True
+        yield f"store {root}: {len(aside)} damaged things set aside in {root}/setaside", True

@@ -1,5 +1,7 @@
 """What can go wrong on the user's side. The CLI catches these once and prints one line each."""
 
+import errno
+
 
 class DsdctlError(Exception):
     """Base of all errors that dsdctl reports without a traceback."""
@@ -37,3 +39,27 @@ class StoppedError(WorkError):
 
 class DriftError(WorkError):
     """Something computed does not agree with what must hold, such as a mask's exact count."""
+
+
+_GPU_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+_MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "std::bad_alloc")
+
+
+def in_words(error: Exception, full: str | None = None) -> str | None:
+    """What a machine ran out of or refused, in words; None where that is not what went wrong.
+
+    A full disk is one thing to say, whichever file did not fit: `full` names it.
+    """
+    text = str(error)
+    # Errors of torch's are known by name, since torch itself may be what does not fit.
+    if type(error).__name__ == "OutOfMemoryError" or any(part in text for part in _GPU_MEMORY):
+        return f"the GPU's memory is full, try fewer --jobs ({text.partition('. ')[0]})"
+    out_of_memory = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError) and any(part in text for part in _MEMORY)
+    )
+    if out_of_memory or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "the memory is full, try fewer --jobs"
+    if isinstance(error, OSError):
+        file = full if full and error.errno in (errno.ENOSPC, errno.EDQUOT) else error.filename
+        return (f"{file}: " if file else "") + (error.strerror or text)
+    return None

@@ -1,6 +1,5 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
-import errno
 import functools
 import hashlib
 import math
@@ -17,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 import dsdctl
-from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError
+from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
 from dsdctl.keys import (
     ImagesIdentity,
     LevelIdentity,
@@ -53,9 +52,9 @@ from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
 from dsdctl.ml.train import Diverged, Epoch, LossFunction, Settings, Trainer, cross_entropy
 from dsdctl.results import Diverged as DivergedResult
-from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured
+from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
 from dsdctl.spec import HoldOut, Model
-from dsdctl.store import Store
+from dsdctl.store import Checkpoint, Store
 
 
 class LevelTask(Model):
@@ -90,8 +89,16 @@ Task = LevelTask | TableTask
 StopRequested = Callable[[], bool]
 
 
-def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> FinishedLevel | None:
-    """Run `task` unless its result is in the store by now; return a level's result.
+@dataclass(frozen=True)
+class Done:
+    """What came of a task: a level's result, None of a table; and the damage that was met with."""
+
+    level: FinishedLevel | None
+    damage: tuple[str, ...] = ()
+
+
+def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> Done:
+    """Run `task` unless its result, with a level's weights, is in the store by now.
 
     Raises BusyError where another process is at it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
@@ -106,10 +113,12 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> F
         if isinstance(task, TableTask):
             if not store.has_table(key):
                 _run_table(task, store, device)
-            return None
-        level = store.level(key) or _run_level(task, store, device, place.checkpoint_every, stop)
+            return Done(None, tuple(store.damage))
+        level = store.level(key)
+        if level is None or store.lacks_weights(key):
+            level = _run_level(task, store, device, place.checkpoint_every, stop)
         store.drop_checkpoint(key)
-        return level
+        return Done(level, tuple(store.damage))
 
 
 @contextmanager
@@ -117,18 +126,11 @@ def _said_in_words(place: Place) -> Iterator[None]:
     """Turn what machines run out of into an error that names it."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition(". ")[0]
-        raise WorkError(f"the GPU's memory is full, try fewer --jobs ({reason})") from error
-    except OSError as error:
-        # A full disk is one thing to say, whichever file it was that did not fit.
-        file = place.store if error.errno == errno.ENOSPC else error.filename
-        where = f"{file}: " if file else ""
-        raise WorkError(f"{where}{error.strerror or error}") from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+    except Exception as error:
+        words = None if isinstance(error, WorkError) else in_words(error, full=place.store)
+        if words is None:
             raise
-        raise WorkError("the memory is full, try fewer --jobs") from error
+        raise WorkError(words) from error
 
 
 @dataclass
@@ -146,16 +148,25 @@ def _run_level(
     checkpoint_every: float,
     stop: StopRequested,
 ) -> FinishedLevel:
-    started = time.perf_counter()
     identity = task.identity
+    checkpoint = store.checkpoint(key_of(identity))
+    clock = _Clock(device, checkpoint.environment if checkpoint else None)
     data = load_data(identity.images, identity.noise, Path(task.dataset_path), device)
     state = _state_before_training(identity, store, data, device)
     loss = _loss(task, store, data, device)
     trainer = Trainer(state.network, state.masks, _settings(identity), loss)
     epochs: list[Epoch] = []
+    if checkpoint is not None:
+        epochs.extend(checkpoint.epochs)
+        trainer.load_state(checkpoint.tensors)
+
+    def keep() -> None:
+        now = Checkpoint(epochs, trainer.state(), clock.environment())
+        store.save_checkpoint(key_of(identity), now)
+
     result: LevelResult
     try:
-        _train(identity, trainer, data, store, epochs, checkpoint_every, stop)
+        _train(identity, trainer, data, epochs, keep, checkpoint_every, stop)
         _check_finite(identity, state)
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1])
@@ -165,7 +176,7 @@ def _run_level(
     return store.commit_level(
         identity,
         result,
-        _environment(device, time.perf_counter() - started),
+        clock.environment(),
         epochs,
         state.network.state_dict(),
         state.masks or dense_masks(weights),
@@ -176,23 +187,18 @@ def _train(
     identity: LevelIdentity,
     trainer: Trainer,
     data: Data,
-    store: Store,
     epochs: list[Epoch],
+    keep: Callable[[], None],
     checkpoint_every: float,
     stop: StopRequested,
 ) -> None:
-    """Train to the last epoch, from the last checkpoint on, adding to `epochs`."""
-    key = key_of(identity)
-    checkpoint = store.checkpoint(key)
-    if checkpoint is not None:
-        epochs.extend(checkpoint[0])
-        trainer.load_state(checkpoint[1])
+    """Train from the end of `epochs` to the last epoch, adding to them; `keep` a checkpoint."""
     reader = _reader(identity.images, data.train)
     saved = time.monotonic()
     for epoch in range(len(epochs), identity.training.epochs):
         if stop():
-            store.save_checkpoint(key, epochs, trainer.state())
-            raise StoppedError(f"{key}: stopped after epoch {epoch}")
+            keep()
+            raise StoppedError(f"{key_of(identity)}: stopped after epoch {epoch}")
         epochs.append(
             trainer.train_epoch(
                 reader, data.train.labels, seed=identity.seed, level=identity.level, epoch=epoch
@@ -200,19 +206,19 @@ def _train(
         )
         kill_point("training")
         if time.monotonic() - saved >= checkpoint_every:
-            store.save_checkpoint(key, epochs, trainer.state())
+            keep()
             saved = time.monotonic()
 
 
 def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
-    started = time.perf_counter()
+    clock = _Clock(device)
     identity = task.identity
     data = load_data(identity.images, NO_NOISE, Path(task.dataset_path), device)
     teacher = _teacher(identity.teacher, task.teacher_weights, store, data, device)
     reader = _reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     kill_point("table-built")
-    store.commit_table(identity, _environment(device, time.perf_counter() - started), logits)
+    store.commit_table(identity, clock.environment(), logits)
 
 
 # Before training
@@ -461,6 +467,26 @@ def _settings(identity: LevelIdentity) -> Settings:
         gamma=training.schedule.gamma,
         precision=training.precision,
     )
+
+
+class _Clock:
+    """Counts the seconds of a piece of work, and knows where it was begun if that was elsewhere."""
+
+    def __init__(self, device: torch.device, before: Environment | None = None):
+        self._device = device
+        self._before = before
+        self._started = time.perf_counter()
+
+    def environment(self) -> Environment:
+        """Where it has been computed, and for how long, by now."""
+        here = _environment(self._device, time.perf_counter() - self._started)
+        if self._before is None:
+            return here
+        last = environment_line(self._before.model_copy(update={"begun_on": ()}))
+        before = dict.fromkeys((*self._before.begun_on, last))
+        before.pop(environment_line(here), None)
+        seconds = here.wall_seconds + self._before.wall_seconds
+        return here.model_copy(update={"wall_seconds": seconds, "begun_on": tuple(before)})
 
 
 def _environment(device: torch.device, wall_seconds: float) -> Environment:

@@ -1,5 +1,6 @@
 """How far a plan has come: what is in the store, which levels are known, what could run next."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -105,15 +106,47 @@ class Progress:
 
     def next_level_identity(self, trajectory: Trajectory) -> LevelIdentity | None:
         """The identity of the next level, or None while the teacher is not known."""
+        return self._identity(trajectory, self.known[trajectory.key].next_level)
+
+    def _identity(self, trajectory: Trajectory, level: int) -> LevelIdentity | None:
         distillation: DistillationIdentity | None = None
         if trajectory.teacher is not None:
             teacher = self.teacher_identity(trajectory.teacher)
             if teacher is None:
                 return None
             distillation = trajectory.distillation(teacher)
-        levels = self.known[trajectory.key].levels
-        parent = levels[-1].key if levels else None
-        return trajectory.level_identity(len(levels), parent, distillation)
+        parent = self.known[trajectory.key].levels[level - 1].key if level else None
+        return trajectory.level_identity(level, parent, distillation)
+
+    def levels_to_restore(self, trajectory: Trajectory) -> list[int]:
+        """Finished levels whose weights were dropped and are needed again, lowest first.
+
+        The next level starts from the last one's weights, and a teacher is read until its table
+        is there. A level is trained again from the weights of the one before.
+        """
+        known = self.known[trajectory.key]
+
+        def lacks(level: int) -> bool:
+            return self.store.lacks_weights(known.levels[level].key)
+
+        wanted = {known.next_level - 1} if known.levels and self.wants_level(trajectory) else set()
+        for key in trajectory.taught:
+            teaching = self._level_read(self.plan.trajectories[key])
+            wanted |= set() if teaching is None else {teaching}
+        found: set[int] = set()
+        for level in wanted:
+            found.update(itertools.takewhile(lacks, range(level, -1, -1)))
+        return sorted(found)
+
+    def _level_read(self, student: Trajectory) -> int | None:
+        """The level of its teacher's trajectory whose weights the next piece of `student` reads."""
+        need = student.teacher
+        if need is None or not self.wants_level(student):
+            return None
+        table = self.table_identity(student)
+        if table is not None and self.store.has_table(key_of(table)):
+            return None
+        return self.teacher_level(need)
 
     def table_identity(self, trajectory: Trajectory) -> TableIdentity | None:
         """The identity of the teacher table that `trajectory` reads, once its teacher is known."""
@@ -124,24 +157,33 @@ class Progress:
         return None if teacher is None else trajectory.table_identity(teacher)
 
     def next_piece(self, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
-        """What `trajectory` could run now: its next level, or first its teacher's table.
+        """What `trajectory` could run now: a level whose weights are needed again, or its next
+        level, and before that its teacher's table.
 
         None if it is done or waits for its teacher.
         """
-        if not self.wants_level(trajectory):
+        again = self.levels_to_restore(trajectory)
+        if not again and not self.wants_level(trajectory):
             return None
-        identity = self.next_level_identity(trajectory)
-        if identity is None:
+        level = again[0] if again else self.known[trajectory.key].next_level
+        identity = self._identity(trajectory, level)
+        if identity is None or self._teacher_lacks_weights(trajectory):
             return None
         table = self.table_identity(trajectory)
         if table is not None and not self.store.has_table(key_of(table)):
             return table
         return identity
 
+    def _teacher_lacks_weights(self, student: Trajectory) -> bool:
+        level, need = self._level_read(student), student.teacher
+        if level is None or need is None or need.trajectory is None:
+            return False
+        return self.store.lacks_weights(self.known[need.trajectory].levels[level].key)
+
     def unfinished(self) -> Iterator[Trajectory]:
-        """Yield the trajectories of which a level is still wanted."""
+        """Yield the trajectories of which a level, or the weights of one, are still wanted."""
         for trajectory in self.plan.trajectories.values():
-            if self.wants_level(trajectory):
+            if self.wants_level(trajectory) or self.levels_to_restore(trajectory):
                 yield trajectory
 
     def _ended(self, trajectory: Trajectory) -> bool:

@@ -6,7 +6,7 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +105,20 @@ class ResolvedSpec:
     @property
     def variants(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row.variant for row in self.rows))
+
+
+def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
+    """Read specs. Raises InputError with the problems of all of them together."""
+    found: list[ResolvedSpec] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            found.append(resolve(file))
+        except InputError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return found
 
 
 def resolve(file: Path) -> ResolvedSpec:

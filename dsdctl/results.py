@@ -52,6 +52,17 @@ class Environment(Model):
     device: str
     threads: int
     wall_seconds: float
+    begun_on: tuple[str, ...] = Field(
+        (), description="other environments in which it was trained before an interruption"
+    )
+
+
+def environment_line(environment: Environment) -> str:
+    """What may change a level's last digits, in words."""
+    threads = f"{environment.threads} thread{'s' * (environment.threads != 1)}"
+    line = f"torch {environment.torch} on {environment.device}, {threads}"
+    begun = " and ".join(environment.begun_on)
+    return f"{line}, begun with {begun}" if begun else line
 
 
 class FinishedLevel(Model):

@@ -20,7 +20,7 @@ from dsdctl.keys import key_of
 from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
-from dsdctl.report.plan_summary import disk_bytes, missing_levels
+from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
 from dsdctl.report.render import HEADINGS, cells
 from dsdctl.report.table import Report, level_record, make_report
@@ -87,10 +87,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         for line in store.damage:
             _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
-        missing = {t.key: missing_levels(progress, t) for t in plan.trajectories.values()}
-        for key, count in missing.items():
-            done = progress.known[key].next_level
-            log.info("trajectory %s: %d levels done, at most %d to run", key, done, count)
+        missing = {t.key: levels_to_run(progress, t) for t in plan.trajectories.values()}
+        _log_plan(progress, missing)
         failures: dict[str, str] = {}
         finished: list[tuple[Trajectory, FinishedLevel]] = []
         if sum(missing.values()):
@@ -140,14 +138,29 @@ def _run_missing(
 
         def listen(event: Event) -> None:
             log.info("%s %s: %s", event.kind, key_of(event.task.identity), event_line(event))
+            if event.trace is not None:
+                log.error(event.trace)
             display.show(event)
-            if event.level is not None:
+            if event.kind == "finished" and event.level is not None:
                 finished.append((event.trajectory, event.level))
                 mirrors.level(event.trajectory, event.level)
 
         scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
         scheduler.run()
     return scheduler.failures
+
+
+def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
+    for trajectory in progress.plan.trajectories.values():
+        key, again = trajectory.key, progress.levels_to_restore(trajectory)
+        log.info(
+            "trajectory %s (%s): %d levels done, at most %d to run%s",
+            key,
+            trajectory.label,
+            progress.known[key].next_level,
+            missing[key],
+            f", of these again for their dropped weights {again}" if again else "",
+        )
 
 
 def _calibrate(

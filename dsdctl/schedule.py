@@ -21,12 +21,17 @@ Identity = LevelIdentity | TableIdentity
 @dataclass(frozen=True)
 class Outcome:
     """How a task ended: done (a level has its result, a table none), failed for a reason in words,
-    stopped at a checkpoint, or not begun because another process is at it."""
+    stopped at a checkpoint, or not begun because another process is at it.
+
+    `damage` says in a line each what it met with in the store, and set aside; a defect leaves its
+    `trace`, for the log."""
 
     task: Task
     status: Literal["done", "failed", "stopped", "busy"]
     level: FinishedLevel | None = None
     failure: str | None = None
+    damage: tuple[str, ...] = ()
+    trace: str | None = None
 
 
 class Engine(Protocol):
@@ -43,13 +48,15 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a trajectory: `started`, `finished` or `failed`."""
+    """Something that happened to a trajectory. A level is `restored` when it was trained again for
+    its dropped weights; `busy` and `damaged` say what was met with."""
 
-    kind: str
+    kind: Literal["started", "finished", "restored", "failed", "busy", "damaged"]
     trajectory: Trajectory
     task: Task
     level: FinishedLevel | None = None
-    failure: str | None = None
+    reason: str | None = None
+    trace: str | None = None
 
 
 Listener = Callable[[Event], None]
@@ -79,6 +86,8 @@ class Scheduler:
         """Trajectories by the key of the piece that runs for them."""
         self._busy: dict[str, float] = {}
         """Trajectories at whose next piece another process is, and when to look again."""
+        self._met_busy: set[str] = set()
+        """Keys of such pieces, each of which is said once."""
 
     def run(self) -> None:
         """Run until nothing more can be run. Failures are kept, other work goes on."""
@@ -101,13 +110,14 @@ class Scheduler:
             if piece is None:
                 return
             trajectory, identity = piece
-            known = self._stored(identity)
+            known = self._stored(trajectory, identity)
             if known is not None:
                 self.progress.add(trajectory, known)
                 continue
-            task = self._task(trajectory, identity)
-            self._running[key_of(identity)] = trajectory
-            self._listener(Event("started", trajectory, task))
+            task, key = self._task(trajectory, identity), key_of(identity)
+            self._running[key] = trajectory
+            if key not in self._met_busy:
+                self._listener(Event("started", trajectory, task))
             self._engine.submit(task)
 
     def _most_urgent(self) -> tuple[Trajectory, Identity] | None:
@@ -128,10 +138,15 @@ class Scheduler:
             if trajectory.key not in occupied | self._busy.keys() | self.failures.keys()
         ]
 
-    def _stored(self, identity: Identity) -> FinishedLevel | None:
-        if isinstance(identity, LevelIdentity):
+    def _stored(self, trajectory: Trajectory, identity: Identity) -> FinishedLevel | None:
+        """What another trajectory or process has finished of it by now."""
+        if isinstance(identity, LevelIdentity) and self._is_new(trajectory, identity):
             return self.progress.store.level(key_of(identity))
         return None
+
+    def _is_new(self, trajectory: Trajectory, identity: LevelIdentity) -> bool:
+        """Whether it is the next level, and not a known one whose weights are needed again."""
+        return identity.level == self.progress.known[trajectory.key].next_level
 
     def _remaining_cost(self, trajectory: Trajectory) -> float:
         """Cost of the longest chain from here on: own levels left, then those taught."""
@@ -148,16 +163,28 @@ class Scheduler:
         return TableTask(identity=identity, dataset_path=path, teacher_weights=weights)
 
     def _take_in(self, outcome: Outcome) -> None:
-        trajectory = self._running.pop(key_of(outcome.task.identity))
+        task, key = outcome.task, key_of(outcome.task.identity)
+        trajectory = self._running.pop(key)
         kill_point("scheduling")
+        for line in outcome.damage:
+            self._listener(Event("damaged", trajectory, task, reason=line))
         match outcome.status:
             case "busy":
                 self._busy[trajectory.key] = time.monotonic() + BUSY_SECONDS
+                if key not in self._met_busy:
+                    self._met_busy.add(key)
+                    self._listener(Event("busy", trajectory, task))
             case "failed" | "stopped":
                 failure = outcome.failure or "stopped from outside; the same command goes on"
                 self.failures[trajectory.key] = failure
-                self._listener(Event("failed", trajectory, outcome.task, failure=failure))
+                self._listener(Event("failed", trajectory, task, None, failure, outcome.trace))
             case "done":
-                if outcome.level is not None:
-                    self.progress.add(trajectory, outcome.level)
-                self._listener(Event("finished", trajectory, outcome.task, level=outcome.level))
+                self._take_in_done(trajectory, task, outcome.level)
+
+    def _take_in_done(
+        self, trajectory: Trajectory, task: Task, level: FinishedLevel | None
+    ) -> None:
+        new = not isinstance(task, LevelTask) or self._is_new(trajectory, task.identity)
+        if level is not None and new:
+            self.progress.add(trajectory, level)
+        self._listener(Event("finished" if new else "restored", trajectory, task, level=level))

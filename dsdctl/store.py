@@ -6,63 +6,63 @@
     inflight/<key>          the last checkpoint of a level in flight
     locks/  setaside/  logs/  tracking/  wandb/  calibration.json  store.json
 
-A folder is written under a temporary name beside its place, flushed, and renamed last. Each file's
-sha256 is in checksums.json and checked when the file is read; a folder that fails is set aside,
-never deleted, and its work counts as missing.
+Each file's checksum is checked when the file is read; a folder that fails is set aside, never
+deleted, and its work counts as missing.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
-import os
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsdctl.errors import InputError, WorkError
+from dsdctl.errors import DriftError, InputError, WorkError
+from dsdctl.folders import (
+    WEIGHTS,
+    Checksums,
+    DamagedError,
+    check_sizes,
+    checksum_of,
+    json_bytes,
+    read_checked,
+    read_checksums,
+    replace_file,
+    tensor_bytes,
+    write_checksums,
+    write_folder,
+)
 from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of
-from dsdctl.killpoints import kill_point
-from dsdctl.results import Environment, FinishedLevel, LevelResult
+from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dsdctl.ml.train import Epoch
 
-WEIGHTS = "weights.safetensors"
-
-_REQUIRED = {
-    "levels": {
-        "identity.json",
-        "result.json",
-        "environment.json",
-        "epochs.jsonl",
-        "masks.safetensors",
-    },
-    "tables": {"identity.json", "environment.json", "logits.safetensors"},
-}
-"""What a folder must hold. Weights may be dropped on request."""
-
 MARKER = "store.json"
 """The file that tells a store from an empty folder."""
 
-Checksums = dict[str, dict[str, Any]]
-"""Of each file of a folder its size in `bytes` and its `sha256`."""
+FORMAT = {"format": 1}
+"""What it holds."""
 
 Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
 
 _RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
 
 
-class DamagedError(WorkError):
-    """A stored folder is incomplete or altered."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A level in flight after `epochs`: the trainer's state, and where it was trained so far."""
+
+    epochs: "Sequence[Epoch]"
+    tensors: "Mapping[str, Tensor]"
+    environment: Environment
 
 
 class Store:
@@ -81,15 +81,15 @@ class Store:
         if not folder.is_dir():
             return None
         try:
-            checksums = self._checksums(folder)
-            result = _RESULT.validate_json(self._read(folder, "result.json", checksums))
+            checksums = read_checksums(folder)
+            result = _RESULT.validate_json(read_checked(folder, "result.json", checksums))
             environment = Environment.model_validate_json(
-                self._read(folder, "environment.json", checksums)
+                read_checked(folder, "environment.json", checksums)
             )
             identity = self._identity(folder, LevelIdentity, checksums)
             if key_of(identity) != key:
                 raise DamagedError(f"{folder}: identity.json does not belong to this key")
-            _check_sizes(folder, checksums)
+            check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
             self._set_aside(folder, error)
             return None
@@ -98,7 +98,7 @@ class Store:
     def level_identity(self, key: str) -> LevelIdentity:
         """Return the identity of a finished level. Raises DamagedError."""
         folder = self._folder("levels", key)
-        return self._identity(folder, LevelIdentity, self._checksums(folder))
+        return self._identity(folder, LevelIdentity, read_checksums(folder))
 
     def level_tensors(self, key: str, name: str) -> "dict[str, Tensor]":
         """Return the `weights` or `masks` of a finished level. Raises DamagedError."""
@@ -113,33 +113,52 @@ class Store:
         weights: "Mapping[str, Tensor]",
         masks: "Mapping[str, Tensor]",
     ) -> FinishedLevel:
-        """Write a finished level; what another process finished first stays."""
+        """Write a finished level; what another process finished first stays.
+
+        Where its weights were dropped they are put back. Raises DriftError if what was computed
+        now is not, byte for byte, what was computed then.
+        """
         key = key_of(identity)
+        folder = self._folder("levels", key)
         lines = "".join(json.dumps(asdict(epoch), sort_keys=True) + "\n" for epoch in epochs)
-        self._commit(
-            self._folder("levels", key),
-            {
-                "identity.json": canonical_json(identity).encode(),
-                "result.json": _json_bytes(result.model_dump(mode="json")),
-                "environment.json": _json_bytes(environment.model_dump(mode="json")),
-                "epochs.jsonl": lines.encode(),
-                WEIGHTS: _tensor_bytes(weights),
-                "masks.safetensors": _tensor_bytes(masks),
-            },
-        )
+        files = {
+            "identity.json": canonical_json(identity).encode(),
+            "result.json": json_bytes(result.model_dump(mode="json")),
+            "environment.json": json_bytes(environment.model_dump(mode="json")),
+            "epochs.jsonl": lines.encode(),
+            WEIGHTS: tensor_bytes(weights),
+            "masks.safetensors": tensor_bytes(masks),
+        }
+        self._checked_root()
+        if self.lacks_weights(key):
+            _restore_weights(folder, files, environment)
+        else:
+            write_folder(folder, files)
         return FinishedLevel(key=key, result=result, environment=environment)
 
+    def lacks_weights(self, key: str) -> bool:
+        """Say whether the weights of a finished level were dropped on request."""
+        try:
+            return read_checksums(self._folder("levels", key))[WEIGHTS].dropped
+        except DamagedError:  # said when the level is read
+            return False
+
     def drop_weights(self, key: str) -> int:
-        """Forget the weights of a finished level and keep the rest; return the bytes freed."""
+        """Forget the weights of a finished level and keep the rest; return the bytes freed.
+
+        A level that a process is at is left alone. Raises DamagedError.
+        """
         folder = self._folder("levels", key)
-        checksums = self._checksums(folder)
-        entry = checksums.pop(WEIGHTS, None)
-        if entry is None:
-            return 0
-        # What the checksums no longer name is not missed, so they are replaced first.
-        self.write_json(str((folder / "checksums.json").relative_to(self.root)), checksums)
-        (folder / WEIGHTS).unlink(missing_ok=True)
-        return int(entry["bytes"])
+        with self.lock(key) as locked:
+            if not locked:
+                return 0
+            checksums = read_checksums(folder)
+            checksum = checksums[WEIGHTS]
+            # What the checksums call dropped is not missed, so they are replaced first.
+            dropped = checksum.model_copy(update={"dropped": True})
+            write_checksums(folder, {**checksums, WEIGHTS: dropped})
+            (folder / WEIGHTS).unlink(missing_ok=True)
+        return 0 if checksum.dropped else checksum.bytes
 
     def problems(self, folder: Path) -> list[str]:
         """Read every byte of a finished folder; return a line for each file that is damaged.
@@ -150,11 +169,13 @@ class Store:
         if folder.parent.parent.name == "tables":
             model = TableIdentity
         found = []
-        checksums = self._checksums(folder)
-        for name, entry in checksums.items():
+        checksums = read_checksums(folder)
+        for name, checksum in checksums.items():
+            if checksum.dropped:
+                continue
             try:
-                content = self._read(folder, name, checksums)
-                if len(content) != entry["bytes"]:
+                content = read_checked(folder, name, checksums)
+                if len(content) != checksum.bytes:
                     found.append(f"{folder}/checksums.json: another size than {name} has")
                 if name == "identity.json":
                     key = key_of(model.model_validate_json(content))
@@ -172,9 +193,9 @@ class Store:
         if not folder.is_dir():
             return False
         try:
-            checksums = self._checksums(folder)
+            checksums = read_checksums(folder)
             self._identity(folder, TableIdentity, checksums)
-            _check_sizes(folder, checksums)
+            check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
             self._set_aside(folder, error)
             return False
@@ -188,54 +209,51 @@ class Store:
         self, identity: TableIdentity, environment: Environment, logits: "Tensor"
     ) -> None:
         """Write a teacher table; what another process finished first stays."""
-        self._commit(
+        self._checked_root()
+        write_folder(
             self._folder("tables", key_of(identity)),
             {
                 "identity.json": canonical_json(identity).encode(),
-                "environment.json": _json_bytes(environment.model_dump(mode="json")),
-                "logits.safetensors": _tensor_bytes({"logits": logits}),
+                "environment.json": json_bytes(environment.model_dump(mode="json")),
+                "logits.safetensors": tensor_bytes({"logits": logits}),
             },
         )
 
     # Checkpoints of levels in flight
 
-    def save_checkpoint(
-        self, key: str, epochs: "Sequence[Epoch]", tensors: "Mapping[str, Tensor]"
-    ) -> None:
-        """Write the state after `epochs` of the level in flight, in place of an older one."""
+    def save_checkpoint(self, key: str, checkpoint: Checkpoint) -> None:
+        """Write the state of a level in flight, in place of an older one."""
         folder = self._checked_root() / "inflight"
         folder.mkdir(exist_ok=True)
-        history = json.dumps([asdict(epoch) for epoch in epochs])
-        content = _tensor_bytes(tensors, {"epochs": history})
-        temporary = folder / f".{key}-{uuid.uuid4().hex}"
-        try:
-            # The digest follows the content, so that one rename replaces both.
-            _write_flushed(temporary, content + hashlib.sha256(content).digest())
-            kill_point("checkpoint-written")
-            temporary.replace(folder / key)
-        finally:
-            temporary.unlink(missing_ok=True)
-        kill_point("checkpoint-renamed")
-        _flush_folder(folder)
+        metadata = {
+            "epochs": json.dumps([asdict(epoch) for epoch in checkpoint.epochs]),
+            "environment": checkpoint.environment.model_dump_json(),
+        }
+        content = tensor_bytes(checkpoint.tensors, metadata)
+        # The digest follows the content, so that one rename replaces both.
+        whole = content + hashlib.sha256(content).digest()
+        replace_file(folder / key, whole, "checkpoint")
 
-    def checkpoint(self, key: str) -> "tuple[list[Epoch], dict[str, Tensor]] | None":
-        """Return the last checkpoint of a level in flight; a damaged one counts as none."""
+    def checkpoint(self, key: str) -> Checkpoint | None:
+        """Return the last checkpoint of a level in flight. A damaged one is set aside."""
         from safetensors.torch import load
 
         from dsdctl.ml.train import Epoch
 
+        file = self.root / "inflight" / key
         try:
-            stored = (self.root / "inflight" / key).read_bytes()
+            stored = file.read_bytes()
         except FileNotFoundError:
             return None
         content, digest = stored[:-32], stored[-32:]
         if hashlib.sha256(content).digest() != digest:
-            self.damage.append(f"{self.root}/inflight/{key}: damaged, the level starts over")
+            self._set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
             return None
         header_length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + header_length])["__metadata__"]
         epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
-        return epochs, load(content)
+        environment = Environment.model_validate_json(metadata["environment"])
+        return Checkpoint(epochs, load(content), environment)
 
     def drop_checkpoint(self, key: str) -> None:
         """Forget the checkpoint of a level that is finished."""
@@ -255,9 +273,12 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
+                locked = False
+            except OSError as error:  # a file system without locks, say
+                raise OSError(error.errno, error.strerror, file.name) from error
             else:
-                yield True
+                locked = True
+            yield locked
 
     def read_json(self, name: str) -> Any:
         """Return a small file at the store's root, or None where it is missing or unreadable."""
@@ -268,8 +289,30 @@ class Store:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a small file at the store's root, whole or not at all."""
-        self._checked_root()
-        self._replace(name, value)
+        file = self._checked_root() / name
+        file.parent.mkdir(exist_ok=True)
+        replace_file(file, json_bytes(value))
+
+    def absence(self) -> str | None:
+        """Say why there is no store here; None where there is one.
+
+        Raises InputError where it is one of another version, or another program's.
+        """
+        if not (self.root / MARKER).is_file():
+            there = f"not a store, there is no {MARKER} in it"
+            return f"{self.root}: {there if self.root.exists() else 'no such folder'}"
+        if self.read_json(MARKER) != FORMAT:
+            raise InputError(
+                f"--store: {self.root}/{MARKER}: not that of a store of this version "
+                f"(allowed: {json.dumps(FORMAT)})"
+            )
+        return None
+
+    def require(self) -> None:
+        """Raises InputError where there is no store."""
+        absence = self.absence()
+        if absence is not None:
+            raise InputError(f"--store: {absence}")
 
     def open_for_writing(self) -> None:
         """Make the store if it is not there, and try that it can be written.
@@ -279,23 +322,14 @@ class Store:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._replace(MARKER, {"format": 1})
+            self.absence()
+            replace_file(self.root / MARKER, json_bytes(FORMAT))
         except OSError as error:
             raise InputError(
                 f"--store: {self.root}: cannot be written ({error.strerror or error})"
             ) from error
 
     # Inside
-
-    def _replace(self, name: str, value: Any) -> None:
-        target = self.root / name
-        target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-        try:
-            _write_flushed(temporary, _json_bytes(value))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _checked_root(self) -> Path:
         if not (self.root / MARKER).is_file():
@@ -305,72 +339,25 @@ class Store:
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
 
-    def _checksums(self, folder: Path) -> Checksums:
-        try:
-            checksums = json.loads((folder / "checksums.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{folder}/checksums.json: {error}") from error
-        required = _REQUIRED[folder.parent.parent.name]
-        if not isinstance(checksums, dict) or not required <= checksums.keys():
-            raise DamagedError(f"{folder}/checksums.json: names not all files")
-        for entry in checksums.values():
-            if not isinstance(entry, dict) or entry.keys() != {"bytes", "sha256"}:
-                raise DamagedError(f"{folder}/checksums.json: not a size and sha256 for each file")
-        return checksums
-
-    def _read(self, folder: Path, name: str, checksums: Checksums) -> bytes:
-        """Read a file whose checksum fits. Raises DamagedError."""
-        entry = checksums.get(name)
-        if entry is None and name == WEIGHTS:
-            raise WorkError(
-                f"{folder}/{name}: dropped by `dsdctl store gc --weights`; "
-                "another --store computes it anew"
-            )
-        try:
-            content = (folder / name).read_bytes()
-        except OSError as error:
-            raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
-        if entry is None or hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise DamagedError(f"{folder}/{name}: its checksum does not fit")
-        return content
-
     def _identity(self, folder: Path, model: type[Identity], checksums: Checksums) -> Identity:
-        return model.model_validate_json(self._read(folder, "identity.json", checksums))
+        return model.model_validate_json(read_checked(folder, "identity.json", checksums))
 
     def _tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
         from safetensors.torch import load
 
         try:
-            return load(self._read(folder, name, self._checksums(folder)))
+            return load(read_checked(folder, name, read_checksums(folder)))
         except DamagedError as error:
             self._set_aside(folder, error)
             raise DamagedError(f"{error}; set aside, the next run computes it anew") from error
-
-    def _commit(self, folder: Path, files: Mapping[str, bytes]) -> None:
-        self._checked_root()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-        temporary.mkdir()
-        try:
-            checksums = {
-                name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-                for name, content in files.items()
-            }
-            for name, content in {**files, "checksums.json": _json_bytes(checksums)}.items():
-                _write_flushed(temporary / name, content)
-            _flush_folder(temporary)
-            kill_point("commit-written")
-            _rename_unless_there(temporary, folder)
-            kill_point("commit-renamed")
-            _flush_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _set_aside(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
         reason = " ".join(str(error).split())
         if self.read_only:
-            self.damage.append(f"{reason} (counts as missing)")
+            line = f"{reason} (counts as missing)"
+            if line not in self.damage:  # it stays where it is, and is found again
+                self.damage.append(line)
             return
         target = self._checked_root() / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(exist_ok=True)
@@ -379,50 +366,21 @@ class Store:
         self.damage.append(f"{reason} (set aside as {target})")
 
 
-def _check_sizes(folder: Path, checksums: Checksums) -> None:
-    """Check that every file is there in its full size, without reading the large ones."""
-    for name, entry in checksums.items():
-        try:
-            size = (folder / name).stat().st_size
-        except OSError as error:
-            raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
-        if size != entry["bytes"]:
-            raise DamagedError(f"{folder}/{name}: {size} bytes instead of {entry['bytes']}")
-
-
-def _rename_unless_there(temporary: Path, folder: Path) -> None:
-    """Rename, but let what another process finished first stay."""
-    try:
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-
-
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata)
-
-
-def _write_flushed(file: Path, content: bytes) -> None:
-    try:
-        with file.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from error
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Environment) -> None:
+    """Put dropped weights back if everything that was computed with them is the same."""
+    checksums = read_checksums(folder)
+    timed = "environment.json"
+    others = [
+        name
+        for name, content in files.items()
+        if name != timed and checksum_of(content).sha256 != checksums[name].sha256
+    ]
+    if others:
+        then = Environment.model_validate_json(read_checked(folder, timed, checksums))
+        raise DriftError(
+            f"{folder}: trained again for its dropped weights, but {', '.join(others)} came out "
+            f"different (then {environment_line(then)}; now {environment_line(environment)}); "
+            "train it where it was, or use another --store"
+        )
+    replace_file(folder / WEIGHTS, files[WEIGHTS], "commit")
+    write_checksums(folder, {**checksums, WEIGHTS: checksum_of(files[WEIGHTS])})

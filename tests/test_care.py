@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from soak import dsdctl, levels, result_bytes, spec
 
-from dsdctl.store import Store
+from dsdctl.results import Environment
+from dsdctl.store import Checkpoint, Store
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,9 @@ def test_gc_deletes_leftovers_only_with_yes_and_never_results(folder: Path) -> N
     before = result_bytes(root)
     done = levels(root)[0].name
     store = Store(root)
-    store.save_checkpoint(done, [], {})
-    store.save_checkpoint("0" * 64, [], {})
+    here = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
+    store.save_checkpoint(done, Checkpoint([], {}, here))
+    store.save_checkpoint("0" * 64, Checkpoint([], {}, here))
     stale, in_flight = root / "inflight" / done, root / "inflight" / ("0" * 64)
     unfinished = levels(root)[0].parent / f".{done}-1234"
     unfinished.mkdir()

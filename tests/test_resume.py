@@ -30,7 +30,10 @@ from dsdctl.ml.masks import dense_masks, prunable_weights, prune_by_magnitude
 from dsdctl.ml.models import build_network
 from dsdctl.ml.teacher import distilled, looked_up
 from dsdctl.ml.train import Epoch, Settings, Trainer
-from dsdctl.store import Store
+from dsdctl.results import Environment
+from dsdctl.store import Checkpoint, Store
+
+HERE = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
 
 EVERY_EPOCH = ("--checkpoint-every", "0", "--jobs", "1")
 
@@ -86,13 +89,13 @@ def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(cut: int, tmp_path: Pat
     store = Store(tmp_path)
     store.open_for_writing()
     first = _trainer()
-    store.save_checkpoint("key", _train(first, 0, cut), first.state())
+    store.save_checkpoint("key", Checkpoint(_train(first, 0, cut), first.state(), HERE))
 
     checkpoint = store.checkpoint("key")
     assert checkpoint is not None
     second = _trainer()
-    second.load_state(checkpoint[1])
-    assert checkpoint[0] + _train(second, cut, SETTINGS.epochs) == epochs
+    second.load_state(checkpoint.tensors)
+    assert [*checkpoint.epochs, *_train(second, cut, SETTINGS.epochs)] == epochs
     state = second.state()
     assert any(name.startswith("momentum/") for name in state)
     assert state.keys() == whole.state().keys()
@@ -203,7 +206,7 @@ def _epochs(store: Path) -> int:
     """Epochs in the checkpoint of the only level in flight."""
     for file in inflight(store):
         checkpoint = Store(store).checkpoint(file.name)
-        return 0 if checkpoint is None else len(checkpoint[0])
+        return 0 if checkpoint is None else len(checkpoint.epochs)
     return 0
 
 

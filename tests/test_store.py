@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsdctl.errors import InputError, WorkError
+from dsdctl.errors import DriftError, InputError, WorkError
+from dsdctl.folders import DamagedError
 from dsdctl.keys import (
     ImagesIdentity,
     LevelIdentity,
@@ -21,7 +23,7 @@ from dsdctl.keys import (
 from dsdctl.ml.train import Epoch
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec import Augment, Normalize, Training, VGGLike
-from dsdctl.store import DamagedError, Store
+from dsdctl.store import MARKER, Checkpoint, Store
 
 IMAGES = ImagesIdentity(
     dataset="digits-1",
@@ -172,23 +174,85 @@ def test_a_store_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store").open_for_writing()
 
 
+def test_dropped_weights_are_no_damage_and_come_back_only_as_they_were(store: Store) -> None:
+    folder = _commit(store)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    size = len(before["weights.safetensors"])
+    assert store.drop_weights(KEY) == size
+    assert store.drop_weights(KEY) == 0
+    assert not (folder / "weights.safetensors").exists()
+    assert store.lacks_weights(KEY)
+    assert store.level(KEY) is not None
+    assert store.problems(folder) == []
+    with pytest.raises(WorkError, match="dropped by `dsdctl store gc`"):
+        store.level_tensors(KEY, "weights")
+
+    other = {**WEIGHTS, "a.bias": torch.zeros(2)}
+    epochs = [Epoch(0, 0.1, 2.0, 0.3)]
+    now = ENVIRONMENT.model_copy(update={"torch": "3"})
+    said = r"weights\.safetensors came out different \(then torch 2 on cpu.*now torch 3 on cpu"
+    with pytest.raises(DriftError, match=said):
+        store.commit_level(IDENTITY, RESULT, now, epochs, other, MASKS)
+    with pytest.raises(DriftError, match=r"dropped weights, but result\.json came out different"):
+        store.commit_level(
+            IDENTITY, Diverged(level=0, epoch=9), ENVIRONMENT, epochs, WEIGHTS, MASKS
+        )
+    assert store.lacks_weights(KEY)
+
+    store.commit_level(IDENTITY, RESULT, now, epochs, WEIGHTS, MASKS)
+    assert not store.lacks_weights(KEY)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_weights_of_a_level_that_a_process_is_at_are_not_dropped(store: Store) -> None:
+    folder = _commit(store)
+    with store.lock(KEY):
+        assert store.drop_weights(KEY) == 0
+    assert (folder / "weights.safetensors").exists()
+
+
+def test_another_program_s_file_of_the_marker_s_name_is_left_alone(tmp_path: Path) -> None:
+    marker = tmp_path / MARKER
+    for content in ('{"shop": "fruit"}', '{"format": 2}', ""):
+        marker.write_text(content)
+        with pytest.raises(InputError, match=r"store\.json: not that of a store of this version"):
+            Store(tmp_path).open_for_writing()
+        assert marker.read_text() == content
+
+
+def test_an_error_that_says_nothing_of_a_file_is_not_taken_for_damage(store: Store) -> None:
+    """With no file descriptor left nothing can be read, and nothing may be set aside."""
+    folder = _commit(store)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            store.level(KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert folder.exists()
+    assert store.damage == []
+
+
 def test_a_checkpoint_reads_back_equal_and_the_newer_replaces_the_older(store: Store) -> None:
     assert store.checkpoint(KEY) is None
     epochs = [Epoch(0, 0.1, 2.0, 0.3), Epoch(1, 0.1, 1 / 3, 0.4)]
-    store.save_checkpoint(KEY, epochs[:1], {"x": torch.zeros(2)})
-    store.save_checkpoint(KEY, epochs, {"x": torch.tensor([1 / 3, 2.0])})
+    older = Checkpoint(epochs[:1], {"x": torch.zeros(2)}, ENVIRONMENT)
+    newer = Checkpoint(epochs, {"x": torch.tensor([1 / 3, 2.0])}, ENVIRONMENT)
+    store.save_checkpoint(KEY, older)
+    store.save_checkpoint(KEY, newer)
     checkpoint = store.checkpoint(KEY)
     assert checkpoint is not None
-    assert checkpoint[0] == epochs
-    assert torch.equal(checkpoint[1]["x"], torch.tensor([1 / 3, 2.0]))
+    assert (checkpoint.epochs, checkpoint.environment) == (epochs, ENVIRONMENT)
+    assert torch.equal(checkpoint.tensors["x"], newer.tensors["x"])
     assert [file.name for file in (store.root / "inflight").iterdir()] == [KEY]
     store.drop_checkpoint(KEY)
     assert store.checkpoint(KEY) is None
 
 
 @pytest.mark.parametrize("cut", [0, 1, 33, 80])
-def test_a_damaged_checkpoint_counts_as_none(store: Store, cut: int) -> None:
-    store.save_checkpoint(KEY, [], {"x": torch.zeros(2)})
+def test_a_damaged_checkpoint_is_set_aside(store: Store, cut: int) -> None:
+    store.save_checkpoint(KEY, Checkpoint([], {"x": torch.zeros(2)}, ENVIRONMENT))
     file = store.root / "inflight" / KEY
     content = bytearray(file.read_bytes())
     if cut:
@@ -197,7 +261,9 @@ def test_a_damaged_checkpoint_counts_as_none(store: Store, cut: int) -> None:
         content[20] ^= 1
         file.write_bytes(content)
     assert store.checkpoint(KEY) is None
-    assert "damaged, the level starts over" in store.damage[0]
+    assert "damaged, so its level starts over" in store.damage[0]
+    assert not file.exists()
+    assert len(list((store.root / "setaside").iterdir())) == 1
 
 
 def _hold(root: str, ready: str) -> None:

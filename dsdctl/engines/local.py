@@ -1,117 +1,135 @@
-"""Work in processes on this machine, one level at a time in each."""
+"""Work in processes on this machine, one task at a time in each."""
 
-import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
-import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 
-from dsdctl.errors import BusyError, DsdctlError, StoppedError
-from dsdctl.level import Place, Task, run_task
-from dsdctl.results import FinishedLevel
+from dsdctl.engines.worker import HELD_BACK, Answer, work
+from dsdctl.errors import in_words
+from dsdctl.level import Place, Task
 from dsdctl.schedule import Outcome
 
 GRACE_SECONDS = 60.0
 """How long workers that were asked to stop may take to the end of their epoch."""
 
-_PR_SET_PDEATHSIG = 1
-
-_Result = Future[FinishedLevel | None]
-
 
 class LocalEngine:
-    """`jobs` worker processes. A worker that dies takes only its own task with it."""
+    """Up to `jobs` worker processes. A worker that dies takes only its own task with it."""
 
     def __init__(self, place: Place, jobs: int):
         self.slots = jobs
         self._place = place
-        self._idle = [_new_worker() for _ in range(jobs)]
-        self._running: dict[_Result, tuple[Task, ProcessPoolExecutor]] = {}
+        self._idle: list[_Worker] = []
+        self._running: dict[Connection, tuple[Task, _Worker]] = {}
+        self._not_started: list[Outcome] = []
 
     def submit(self, task: Task) -> None:
-        """Start `task` on an idle worker; there must be one."""
-        worker = self._idle.pop()
+        """Start `task` on a worker; fewer than `jobs` may be at work."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.start(task, self._place):
+                self._running[worker.connection] = (task, worker)
+                return
+            worker.kill()  # it died while it was idle
         try:
-            future = worker.submit(_run_in_worker, task, self._place)
-        except BrokenProcessPool:  # it died while it was idle
-            worker.shutdown(wait=False)
-            worker = _new_worker()
-            future = worker.submit(_run_in_worker, task, self._place)
-        self._running[future] = (task, worker)
+            worker = _Worker()
+            worker.start(task, self._place)
+        except (OSError, MemoryError) as error:  # no memory for one more process, say
+            failure = f"no worker process could be started: {in_words(error)}"
+            self._not_started.append(Outcome(task, "failed", failure=failure))
+        else:
+            self._running[worker.connection] = (task, worker)
 
     def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
         """Wait until something ends, or `timeout` seconds, then yield all that has ended."""
-        done, _ = wait(self._running, timeout, return_when=FIRST_COMPLETED)
-        for future in done:
-            task, worker = self._running.pop(future)
-            # A worker that was told to stop stays so; another one takes its place.
-            if isinstance(future.exception(), BrokenProcessPool | StoppedError):
-                _signal(worker, signal.SIGKILL)
-                worker.shutdown(wait=False)
-                worker = _new_worker()
-            self._idle.append(worker)
-            yield _outcome(task, future)
+        not_started, self._not_started = self._not_started, []
+        if not_started:
+            yield from not_started
+            return
+        for connection in multiprocessing.connection.wait(list(self._running), timeout):
+            assert isinstance(connection, Connection)
+            task, worker = self._running.pop(connection)
+            answer = worker.answer()
+            if answer.status in ("done", "busy"):
+                self._idle.append(worker)
+            else:  # told to stop, which it stays; or out of memory, or in an unknown state
+                worker.kill()
+            yield _outcome(task, answer)
 
     def close(self) -> None:
         """End all workers. Those in a level are asked to leave a checkpoint first."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        workers = [worker for _, worker in self._running.values()]
         try:
-            for _, worker in self._running.values():
-                _signal(worker, signal.SIGTERM)
-            wait(self._running, GRACE_SECONDS)
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                with suppress(OSError):
+                    worker.connection.poll(max(0.0, deadline - time.monotonic()))
         finally:
-            for worker in self._idle + [worker for _, worker in self._running.values()]:
-                _signal(worker, signal.SIGKILL)
-                worker.shutdown(wait=True, cancel_futures=True)
+            for worker in [*self._idle, *workers]:
+                worker.kill()
 
 
-def _outcome(task: Task, future: _Result) -> Outcome:
-    match future.exception():
-        case None:
-            return Outcome(task, "done", future.result())
-        case BrokenProcessPool():
+class _Worker:
+    """A process that runs one task at a time, and the pipe to it.
+
+    No thread serves the pipe: none can then be missing where the memory is full.
+    """
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, remote = context.Pipe()
+        self._process = context.Process(target=work, args=(remote, os.getpid()))
+        try:
+            with _held_back():
+                self._process.start()
+        finally:
+            remote.close()
+
+    def start(self, task: Task, place: Place) -> bool:
+        """Send a task; say whether the process was there to take it."""
+        try:
+            self.connection.send((task, place))
+        except ConnectionError:
+            return False
+        return True
+
+    def answer(self) -> Answer:
+        """How the task ended, that of a process that has died included."""
+        try:
+            answer: Answer = self.connection.recv()
+        except (EOFError, ConnectionError):
             why = "its worker process died (killed, or the memory was full)"
-            return Outcome(task, "failed", failure=why)
-        case BusyError():
-            return Outcome(task, "busy")
-        case StoppedError():
-            return Outcome(task, "stopped")
-        case DsdctlError() as error:
-            return Outcome(task, "failed", failure=str(error))
-        case error:  # a defect: reported with its type, other work goes on
-            return Outcome(task, "failed", failure=f"{type(error).__name__}: {error}")
+            return Answer("failed", failure=why)
+        return answer
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
 
 
-def _signal(worker: ProcessPoolExecutor, number: signal.Signals) -> None:
-    for process in list((worker._processes or {}).values()):
-        with suppress(ProcessLookupError):
-            if process.pid is not None:
-                os.kill(process.pid, number)
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Block signals here and, since a new process inherits that, in what is started meanwhile."""
+    resource_tracker.ensure_running()  # its start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _new_worker() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        1, mp_context=context, initializer=_enter_worker, initargs=(os.getpid(),)
-    )
-
-
-# Inside a worker process
-
-_stop = threading.Event()
-
-
-def _enter_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, take SIGTERM as a wish to stop, and end with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: _stop.set())
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended while this process was starting
-        os._exit(1)
-
-
-def _run_in_worker(task: Task, place: Place) -> FinishedLevel | None:
-    return run_task(task, place, _stop.is_set)
+def _outcome(task: Task, answer: Answer) -> Outcome:
+    level, damage = (answer.done.level, answer.done.damage) if answer.done else (None, ())
+    return Outcome(task, answer.status, level, answer.failure, damage, answer.trace)

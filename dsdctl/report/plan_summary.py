@@ -48,6 +48,13 @@ class PlanTrajectory(Model):
     used_by: tuple[str, ...]
     needs: tuple[str, ...]
     levels_done: int
+    levels_to_restore: tuple[int, ...] = Field(
+        description="done, but their weights were dropped and are needed again"
+    )
+    teacher_table: bool | None = Field(
+        description="whether the teacher's logits are looked up; None without a teacher"
+    )
+    teacher_table_reason: str | None
 
 
 class PlanTable(Model):
@@ -63,7 +70,8 @@ class PlanTable(Model):
 
 class Totals(Model):
     """`pflops_attributed`: rows and seeds as if each were alone. `pflops_to_run`: executed
-    convention (teacher forwards and measuring included, shared work once), missing work only."""
+    convention (teacher forwards and measuring included, shared work once), missing work only.
+    `trainings_to_restore`: of those done, how many are run again for their dropped weights."""
 
     trainings: int
     trainings_done: int
@@ -71,6 +79,7 @@ class Totals(Model):
     pflops_to_run: float
     seconds_estimate: float | None
     disk_bytes: int
+    trainings_to_restore: int
 
 
 class PlanSummary(Model):
@@ -107,13 +116,11 @@ def summarise(
     tables = _tables(progress, count_macs)
     distinct_tables = {table.key: table for table in tables.values()}
     to_run = sum(table.pflops for table in distinct_tables.values() if not table.done)
-    missing = {
-        trajectory.key: missing_levels(progress, trajectory)
-        for trajectory in plan.trajectories.values()
-    }
+    missing = {t.key: levels_to_run(progress, t) for t in plan.trajectories.values()}
     for trajectory in plan.trajectories.values():
         to_run += missing[trajectory.key] * level_pflops_executed(trajectory, count_macs)
     done = {key: known.next_level for key, known in progress.known.items()}
+    restored = sum(len(progress.levels_to_restore(t)) for t in plan.trajectories.values())
     return PlanSummary(
         experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
         recipes=tuple(recipes),
@@ -132,26 +139,34 @@ def summarise(
                 used_by=tuple(plan.used_by(trajectory)),
                 needs=_needs(trajectory, tables),
                 levels_done=done[trajectory.key],
+                levels_to_restore=tuple(progress.levels_to_restore(trajectory)),
+                teacher_table=trajectory.teacher.table if trajectory.teacher else None,
+                teacher_table_reason=(
+                    trajectory.teacher.table_reason if trajectory.teacher else None
+                ),
             )
             for trajectory in plan.trajectories.values()
         ),
         teacher_tables=tuple(distinct_tables.values()),
         totals=Totals(
-            trainings=sum(done[key] + missing[key] for key in plan.trajectories),
+            trainings=sum(done[key] + missing[key] for key in plan.trajectories) - restored,
             trainings_done=sum(done.values()),
             pflops_attributed=attributed,
             pflops_to_run=to_run,
             seconds_estimate=_seconds(progress, missing, seconds_per_level, slots),
             disk_bytes=disk_bytes(progress),
+            trainings_to_restore=restored,
         ),
     )
 
 
-def missing_levels(progress: Progress, trajectory: Trajectory) -> int:
-    """How many levels may still be run: up to the last, since a stop is not known before."""
+def levels_to_run(progress: Progress, trajectory: Trajectory) -> int:
+    """How many levels may still be run: up to the last, since a stop is not known before; and
+    those that are run again for their dropped weights."""
+    again = len(progress.levels_to_restore(trajectory))
     if not progress.wants_level(trajectory):
-        return 0
-    return trajectory.levels - progress.known[trajectory.key].next_level
+        return again
+    return again + trajectory.levels - progress.known[trajectory.key].next_level
 
 
 def disk_bytes(progress: Progress) -> int:
@@ -159,7 +174,7 @@ def disk_bytes(progress: Progress) -> int:
     total = 0
     tables: set[str] = set()
     for trajectory in progress.plan.trajectories.values():
-        count = missing_levels(progress, trajectory)
+        count = levels_to_run(progress, trajectory)
         total += count * level_bytes(_weights(trajectory))
         need = trajectory.teacher
         if not count or need is None or not need.table:
@@ -232,6 +247,7 @@ def _seconds(
         need = trajectory.teacher
         if need is not None and need.trajectory is not None:
             left = max(0, need.levels - progress.known[need.trajectory].next_level)
+            left += len(progress.levels_to_restore(trajectories[need.trajectory]))
             chain += left * seconds_per_level[need.trajectory]
         longest = max(longest, chain)
     return max(longest, sum(own.values()) / slots)

@@ -24,6 +24,7 @@ def rich_plan(
         _recipes(summary),
         _trajectories(summary),
         *([_tables(summary)] if summary.teacher_tables else []),
+        *[Text(line) for line in _direct_calls(summary)],
         Text(f"order of work ({where})", style="bold"),
         *[Text(f"  {line}") for line in order_of_work(progress)],
         Text(),
@@ -93,6 +94,19 @@ def _tables(summary: PlanSummary) -> Table:
     return table
 
 
+def _direct_calls(summary: PlanSummary) -> list[str]:
+    """Where the teacher is called for every batch instead of looked up, and why."""
+    callers: dict[str, dict[str, None]] = {}
+    for trajectory in summary.trajectories:
+        if trajectory.teacher_table is False:
+            reason = str(trajectory.teacher_table_reason)
+            callers.setdefault(reason, {}).update(dict.fromkeys(trajectory.used_by))
+    return [
+        f"The teacher of {', '.join(names)} is called for every batch, without a table: {reason}."
+        for reason, names in callers.items()
+    ]
+
+
 def _short(key: str) -> str:
     trajectory, _, rule = key.partition("@")
     return trajectory[:8] + (f"@{rule.split('/')[0]}" if rule else "")
@@ -102,8 +116,13 @@ def order_of_work(progress: Progress) -> list[str]:
     """What can run at once, and what waits for which teacher."""
     at_once: list[str] = []
     waiting: dict[str, list[str]] = {}
+    restored: dict[str, None] = {}
     done = 0
     for trajectory in progress.plan.trajectories.values():
+        again = progress.levels_to_restore(trajectory)
+        if again:
+            levels = ", ".join(map(str, again))
+            restored[f"{trajectory.label} level{'s' * (len(again) > 1)} {levels}"] = None
         if not progress.wants_level(trajectory):
             done += 1
         elif progress.next_level_identity(trajectory) is not None:
@@ -111,6 +130,8 @@ def order_of_work(progress: Progress) -> list[str]:
         else:
             waiting.setdefault(_awaited(trajectory), []).append(trajectory.label)
     lines = [f"{done} trajectories are done"] if done else []
+    if restored:
+        lines.append(f"first, again for their dropped weights: {'; '.join(restored)}")
     if at_once:
         lines.append(f"at once, {len(at_once)} side by side: {', '.join(at_once)}")
     for awaited, names in waiting.items():
@@ -130,9 +151,11 @@ def _awaited(trajectory: Trajectory) -> str:
 def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs) -> list[str]:
     totals = summary.totals
     seconds = totals.seconds_estimate
+    again = totals.trainings_to_restore
     return [
         f"trainings           {totals.trainings - totals.trainings_done} to run at most, "
-        f"{totals.trainings_done} done",
+        f"{totals.trainings_done} done"
+        + (f", of these {again} again for their dropped weights" if again else ""),
         f"PFLOPs attributed   {magnitude(totals.pflops_attributed)} (paper's convention: every row "
         "and seed as if alone)",
         f"PFLOPs to run       {magnitude(totals.pflops_to_run)} (executed: shared work once, with "

@@ -21,5 +21,8 @@ def status_lines(progress: Progress) -> Iterator[str]:
             state = "waits for its teacher"
         else:
             state = "ready"
+        again = progress.levels_to_restore(trajectory)
+        if again:
+            state += f", weights of level {', '.join(map(str, again))} to be trained again"
         done = f"{known.next_level}/{trajectory.levels} levels"
         yield f"{trajectory.key[:8]}  {role} seed {trajectory.seed} ({name}): {done}, {state}"

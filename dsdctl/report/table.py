@@ -14,7 +14,7 @@ from dsdctl.cost import CountMacs, training_pflops
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
-from dsdctl.results import Environment, FinishedLevel, Measured
+from dsdctl.results import FinishedLevel, Measured, environment_line
 from dsdctl.spec import Model, ReferenceRow
 
 SCHEMA = "dsdctl.report/1"
@@ -240,12 +240,6 @@ def level_record(level: FinishedLevel) -> dict[str, Any]:
         "environment": environment_line(level.environment),
         "wall_seconds": level.environment.wall_seconds,
     }
-
-
-def environment_line(environment: Environment) -> str:
-    """What may change a level's last digits, in words."""
-    threads = f"{environment.threads} thread{'s' * (environment.threads != 1)}"
-    return f"torch {environment.torch} on {environment.device}, {threads}"
 
 
 def _stats(values: Sequence[float | int | None]) -> Stats:

@@ -1,0 +1,95 @@
+"""`dsdctl store`: what is in a store, whether it is whole, and what may go."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsdctl.console import SOME_FAILED, err, out, reported, warn
+from dsdctl.errors import InputError
+
+StoreOption = Annotated[
+    Path,
+    typer.Option("--store", envvar="DSDCTL_STORE", help="folder of finished work"),
+]
+
+DEFAULT_STORE = Path("dsdctl-store")
+
+app = typer.Typer(help="Care for the store.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(store: StoreOption = DEFAULT_STORE) -> None:
+    """List finished levels and teacher tables."""
+    with reported():
+        from dsdctl import care
+        from dsdctl.report.plan_view import size
+        from dsdctl.store import Store
+
+        opened, total = Store(store, read_only=True), 0
+        opened.require()
+        for entry in care.entries(opened):
+            total += entry.bytes
+            line = f"{entry.key[:12]}  {size(entry.bytes):>10}  {care.describe(opened, entry)}"
+            out().print(line, markup=False, soft_wrap=True)
+        err().print(f"{size(total)} in {store}", soft_wrap=True)
+
+
+@app.command("check")
+def check(store: StoreOption = DEFAULT_STORE) -> None:
+    """Read every byte of the store; print what is wrong, and exit with 3 if anything is."""
+    with reported():
+        from dsdctl import care
+        from dsdctl.store import Store
+
+        opened = Store(store, read_only=True)
+        opened.require()
+        entries = list(care.entries(opened))
+        problems = [problem for entry in entries for problem in care.check(opened, entry)]
+        for problem in problems:
+            out().print(problem, markup=False, soft_wrap=True)
+        err().print(f"{len(entries)} folders checked, {len(problems)} problems", soft_wrap=True)
+        if problems:
+            raise typer.Exit(SOME_FAILED)
+
+
+@app.command("gc")
+def gc(
+    specs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[SPEC...]", help="experiment files")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="also drop weights that the given specs need no more"),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="delete; without it only say what")] = False,
+) -> None:
+    """Delete what killed runs left behind and, on request, weights. Results always stay."""
+    with reported():
+        if weights and not specs:
+            raise InputError("--weights: name the specs whose weights may go")
+        from dsdctl import care
+        from dsdctl.plan import make_plan
+        from dsdctl.progress import Progress
+        from dsdctl.report.plan_view import size
+        from dsdctl.resolve import resolve_all
+        from dsdctl.store import Store
+
+        opened = Store(store)
+        opened.require()
+        with opened.lock("gc") as locked:
+            if not locked:
+                raise InputError(f"--store: {store}: another `store gc` is at work")
+            freed = 0
+            for path in care.leftovers(opened):
+                out().print(str(path), markup=False, soft_wrap=True)
+                freed += care.remove(path) if yes else 0
+            if weights and specs:
+                progress = Progress(make_plan(resolve_all(specs)), Store(store, read_only=True))
+                warn(progress.store.damage)
+                for key in care.unneeded_weights(progress):
+                    out().print(f"weights of {key}", markup=False, soft_wrap=True)
+                    freed += opened.drop_weights(key) if yes else 0
+        done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"
+        err().print(done, soft_wrap=True)

@@ -1,0 +1,86 @@
+"""What every command does with the console: print results and errors, and set the exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from dsdctl.errors import DsdctlError, InputError, in_words
+
+BAD_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+
+
+def out() -> Console:
+    """Results go to standard output; a log gets room enough for a whole table row."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+
+
+def err() -> Console:
+    """Everything else goes to standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_plain(text: str) -> None:
+    """Print a result as it is."""
+    sys.stdout.write(text + "\n")
+
+
+def warn(lines: list[str]) -> None:
+    """Say what is not as it should be, and go on."""
+    for line in lines:
+        err().print(f"warning: {line}", markup=False, soft_wrap=True)
+
+
+def write(file: Path, text: str) -> None:
+    """Write a result to a file. Raises InputError where that cannot be written."""
+    try:
+        file.write_text(text + "\n")
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from error
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn what can go wrong into one line a problem and an exit code."""
+    try:
+        yield
+    except InputError as error:
+        for problem in error.problems:
+            err().print(problem, markup=False, soft_wrap=True)
+        raise typer.Exit(BAD_INPUT) from None
+    except DsdctlError as error:
+        err().print(f"error: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(SOME_FAILED) from None
+    except BrokenPipeError:
+        raise
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        words = in_words(error)
+        if words is None:
+            raise
+        err().print(f"error: {words}", markup=False, soft_wrap=True)
+        raise typer.Exit(SOME_FAILED) from None
+    except KeyboardInterrupt as interrupt:
+        code = TERMINATED if interrupt.args else INTERRUPTED
+        err().print("interrupted; the same command goes on from here", soft_wrap=True)
+        raise typer.Exit(code) from None
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C is treated, but for the exit code."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt("terminated")
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,83 @@
+"""A worker process: runs what comes through a pipe, one task at a time.
+
+Nothing heavy is imported before the first task comes, so that a process that has no room for torch
+can still say so.
+"""
+
+import ctypes
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Literal
+
+from dsdctl.errors import BusyError, DsdctlError, StoppedError, in_words
+
+if TYPE_CHECKING:
+    from dsdctl.level import Done, Place, Task
+
+HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+"""Signals that are blocked while a process starts, until it knows what to do with them."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a task ended; a defect comes with its trace, for the log."""
+
+    status: Literal["done", "failed", "stopped", "busy"]
+    done: "Done | None" = None
+    failure: str | None = None
+    trace: str | None = None
+
+
+def work(connection: Connection, parent: int) -> None:
+    """Answer each task and place that comes, until the other end of the pipe is closed."""
+    stop = _enter(parent)
+    while True:
+        try:
+            task, place = connection.recv()
+        except EOFError:
+            return
+        except Exception as error:  # what a task is made of could not be imported
+            connection.send(_failed(error))
+        else:
+            connection.send(_run(task, place, stop))
+
+
+def _enter(parent: int) -> threading.Event:
+    """Leave Ctrl-C to the parent, take SIGTERM as a wish to stop, and end with the parent."""
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended while this process was starting
+        os._exit(1)
+    return stop
+
+
+def _run(task: "Task", place: "Place", stop: threading.Event) -> Answer:
+    try:
+        from dsdctl.level import run_task
+
+        return Answer("done", run_task(task, place, stop.is_set))
+    except BusyError:
+        return Answer("busy")
+    except StoppedError:
+        return Answer("stopped")
+    except DsdctlError as error:
+        return Answer("failed", failure=str(error))
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> Answer:
+    words = in_words(error)
+    if words is not None:
+        return Answer("failed", failure=words)
+    trace = "".join(traceback.format_exception(error))
+    return Answer("failed", failure=f"{type(error).__name__}: {error}", trace=trace)

@@ -1,0 +1,191 @@
+"""Folders of finished work: written whole or not at all, and checked when they are read.
+
+A folder is written under a temporary name beside its place, flushed, and renamed last. The size and
+sha256 of each file are in checksums.json. A file that was dropped on request keeps its line there,
+so that what is put back later must be the very same.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dsdctl.errors import WorkError
+from dsdctl.killpoints import kill_point
+from dsdctl.spec import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = "weights.safetensors"
+
+CHECKSUMS = "checksums.json"
+
+_REQUIRED = {
+    "levels": {
+        "identity.json",
+        "result.json",
+        "environment.json",
+        "epochs.jsonl",
+        WEIGHTS,
+        "masks.safetensors",
+    },
+    "tables": {"identity.json", "environment.json", "logits.safetensors"},
+}
+"""What the checksums of a folder must name."""
+
+
+class DamagedError(WorkError):
+    """A stored folder is incomplete or altered."""
+
+
+class Checksum(Model):
+    """Of one file its size and sha256; `dropped` once it was deleted on request."""
+
+    bytes: int
+    sha256: str
+    dropped: bool = False
+
+
+Checksums = dict[str, Checksum]
+
+_CHECKSUMS: TypeAdapter[Checksums] = TypeAdapter(Checksums)
+
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that a file is not there. Any other error says nothing about the file."""
+
+
+def checksum_of(content: bytes) -> Checksum:
+    """The checksum of a file with this content."""
+    return Checksum(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def read_checksums(folder: Path) -> Checksums:
+    """Return what a folder must hold. Raises DamagedError."""
+    file = folder / CHECKSUMS
+    try:
+        checksums = _CHECKSUMS.validate_json(file.read_bytes())
+    except _MISSING as error:
+        raise DamagedError(f"{file}: {error.strerror}") from error
+    except ValidationError as error:
+        raise DamagedError(f"{file}: not a size and sha256 for each file") from error
+    if not _REQUIRED[folder.parent.parent.name] <= checksums.keys():
+        raise DamagedError(f"{file}: names not all files")
+    return checksums
+
+
+def write_checksums(folder: Path, checksums: Checksums) -> None:
+    """Replace what is said of a folder's files."""
+    replace_file(folder / CHECKSUMS, _checksum_bytes(checksums))
+
+
+def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
+    """Return a file whose checksum fits. Raises DamagedError, or WorkError if it was dropped."""
+    checksum = checksums.get(name)
+    if checksum is not None and checksum.dropped:
+        raise WorkError(
+            f"{folder}/{name}: dropped by `dsdctl store gc`; the same command trains it again"
+        )
+    try:
+        content = (folder / name).read_bytes()
+    except _MISSING as error:
+        raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+    if checksum is None or hashlib.sha256(content).hexdigest() != checksum.sha256:
+        raise DamagedError(f"{folder}/{name}: its checksum does not fit")
+    return content
+
+
+def check_sizes(folder: Path, checksums: Checksums) -> None:
+    """Check that every file is there in its full size, without reading the large ones."""
+    for name, checksum in checksums.items():
+        if checksum.dropped:
+            continue
+        try:
+            size = (folder / name).stat().st_size
+        except _MISSING as error:
+            raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+        if size != checksum.bytes:
+            raise DamagedError(f"{folder}/{name}: {size} bytes instead of {checksum.bytes}")
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a finished folder; what another process finished first stays."""
+    if not folder.parent.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _flush_folder(folder.parent.parent)
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        checksums = {name: checksum_of(content) for name, content in files.items()}
+        for name, content in {**files, CHECKSUMS: _checksum_bytes(checksums)}.items():
+            _write_flushed(temporary / name, content)
+        _flush_folder(temporary)
+        kill_point("commit-written")
+        _rename_unless_there(temporary, folder)
+        kill_point("commit-renamed")
+        _flush_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_file(file: Path, content: bytes, kind: str = "file") -> None:
+    """Write a file whole or not at all, in place of an older one; kill points call it `kind`."""
+    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    try:
+        _write_flushed(temporary, content)
+        kill_point(f"{kind}-written")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    kill_point(f"{kind}-renamed")
+    _flush_folder(file.parent)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A small file's content, the same for equal values."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:
+    """A safetensors file's content, the same for equal tensors."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, metadata)
+
+
+def _checksum_bytes(checksums: Checksums) -> bytes:
+    return json_bytes(_CHECKSUMS.dump_python(checksums, exclude_defaults=True))
+
+
+def _rename_unless_there(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def _write_flushed(file: Path, content: bytes) -> None:
+    try:
+        with file.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
