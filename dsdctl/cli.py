@@ -11,10 +11,13 @@ from dsdctl import cli_store
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
     SOME_FAILED,
+    encode_anything,
     err,
     out,
+    print_line,
     print_plain,
     reported,
+    say,
     terminable,
     warn,
     write,
@@ -84,7 +87,7 @@ def validate(specs: Specs) -> None:
         for spec in resolve_all(specs):
             count = len(spec.rows)
             line = f"{spec.file}: ok, {count} row{'s' * (count != 1)}"
-            out().print(line, markup=False, soft_wrap=True)
+            print_line(line)
 
 
 @app.command()
@@ -170,9 +173,9 @@ def run(
         unfinished = [report.experiment for report in finished.reports if not report.complete]
         if finished.failures or unfinished:
             for failure in dict.fromkeys(finished.failures.values()):
-                err().print(f"error: {failure}", markup=False, soft_wrap=True)
+                say(f"error: {failure}")
             names = ", ".join(unfinished)
-            err().print(f"error: the comparison of {names} is not complete", soft_wrap=True)
+            say(f"error: the comparison of {names} is not complete")
             raise typer.Exit(SOME_FAILED)
 
 
@@ -231,7 +234,7 @@ def status(
         progress = Progress(made, opened)
         warn([absence] if absence else opened.damage)
         for line in status_lines(progress):
-            out().print(line, markup=False, soft_wrap=True)
+            print_line(line)
 
 
 @app.command()
@@ -245,7 +248,7 @@ def recipes() -> None:
 
         for file in sorted(packaged_recipes().glob("*.yaml")):
             found = check(Recipe, read_document(file))
-            out().print(f"{found.recipe:20} {found.title}", markup=False, soft_wrap=True)
+            print_line(f"{found.recipe:20} {found.title}")
 
 
 @app.command()
@@ -309,13 +312,14 @@ def doctor(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:
         healthy = True
         for line, good in examine(store):
             healthy = healthy and good
-            out().print(f"{'ok  ' if good else 'BAD '} {line}", markup=False, soft_wrap=True)
+            print_line(f"{'ok  ' if good else 'BAD '} {line}")
         if not healthy:
             raise typer.Exit(SOME_FAILED)
 
 
 def main() -> None:
     """Entry point of the `dsdctl` command."""
+    encode_anything()
     app()
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdctl.console import SOME_FAILED, err, out, reported, warn
+from dsdctl.console import SOME_FAILED, print_line, reported, say, warn
 from dsdctl.errors import InputError
 
 StoreOption = Annotated[
@@ -31,8 +31,8 @@ def list_(store: StoreOption = DEFAULT_STORE) -> None:
         for entry in care.entries(opened):
             total += entry.bytes
             line = f"{entry.key[:12]}  {size(entry.bytes):>10}  {care.describe(opened, entry)}"
-            out().print(line, markup=False, soft_wrap=True)
-        err().print(f"{size(total)} in {store}", soft_wrap=True)
+            print_line(line)
+        say(f"{size(total)} in {store}")
 
 
 @app.command("check")
@@ -47,8 +47,8 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
         entries = list(care.entries(opened))
         problems = [problem for entry in entries for problem in care.check(opened, entry)]
         for problem in problems:
-            out().print(problem, markup=False, soft_wrap=True)
-        err().print(f"{len(entries)} folders checked, {len(problems)} problems", soft_wrap=True)
+            print_line(problem)
+        say(f"{len(entries)} folders checked, {len(problems)} problems")
         if problems:
             raise typer.Exit(SOME_FAILED)
 
@@ -83,13 +83,13 @@ def gc(
                 raise InputError(f"--store: {store}: another `store gc` is at work")
             freed = 0
             for path in care.leftovers(opened):
-                out().print(str(path), markup=False, soft_wrap=True)
+                print_line(str(path))
                 freed += care.remove(path) if yes else 0
             if weights and specs:
                 progress = Progress(make_plan(resolve_all(specs)), Store(store, read_only=True))
                 warn(progress.store.damage)
                 for key in care.unneeded_weights(progress):
-                    out().print(f"weights of {key}", markup=False, soft_wrap=True)
+                    print_line(f"weights of {key}")
                     freed += opened.drop_weights(key) if yes else 0
         done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"
-        err().print(done, soft_wrap=True)
+        say(done)

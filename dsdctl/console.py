@@ -1,5 +1,6 @@
 """What every command does with the console: print results and errors, and set the exit code."""
 
+import io
 import os
 import signal
 import sys
@@ -12,19 +13,37 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from dsdctl.errors import DsdctlError, InputError, in_words
+from dsdctl.errors import DsdctlError, InputError, in_words, printable
 
 BAD_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 
+def encode_anything() -> None:
+    """Write what a terminal's encoding lacks as its escape: no result is lost to a locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def out() -> Console:
     """Results go to standard output; a log gets room enough for a whole table row."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(width=width, emoji=False)
 
 
 def err() -> Console:
     """Everything else goes to standard error."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
+
+
+def say(line: str) -> None:
+    """Tell the user one thing; this needs no memory to speak of."""
+    sys.stderr.write(printable(line) + "\n")
+
+
+def print_line(line: str) -> None:
+    """Print a result of one line."""
+    sys.stdout.write(printable(line) + "\n")
 
 
 def print_plain(text: str) -> None:
@@ -35,7 +54,7 @@ def print_plain(text: str) -> None:
 def warn(lines: list[str]) -> None:
     """Say what is not as it should be, and go on."""
     for line in lines:
-        err().print(f"warning: {line}", markup=False, soft_wrap=True)
+        say(f"warning: {line}")
 
 
 def write(file: Path, text: str) -> None:
@@ -53,10 +72,10 @@ def reported() -> Iterator[None]:
         yield
     except InputError as error:
         for problem in error.problems:
-            err().print(problem, markup=False, soft_wrap=True)
+            say(problem)
         raise typer.Exit(BAD_INPUT) from None
     except DsdctlError as error:
-        err().print(f"error: {error}", markup=False, soft_wrap=True)
+        say(f"error: {error}")
         raise typer.Exit(SOME_FAILED) from None
     except BrokenPipeError:
         raise
@@ -64,11 +83,11 @@ def reported() -> Iterator[None]:
         words = in_words(error)
         if words is None:
             raise
-        err().print(f"error: {words}", markup=False, soft_wrap=True)
+        say(f"error: {words}")
         raise typer.Exit(SOME_FAILED) from None
     except KeyboardInterrupt as interrupt:
         code = TERMINATED if interrupt.args else INTERRUPTED
-        err().print("interrupted; the same command goes on from here", soft_wrap=True)
+        say("interrupted; the same command goes on from here")
         raise typer.Exit(code) from None
 
 
