@@ -7,11 +7,12 @@ executed  what is run: training, teacher forwards or teacher tables, measuring; 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from dsdctl.plan import Plan, RowPlan, Trajectory
 from dsdctl.resolve import Images, Regime, view_count
+from dsdctl.results import Measured
 from dsdctl.spec import ResNet18, VGGLike
 
 FORWARD_AND_BACKWARD = 3
@@ -68,6 +69,11 @@ def nonzero_training_pflops(
     )
     images = regime.images.sizes.train * regime.training.epochs
     return FORWARD_AND_BACKWARD * (macs.total - pruned) * images / PETA
+
+
+def nonzero_pflops(regime: Regime, macs: Macs, levels: Iterable[Measured]) -> float:
+    """The training runs of `levels`, each with the densities that it was run at."""
+    return sum(nonzero_training_pflops(regime, macs, level.density_per_layer) for level in levels)
 
 
 def measuring_pflops(regime: Regime, macs: Macs) -> float:

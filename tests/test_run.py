@@ -96,6 +96,28 @@ def test_vanilla_and_early_stop_read_the_same_trajectories(finished: Path, dsdct
     assert rows["vanilla"]["stop_reason"] == "all levels run"
 
 
+def test_nonzero_pflops_are_the_paper_s_less_what_was_pruned_of_each_layer(
+    finished: Path, dsdctl: Dsdctl
+) -> None:
+    """The MACs in closed form: 8x8 pixels, 3x3 kernels of 1 -> 4 -> 4 channels, 10 classes."""
+    macs = {"features.0": 9 * 4 * 64, "features.3": 9 * 4 * 4 * 64, "classifier": 4 * 2 * 2 * 10}
+    images, epochs = 862, 2
+    report = _report(dsdctl, finished)
+    trajectories = {trajectory["key"]: trajectory for trajectory in report["trajectories"]}
+    for row in report["rows"]:
+        for index, key in enumerate(row["trajectory_keys"]):
+            levels = trajectories[key]["levels"][: row["trainings"]["values"][index]]
+            pruned = sum(
+                macs[name.removesuffix(".weight")] * (1 - density)
+                for level in levels
+                for name, density in level["density_per_layer"].items()
+            )
+            expected = row["pflops"]["values"][index] - 3 * pruned * images * epochs / 1e15
+            assert row["pflops_nonzero"]["values"][index] == pytest.approx(expected, rel=1e-9)
+    printed = (finished / "stdout").read_text()
+    assert "Non-zero PFLOPs: the same without the teacher" in " ".join(printed.split())
+
+
 def test_recipe_and_seed_run_only_what_they_name(tiny: Path, dsdctl: Dsdctl) -> None:
     done = dsdctl("run", tiny, "--recipe", "vanilla", "--seed", "1", "--store", "there")
     assert done.returncode == 0, done.stderr
@@ -132,7 +154,9 @@ def test_each_format_holds_the_rows(finished: Path, dsdctl: Dsdctl) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert out("markdown").count("| vanilla |") == 1
+    (vanilla,) = [line for line in out("markdown").splitlines() if "| vanilla |" in line]
+    nonzero = _report(dsdctl, finished)["rows"][0]["pflops_nonzero"]["mean"]
+    assert f" | {nonzero:.2g} | " in vanilla
     latex = out("latex")
     assert latex.count("\\checkmark") == 1 + 2 + 3 + 1
     assert "\\toprule" in latex
@@ -179,14 +203,15 @@ def test_plan_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     ]  # fmt: skip
     assert list(plan["trajectories"][0]) == [
         "key", "variant", "roles", "arch", "seed", "levels", "macs_per_image",
-        "pflops_per_training", "used_by", "needs", "levels_done",
+        "pflops_per_training", "used_by", "needs", "levels_done", "levels_to_restore",
+        "teacher_table", "teacher_table_reason",
     ]  # fmt: skip
     assert list(plan["teacher_tables"][0]) == [
         "key", "forwards", "pflops", "bytes", "done", "used_by",
     ]  # fmt: skip
     assert list(plan["totals"]) == [
         "trainings", "trainings_done", "pflops_attributed", "pflops_to_run", "seconds_estimate",
-        "disk_bytes",
+        "disk_bytes", "trainings_to_restore",
     ]  # fmt: skip
 
 
@@ -199,6 +224,7 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
         "recipe", "variant", "title", "early_stop", "distillation", "pruned_teacher", "seeds",
         "trajectory_keys", "level", "stopped_at", "trainings", "pflops", "teacher_pflops",
         "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
+        "pflops_nonzero",
     ]  # fmt: skip
     assert list(report["trajectories"][0]) == [
         "key", "variant", "roles", "used_by", "seed", "levels",

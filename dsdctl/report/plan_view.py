@@ -102,7 +102,7 @@ def _direct_calls(summary: PlanSummary) -> list[str]:
             reason = str(trajectory.teacher_table_reason)
             callers.setdefault(reason, {}).update(dict.fromkeys(trajectory.used_by))
     return [
-        f"The teacher of {', '.join(names)} is called for every batch, without a table: {reason}."
+        f"The teacher of {', '.join(names)} is called for every batch, without a table: {reason}.\n"
         for reason, names in callers.items()
     ]
 

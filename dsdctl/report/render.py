@@ -18,7 +18,8 @@ from dsdctl.spec import MeanStd
 CONVENTION = (
     "Training PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "
     "of one seed, dense at every level; one FLOP is one multiply-accumulate. The teacher's "
-    "trainings in brackets; its forward passes are not counted."
+    "trainings in brackets; its forward passes are not counted. Non-zero PFLOPs: the same without "
+    "the teacher, each layer's MACs scaled by the share of its weights that a level has left."
 )
 DIP_RULE = (
     "Dip: the most that the mean test curve falls below both some earlier and some later level. "
@@ -33,11 +34,24 @@ HEADINGS = (
     "distillation",
     "pruned teacher",
     "training PFLOPs (teacher)",
+    "non-zero PFLOPs",
     "test accuracy %",
     "sparsity %",
     "level",
     "stopped at",
 )
+
+LEFT_OUT_WHERE_NARROW = ("non-zero PFLOPs", "level", "stopped at")
+
+IN_THE_PAPER = (
+    "early stop",
+    "distillation",
+    "pruned teacher",
+    "training PFLOPs (teacher)",
+    "test accuracy %",
+    "sparsity %",
+)
+"""The columns of Table 1."""
 
 
 def render(reports: Sequence[Report], style: str, console: Console) -> str:
@@ -61,6 +75,7 @@ def cells(row: ReportRow) -> list[str]:
         _tick(row.distillation),
         _tick(row.pruned_teacher),
         _pflops(row.pflops.mean, row.teacher_pflops),
+        _pflops(row.pflops_nonzero.mean, None),
         _percent(row.test_accuracy),
         _percent(row.sparsity),
         _number(row.level),
@@ -79,6 +94,7 @@ def reference_cells(row: ReportRow) -> list[str] | None:
         "",
         "",
         _pflops(reference.pflops, reference.teacher_pflops),
+        "",
         _published(reference.test_accuracy),
         _published(reference.sparsity),
         "",
@@ -146,8 +162,8 @@ def _by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
     return [(v, [row for row in report.rows if row.variant == v]) for v in variants]
 
 
-NARROW = 110
-"""Below this many columns the table leaves the levels out and shortens the ticks' headings."""
+WIDE, NARROW = 156, 124
+"""Below so many columns the table shortens the ticks' headings, and leaves some columns out."""
 
 
 def _rich_table(rows: Sequence[ReportRow], variant: str, width: int) -> Table:
@@ -155,26 +171,32 @@ def _rich_table(rows: Sequence[ReportRow], variant: str, width: int) -> Table:
         box=box.SIMPLE_HEAD,
         title=escape(variant) or None,
         title_justify="left",
-        padding=(0, 1) if width >= NARROW else (0, 1, 0, 0),
+        padding=(0, 1) if width >= WIDE else (0, 1, 0, 0),
         pad_edge=False,
-        caption=None if width >= NARROW else "ES early stop, KD distillation, PT pruned teacher",
+        caption=None if width >= WIDE else "ES early stop, KD distillation, PT pruned teacher",
         caption_justify="left",
     )
     short = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
-    shown = [h for h in HEADINGS if width >= NARROW or h not in ("level", "stopped at")]
+    shown = [h for h in HEADINGS if width >= NARROW or h not in LEFT_OUT_WHERE_NARROW]
     for number, heading in enumerate(shown):
-        words = heading if width >= NARROW else short.get(heading, heading)
+        words = heading if width >= WIDE else short.get(heading, heading)
         table.add_column(
-            words.replace(" (", "\n(").replace("test ", "test\n"),
+            words.replace(" (", "\n(").replace("test ", "test\n").replace("zero ", "zero\n"),
             justify="left" if number == 0 else "center" if number < 4 else "right",
             no_wrap=True,
         )
     for row in rows:
-        table.add_row(*cells(row)[: len(shown)])
+        table.add_row(*_choose(shown, cells(row)))
         published = reference_cells(row)
         if published is not None:
-            table.add_row(*published[: len(shown)], style="dim")
+            table.add_row(*_choose(shown, published), style="dim")
     return table
+
+
+def _choose(headings: Sequence[str], row: Sequence[str]) -> list[str]:
+    """The cells of a row that stand under `headings`."""
+    named = dict(zip(HEADINGS, row, strict=True))
+    return [named[heading] for heading in headings]
 
 
 def _rich_curves(report: Report) -> Table:
@@ -304,7 +326,7 @@ def _latex_table(report: Report, variant: str, rows: Sequence[ReportRow]) -> str
         "\\midrule",
     ]
     for row in rows:
-        _, *ticks_and_values = cells(row)[:7]
+        ticks_and_values = _choose(IN_THE_PAPER, cells(row))
         ticks = ["$\\checkmark$" if cell else "" for cell in ticks_and_values[:3]]
         values = [_tex(cell) for cell in ticks_and_values[3:]]
         lines.append(" & ".join([*ticks, *values]) + f" \\\\ % {row.recipe}")

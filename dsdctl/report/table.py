@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.cost import CountMacs, training_pflops
+from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
 from dsdctl.results import FinishedLevel, Measured, environment_line
 from dsdctl.spec import Model, ReferenceRow
+from dsdctl.stopping import Reading
 
 SCHEMA = "dsdctl.report/1"
 
@@ -29,7 +30,8 @@ class Stats(Model):
 
 
 class ReportRow(Model):
-    """One recipe in one variant. PFLOPs are in the paper's convention, one seed's."""
+    """One recipe in one variant. PFLOPs are one seed's, in the paper's convention but for
+    `pflops_nonzero`, where each layer's MACs are scaled by its density."""
 
     recipe: str
     variant: str
@@ -50,6 +52,7 @@ class ReportRow(Model):
     stop_reason: str
     phase: str | None
     reference: ReferenceRow | None
+    pflops_nonzero: Stats
 
     @property
     def finished_seeds(self) -> int:
@@ -166,11 +169,27 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         ),
         phase=_phase(progress, row_plan, level),
         reference=reference,
+        pflops_nonzero=_stats(
+            [
+                _nonzero_pflops(progress, student, reading, count_macs)
+                for student, reading in zip(students, readings, strict=True)
+            ]
+        ),
     )
 
 
 def _selected(progress: Progress, student: Trajectory, level: int | None) -> Measured | None:
     return None if level is None else progress.known[student.key].measured[level]
+
+
+def _nonzero_pflops(
+    progress: Progress, student: Trajectory, reading: Reading, count_macs: CountMacs
+) -> float | None:
+    """What a seed's trainings cost; None where one diverged, which recorded no densities."""
+    levels = progress.known[student.key].measured[: reading.trainings]
+    if not reading.finished or len(levels) < reading.trainings:
+        return None
+    return nonzero_pflops(student.regime, count_macs(student.regime), levels)
 
 
 def _teacher_pflops(progress: Progress, student: Trajectory, count_macs: CountMacs) -> float | None:
