@@ -25,6 +25,7 @@ from dsdctl.console import (
 
 if TYPE_CHECKING:
     from dsdctl.plan import Plan
+    from dsdctl.progress import Progress
 
 app = typer.Typer(
     name="dsdctl",
@@ -108,19 +109,16 @@ def plan(
         made = _plan(specs, recipe, seed)
         from dsdctl import calibration
         from dsdctl.cost import fvcore_macs
-        from dsdctl.progress import Progress
         from dsdctl.report import plan_summary, plan_view
         from dsdctl.run import choose_device, default_jobs
-        from dsdctl.store import Store
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
-        progress = Progress(made, Store(store, read_only=True))
+        progress = _progress(made, store, may_be_absent=True)
         seconds = calibration.seconds_per_level(
             progress.store, where, made.trajectories.values(), fvcore_macs
         )
         summary = plan_summary.summarise(progress, fvcore_macs, seconds, slots)
-        warn(progress.store.damage)
         if graph is not None:
             write(graph, plan_view.graph(summary))
         if as_json:
@@ -197,15 +195,10 @@ def report(
     with reported():
         made = _plan(specs, recipe, seed)
         from dsdctl.cost import fvcore_macs
-        from dsdctl.progress import Progress
         from dsdctl.report.render import render
         from dsdctl.report.table import make_report
-        from dsdctl.store import Store
 
-        opened = Store(store, read_only=True)
-        absence = opened.absence()
-        progress = Progress(made, opened)
-        warn([absence] if absence else opened.damage)
+        progress = _progress(made, store)
         if wandb:
             from dsdctl.run import replay
 
@@ -225,14 +218,9 @@ def status(
     """Show how far each trajectory of a spec has come."""
     with reported():
         made = _plan([spec], None, None)
-        from dsdctl.progress import Progress
         from dsdctl.report.status import status_lines
-        from dsdctl.store import Store
 
-        opened = Store(store, read_only=True)
-        absence = opened.absence()
-        progress = Progress(made, opened)
-        warn([absence] if absence else opened.damage)
+        progress = _progress(made, store)
         for line in status_lines(progress):
             print_line(line)
 
@@ -328,3 +316,15 @@ def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -
     from dsdctl.resolve import resolve_all
 
     return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+
+
+def _progress(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
+    """What a store holds of a plan, read only; that it is damaged or absent is said."""
+    from dsdctl.progress import Progress
+    from dsdctl.store import Store
+
+    opened = Store(store, read_only=True)
+    absence = opened.absence()
+    progress = Progress(made, opened)
+    warn([absence] if absence and not may_be_absent else opened.damage)
+    return progress

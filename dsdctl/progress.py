@@ -48,6 +48,9 @@ class Progress:
                 if finished is None:
                     break
                 self.known[trajectory.key].levels.append(finished)
+            table = self.table_identity(trajectory)
+            if table is not None:
+                self.store.has_table(key_of(table))  # so that damage is said before work begins
 
     def add(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Take in a level that has just been finished."""

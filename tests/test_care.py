@@ -190,3 +190,40 @@ def test_gc_of_weights_keeps_what_the_next_level_the_students_and_the_rows_need(
     assert "level" not in again.stderr
     assert result_bytes(store) == after
     assert dsdctl(folder, "store", "check").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["store list", "store check", "store gc", "doctor"])
+def test_care_of_what_is_no_store_is_bad_input_and_makes_none(command: str, tmp_path: Path) -> None:
+    file = spec(tmp_path)
+    for place, why in (
+        ("nowhere", "no such folder"),
+        (".", "not a store, there is no store.json in it"),
+        (file.name, "not a store, there is no store.json in it"),
+    ):
+        done = dsdctl(tmp_path, *command.split(), "--store", place)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"--store: {place}: {why}\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_doctor_is_content_where_nothing_was_run_yet(tmp_path: Path) -> None:
+    done = dsdctl(tmp_path, "doctor")
+    assert done.returncode == 0, done.stdout
+    assert "ok   store dsdctl-store: not there yet" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_from_where_there_is_no_store_says_so(tmp_path: Path) -> None:
+    spec(tmp_path)
+    for command in ("report", "status"):
+        done = dsdctl(tmp_path, command, "small.yaml", "--store", "nowhere")
+        assert done.returncode == 0
+        assert done.stderr == "warning: nowhere: no such folder\n"
+    marker = tmp_path / "other" / "store.json"
+    marker.parent.mkdir()
+    marker.write_text('{"format": 9}')
+    for line in (("run", "small.yaml"), ("report", "small.yaml"), ("store", "list")):
+        done = dsdctl(tmp_path, *line, "--store", "other")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "other/store.json: not that of a store of this version" in done.stderr
+    assert list(marker.parent.iterdir()) == [marker]

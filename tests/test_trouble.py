@@ -1,6 +1,7 @@
 """What a machine can do to a run: one clear message, no half result, no hang, other work done."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from soak import (
     start,
     wait_until,
 )
+from tiny import ROOT
 
 Mount = Callable[[str], Path]
 
@@ -201,6 +203,74 @@ def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) ->
     assert done.returncode == 3
     assert _errors(done.stderr) == ["error: the memory is full, try fewer --jobs"]
     assert len(levels(tmp_path / "dsdctl-store")) == 1
+
+
+def test_memory_exhausted_in_the_command_itself_is_one_message(tmp_path: Path) -> None:
+    """Once torch itself does not fit, and once a network of which the operations are counted."""
+    spec(tmp_path, ("width: 4, pool: 2", "width: 2048, pool: 2"))
+    for limit in (300_000_000, _address_space_of_torch() + 300_000_000):
+        process = start(
+            tmp_path,
+            *("run", "small.yaml", "--jobs", "1"),
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
+        done = ended(process)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr == "error: the memory is full, try fewer --jobs\n"
+    assert not levels(tmp_path / "dsdctl-store")
+
+
+FULL_GPU = """\
+import torch
+
+from dsdctl.cli import main
+from dsdctl.ml.train import Trainer
+
+train_epoch = Trainer.train_epoch
+
+
+def full_for_seed_0(trainer, *arguments, seed, level, epoch):
+    if seed == 0 and epoch == 1:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+        )
+    return train_epoch(trainer, *arguments, seed=seed, level=level, epoch=epoch)
+
+
+Trainer.train_epoch = full_for_seed_0
+if __name__ == "__main__":
+    main()
+"""
+"""The command, but with one level that meets with what torch raises where a GPU is full. Worker
+processes import it as their main module, so the error is raised in a real one."""
+
+
+@pytest.mark.long
+def test_a_full_gpu_is_one_message_and_the_rest_is_done(tmp_path: Path) -> None:
+    spec(tmp_path, ("seeds: [0]", "seeds: [0, 1]"))
+    (tmp_path / "full_gpu.py").write_text(FULL_GPU)
+    line = [sys.executable, "full_gpu.py", "run", "small.yaml", "--jobs", "1"]
+    done = subprocess.run(
+        [*line, "--checkpoint-every", "0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert _errors(done.stderr) == [
+        "error: the GPU's memory is full, try fewer --jobs (CUDA out of memory)"
+    ]
+    store = tmp_path / "dsdctl-store"
+    assert len(levels(store)) == 2
+    assert "vanilla 1/2 seeds" in done.stdout
+    assert len(inflight(store)) == 1
+    again = dsdctl(tmp_path, "run", "small.yaml", "--jobs", "1")
+    assert again.returncode == 0, again.stderr
+    assert len(levels(store)) == 4
 
 
 def _address_space_of_torch() -> int:
