@@ -137,7 +137,7 @@ def run(
     jobs: Jobs = None,
     device: Device = DeviceChoice.auto,
     threads: Annotated[
-        int, typer.Option("--threads", min=1, help="threads of a process on a CPU")
+        int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
     ] = 1,
     recipe: Recipes = None,
     seed: Seeds = None,
@@ -147,7 +147,7 @@ def run(
             "--checkpoint-every",
             min=0,
             metavar="SECONDS",
-            help="how often a level in flight is kept; 0: after every epoch",
+            help="how often a level in flight is kept; 0: after every epoch, inf: when stopped",
         ),
     ] = 300.0,
     fail_fast: Annotated[

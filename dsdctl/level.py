@@ -81,7 +81,9 @@ class Place(Model):
     store: str
     device: Literal["cpu", "cuda"]
     threads: int = Field(1, ge=1)
-    checkpoint_every: float = Field(300.0, ge=0, description="seconds; 0 is after every epoch")
+    checkpoint_every: float = Field(
+        300.0, ge=0, allow_inf_nan=True, description="seconds; 0 is after every epoch"
+    )
 
 
 Task = LevelTask | TableTask

@@ -8,6 +8,7 @@ written.
 import difflib
 import json
 import math
+import os
 import re
 import stat
 import types
@@ -176,11 +177,19 @@ def _read_text(file: Path) -> str:
             raise InputError(f"{file}: not a regular file")
         if status.st_size > MAX_BYTES:
             raise InputError(f"{file}: {status.st_size} bytes (allowed: at most {MAX_BYTES})")
-        return file.read_bytes().decode("utf-8-sig")
+        with open(file, "rb", opener=_without_waiting) as stream:
+            content: bytes | None = stream.read(MAX_BYTES + 1)
+        if content is None or len(content) > MAX_BYTES:  # a kernel's file, whose size is 0
+            raise InputError(f"{file}: not a file of text (allowed: at most {MAX_BYTES} bytes)")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -327,9 +336,14 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             return f"is {_show(value)} (allowed: {_PATTERNS.get(pattern, pattern)})"
         case "too_short":
             return "is empty"
+        case "too_long":
+            return (
+                f"has {context['actual_length']} items (allowed: at most {context['max_length']})"
+            )
         case "value_error":
             return str(context["error"])
     expected = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+    expected = expected.replace("an object", "a mapping")
     for words, sign in _SIGNS.items():
         expected = expected.replace(words, sign)
     expected = re.sub(r"\ba (?=[aio])", "an ", expected)

@@ -186,6 +186,13 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         assert only_problem(lambda path=path: read_document(path)) == f"{path}: not a regular file"
 
 
+def test_a_file_of_the_kernel_s_that_never_ends_is_refused() -> None:
+    """Its size is 0, and what can be read of it is not."""
+    endless = Path("/proc/self/pagemap")
+    problem = only_problem(lambda: read_document(endless))
+    assert problem == f"{endless}: not a file of text (allowed: at most {MAX_BYTES} bytes)"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "missing.yaml"
     assert only_problem(lambda: read_document(file)) == f"{file}: No such file or directory"
