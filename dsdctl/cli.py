@@ -279,7 +279,7 @@ def bench(
             repeats=repeats,
             batches=batches or (6 if chosen == "cpu" else 200),
             images=images,
-            say=lambda line: err().print(line, markup=False, soft_wrap=True),
+            say=say,
         )
         if as_json:
             print_plain(result.model_dump_json(indent=2))
