@@ -1,6 +1,7 @@
 """What is known of a data set before any image is decoded: sizes, classes, normalisation."""
 
 import hashlib
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -146,10 +147,12 @@ def _npz_shapes_and_labels(
                 )
             with archive.open(f"y_{part}.npy") as member:
                 labels[part] = np.lib.format.read_array(member, allow_pickle=False)
+            _check_whole(archive, f"x_{part}")
     return shapes, labels
 
 
 def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...], np.dtype]":
+    """Shape and type of an array, which must be as large as the archive says that it is."""
     import numpy as np
 
     with archive.open(f"{member}.npy") as stream:
@@ -157,7 +160,17 @@ def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...]
             shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
         else:
             shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        held = archive.getinfo(f"{member}.npy").file_size - stream.tell()
+    if held != math.prod(shape) * dtype.itemsize and not dtype.hasobject:
+        raise ValueError(f"{member}: {held} bytes are no {dtype} of shape {shape}")
     return shape, dtype
+
+
+def _check_whole(archive: zipfile.ZipFile, member: str) -> None:
+    """Read an array to its end, where its CRC is compared, without keeping it."""
+    with archive.open(f"{member}.npy") as stream:
+        while stream.read(2**20):
+            pass
 
 
 def _check_labels(file: Path, labels: "Mapping[str, np.ndarray]") -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -159,16 +160,41 @@ def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
     assert "not a readable .npz archive" in only_problem(lambda: npz_facts(file))
 
 
-def test_images_are_not_decoded_to_learn_their_shape(tmp_path: Path) -> None:
+def _write_members(file: Path, images: bytes) -> Path:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("x_train.npy", images)
+        members.writestr("y_train.npy", as_npy(LABELS))
+    return file
+
+
+def test_images_are_never_held_in_memory_to_learn_their_shape(tmp_path: Path) -> None:
+    images = as_npy(np.zeros((21, 1000, 1000), dtype=np.uint8))
+    file = _write_members(tmp_path / "data.npz", images)
+    tracemalloc.start()
+    try:
+        assert npz_facts(file).height == 1000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(images) / 2
+
+
+def test_an_array_that_is_shorter_than_it_claims_is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": (21, 10**6, 10**6)}
     )
-    file = tmp_path / "data.npz"
-    with zipfile.ZipFile(file, "w") as members:
-        members.writestr("x_train.npy", header.getvalue())
-        members.writestr("y_train.npy", as_npy(LABELS))
-    assert npz_facts(file).height == 10**6
+    file = _write_members(tmp_path / "data.npz", header.getvalue() + b"1234")
+    why = "x_train: 4 bytes are no uint8 of shape (21, 1000000, 1000000)"
+    assert why in only_problem(lambda: npz_facts(file))
+
+
+def test_an_altered_pixel_is_found_before_anything_runs(tmp_path: Path) -> None:
+    file = archive(tmp_path, x_train=IMAGES, y_train=LABELS)
+    content = bytearray(file.read_bytes())
+    content[content.index(b"NUMPY") + 200] ^= 1
+    file.write_bytes(content)
+    assert "Bad CRC-32 for file 'x_train.npy'" in only_problem(lambda: npz_facts(file))
 
 
 def npz_spec(**dataset: Any) -> dict[str, Any]:
