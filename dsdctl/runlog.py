@@ -2,10 +2,13 @@
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from dsdctl.errors import in_words
 
 log = logging.getLogger("dsdctl")
 log.addHandler(logging.NullHandler())
@@ -14,12 +17,29 @@ log.propagate = False
 _LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 
 
+_NEVER = logging.CRITICAL + 1
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that ends where the disk is full, which is said once and stops nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002
+        self.setLevel(_NEVER)
+        why = sys.exc_info()[1]
+        words = in_words(why) if isinstance(why, OSError) else repr(why)
+        sys.stderr.write(f"warning: {self.baseFilename}: the log ends here ({words})\n")
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_to(folder: Path, *, verbose: bool) -> Iterator[Path]:
     """Write the log of this run to a new file in `folder`; with `verbose` to standard error too."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]
+    handlers: list[logging.Handler] = [_LogFile(file, encoding="utf-8")]
     if verbose:
         handlers.append(logging.StreamHandler())
     for handler in handlers:
