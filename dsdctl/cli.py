@@ -151,6 +151,9 @@ def run(
             help="how often a level in flight is kept; 0: after every epoch",
         ),
     ] = 300.0,
+    memory: Annotated[
+        float, typer.Option(min=0, metavar="GIB", help="larger data sets stay on the disk")
+    ] = 8.0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="start nothing more after a failure")
     ] = False,
@@ -165,7 +168,9 @@ def run(
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
-        options = RunOptions(store, where, slots, threads, checkpoint_every, fail_fast, verbose)
+        options = RunOptions(
+            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose
+        )
         with _terminable():
             finished = run_plan(made, options, _err())
         _print_plain(render(finished.reports, "rich", _out()))

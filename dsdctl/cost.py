@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dsdctl.plan import Plan, RowPlan, Trajectory
-from dsdctl.resolve import Images, Regime, view_count
+from dsdctl.resolve import Regime, view_count
+from dsdctl.resolve_images import Images
 from dsdctl.spec import ResNet18, VGGLike
 
 FORWARD_AND_BACKWARD = 3

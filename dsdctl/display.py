@@ -1,6 +1,8 @@
 """Progress on standard error: a live display on a terminal, a plain line a level elsewhere."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -80,13 +82,7 @@ class LiveDisplay:
     """A bar over all levels, a line for each running one, and the last result of each."""
 
     def __init__(self, console: Console, total: int):
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-        )
+        self._bar = _bar(console)
         self._all = self._bar.add_task("levels", total=total)
         self._rows = {}  # type: ignore[var-annotated]
         self._live = Live(self._bar, console=console, refresh_per_second=8)
@@ -117,8 +113,55 @@ class LiveDisplay:
             self._live.console.print(event_line(event), markup=False)
 
 
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
 def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
     """A live display on a terminal, plain lines elsewhere."""
-    if console.is_terminal and not console.is_dumb_terminal:
+    if _can_draw(console):
         return LiveDisplay(console, total)
     return PlainDisplay(console, total)
+
+
+def _can_draw(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+@contextmanager
+def preparation(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many images of a data set are prepared, of how many, once there are any: in a bar on
+    a terminal, in a line each tenth of the way elsewhere."""
+    with ExitStack() as stack:
+        yield _drawn(console, name, stack) if _can_draw(console) else _said(console, name)
+
+
+def _drawn(console: Console, name: str, stack: ExitStack) -> Callable[[int, int], None]:
+    bar = _bar(console)
+
+    def show(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task(f"{name}: images prepared", total=total)
+            stack.enter_context(bar)
+        bar.update(bar.task_ids[0], completed=done)
+
+    return show
+
+
+def _said(console: Console, name: str) -> Callable[[int, int], None]:
+    tenths: set[int] = set()
+
+    def show(done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if tenth not in tenths:
+            tenths.add(tenth)
+            line = f"{name}: {done:,} of {total:,} images prepared"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return show

@@ -8,7 +8,9 @@ import hashlib
 import json
 from typing import Literal
 
-from dsdctl.spec import Augment, Model, Network, Normalize, Seed, Training, Validation
+from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
+from dsdctl.fields import Model, Seed
+from dsdctl.spec import Network, Training
 
 SCHEMA_VERSION = 1
 """Raised when the fields of an identity change."""
@@ -18,11 +20,15 @@ NUMERICS_VERSION = 2
 
 
 class NoiseIdentity(Model):
-    """Which training labels are flipped."""
+    """Which training labels are flipped, and to what. `rate` and `seed` are 0 for human labels."""
 
-    kind: Literal["symmetric"]
+    kind: Literal["symmetric", "symmetric-all", "asymmetric", "pair-flip", "human"]
     rate: float
     seed: Seed
+    labels: HumanLabels | None = None
+
+
+NO_NOISE = NoiseIdentity(kind="symmetric", rate=0.0, seed=0)
 
 
 class ImagesIdentity(Model):
@@ -30,9 +36,11 @@ class ImagesIdentity(Model):
 
     dataset: str
     content: str | None
+    test_folder: str | None = None
     test_fraction: float | None
     validation: Validation
     split_seed: Seed
+    size: Size | None = None
     normalize: Normalize
     augment: Augment
 

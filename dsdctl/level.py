@@ -1,7 +1,6 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
 import errno
-import functools
 import hashlib
 import math
 import platform
@@ -18,27 +17,18 @@ from torch import Tensor
 
 import dsdctl
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError
-from dsdctl.keys import (
-    ImagesIdentity,
-    LevelIdentity,
-    NoiseIdentity,
-    TableIdentity,
-    TeacherIdentity,
-    key_of,
+from dsdctl.fields import Model
+from dsdctl.inputs import (
+    MEMORY_BUDGET,
+    Files,
+    load_data,
+    measuring_normalisation,
+    spare_folder,
+    training_reader,
 )
+from dsdctl.keys import NO_NOISE, LevelIdentity, TableIdentity, TeacherIdentity, key_of
 from dsdctl.killpoints import kill_point
-from dsdctl.ml.data import (
-    Data,
-    Normalisation,
-    Source,
-    Split,
-    ViewReader,
-    Views,
-    load_cifar,
-    load_digits,
-    load_npz,
-    split_source,
-)
+from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
 from dsdctl.ml.masks import (
     Masks,
@@ -54,7 +44,6 @@ from dsdctl.ml.teacher import build_table, called, distilled, looked_up
 from dsdctl.ml.train import Diverged, Epoch, LossFunction, Settings, Trainer, cross_entropy
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured
-from dsdctl.spec import HoldOut, Model
 from dsdctl.store import Store
 
 
@@ -83,6 +72,9 @@ class Place(Model):
     device: Literal["cpu", "cuda"]
     threads: int = Field(1, ge=1)
     checkpoint_every: float = Field(300.0, ge=0, description="seconds; 0 is after every epoch")
+    memory_budget: int = Field(
+        MEMORY_BUDGET, ge=0, description="bytes of images that a process holds in memory at most"
+    )
 
 
 Task = LevelTask | TableTask
@@ -99,15 +91,18 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> F
     store = Store(Path(place.store))
     device = torch.device(place.device)
     configure(device, place.threads)
+    files = Files(Path(task.dataset_path), spare_folder(store.root), place.memory_budget)
     key = key_of(task.identity)
     with _said_in_words(place), store.lock(key) as locked:
         if not locked:
             raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):
             if not store.has_table(key):
-                _run_table(task, store, device)
+                _run_table(task, store, files, device)
             return None
-        level = store.level(key) or _run_level(task, store, device, place.checkpoint_every, stop)
+        level = store.level(key) or _run_level(
+            task, store, files, device, place.checkpoint_every, stop
+        )
         store.drop_checkpoint(key)
         return level
 
@@ -142,13 +137,14 @@ class _State:
 def _run_level(
     task: LevelTask,
     store: Store,
+    files: Files,
     device: torch.device,
     checkpoint_every: float,
     stop: StopRequested,
 ) -> FinishedLevel:
     started = time.perf_counter()
     identity = task.identity
-    data = load_data(identity.images, identity.noise, Path(task.dataset_path), device)
+    data = load_data(identity.images, identity.noise, files, device)
     state = _state_before_training(identity, store, data, device)
     loss = _loss(task, store, data, device)
     trainer = Trainer(state.network, state.masks, _settings(identity), loss)
@@ -187,7 +183,7 @@ def _train(
     if checkpoint is not None:
         epochs.extend(checkpoint[0])
         trainer.load_state(checkpoint[1])
-    reader = _reader(identity.images, data.train)
+    reader = training_reader(identity.images, data.train)
     saved = time.monotonic()
     for epoch in range(len(epochs), identity.training.epochs):
         if stop():
@@ -204,12 +200,12 @@ def _train(
             saved = time.monotonic()
 
 
-def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
+def _run_table(task: TableTask, store: Store, files: Files, device: torch.device) -> None:
     started = time.perf_counter()
     identity = task.identity
-    data = load_data(identity.images, NO_NOISE, Path(task.dataset_path), device)
+    data = load_data(identity.images, NO_NOISE, files, device)
     teacher = _teacher(identity.teacher, task.teacher_weights, store, data, device)
-    reader = _reader(identity.images, data.train)
+    reader = training_reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     kill_point("table-built")
     store.commit_table(identity, _environment(device, time.perf_counter() - started), logits)
@@ -345,61 +341,11 @@ def teacher_from_file(teacher: TeacherIdentity, file: Path, channels: int, class
     return network
 
 
-# Data
-
-NO_NOISE = NoiseIdentity(kind="symmetric", rate=0.0, seed=0)
-
-
-@functools.lru_cache(maxsize=2)
-def load_data(
-    images: ImagesIdentity, noise: NoiseIdentity, path: Path, device: torch.device
-) -> Data:
-    """Load, split and flip labels; kept, since a worker runs many levels on the same data."""
-    source = _load_source(images, path)
-    held_out = images.validation if isinstance(images.validation, HoldOut) else None
-    data = split_source(
-        source,
-        split_seed=images.split_seed,
-        test_fraction=images.test_fraction,
-        validation_fraction=held_out.fraction if held_out else None,
-        validation_noisy=held_out is not None and held_out.labels == "noisy",
-        noise_rate=noise.rate,
-        noise_seed=noise.seed,
-    )
-    test = _to(data.test, device)
-    validation = test if data.validation is data.test else _to(data.validation, device)
-    clean_labels = data.clean_labels.to(device)
-    return Data(_to(data.train, device), clean_labels, validation, test, data.classes)
-
-
-def _to(split: Split, device: torch.device) -> Split:
-    return Split(split.images.to(device), split.labels.to(device))
-
-
-LOADERS: dict[str, Callable[[Path, str | None], Source]] = {
-    "digits": lambda _path, _content: load_digits(),
-    "cifar10": lambda path, _content: load_cifar("cifar10", path),
-    "cifar100": lambda path, _content: load_cifar("cifar100", path),
-    "npz": lambda path, content: load_npz(path, str(content)),
-}
-
-
-def _load_source(images: ImagesIdentity, path: Path) -> Source:
-    name = images.dataset.rsplit("-", 1)[0]
-    return LOADERS[name](path, images.content)
-
-
-def _reader(images: ImagesIdentity, train: Split) -> ViewReader:
-    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
-    return ViewReader(train.images, normalisation, Views(images.augment.flip, images.augment.crop))
-
-
 # After training
 
 
 def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -> Measured:
-    images = identity.images
-    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
+    normalisation = measuring_normalisation(identity.images)
     measurement = measure(state.network, data, normalisation, identity.training.precision)
     weights = prunable_weights(state.network)
     masks = state.masks or dense_masks(weights)

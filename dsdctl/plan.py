@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
 from dsdctl.keys import (
+    NO_NOISE,
     DistillationIdentity,
     ImagesIdentity,
     LevelIdentity,
@@ -249,14 +251,10 @@ class _Builder:
 
 
 def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> TrajectoryIdentity:
-    noise, pruning = regime.images.noise, regime.pruning
+    pruning = regime.pruning
     return TrajectoryIdentity(
         images=_images_identity(regime),
-        noise=NoiseIdentity(
-            kind=noise.kind,
-            rate=noise.rate,
-            seed=seed if noise.seed == "per-trajectory" else noise.seed,
-        ),
+        noise=_noise_identity(regime.images.noise, seed),
         network=regime.network,
         training=regime.training,
         seed=seed,
@@ -269,14 +267,25 @@ def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> Traject
     )
 
 
+def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
+    if noise.kind == "human":
+        return NoiseIdentity(kind="human", rate=0.0, seed=0, labels=noise.labels)
+    if not noise.rate:
+        return NO_NOISE
+    drawn = seed if noise.seed == "per-trajectory" else noise.seed
+    return NoiseIdentity(kind=noise.kind, rate=noise.rate, seed=drawn)
+
+
 def _images_identity(regime: Regime) -> ImagesIdentity:
     dataset, facts = regime.images.dataset, regime.images.facts
     return ImagesIdentity(
         dataset=f"{dataset.name}-{facts.version}",
         content=facts.content,
+        test_folder=facts.test_folder,
         test_fraction=dataset.test.fraction if dataset.test else None,
         validation=dataset.validation,
         split_seed=dataset.split_seed,
+        size=facts.size,
         normalize=dataset.normalize or facts.normalize,
         augment=regime.augment,
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
+from dsdctl.labels import FlipRate
 from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.stopping import Reading, best_level, read_trajectory
@@ -53,6 +54,13 @@ class Progress:
         known = self.known[trajectory.key]
         assert level.result.level == known.next_level
         known.levels.append(level)
+
+    def flip_rate(self, trajectory: Trajectory) -> FlipRate:
+        """The true flip rate of the training labels: measured, or as far as it is known before."""
+        measured = self.known[trajectory.key].measured
+        if measured:
+            return FlipRate(measured[0].flip_rate, exact=True)
+        return trajectory.regime.images.flip_rate
 
     def reading(self, row_plan: RowPlan, student: str) -> Reading:
         """What a row sees in one of its student trajectories, given by key."""

@@ -3,6 +3,7 @@
 A row is one recipe in one variant. Nothing is computed here and torch is not imported.
 """
 
+import functools
 import itertools
 import math
 import re
@@ -11,21 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dsdctl.datasets import Facts, Sizes, dataset_facts, file_sha256, split_sizes
+from dsdctl.data_spec import Augment
+from dsdctl.datasets import dataset_facts, file_sha256
 from dsdctl.errors import InputError
+from dsdctl.fields import NAME_PATTERN, Seed
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, KeyPath, read_document, validate
+from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
 from dsdctl.shapes import layer_weights, remaining_weights, smallest_side
 from dsdctl.spec import (
-    NAME_PATTERN,
-    Augment,
-    Dataset,
     Experiment,
-    LabelNoise,
     Pruning,
     Recipe,
     ResNet18,
-    Seed,
     StopRule,
     TeacherLevel,
     TeacherWeights,
@@ -34,17 +33,6 @@ from dsdctl.spec import (
 )
 
 MAX_VARIANTS = 1000
-
-
-@dataclass(frozen=True)
-class Images:
-    """A data set as the networks of one variant see it, and where its files are."""
-
-    dataset: Dataset
-    facts: Facts
-    sizes: Sizes
-    noise: LabelNoise
-    path: Path | None
 
 
 @dataclass(frozen=True)
@@ -114,11 +102,12 @@ def resolve(file: Path) -> ResolvedSpec:
     recipes: dict[str, Document] = {}
     rows: list[Row] = []
     experiments: list[Experiment] = []
+    facts_of = functools.cache(dataset_facts)
     for variant, cell in _variants(document):
         try:
             experiment = validate(Experiment, cell)
             _check_references(cell, experiment)
-            _check_teacher(cell, experiment)
+            _check_teacher(cell, experiment, facts_of)
         except InputError as error:
             problems.update(dict.fromkeys(error.problems))
             problems.update(dict.fromkeys(_recipe_problems(cell)))
@@ -127,7 +116,7 @@ def resolve(file: Path) -> ResolvedSpec:
         for name in experiment.recipes:
             try:
                 recipes.setdefault(name, _read_recipe(name, cell))
-                rows.append(_row(variant, cell, recipes[name]))
+                rows.append(_row(variant, cell, recipes[name], facts_of))
             except InputError as error:
                 problems.update(dict.fromkeys(error.problems))
     if problems:
@@ -216,10 +205,10 @@ def _check_references(cell: Document, experiment: Experiment) -> None:
             raise InputError(cell.problem(("reference", name), reason))
 
 
-def _check_teacher(cell: Document, experiment: Experiment) -> None:
+def _check_teacher(cell: Document, experiment: Experiment, facts_of: FactsOf) -> None:
     """A teacher's own settings must hold, also where no recipe asks for it."""
     if experiment.teacher is not None:
-        images = _images(cell, experiment)
+        images = resolve_images(cell, experiment, facts_of)
         _teacher_regime(_with_criterion(cell), _regime(cell, experiment, images, "student"))
 
 
@@ -255,7 +244,7 @@ def _read_recipe(name: str, cell: Document) -> Document:
     return document
 
 
-def _row(variant: str, cell: Document, recipe_document: Document) -> Row:
+def _row(variant: str, cell: Document, recipe_document: Document, facts_of: FactsOf) -> Row:
     """Lay a recipe over a cell, validate the whole, and check what must fit together."""
     recipe = validate(Recipe, recipe_document)
     if recipe.distill is not None and cell.data.get("teacher") is None:
@@ -265,7 +254,7 @@ def _row(variant: str, cell: Document, recipe_document: Document) -> Row:
     overrides = recipe_document.part("training", "pruning", "teacher")
     document = _with_criterion(cell).overlay(_with_criterion(overrides))
     experiment = validate(Experiment, document)
-    images = _images(document, experiment)
+    images = resolve_images(document, experiment, facts_of)
     student = _regime(document, experiment, images, "student")
     teaching = None
     if recipe.distill is not None:
@@ -289,52 +278,12 @@ def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> St
     return recipe.stop.model_copy(update={k: v for k, v in settings.items() if k not in given})
 
 
-def _images(document: Document, experiment: Experiment) -> Images:
-    dataset = experiment.dataset
-    file = None
-    if dataset.file is not None:
-        file = _path(document, ("dataset", "file"), dataset.file)
-    try:
-        facts = dataset_facts(dataset, file)
-    except InputError as error:
-        raise InputError(
-            *(document.problem(("dataset", "file"), line) for line in error.problems)
-        ) from error
-    if facts.test_images is None and dataset.test is None:
-        reason = "the archive holds no x_test and y_test; give `test: {fraction: ...}`"
-        raise InputError(document.problem(("dataset",), reason))
-    if facts.test_images is not None and dataset.test is not None:
-        reason = "the archive holds x_test and y_test; leave `test` out"
-        raise InputError(document.problem(("dataset", "test"), reason))
-    if dataset.normalize is not None and len(dataset.normalize.mean) != facts.channels:
-        reason = (
-            f"has {len(dataset.normalize.mean)} values (allowed: {facts.channels}, one a channel)"
-        )
-        raise InputError(document.problem(("dataset", "normalize"), reason))
-    sizes = split_sizes(dataset, facts)
-    empty = [name for name, count in vars(sizes).items() if not count and name != "validation"]
-    if empty or (dataset.validation != "test" and not sizes.validation):
-        reason = f"leaves no {(empty or ['validation'])[0]} images of {facts.train_images}"
-        raise InputError(document.problem(("dataset",), reason))
-    path = file or _path(document, ("dataset", "root"), dataset.root)
-    return Images(dataset, facts, sizes, experiment.label_noise, path)
-
-
-def _path(document: Document, key: KeyPath, text: str) -> Path:
-    """A path as written in a file: `~` is the home folder, relative to the file that holds it."""
-    try:
-        return document.mark(key).file.parent / Path(text).expanduser()
-    except RuntimeError as error:
-        raise InputError(document.problem(key, f"is {text}: no such user")) from error
-
-
 def _regime(
     document: Document, experiment: Experiment, images: Images, who: Literal["student", "teacher"]
 ) -> Regime:
     network = _bare_network(experiment.student if who == "student" else experiment.teacher)
-    regime = Regime(
-        network, images, experiment.dataset.augment, experiment.training, experiment.pruning
-    )
+    augment = experiment.dataset.augment or images.facts.augment
+    regime = Regime(network, images, augment, experiment.training, experiment.pruning)
     _check_network(document, regime, who)
     _check_batches(document, regime)
     _check_rounds(document, regime, who)
@@ -397,7 +346,7 @@ def _teaching(
     rule = recipe.distill.teacher
     file = None
     if isinstance(rule, TeacherWeights):
-        path = _path(recipe_document, ("distill", "teacher", "weights"), rule.weights)
+        path = path_of(recipe_document, ("distill", "teacher", "weights"), rule.weights)
         file = _weights_file(recipe_document, path, regime)
     level: Literal["dense", "best"] | int
     if isinstance(rule, TeacherLevel):
@@ -409,6 +358,9 @@ def _teaching(
     if isinstance(level, int) and level > regime.pruning.rounds:
         reason = f"the teacher has no level {level} (allowed: 0 to {regime.pruning.rounds})"
         raise InputError(recipe_document.problem(("distill", "teacher"), reason))
+    if table == "always" and student.augment.resized_crop is not None:
+        reason = f"is always, but {ENDLESS_VIEWS} (allowed: auto, never)"
+        raise InputError(document.problem(("teacher", "table"), reason))
     use_table, why = _table_decision(table, student)
     return Teaching(regime, seed, level, file, use_table, why)
 
@@ -417,7 +369,7 @@ def _teacher_regime(
     document: Document, student: Regime
 ) -> tuple[Regime, Seed | Literal["paired"], int | None, Literal["auto", "always", "never"]]:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
-    laid_over = document
+    laid_over = _with_augment(document, student)
     for source, target in (
         (("teacher", "training"), ("training",)),
         (("teacher", "augment"), ("dataset", "augment")),
@@ -431,6 +383,12 @@ def _teacher_regime(
     return regime, teacher.seed, teacher.level, teacher.table
 
 
+def _with_augment(document: Document, student: Regime) -> Document:
+    """Write out the student's augmentation, so that a teacher's own can be laid over it."""
+    dataset = {**document.data["dataset"], "augment": student.augment.model_dump(mode="json")}
+    return Document({**document.data, "dataset": dataset}, document.marks, document.written_as)
+
+
 def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:
     try:
         content = file_sha256(path)
@@ -442,6 +400,8 @@ def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile
 
 MAX_TABLE_BYTES = 4 * 2**30
 
+ENDLESS_VIEWS = "no table can hold the views of random resized crops"
+
 
 def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -> tuple[bool, str]:
     """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
@@ -451,6 +411,8 @@ def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -
     """
     if wish != "auto":
         return wish == "always", f"teacher.table: {wish}"
+    if student.augment.resized_crop is not None:
+        return False, ENDLESS_VIEWS
     views = view_count(student.augment)
     calls = student.training.epochs * student.levels
     size = table_bytes(student)
@@ -462,7 +424,11 @@ def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -
 
 
 def view_count(augment: Augment) -> int:
-    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR."""
+    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR.
+
+    Those of random resized crops are never counted: no table is made of them.
+    """
+    assert augment.resized_crop is None
     return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
 
 

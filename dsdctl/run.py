@@ -16,9 +16,11 @@ from dsdctl.cost import fvcore_macs, level_pflops_executed
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
+from dsdctl.inputs import spare_folder
 from dsdctl.keys import key_of
 from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
+from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import disk_bytes, missing_levels
 from dsdctl.report.plan_view import size
@@ -43,6 +45,7 @@ class RunOptions:
     threads: int
     checkpoint_every: float
     fail_fast: bool
+    memory_gib: float
     verbose: bool = False
 
 
@@ -132,7 +135,10 @@ def _run_missing(
         device=options.device,
         threads=options.threads,
         checkpoint_every=options.checkpoint_every,
+        memory_budget=int(options.memory_gib * 2**30),
     )
+    wanted = [progress.plan.trajectories[key] for key, count in missing.items() if count]
+    unprepared = prepare_all(wanted, spare_folder(options.store), console)
     with (
         closing(LocalEngine(place, options.jobs)) as engine,
         make_display(console, sum(missing.values())) as display,
@@ -146,6 +152,7 @@ def _run_missing(
                 mirrors.level(event.trajectory, event.level)
 
         scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
+        scheduler.failures.update(unprepared)
         scheduler.run()
     return scheduler.failures
 

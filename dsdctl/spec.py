@@ -1,4 +1,4 @@
-"""Every model of a spec and a recipe: what a user may write, with units and ranges.
+"""The models of a spec and a recipe: what a user may write, with units and ranges.
 
 Models are frozen and refuse unknown keys. Nothing here imports torch.
 """
@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     JsonValue,
@@ -19,115 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-
-class Model(BaseModel):
-    """Base of all models: frozen, strict types, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
-
-Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
-"""One line for people to read, without control characters."""
-
-PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATTERN)]
-"""A path; relative to the file in which it is written, `~` is the home folder."""
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-def _string_or_mapping(value: Any) -> str:
-    return "<mapping>" if isinstance(value, Mapping | BaseModel) else "<word>"
-
-
-class Augment(Model):
-    """Random views of the training images, drawn anew each epoch."""
-
-    flip: bool = Field(False, description="flip horizontally with probability one half")
-    crop: int = Field(0, ge=0, le=32, description="zero padding in pixels, then a random crop")
-
-
-class HoldOut(Model):
-    """Validation images held out of the training images."""
-
-    fraction: Fraction = Field(description="share of the training images")
-    labels: Literal["noisy", "clean"] = Field(
-        "noisy", description="whether the held-out labels carry the label noise too"
-    )
-
-
-class TestHoldOut(Model):
-    """Test images held out where a data set brings no test set; their labels stay clean."""
-
-    __test__ = False  # not a test case, whatever its name says to pytest
-
-    fraction: Fraction = Field(description="share of all images")
-
-
-class Normalize(Model):
-    """Per-channel mean and standard deviation of pixels scaled to [0, 1]."""
-
-    mean: tuple[float, ...] = Field(min_length=1, max_length=16)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=16)
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"has {len(self.mean)} means but {len(self.std)} deviations")
-        return self
-
-
-Validation = Annotated[
-    Annotated[Literal["test"], Tag("<word>")] | Annotated[HoldOut, Tag("<mapping>")],
-    Discriminator(_string_or_mapping),
-]
-
-DatasetName = Literal["digits", "cifar10", "cifar100", "npz"]
-
-BRINGS_NO_TEST_SET = ("digits",)
-
-
-class Dataset(Model):
-    """Which images, how they are split and what views of them are trained on."""
-
-    name: DatasetName
-    root: PathText = Field(
-        "~/data", description="folder of the data set's files (cifar10, cifar100)"
-    )
-    file: PathText | None = Field(None, description="the archive (npz)")
-    augment: Augment = Augment()
-    normalize: Normalize | None = Field(None, description="default: the data set's own")
-    validation: Validation = Field(
-        "test", description="`test` (the paper's protocol) or a share of the training images"
-    )
-    test: TestHoldOut | None = Field(None, description="only where there is no test set")
-    split_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if (self.name == "npz") != (self.file is not None):
-            raise ValueError("`file` goes with `name: npz`, and `name: npz` needs a `file`")
-        if self.name in BRINGS_NO_TEST_SET and self.test is None:
-            raise ValueError(f"{self.name} brings no test set; give `test: {{fraction: ...}}`")
-        if self.name.startswith("cifar") and self.test is not None:
-            raise ValueError(f"{self.name} brings a test set; leave `test` out")
-        return self
-
-
-class LabelNoise(Model):
-    """Training labels that are replaced by another class, drawn uniformly."""
-
-    kind: Literal["symmetric"] = "symmetric"
-    rate: float = Field(ge=0, le=1, description="share of the training labels, exactly int(N rate)")
-    seed: Seed | Literal["per-trajectory"] = Field(
-        0, description="one draw for all seeds, or a draw per trajectory (with paired teachers)"
-    )
+from dsdctl.data_spec import Dataset, LabelNoise
+from dsdctl.fields import Fraction, Model, Name, PathText, Seed, Text
 
 
 class VGGLike(Model):

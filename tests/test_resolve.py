@@ -17,9 +17,10 @@ from builders import (
     write_recipe,
 )
 
+from dsdctl.data_spec import Augment
 from dsdctl.resolve import Row, Teaching, recipe_file, resolve, table_bytes, view_count
 from dsdctl.shapes import layer_weights, remaining_weights
-from dsdctl.spec import Augment, ResNet18, VGGLike
+from dsdctl.spec import ResNet18, VGGLike
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 BEST = {"recipes": ["kd-pruned-teacher"]}

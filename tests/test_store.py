@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dsdctl.data_spec import Augment, Normalize
 from dsdctl.errors import InputError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
@@ -20,7 +21,7 @@ from dsdctl.keys import (
 )
 from dsdctl.ml.train import Epoch
 from dsdctl.results import Diverged, Environment
-from dsdctl.spec import Augment, Normalize, Training, VGGLike
+from dsdctl.spec import Training, VGGLike
 from dsdctl.store import DamagedError, Store
 
 IMAGES = ImagesIdentity(

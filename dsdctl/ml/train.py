@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.data import Batch, ViewReader, epoch_batches
+from dsdctl.ml.data import Batch, Reader, epoch_batches
 from dsdctl.ml.device import precision
 from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
 
@@ -91,7 +91,7 @@ class Trainer:
             self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
 
     def train_epoch(
-        self, reader: ViewReader, labels: Tensor, *, seed: int, level: int, epoch: int
+        self, reader: Reader, labels: Tensor, *, seed: int, level: int, epoch: int
     ) -> Epoch:
         """Train once over all images. Raises Diverged."""
         self.network.train()

@@ -13,12 +13,12 @@ from dsdctl.cost import (
     table_pflops,
     training_pflops,
 )
+from dsdctl.fields import Model
 from dsdctl.keys import key_of
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.resolve import table_bytes
 from dsdctl.shapes import layer_weights
-from dsdctl.spec import Model
 
 SCHEMA = "dsdctl.plan/1"
 
@@ -35,7 +35,11 @@ class PlanRecipe(Model):
 
 
 class PlanTrajectory(Model):
-    """A distinct trajectory. `needs` names teacher trajectories and tables by key."""
+    """A distinct trajectory. `needs` names teacher trajectories and tables by key.
+
+    `flip_rate` is the share of training labels that are not the true ones; where it is not exact,
+    it is what to expect until a level was run.
+    """
 
     key: str
     variant: str
@@ -43,6 +47,8 @@ class PlanTrajectory(Model):
     arch: str
     seed: int
     levels: int
+    flip_rate: float
+    flip_rate_exact: bool
     macs_per_image: int
     pflops_per_training: float
     used_by: tuple[str, ...]
@@ -125,6 +131,8 @@ def summarise(
                 arch=trajectory.regime.network.arch,
                 seed=trajectory.seed,
                 levels=trajectory.levels,
+                flip_rate=progress.flip_rate(trajectory).rate,
+                flip_rate_exact=progress.flip_rate(trajectory).exact,
                 macs_per_image=count_macs(trajectory.regime).total,
                 pflops_per_training=training_pflops(
                     trajectory.regime, count_macs(trajectory.regime)

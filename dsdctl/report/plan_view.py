@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dsdctl.cost import CountMacs, teacher_call_pflops
+from dsdctl.labels import describe_noise
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory
@@ -21,11 +22,12 @@ def rich_plan(
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
+        *[Text(f"  {line}") for line in data_lines(progress)],
         _recipes(summary),
         _trajectories(summary),
         *([_tables(summary)] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
-        *[Text(f"  {line}") for line in order_of_work(progress)],
+        *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
         Text(),
         Text("costs", style="bold"),
         *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs)],
@@ -96,6 +98,32 @@ def _tables(summary: PlanSummary) -> Table:
 def _short(key: str) -> str:
     trajectory, _, rule = key.partition("@")
     return trajectory[:8] + (f"@{rule.split('/')[0]}" if rule else "")
+
+
+def data_lines(progress: Progress) -> list[str]:
+    """Each data set with its label noise, and the true flip rate as far as it is known."""
+    lines = []
+    for trajectory in progress.plan.trajectories.values():
+        images, flips = trajectory.regime.images, progress.flip_rate(trajectory)
+        parts = [f"{count:,} {part}" for part, count in vars(images.sizes).items() if count]
+        rate = f"{100 * flips.rate:.2f} %"
+        lines.append(
+            f"{images.dataset.name}: {', '.join(parts)} images of {images.facts.width} x "
+            f"{images.facts.height}; label noise {describe_noise(images.noise)}: true flip rate "
+            + (rate if flips.exact else f"about {rate}, measured once a level is done")
+        )
+    return list(dict.fromkeys(lines))
+
+
+def direct_teacher_lines(progress: Progress) -> list[str]:
+    """Why a teacher is called for every batch where no table of its logits is made."""
+    lines = []
+    for trajectory in progress.plan.trajectories.values():
+        need = trajectory.teacher
+        if need is not None and not need.table:
+            recipes = ", ".join(progress.plan.used_by(trajectory))
+            lines.append(f"{recipes}: the teacher is called for every batch ({need.table_reason})")
+    return list(dict.fromkeys(lines))
 
 
 def order_of_work(progress: Progress) -> list[str]:

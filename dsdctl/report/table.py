@@ -11,11 +11,13 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, training_pflops
+from dsdctl.fields import Model
+from dsdctl.labels import describe_noise
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
 from dsdctl.results import Environment, FinishedLevel, Measured
-from dsdctl.spec import Model, ReferenceRow
+from dsdctl.spec import ReferenceRow
 
 SCHEMA = "dsdctl.report/1"
 
@@ -29,7 +31,10 @@ class Stats(Model):
 
 
 class ReportRow(Model):
-    """One recipe in one variant. PFLOPs are in the paper's convention, one seed's."""
+    """One recipe in one variant. PFLOPs are in the paper's convention, one seed's.
+
+    `flip_rate` is the share of training labels that are not the true ones, null until it is known.
+    """
 
     recipe: str
     variant: str
@@ -37,6 +42,8 @@ class ReportRow(Model):
     early_stop: bool
     distillation: bool
     pruned_teacher: bool
+    label_noise: str
+    flip_rate: Stats
     seeds: tuple[int, ...]
     trajectory_keys: tuple[str, ...]
     level: Stats
@@ -136,6 +143,7 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
     price = training_pflops(row_plan.row.student, count_macs(row_plan.row.student))
     trainings = [reading.trainings if reading.finished else None for reading in readings]
     level = _stats([result.level if result else None for result in chosen])
+    flipped = [progress.flip_rate(student) for student in students]
     reference = next(
         spec.experiment.reference.get(recipe.recipe)
         for spec in plan.specs
@@ -148,6 +156,8 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         early_stop=recipe.early_stop,
         distillation=recipe.distill is not None,
         pruned_teacher=recipe.pruned_teacher,
+        label_noise=describe_noise(row_plan.row.student.images.noise),
+        flip_rate=_stats([flips.rate if flips.exact else None for flips in flipped]),
         seeds=row_plan.seeds,
         trajectory_keys=row_plan.students,
         level=level,
