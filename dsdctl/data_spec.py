@@ -93,6 +93,10 @@ BRINGS_NO_TEST_SET = ("digits",)
 MAY_BRING_NO_TEST_SET = ("image-folder", "npz")
 OF_ALL_SIZES = ("flowers102", "imagenet", "image-folder")
 """Data sets whose images are cut to one size when they are prepared."""
+LOADED_AS_THEY_ARE = ("digits", "npz")
+"""Data sets that need no preparation."""
+IMAGES_OF: dict[str, str] = {"cifar10n": "cifar10", "cifar100n": "cifar100"}
+"""Data sets that are another one's images with labels of their own."""
 
 
 class Dataset(Model):

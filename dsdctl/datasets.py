@@ -45,6 +45,12 @@ class Facts:
     test_folder: str | None = None
     content: str | None = None
 
+    @property
+    def smallest_side(self) -> int:
+        """The shortest side, in pixels, of what networks are trained or measured on."""
+        side = min(self.height, self.width)
+        return min(side, (self.size and self.size.test_crop) or side)
+
 
 @dataclass(frozen=True)
 class Sizes:

@@ -1,5 +1,6 @@
 """Progress on standard error: a live display on a terminal, a plain line a level elsewhere."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dsdctl.level import TableTask
 from dsdctl.schedule import Event
+
+LINE_SECONDS = 30.0
+"""How often a log says how far the preparation of a data set has come."""
 
 
 class Display(Protocol):
@@ -137,7 +141,7 @@ def _can_draw(console: Console) -> bool:
 @contextmanager
 def preparation(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many images of a data set are prepared, of how many, once there are any: in a bar on
-    a terminal, in a line each tenth of the way elsewhere."""
+    a terminal, in a line now and then elsewhere."""
     with ExitStack() as stack:
         yield _drawn(console, name, stack) if _can_draw(console) else _said(console, name)
 
@@ -155,12 +159,12 @@ def _drawn(console: Console, name: str, stack: ExitStack) -> Callable[[int, int]
 
 
 def _said(console: Console, name: str) -> Callable[[int, int], None]:
-    tenths: set[int] = set()
+    last = -math.inf
 
     def show(done: int, total: int) -> None:
-        tenth = 10 * done // total
-        if tenth not in tenths:
-            tenths.add(tenth)
+        nonlocal last
+        if done == total or time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
             line = f"{name}: {done:,} of {total:,} images prepared"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsdctl.data_spec import HoldOut
+from dsdctl.data_spec import IMAGES_OF, HoldOut
 from dsdctl.datasets import NAMED
 from dsdctl.errors import WorkError
 from dsdctl.imagefolder import list_images
@@ -108,19 +108,15 @@ def _name(images: ImagesIdentity) -> str:
 
 # Prepared images
 
-IMAGES_OF = {"cifar10n": "cifar10", "cifar100n": "cifar100"}
-"""Data sets that are another one's images with labels of their own."""
-
 
 def prepare_data(
     images: ImagesIdentity, noise: NoiseIdentity, files: Files, progress: Progress
 ) -> None:
     """Make ready all that `load_data` needs, and check every byte of it, before a run begins.
 
-    Raises WorkError, and InputError where an image folder is no longer one.
+    For data sets that are not loaded as they are. Raises WorkError, and InputError where an image
+    folder is no longer one.
     """
-    if _name(images) in ("digits", "npz"):
-        return
     _prepare_images(images, files, progress, thorough=True)
     if noise.kind == "human":
         _, labels = open_part(prepared_folder(images, files), "train", mapped=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dsdctl.data_spec import LOADED_AS_THEY_ARE
 from dsdctl.display import preparation
 from dsdctl.errors import DsdctlError
 from dsdctl.inputs import Files, prepare_data, prepared_folder
@@ -23,6 +24,8 @@ def prepare_all(
     failures: dict[str, str] = {}
     for trajectory in trajectories:
         images, noise = trajectory.identity.images, trajectory.identity.noise
+        if trajectory.regime.images.dataset.name in LOADED_AS_THEY_ARE:
+            continue
         files = Files(trajectory.regime.images.path, spare)
         what = prepared_folder(images, files), noise.labels
         if what not in outcomes:

@@ -298,8 +298,7 @@ def _bare_network(network: VGGLike | ResNet18 | None) -> VGGLike | ResNet18:
 
 
 def _check_network(document: Document, regime: Regime, who: str) -> None:
-    facts = regime.images.facts
-    side = min(facts.height, facts.width)
+    side = regime.images.facts.smallest_side
     needed = smallest_side(regime.network)
     if side < needed:
         most = int(math.log2(side))

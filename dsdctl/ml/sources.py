@@ -186,7 +186,8 @@ def _plain_arrays(file: Path) -> dict[str, Any]:
         (reconstruct, "numpy._core.multiarray._reconstruct"),
     ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             loaded = torch.load(file, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WorkError(f"{file}: not a file of plain integer arrays") from error
@@ -213,7 +214,7 @@ def _found_or_downloaded(name: str, root: Path, wanted: str, load: Callable[...,
 
 
 def _loaded(load: Callable[..., Any], *, download: bool) -> Any:
-    """Call torchvision, which talks on both streams and reads pickles of an old NumPy."""
+    """Call torchvision, which talks on both streams; NumPy 2.4.0 warns of CIFAR's old pickles."""
     words = sys.stderr if sys.stderr.isatty() else io.StringIO()
     with (
         contextlib.redirect_stdout(words),

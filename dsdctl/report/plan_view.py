@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dsdctl.cost import CountMacs, teacher_call_pflops
+from dsdctl.data_spec import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.labels import describe_noise
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
@@ -167,6 +168,7 @@ def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs)
         "teacher forwards and measuring)",
         *_teacher_forward_lines(progress, summary, count_macs),
         f"disk                {size(totals.disk_bytes)} to be written",
+        *_prepared_lines(progress),
         "time                "
         + (
             "unknown: nothing was run with this store yet" if seconds is None else duration(seconds)
@@ -174,6 +176,20 @@ def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs)
         "One FLOP is one multiply-accumulate; a training is 3 x forward MACs (fvcore, train mode) "
         "x images x epochs.",
     ]
+
+
+def _prepared_lines(progress: Progress) -> list[str]:
+    """What the images take that are decoded or unpacked once for all runs."""
+    prepared: dict[tuple[str, str | None, Size | None], int] = {}
+    for trajectory in progress.plan.trajectories.values():
+        images = trajectory.regime.images
+        facts, name = images.facts, images.dataset.name
+        if name not in LOADED_AS_THEY_ARE:
+            pixels = facts.height * facts.width * facts.channels
+            count = facts.train_images + (facts.test_images or 0)
+            prepared[IMAGES_OF.get(name, name), facts.content, facts.size] = count * pixels
+    total = sum(prepared.values())
+    return [f"prepared images     {size(total)} beside the data, made once"] if total else []
 
 
 def _teacher_forward_lines(
