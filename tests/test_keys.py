@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archives import write_image_folder
 from builders import TABLE1, only_trajectory, planned, write_recipe
 
 from dsdctl.keys import LevelIdentity, Model, TeacherIdentity, canonical_json, key_of
@@ -72,9 +73,12 @@ def test_names_limits_and_defaults_written_out_change_no_key(
         {"seeds": [1]},
         {"label_noise.rate": 0.2},
         {"label_noise.seed": 1},
+        {"label_noise.kind": "symmetric-all"},
+        {"label_noise.kind": "pair-flip"},
         {"dataset.split_seed": 1},
         {"dataset.augment": {"flip": True}},
         {"dataset.augment": {"crop": 1}},
+        {"dataset.augment": {"resized_crop": 0.1}},
         {"dataset.test.fraction": 0.3},
         {"dataset.validation.fraction": 0.1},
         {"dataset.validation.labels": "clean"},
@@ -117,6 +121,66 @@ def test_pruning_and_retraining_count_from_level_1_on(
 def test_without_pruning_its_fraction_does_not_count(tmp_path: Path) -> None:
     one = keys(tmp_path, {"pruning": {"criterion": "none", "fraction": 0.2}})
     assert keys(tmp_path, {"pruning": {"criterion": "none", "fraction": 0.5}}) == one
+
+
+CIFAR10N = {"dataset": {"name": "cifar10n"}, "label_noise": {"kind": "human", "labels": "worse"}}
+FLOWERS = {"name": "flowers102"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (CIFAR10N, {"dataset": {"name": "cifar10"}}),
+        (CIFAR10N, {**CIFAR10N, "label_noise": {"kind": "human", "labels": "aggre"}}),
+        ({"dataset": FLOWERS}, {"dataset": {**FLOWERS, "size": {"resize": 40, "crop": 32}}}),
+        (
+            {"dataset": {**FLOWERS, "size": {"resize": 40, "crop": 32}}},
+            {"dataset": {**FLOWERS, "size": {"resize": 40, "crop": 32, "test_crop": 24}}},
+        ),
+    ],
+    ids=str,
+)
+def test_data_sets_labels_and_sizes_have_keys_of_their_own(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert all(a != b for a, b in zip(keys(tmp_path, one), keys(tmp_path, other), strict=True))
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {**FLOWERS, "size": {"resize": 156, "crop": 128}},
+        {**FLOWERS, "augment": {}},
+        {**FLOWERS, "root": "elsewhere"},
+    ],
+    ids=str,
+)
+def test_a_data_sets_own_size_and_views_written_out_change_no_key(
+    tmp_path: Path, dataset: dict[str, Any]
+) -> None:
+    assert keys(tmp_path, {"dataset": dataset}) == keys(tmp_path, {"dataset": FLOWERS})
+
+
+@pytest.mark.parametrize("noise", [{"kind": "pair-flip"}, {"kind": "symmetric-all"}, {"seed": 3}])
+def test_without_noise_its_kind_and_seed_do_not_count(
+    tmp_path: Path, noise: dict[str, Any]
+) -> None:
+    clean = {"label_noise": {"rate": 0.0}}
+    assert keys(tmp_path, {"label_noise": {"rate": 0.0, **noise}}) == keys(tmp_path, clean)
+
+
+def test_an_image_folder_counts_by_content_and_not_by_name(tmp_path: Path) -> None:
+    for name, each in (("a", 6), ("b", 6), ("c", 7)):
+        write_image_folder(tmp_path / name, each=each)
+    a, b, c = (
+        keys(
+            tmp_path,
+            {"dataset": {"name": "image-folder", "root": name}, "training.batch_size": 8},
+        )
+        for name in "abc"
+    )
+    assert a == b
+    assert all(one != other for one, other in zip(a, c, strict=True))
 
 
 def test_a_level_hashes_its_number_and_its_parent(tmp_path: Path) -> None:

@@ -38,7 +38,18 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
         ("training.precision", "fp16", "fp32, tf32, bf16"),
         ("label_noise.rate", 1.01, "<= 1"),
         ("label_noise.rate", -0.01, ">= 0"),
-        ("label_noise.kind", "asymmetric", "symmetric"),
+        (
+            "label_noise.kind",
+            "assymetric",
+            "symmetric, symmetric-all, asymmetric, pair-flip, human",
+        ),
+        ("label_noise.labels", "worst", "aggre, worse, random1"),
+        ("dataset.name", "cifar", "cifar10, cifar100, cifar10n, cifar100n, flowers102"),
+        ("dataset.test_folder", "train", "val, test"),
+        ("dataset.size", {"resize": 0, "crop": 1}, ">= 1"),
+        ("dataset.size", {"resize": 2049, "crop": 1}, "<= 2048"),
+        ("dataset.augment.resized_crop", 0, "> 0"),
+        ("dataset.augment.resized_crop", 1.5, "< 1"),
         ("label_noise.seed", 2**31, "<= 2147483647"),
         ("dataset.test.fraction", 0, "> 0"),
         ("dataset.test.fraction", 1, "< 1"),
@@ -67,7 +78,7 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
 def test_a_value_of_the_wrong_type_or_out_of_range_is_refused(
     tmp_path: Path, path: str, value: object, allowed: str
 ) -> None:
-    about = [p for p in spec_problems(tmp_path, {path: value}) if f": {path}: " in p]
+    about = [p for p in spec_problems(tmp_path, {path: value}) if f": {path}" in p]
     assert len(about) >= 1
     assert any("(allowed: " in p and allowed in p.split("(allowed: ")[1] for p in about)
 
@@ -98,6 +109,22 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
         ({"dataset.file": "a.npz"}, "`file` goes with `name: npz`"),
         ({"dataset": {"name": "npz"}}, "`name: npz` needs a `file`"),
         ({"dataset": {"name": "cifar10", "test": {"fraction": 0.1}}}, "leave `test` out"),
+        ({"dataset": {"name": "flowers102", "test": {"fraction": 0.1}}}, "leave `test` out"),
+        ({"dataset": {"name": "cifar10", "size": {"resize": 9, "crop": 9}}}, "leave `size` out"),
+        ({"dataset.test_folder": "val"}, "`test_folder` goes with `name: image-folder`"),
+        ({"dataset.augment": {"crop": 2, "resized_crop": 0.1}}, "`crop` or `resized_crop`, not"),
+        (
+            {"dataset": {"name": "flowers102", "size": {"resize": 100, "crop": 101}}},
+            "dataset.size: cannot cut 101 pixels out of 100",
+        ),
+        (
+            {"dataset": {"name": "imagenet", "size": {"resize": 9, "crop": 8, "test_crop": 9}}},
+            "cannot cut 9 pixels out of 8",
+        ),
+        ({"label_noise": {}}, "label_noise: `rate` is missing (symmetric noise is drawn at a"),
+        ({"label_noise": {"kind": "human", "rate": 0.1}}, "leave `rate` and `seed` out"),
+        ({"label_noise": {"kind": "human", "seed": 1}}, "leave `rate` and `seed` out"),
+        ({"label_noise.labels": "worse"}, "`labels` goes with `kind: human`"),
         ({"dataset.normalize": {"mean": [0.5], "std": [0.5, 0.5]}}, "1 means but 2 deviations"),
         ({"seeds": [0, 1, 0]}, "seeds: 0 is given twice"),
         ({"recipes": ["vanilla", "vanilla"]}, "recipes: vanilla is given twice"),
