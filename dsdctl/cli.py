@@ -74,6 +74,9 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="processes; default: one a core on a CPU, one on a GPU"),
 ]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GIB", help="data sets that take more stay on the disk")
+]
 Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
 
 DEFAULT_STORE = Path("dsdctl-store")
@@ -151,9 +154,7 @@ def run(
             help="how often a level in flight is kept; 0: after every epoch",
         ),
     ] = 300.0,
-    memory: Annotated[
-        float, typer.Option(min=0, metavar="GIB", help="larger data sets stay on the disk")
-    ] = 8.0,
+    memory: Memory = 8.0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="start nothing more after a failure")
     ] = False,

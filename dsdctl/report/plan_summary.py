@@ -47,13 +47,13 @@ class PlanTrajectory(Model):
     arch: str
     seed: int
     levels: int
-    flip_rate: float
-    flip_rate_exact: bool
     macs_per_image: int
     pflops_per_training: float
     used_by: tuple[str, ...]
     needs: tuple[str, ...]
     levels_done: int
+    flip_rate: float
+    flip_rate_exact: bool
 
 
 class PlanTable(Model):
@@ -131,8 +131,6 @@ def summarise(
                 arch=trajectory.regime.network.arch,
                 seed=trajectory.seed,
                 levels=trajectory.levels,
-                flip_rate=progress.flip_rate(trajectory).rate,
-                flip_rate_exact=progress.flip_rate(trajectory).exact,
                 macs_per_image=count_macs(trajectory.regime).total,
                 pflops_per_training=training_pflops(
                     trajectory.regime, count_macs(trajectory.regime)
@@ -140,6 +138,8 @@ def summarise(
                 used_by=tuple(plan.used_by(trajectory)),
                 needs=_needs(trajectory, tables),
                 levels_done=done[trajectory.key],
+                flip_rate=progress.flip_rate(trajectory).rate,
+                flip_rate_exact=progress.flip_rate(trajectory).exact,
             )
             for trajectory in plan.trajectories.values()
         ),

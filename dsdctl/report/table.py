@@ -42,8 +42,6 @@ class ReportRow(Model):
     early_stop: bool
     distillation: bool
     pruned_teacher: bool
-    label_noise: str
-    flip_rate: Stats
     seeds: tuple[int, ...]
     trajectory_keys: tuple[str, ...]
     level: Stats
@@ -57,6 +55,8 @@ class ReportRow(Model):
     stop_reason: str
     phase: str | None
     reference: ReferenceRow | None
+    label_noise: str
+    flip_rate: Stats
 
     @property
     def finished_seeds(self) -> int:
@@ -156,8 +156,6 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         early_stop=recipe.early_stop,
         distillation=recipe.distill is not None,
         pruned_teacher=recipe.pruned_teacher,
-        label_noise=describe_noise(row_plan.row.student.images.noise),
-        flip_rate=_stats([flips.rate if flips.exact else None for flips in flipped]),
         seeds=row_plan.seeds,
         trajectory_keys=row_plan.students,
         level=level,
@@ -176,6 +174,8 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         ),
         phase=_phase(progress, row_plan, level),
         reference=reference,
+        label_noise=describe_noise(row_plan.row.student.images.noise),
+        flip_rate=_stats([flips.rate if flips.exact else None for flips in flipped]),
     )
 
 
