@@ -9,6 +9,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from dsdctl.errors import InputError
 
@@ -125,7 +126,8 @@ def _images(root: Path, part: str, classes: tuple[str, ...]) -> tuple[ImageFile,
         raise InputError(f"{root / part / unknown[0]}: no such class in train/")
     files = []
     for label, name in enumerate(classes):
-        for folder, _, names in sorted(os.walk(root / part / name, followlinks=True)):
+        walk = os.walk(root / part / name, followlinks=True, onerror=_raise)
+        for folder, _, names in sorted(walk):
             relative = Path(folder).relative_to(root)
             files += [
                 ImageFile(str(relative / file), label)
@@ -135,3 +137,8 @@ def _images(root: Path, part: str, classes: tuple[str, ...]) -> tuple[ImageFile,
     if not files:
         raise InputError(f"{root / part}: holds no image ({', '.join(EXTENSIONS)})")
     return tuple(files)
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be read is no folder without images."""
+    raise error

@@ -327,9 +327,9 @@ def test_two_keys_of_table_1_are_pinned() -> None:
     vanilla = plan.trajectories[students["vanilla"]]
     assert (
         key_of(level_0(vanilla))
-        == "cebc8aed82e90a6c884b206158ca8a2408e227f6e8a4fc6d583c1bcb34230665"
+        == "33666c4a18ed8b2484c6d5aa8087b25d5988a66134315b3cd41980daebbd9326"
     )
     assert (
         students["kd-pruned-teacher"]
-        == "624fc338beb14e4f2be609d83f5eedab372aebfb50e270aba566544852defe05"
+        == "319fb1976671bf54500f468baac7311fadbdbc5ca4c563225155b3b2276131e6"
     )

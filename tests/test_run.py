@@ -206,7 +206,8 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     ]  # fmt: skip
     assert set(report["trajectories"][0]["levels"][0]) == {
         "key", "kind", "level", "train_accuracy", "flip_rate", "fitted_noisy", "fitted_true",
-        "train_loss", "validation_accuracy", "test_accuracy", "entropy_bits", "entropy_bits_per_layer",
+        "train_loss", "validation_accuracy", "test_accuracy", "entropy_bits",
+        "entropy_bits_per_layer",
         "total_weights", "nonzero_weights", "sparsity", "density_per_layer", "learning_distance",
         "warnings", "environment", "wall_seconds",
     }  # fmt: skip
