@@ -51,8 +51,7 @@ def load(identity: TrajectoryIdentity, root: Path, memory_budget: int = 2**30) -
 
 
 def pixels(split: Split) -> np.ndarray:
-    assert isinstance(split.images, Tensor)
-    return split.images.numpy()
+    return split.pixels.numpy()
 
 
 NOISE = {

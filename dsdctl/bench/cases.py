@@ -11,12 +11,13 @@ from torch import nn
 
 from dsdctl.bench.results import CaseName, Precision
 from dsdctl.errors import InputError
-from dsdctl.ml.data import Normalisation, Split, Views, load_digits
+from dsdctl.fields import Model
+from dsdctl.ml.data import Normalisation, Split, Views
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, dense_masks, prunable_weights, prune_by_magnitude
 from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.sources import load_digits
 from dsdctl.ml.train import Settings
-from dsdctl.spec import Model
 
 SEED = 0
 CLASSES = 10

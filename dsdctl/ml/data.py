@@ -67,6 +67,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def pixels(self) -> Tensor:
+        """The images of a split that is in memory: uint8 (N, H, W, C)."""
+        assert isinstance(self.images, Tensor)
+        return self.images
+
     def take(self, indices: Tensor) -> "Split":
         mapped = isinstance(self.images, MappedImages)
         images = self.images.take(indices) if mapped else self.images[indices]

@@ -120,8 +120,7 @@ def test_human_labels_belong_to_their_images_whatever_is_held_out(noisy: bool) -
 
 def test_images_that_stay_on_the_disk_are_split_as_those_in_memory(tmp_path: Path) -> None:
     images = numbered(0, 150)
-    assert isinstance(images.images, Tensor)
-    np.save(tmp_path / "images.npy", images.images.numpy())
+    np.save(tmp_path / "images.npy", images.pixels.numpy())
     array = np.load(tmp_path / "images.npy", mmap_mode="r")
     mapped = MappedImages(array, torch.arange(150), torch.device("cpu"))
     options: dict[str, Any] = {

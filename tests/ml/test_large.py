@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dsdctl.ml.data import MappedImages, Normalisation, Reader, ResizedCrops, ViewReader, Views
 from dsdctl.ml.large import ResizedCropReader, StreamedReader, crop_shapes
+from dsdctl.ml.torchvision_compat import transforms
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 UNIT = ResizedCrops.UNIT
@@ -28,9 +29,6 @@ def drawn(views: ResizedCrops | Views, count: int) -> Tensor:
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (16, 31)])
 def test_each_view_is_torchvisions_resized_crop(flip: bool, height: int, width: int) -> None:
-    import dsdctl.ml.torchvision_compat  # noqa: F401, I001  torchvision beside a CPU build of torch
-    from torchvision.transforms.v2 import functional
-
     images = random_images(5, height, width)
     normalisation = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     views = ResizedCrops(flip, 0.08)
@@ -43,9 +41,11 @@ def test_each_view_is_torchvisions_resized_crop(flip: bool, height: int, width: 
     for row in range(40):
         pixels = images[indices[row]].permute(2, 0, 1).float()
         box = [*corners[row].tolist(), *shapes[row].tolist()]
-        expected = functional.resized_crop(pixels, *box, [height, width], antialias=False)
+        expected = transforms.functional.resized_crop(
+            pixels, *box, [height, width], antialias=False
+        )
         if int(numbers[row]) >= UNIT**3:
-            expected = functional.horizontal_flip(expected)
+            expected = transforms.functional.hflip(expected)
         expected = normalisation(expected.permute(1, 2, 0)[None])[0]
         torch.testing.assert_close(batch[row], expected, rtol=0, atol=2e-3)
     assert bool((numbers >= UNIT**3).any()) is flip
@@ -67,19 +67,14 @@ def test_the_whole_image_is_left_as_it_is() -> None:
 def test_shapes_and_places_are_distributed_as_torchvision_draws_them(
     height: int, width: int, area: float
 ) -> None:
-    import dsdctl.ml.torchvision_compat  # noqa: F401, I001  torchvision beside a CPU build of torch
-    from torchvision.transforms import RandomResizedCrop
-
     shapes = crop_shapes(height, width, area)
     assert shapes.shape == (UNIT, 2)
     assert bool(((shapes >= 1) & (shapes <= torch.tensor([height, width]))).all())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         image = torch.empty(1, height, width)
-        count = 3000
-        boxes = [
-            RandomResizedCrop.get_params(image, (area, 1.0), (3 / 4, 4 / 3)) for _ in range(count)
-        ]
+        draw = transforms.RandomResizedCrop.get_params
+        boxes = [draw(image, (area, 1.0), (3 / 4, 4 / 3)) for _ in range(3000)]
     expected = torch.tensor(boxes)
     views = ResizedCrops(False, area)
     reader = ResizedCropReader(random_images(1, height, width), PLAIN, views)

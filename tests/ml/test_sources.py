@@ -30,6 +30,7 @@ from dsdctl.ml.sources import (
     load_npz,
 )
 from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
+from dsdctl.ml.torchvision_compat import transforms
 from dsdctl.prepared import Part
 
 
@@ -54,10 +55,8 @@ class TestCut:
     )
     @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
     def test_is_torchvisions_resize_and_centre_crop(self, size: tuple[int, int], mode: str) -> None:
-        from torchvision.transforms import v2
-
         image = Image.fromarray(random_pixels(0, size[1], size[0], 3)).convert(mode)
-        transform = v2.Compose([v2.Resize(156), v2.CenterCrop(128)])
+        transform = transforms.Compose([transforms.Resize(156), transforms.CenterCrop(128)])
         expected = np.asarray(transform(image.convert("RGB")))
         assert np.array_equal(Cut(156, 128)(image), expected)
 
@@ -142,10 +141,8 @@ class TestFlowers:
 
 class TestImageFolder:
     def test_is_read_as_torchvision_reads_it(self, tmp_path: Path) -> None:
-        from torchvision.transforms import v2
-
         write_image_folder(tmp_path)
-        transform = v2.Compose([v2.Resize(20), v2.CenterCrop(16)])
+        transform = transforms.Compose([transforms.Resize(20), transforms.CenterCrop(16)])
         original = image_folder(list_images(tmp_path, None), Cut(20, 16), None)
         for part, folder in (("train", "train"), ("test", "val")):
             published = torchvision_datasets.ImageFolder(str(tmp_path / folder))
