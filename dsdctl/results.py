@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsdctl.spec import Model
+from dsdctl.fields import Model
 
 
 class Measured(Model):

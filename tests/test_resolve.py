@@ -17,9 +17,9 @@ from builders import (
     write_recipe,
 )
 
+from dsdctl.networks import VGGLike
 from dsdctl.resolve import Row, Teaching, recipe_file, resolve, table_bytes, view_count
-from dsdctl.shapes import layer_weights, remaining_weights
-from dsdctl.spec import Augment, ResNet18, VGGLike
+from dsdctl.spec import Augment
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 BEST = {"recipes": ["kd-pruned-teacher"]}
@@ -400,6 +400,62 @@ class TestFit:
         changes = {**DENSE, "teacher.training": {"batch_size": 7}}
         assert "leaves a last batch of one" in only_problem(lambda: resolved(tmp_path, changes))
 
+    @pytest.mark.parametrize("arch", ["mlp", "vit"])
+    def test_without_batchnorm_a_batch_may_be_one_image(self, tmp_path: Path, arch: str) -> None:
+        network = {"arch": arch}
+        changes = {"student": network, "teacher": network, "training.batch_size": 861}
+        assert only_row(tmp_path, changes).student.steps_per_epoch == 2
+
+    def test_patches_must_divide_the_images(self, tmp_path: Path) -> None:
+        changes = {"student": {"arch": "vit", "patch": 3}}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        assert "student.patch: does not divide images of 8 x 8 pixels" in problem
+        assert problem.endswith("(allowed: a divisor of 8)")
+        assert only_row(tmp_path, {"student": {"arch": "vit", "patch": 8}})
+
+    @pytest.mark.parametrize(
+        ("sparsities", "reason", "allowed"),
+        [
+            ([0.5, 0.9999], "level 2 of the student keeps 0 weights", "a lower sparsity"),
+            ([0.5, 0.500001], "rounding removes nothing at level 2", "a higher sparsity"),
+        ],
+    )
+    def test_each_of_a_list_of_sparsities_must_fit(
+        self, tmp_path: Path, sparsities: list[float], reason: str, allowed: str
+    ) -> None:
+        changes = {"pruning": {"sparsities": sparsities}}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        assert f": pruning.sparsities[1]: {reason}" in problem
+        assert problem.endswith(f"(allowed: {allowed} for 1364 weights)")
+
+    def test_a_gradients_sample_must_be_among_the_training_images(self, tmp_path: Path) -> None:
+        changes = {"pruning.criterion": "gradient", "pruning.sample": 863}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        assert "pruning.sample: is 863 (allowed: at most the 862 training images)" in problem
+        assert only_row(tmp_path, {**changes, "pruning.sample": 862})
+
+    @pytest.mark.parametrize(
+        ("key", "first", "unit"), [("epoch", 4, "epochs"), ("iteration", 36, "batches")]
+    )
+    def test_what_is_rewound_to_must_lie_within_level_0(
+        self, tmp_path: Path, key: str, first: int, unit: str
+    ) -> None:
+        beyond = {"pruning.retrain": {"mode": "rewind", key: first}}
+        problem = only_problem(lambda: resolved(tmp_path, beyond))
+        assert f": pruning.retrain.{key}: is {first}, but level 0 of the student" in problem
+        assert problem.endswith(f"takes {first} {unit} (allowed: 0 to {first - 1})")
+        assert only_row(tmp_path, {"pruning.retrain": {"mode": "rewind", key: first - 1}})
+
+    def test_a_teacher_that_rewinds_is_checked_by_its_own_epochs(self, tmp_path: Path) -> None:
+        changes = {
+            **DENSE,
+            "pruning.retrain": {"mode": "rewind", "epoch": 3},
+            "teacher.training": {"epochs": 2},
+        }
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        assert "is 3, but level 0 of the teacher takes 2 epochs (allowed: 0 to 1)" in problem
+        assert only_row(tmp_path, {**changes, "teacher.pruning": {"retrain": "continue"}})
+
     def test_each_round_must_remove_a_weight(self, tmp_path: Path) -> None:
         changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
         pruning = {"fraction": 0.01, "levels": 3}
@@ -447,23 +503,3 @@ def test_a_folder_is_relative_to_the_file_that_names_it(
 def test_a_reference_must_be_to_a_recipe_of_the_spec(tmp_path: Path) -> None:
     problem = only_problem(lambda: resolved(tmp_path, {"reference": {"vanila": {"pflops": 1}}}))
     assert "reference.vanila: no such recipe in this spec (allowed: vanilla)" in problem
-
-
-@pytest.mark.parametrize(
-    ("network", "channels", "classes", "weights"),
-    [
-        # Of 4,967,082 parameters: 1984 conv biases, 3968 of BatchNorm, 10 linear biases.
-        (VGGLike(arch="vgg-like"), 3, 10, 4_967_082 - 1984 - 3968 - 10),
-        (VGGLike(arch="vgg-like", depth=1, width=1, pool=1), 1, 10, 28),
-        (ResNet18(arch="resnet18"), 3, 10, 11_164_352),
-    ],
-)
-def test_weights_are_counted_in_closed_form(
-    network: VGGLike | ResNet18, channels: int, classes: int, weights: int
-) -> None:
-    assert sum(layer_weights(network, channels, classes)) == weights
-
-
-def test_each_round_removes_a_rounded_share_of_what_is_left() -> None:
-    assert remaining_weights(28, 0.2, 5) == [28, 22, 18, 14, 11, 9]
-    assert remaining_weights(28, 0.2, 0) == [28]

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, training_pflops
+from dsdctl.fields import Model
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
 from dsdctl.results import Environment, FinishedLevel, Measured
-from dsdctl.spec import Model, ReferenceRow
+from dsdctl.spec import ReferenceRow
 
 SCHEMA = "dsdctl.report/1"
 
