@@ -202,6 +202,19 @@ def test_the_plan_counts_what_modes_share_once(tmp_path: Path) -> None:
     assert shares == [pytest.approx(1 / 4), pytest.approx((862 + 400) / (4 * 862))]
 
 
+def test_a_dense_teacher_rewinds_to_nothing(tmp_path: Path) -> None:
+    def states(recipe: str) -> int:
+        changes = {
+            "recipes": [recipe],
+            "pruning.retrain": "continue",
+            "teacher.pruning": {"retrain": {"mode": "rewind", "epoch": 1}},
+        }
+        progress = Progress(planned(tmp_path, changes), Store(tmp_path / "nowhere"))
+        return len(missing_early_states(progress))
+
+    assert (states("kd-dense-teacher"), states("kd-pruned-teacher")) == (0, 1)
+
+
 def test_lists_of_sparsities_share_the_levels_that_they_have_in_common(tmp_path: Path) -> None:
     lists = [[0.5], [0.5, 0.9], [0.9]]
     changes = {"pruning": {}, "matrix": {"pruning.sparsities": lists}}

@@ -184,7 +184,8 @@ def missing_early_states(progress: Progress) -> dict[str, list[Trajectory]]:
     """By key, each early state of level 0 still to be computed, and who rewinds to it."""
     states: dict[str, list[Trajectory]] = {}
     for trajectory in progress.plan.trajectories.values():
-        if not (trajectory.regime.rewind_iterations and progress.wants_level(trajectory)):
+        rewinds = trajectory.regime.rewind_iterations > 0 and trajectory.levels > 1
+        if not rewinds or not progress.wants_level(trajectory):
             continue
         identity = progress.early_state(trajectory)
         # It has no key of its own while the teacher's level is not known.
