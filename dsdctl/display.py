@@ -40,6 +40,8 @@ def event_line(event: Event) -> str:
         return f"{name}: FAILED: {event.failure}"
     if isinstance(event.task, TableTask):
         return f"{name}: teacher table built"
+    if event.task.identity.iterations is not None:
+        return f"{name}: state after {event.task.identity.iterations} batches, to rewind to"
     level = event.task.identity.level
     if event.level is None:
         return f"{name}: level {level}"

@@ -10,9 +10,11 @@ from typing import Literal
 
 from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
 from dsdctl.fields import Model, Seed
-from dsdctl.spec import Network, Training
+from dsdctl.networks import Network
+from dsdctl.pruning import RetrainMode
+from dsdctl.spec import Training
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
 
 NUMERICS_VERSION = 2
@@ -45,12 +47,30 @@ class ImagesIdentity(Model):
     augment: Augment
 
 
-class PruningIdentity(Model):
-    """How a level follows from its parent. How many levels there are is no part of it."""
+class RetrainIdentity(Model):
+    """What a pruned network is retrained from, and how its learning rate is scaled.
 
-    criterion: Literal["magnitude", "none"]
+    `iterations` counts the batches of level 0's training after which its state is rewound to; 0
+    is the initialisation.
+    """
+
+    mode: RetrainMode
+    lr_scale: float = 1.0
+    iterations: int = 0
+
+
+class PruningIdentity(Model):
+    """How a level follows from its parent. How many levels there are is no part of it.
+
+    A round removes a `fraction` of the weights left, or goes up to the `sparsity` of one level.
+    """
+
+    criterion: Literal["magnitude", "random", "gradient", "none"]
+    scope: Literal["global", "layer"] | None
     fraction: float | None
-    retrain: Literal["continue", "rewind", "reinit"]
+    sparsity: float | None
+    sample: int | None
+    retrain: RetrainIdentity
 
 
 class TeacherIdentity(Model):
@@ -76,7 +96,11 @@ class _Identity(Model):
 
 
 class LevelIdentity(_Identity):
-    """One level. Level 0 does not hash pruning: all retraining modes share one dense network."""
+    """One level. Level 0 does not hash pruning: all retraining modes share one dense network.
+
+    With `iterations` it is the state after so many batches of level 0's training, to be rewound
+    to: a piece of work of its own, so that level 0 is the same whether or not it is wanted.
+    """
 
     images: ImagesIdentity
     noise: NoiseIdentity
@@ -87,6 +111,21 @@ class LevelIdentity(_Identity):
     pruning: PruningIdentity | None
     parent: str | None
     distillation: DistillationIdentity | None
+    iterations: int | None = None
+
+
+def early_state(level: LevelIdentity) -> LevelIdentity | None:
+    """What the level rewinds to, as a piece of work; None where that is no earlier training."""
+    if level.pruning is None or not level.pruning.retrain.iterations:
+        return None
+    return level.model_copy(
+        update={
+            "level": 0,
+            "pruning": None,
+            "parent": None,
+            "iterations": level.pruning.retrain.iterations,
+        }
+    )
 
 
 class TableIdentity(_Identity):
@@ -109,7 +148,10 @@ class TrajectoryTeacher(Model):
 
 
 class TrajectoryIdentity(_Identity):
-    """A network, a seed and how it is pruned and retrained; its levels are not part of it."""
+    """A network, a seed and how it is pruned and retrained.
+
+    How many levels there are is not part of it, but a list of their sparsities is.
+    """
 
     images: ImagesIdentity
     noise: NoiseIdentity
@@ -117,6 +159,7 @@ class TrajectoryIdentity(_Identity):
     training: Training
     seed: Seed
     pruning: PruningIdentity
+    sparsities: tuple[float, ...] | None
     distillation: TrajectoryTeacher | None
 
 

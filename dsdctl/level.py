@@ -5,15 +5,13 @@ import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 import dsdctl
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError
@@ -31,19 +29,23 @@ from dsdctl.killpoints import kill_point
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
 from dsdctl.ml.masks import (
-    Masks,
-    apply_masks,
     count_nonzero,
     dense_masks,
     prunable_weights,
-    prune_by_magnitude,
 )
 from dsdctl.ml.measure import measure
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.models import Network
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
 from dsdctl.ml.train import Diverged, Epoch, LossFunction, Settings, Trainer, cross_entropy
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured
+from dsdctl.starting_point import (
+    State,
+    initial_network,
+    load_weights,
+    new_network,
+    starting_point,
+)
 from dsdctl.store import Store
 
 
@@ -85,6 +87,7 @@ StopRequested = Callable[[], bool]
 def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> FinishedLevel | None:
     """Run `task` unless its result is in the store by now; return a level's result.
 
+    A teacher table and a state to rewind to yield none.
     Raises BusyError where another process is at it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
@@ -104,7 +107,7 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> F
             task, store, files, device, place.checkpoint_every, stop
         )
         store.drop_checkpoint(key)
-        return level
+        return level if task.identity.iterations is None else None
 
 
 @contextmanager
@@ -126,14 +129,6 @@ def _said_in_words(place: Place) -> Iterator[None]:
         raise WorkError("the memory is full, try fewer --jobs") from error
 
 
-@dataclass
-class _State:
-    """A network before or after training, and the masks that it has; None while dense."""
-
-    network: Network
-    masks: Masks | None
-
-
 def _run_level(
     task: LevelTask,
     store: Store,
@@ -145,14 +140,14 @@ def _run_level(
     started = time.perf_counter()
     identity = task.identity
     data = load_data(identity.images, identity.noise, files, device)
-    state = _state_before_training(identity, store, data, device)
+    state = starting_point(identity, store, data, device)
     loss = _loss(task, store, data, device)
     trainer = Trainer(state.network, state.masks, _settings(identity), loss)
     epochs: list[Epoch] = []
     result: LevelResult
     try:
         _train(identity, trainer, data, store, epochs, checkpoint_every, stop)
-        _check_finite(identity, state)
+        _check_finite(state, epochs[-1])
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1])
     except Diverged as error:
@@ -185,19 +180,36 @@ def _train(
         trainer.load_state(checkpoint[1])
     reader = training_reader(identity.images, data.train)
     saved = time.monotonic()
-    for epoch in range(len(epochs), identity.training.epochs):
+    steps = _steps(identity, len(data.train))
+    for epoch in range(len(epochs), len(steps)):
         if stop():
             store.save_checkpoint(key, epochs, trainer.state())
             raise StoppedError(f"{key}: stopped after epoch {epoch}")
         epochs.append(
             trainer.train_epoch(
-                reader, data.train.labels, seed=identity.seed, level=identity.level, epoch=epoch
+                reader,
+                data.train.labels,
+                seed=identity.seed,
+                level=identity.level,
+                epoch=epoch,
+                steps=steps[epoch],
             )
         )
         kill_point("training")
         if time.monotonic() - saved >= checkpoint_every:
             store.save_checkpoint(key, epochs, trainer.state())
             saved = time.monotonic()
+
+
+def _steps(identity: LevelIdentity, images: int) -> list[int | None]:
+    """The batches that each epoch trains on, None for all of them.
+
+    A state to rewind to ends after `identity.iterations` of them, as if level 0 stopped there.
+    """
+    if identity.iterations is None:
+        return [None] * identity.training.epochs
+    whole, rest = divmod(identity.iterations, math.ceil(images / identity.training.batch_size))
+    return [None] * whole + [rest] * bool(rest)
 
 
 def _run_table(task: TableTask, store: Store, files: Files, device: torch.device) -> None:
@@ -209,83 +221,6 @@ def _run_table(task: TableTask, store: Store, files: Files, device: torch.device
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     kill_point("table-built")
     store.commit_table(identity, _environment(device, time.perf_counter() - started), logits)
-
-
-# Before training
-
-
-def _state_before_training(
-    identity: LevelIdentity, store: Store, data: Data, device: torch.device
-) -> _State:
-    """The network of a level as its training starts: initialised, or pruned from its parent."""
-    if identity.parent is None or identity.pruning is None:
-        return _State(_initial_network(identity, data, device), None)
-    parent = _initial_network(identity, data, device)
-    _load(parent, store.level_tensors(identity.parent, "weights"), f"level {identity.parent}")
-    masks = _next_masks(identity, store, parent, device)
-    match identity.pruning.retrain:
-        case "continue":
-            network = parent
-        case "rewind":
-            network = _initial_network(identity, data, device)
-        case "reinit":
-            network = _initial_network(identity, data, device, level=identity.level)
-    if masks is not None:
-        apply_masks(prunable_weights(network), masks)
-    return _State(network, masks)
-
-
-def _next_masks(
-    identity: LevelIdentity, store: Store, parent: Network, device: torch.device
-) -> Masks | None:
-    """Prune the parent by one round; an unexpected count is an error, never passed on."""
-    assert identity.parent is not None and identity.pruning is not None
-    if identity.pruning.criterion == "none" or identity.pruning.fraction is None:
-        return None
-    weights = prunable_weights(parent)
-    stored = store.level_tensors(identity.parent, "masks")
-    masks = {name: stored[name].to(device) for name in weights}
-    before, fraction = count_nonzero(masks), identity.pruning.fraction
-    masks = prune_by_magnitude(weights, masks, fraction)
-    expected = before - round(fraction * before)
-    if count_nonzero(masks) != expected:
-        raise DriftError(f"level {identity.level}: {count_nonzero(masks)} weights, not {expected}")
-    return masks
-
-
-def _initial_network(
-    identity: LevelIdentity, data: Data, device: torch.device, level: int = 0
-) -> Network:
-    channels = data.train.images.shape[3]
-    options = identity.network.model_dump()
-    return _network(options, channels, data.classes, identity.seed, level).to(device)
-
-
-def _network(
-    options: dict[str, str | int], channels: int, classes: int, seed: int, level: int = 0
-) -> Network:
-    arch = str(options.pop("arch"))
-    sizes = {name: int(value) for name, value in options.items()}
-    return build_network(arch, channels, classes, seed=seed, level=level, **sizes)
-
-
-def _load(network: Network, weights: dict[str, Tensor], source: str) -> None:
-    """Load a state_dict whose names and shapes must be the network's. Raises WorkError."""
-    expected = network.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys()):
-        problem = "is missing" if name in expected else "is not one of the network's"
-        raise WorkError(f"{source}: tensor {name} {problem}")
-    for name, tensor in weights.items():
-        if tensor.shape != expected[name].shape:
-            shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
-            raise WorkError(f"{source}: tensor {name} has shape {shapes}")
-        if tensor.dtype != expected[name].dtype:
-            raise WorkError(
-                f"{source}: tensor {name} is {tensor.dtype}, not {expected[name].dtype}"
-            )
-        if not bool(tensor.isfinite().all()):
-            raise WorkError(f"{source}: tensor {name} holds values that are not finite")
-    network.load_state_dict(weights)
 
 
 # Teachers
@@ -311,29 +246,35 @@ def _teacher(
     device: torch.device,
 ) -> Network:
     """Load a teacher in full, or fail: a teacher is never left at random weights."""
-    channels = data.train.images.shape[3]
+    shape = data.train.images.shape[1:]
     if teacher.level is not None:
-        options = store.level_identity(teacher.level).network.model_dump()
-        network = _network(options, channels, data.classes, seed=0)
-        _load(network, store.level_tensors(teacher.level, "weights"), f"teacher {teacher.level}")
+        choice = store.level_identity(teacher.level).network
+        network = new_network(choice, shape, data.classes)
+        weights = store.level_tensors(teacher.level, "weights")
+        load_weights(network, weights, f"teacher {teacher.level}")
     else:
         assert weights_file is not None
-        network = teacher_from_file(teacher, Path(weights_file), channels, data.classes)
+        network = teacher_from_file(teacher, Path(weights_file), shape, data.classes)
     return network.to(device).eval()
 
 
-def teacher_from_file(teacher: TeacherIdentity, file: Path, channels: int, classes: int) -> Network:
-    """A teacher from a safetensors file. Raises WorkError where it is not the file or not fit."""
+def teacher_from_file(
+    teacher: TeacherIdentity, file: Path, shape: Sequence[int], classes: int
+) -> Network:
+    """A teacher from a safetensors file, for images of `shape` (H, W, C).
+
+    Raises WorkError where it is not the file that was planned with, or does not fit.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     assert teacher.network is not None
-    network = _network(teacher.network.model_dump(), channels, classes, seed=0)
+    network = new_network(teacher.network, shape, classes)
     try:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != teacher.weights:
             raise WorkError(f"teacher {file}: changed since the run was planned")
-        _load(network, load(content), f"teacher {file}")
+        load_weights(network, load(content), f"teacher {file}")
     except OSError as error:
         raise WorkError(f"teacher {file}: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -344,7 +285,7 @@ def teacher_from_file(teacher: TeacherIdentity, file: Path, channels: int, class
 # After training
 
 
-def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -> Measured:
+def _measured(identity: LevelIdentity, state: State, data: Data, last: Epoch) -> Measured:
     normalisation = measuring_normalisation(identity.images)
     measurement = measure(state.network, data, normalisation, identity.training.precision)
     weights = prunable_weights(state.network)
@@ -365,13 +306,13 @@ def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -
     )
 
 
-def _check_finite(identity: LevelIdentity, state: _State) -> None:
+def _check_finite(state: State, last: Epoch) -> None:
     """The last step may diverge too, and no loss is computed after it. Raises Diverged."""
     if not all(bool(tensor.isfinite().all()) for tensor in state.network.state_dict().values()):
-        raise Diverged(identity.training.epochs - 1)
+        raise Diverged(last.epoch)
 
 
-def _check_masked(identity: LevelIdentity, state: _State) -> None:
+def _check_masked(identity: LevelIdentity, state: State) -> None:
     """A removed weight that moved is an error, never passed on."""
     weights = prunable_weights(state.network)
     for name, mask in (state.masks or {}).items():
@@ -379,13 +320,13 @@ def _check_masked(identity: LevelIdentity, state: _State) -> None:
             raise DriftError(f"level {identity.level}: removed weights of {name} are not zero")
 
 
-def _learning_distance(identity: LevelIdentity, state: _State, data: Data) -> float:
+def _learning_distance(identity: LevelIdentity, state: State, data: Data) -> float:
     """l2 distance of the kept Conv2d and Linear weights from their initialisation."""
     weights = prunable_weights(state.network)
-    reinit = identity.pruning is not None and identity.pruning.retrain == "reinit"
+    reinit = identity.pruning is not None and identity.pruning.retrain.mode == "reinit"
     level = identity.level if reinit else 0
     device = next(iter(weights.values())).device
-    initial = prunable_weights(_initial_network(identity, data, device, level=level))
+    initial = prunable_weights(initial_network(identity, data, device, level=level))
     squares = 0.0
     for name, weight in weights.items():
         difference = (weight - initial[name]).detach().double()
@@ -396,11 +337,11 @@ def _learning_distance(identity: LevelIdentity, state: _State, data: Data) -> fl
 
 
 def _settings(identity: LevelIdentity) -> Settings:
-    training = identity.training
+    training, pruning = identity.training, identity.pruning
     return Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
-        lr=training.optimizer.lr,
+        lr=training.optimizer.lr * (pruning.retrain.lr_scale if pruning else 1.0),
         momentum=training.optimizer.momentum,
         weight_decay=training.optimizer.weight_decay,
         milestones=training.schedule.milestones,

@@ -16,10 +16,13 @@ from dsdctl.keys import (
     LevelIdentity,
     NoiseIdentity,
     PruningIdentity,
+    RetrainIdentity,
     TableIdentity,
     TeacherIdentity,
     TrajectoryIdentity,
     TrajectoryTeacher,
+    canonical_json,
+    early_state,
     key_of,
 )
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
@@ -99,10 +102,30 @@ class Trajectory:
             training=identity.training,
             seed=identity.seed,
             level=level,
-            pruning=identity.pruning if level else None,
+            pruning=self._pruning(level) if level else None,
             parent=parent,
             distillation=distillation,
         )
+
+    def early_state(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
+        """The identity of the state that its levels rewind to, where that is no initialisation."""
+        return early_state(self.level_identity(1, None, distillation))
+
+    def _pruning(self, level: int) -> PruningIdentity:
+        """How level `level` (from 1) is pruned: of a list of sparsities it knows its own alone."""
+        sparsities = self.identity.sparsities
+        if sparsities is None:
+            return self.identity.pruning
+        return self.identity.pruning.model_copy(update={"sparsity": sparsities[level - 1]})
+
+    def level_names(self) -> list[tuple[object, ...]]:
+        """Its levels by what tells them apart before keys are known; two trajectories that share a
+        level, such as the dense one of all ways to retrain, name it alike."""
+        identity = self.identity
+        dense = (key_of(self.level_identity(0, None, None)), identity.distillation)
+        pruning, sparsities = canonical_json(identity.pruning), identity.sparsities or ()
+        pruned = [(*dense, pruning, k, sparsities[:k]) for k in range(1, self.levels)]
+        return [dense, *pruned]
 
     def table_identity(self, teacher: TeacherIdentity) -> TableIdentity:
         """The identity of the teacher table that its levels read."""
@@ -251,18 +274,14 @@ class _Builder:
 
 
 def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> TrajectoryIdentity:
-    pruning = regime.pruning
     return TrajectoryIdentity(
         images=_images_identity(regime),
         noise=_noise_identity(regime.images.noise, seed),
         network=regime.network,
         training=regime.training,
         seed=seed,
-        pruning=PruningIdentity(
-            criterion=pruning.criterion,
-            fraction=None if pruning.criterion == "none" else pruning.fraction,
-            retrain=pruning.retrain,
-        ),
+        pruning=_pruning_identity(regime),
+        sparsities=regime.pruning.sparsities,
         distillation=None if teacher is None else _trajectory_teacher(teacher),
     )
 
@@ -274,6 +293,24 @@ def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
         return NO_NOISE
     drawn = seed if noise.seed == "per-trajectory" else noise.seed
     return NoiseIdentity(kind=noise.kind, rate=noise.rate, seed=drawn)
+
+
+def _pruning_identity(regime: Regime) -> PruningIdentity:
+    """How any level is pruned and retrained; what does not matter is left out."""
+    pruning, retrain = regime.pruning, regime.pruning.retraining
+    fraction, _ = pruning.share(1)
+    return PruningIdentity(
+        criterion=pruning.criterion,
+        scope=None if pruning.criterion == "none" else pruning.scope,
+        fraction=fraction,
+        sparsity=None,
+        sample=pruning.gradient_sample,
+        retrain=RetrainIdentity(
+            mode=retrain.mode,
+            lr_scale=retrain.lr_scale or 1.0,
+            iterations=regime.rewind_iterations,
+        ),
+    )
 
 
 def _images_identity(regime: Regime) -> ImagesIdentity:

@@ -131,10 +131,19 @@ class Progress:
         teacher = self.teacher_identity(need)
         return None if teacher is None else trajectory.table_identity(teacher)
 
-    def next_piece(self, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
-        """What `trajectory` could run now: its next level, or first its teacher's table.
+    def early_state(self, trajectory: Trajectory) -> LevelIdentity | None:
+        """The state that the next levels of `trajectory` rewind to, as a piece of work.
 
-        None if it is done or waits for its teacher.
+        None where they rewind to none, or while the teacher is not known.
+        """
+        identity = self.next_level_identity(trajectory)
+        return None if identity is None else trajectory.early_state(identity.distillation)
+
+    def next_piece(self, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
+        """What `trajectory` could run now: its next level, or first what that level reads.
+
+        That is its teacher's table and the state that it rewinds to. None if it is done or waits
+        for its teacher.
         """
         if not self.wants_level(trajectory):
             return None
@@ -144,6 +153,9 @@ class Progress:
         table = self.table_identity(trajectory)
         if table is not None and not self.store.has_table(key_of(table)):
             return table
+        early = self.early_state(trajectory) if identity.level else None
+        if early is not None and self.store.level(key_of(early)) is None:
+            return early
         return identity
 
     def unfinished(self) -> Iterator[Trajectory]:

@@ -4,42 +4,44 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 """
 
 import functools
-import itertools
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from dsdctl.checks import (
+    check_batches,
+    check_network,
+    check_rewinding,
+    check_rounds,
+    check_sample,
+)
 from dsdctl.data_spec import Augment
 from dsdctl.datasets import dataset_facts, file_sha256
 from dsdctl.errors import InputError
 from dsdctl.fields import NAME_PATTERN, Seed
 from dsdctl.keys import TeacherIdentity
-from dsdctl.loading import Document, KeyPath, read_document, validate
+from dsdctl.loading import Document, read_document, validate
+from dsdctl.matrix import variants
+from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.pruning import Pruning
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
-from dsdctl.shapes import layer_weights, remaining_weights, smallest_side
 from dsdctl.spec import (
     Experiment,
-    Pruning,
     Recipe,
-    ResNet18,
     StopRule,
     TeacherLevel,
     TeacherWeights,
     Training,
-    VGGLike,
 )
-
-MAX_VARIANTS = 1000
 
 
 @dataclass(frozen=True)
 class Regime:
     """A network and how it is trained and pruned; with a seed (and a teacher) a trajectory."""
 
-    network: VGGLike | ResNet18
+    network: Network
     images: Images
     augment: Augment
     training: Training
@@ -49,6 +51,24 @@ class Regime:
     def levels(self) -> int:
         """Trainings of a whole trajectory: the dense one and one a prune round."""
         return self.pruning.rounds + 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, of which the last may be smaller."""
+        return math.ceil(self.images.sizes.train / self.training.batch_size)
+
+    @property
+    def rewind_iterations(self) -> int:
+        """Batches of level 0 after which its state is rewound to; 0 is the initialisation."""
+        retrain = self.pruning.retraining
+        return (retrain.epoch or 0) * self.steps_per_epoch + (retrain.iteration or 0)
+
+    @property
+    def rewind_share(self) -> float:
+        """Of level 0's training the share, in images, that comes before what is rewound to."""
+        whole, rest = divmod(self.rewind_iterations, self.steps_per_epoch)
+        images = self.images.sizes.train
+        return (whole + rest * self.training.batch_size / images) / self.training.epochs
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,7 @@ def resolve(file: Path) -> ResolvedSpec:
     rows: list[Row] = []
     experiments: list[Experiment] = []
     facts_of = functools.cache(dataset_facts)
-    for variant, cell in _variants(document):
+    for variant, cell in variants(document):
         try:
             experiment = validate(Experiment, cell)
             _check_references(cell, experiment)
@@ -135,67 +155,6 @@ def packaged_recipes() -> Path:
     """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
     installed = Path(__file__).parent / "recipes"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
-
-
-def _variants(document: Document) -> Iterator[tuple[str, Document]]:
-    """Yield each cell of the matrix, named by its values, as a document of its own."""
-    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, document.marks)
-    matrix = document.data.get("matrix")
-    if matrix is None:
-        yield "", base
-        return
-    products = matrix if isinstance(matrix, list) else [matrix]
-    paths: list[KeyPath] = [("matrix",)]
-    if matrix is products:
-        paths = [("matrix", index) for index in range(len(products))]
-    for axes, where in zip(products, paths, strict=True):
-        _check_axes(document, axes, where)
-    count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
-    if not 1 <= count <= MAX_VARIANTS:
-        reason = f"gives {count} variants (allowed: 1 to {MAX_VARIANTS})"
-        raise InputError(document.problem(("matrix",), reason))
-    names: set[str] = set()
-    for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
-        name = ", ".join(f"{path}={_short(value)}" for path, value, _ in cell)
-        if name in names:
-            raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
-        names.add(name)
-        laid_over = base
-        for path, _, where in cell:
-            value = document.moved(where, tuple(path.split(".")))
-            laid_over = laid_over.overlay(Document(value.data, value.marks))
-        yield name, laid_over
-
-
-VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
-"""What a matrix may vary: what is trained and how, not what is compared."""
-
-
-def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
-    if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
-        reason = "must map dotted paths to lists of values, or be a list of such mappings"
-        raise InputError(document.problem(path, reason))
-    for name in axes:
-        if name.split(".")[0] not in VARIED:
-            reason = (
-                f"{name!r} cannot be varied (allowed: paths that begin with {', '.join(VARIED)})"
-            )
-            raise InputError(document.problem((*path, name), reason))
-
-
-def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
-    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
-    columns = [
-        [(name, value, (*path, name, i)) for i, value in enumerate(values)]
-        for name, values in axes.items()
-    ]
-    return itertools.product(*columns)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return "/".join(_short(item) for item in value.values())
-    return str(value)
 
 
 def _check_references(cell: Document, experiment: Experiment) -> None:
@@ -283,58 +242,22 @@ def _regime(
 ) -> Regime:
     network = _bare_network(experiment.student if who == "student" else experiment.teacher)
     augment = experiment.dataset.augment or images.facts.augment
-    regime = Regime(network, images, augment, experiment.training, experiment.pruning)
-    _check_network(document, regime, who)
-    _check_batches(document, regime)
-    _check_rounds(document, regime, who)
+    training, pruning = experiment.training, experiment.pruning
+    regime = Regime(network, images, augment, training, pruning)
+    check_network(document, who, network, images.facts)
+    check_batches(document, network, training, images.sizes.train)
+    check_rounds(document, who, pruning, network, images.facts)
+    check_sample(document, pruning, images.sizes.train)
+    check_rewinding(document, who, pruning, training.epochs, regime.steps_per_epoch)
     return regime
 
 
-def _bare_network(network: VGGLike | ResNet18 | None) -> VGGLike | ResNet18:
+def _bare_network(network: Network | None) -> Network:
     """The architecture alone, without a teacher's options."""
-    if isinstance(network, VGGLike):
-        return VGGLike(arch="vgg-like", depth=network.depth, width=network.width, pool=network.pool)
-    return ResNet18(arch="resnet18")
-
-
-def _check_network(document: Document, regime: Regime, who: str) -> None:
-    side = regime.images.facts.smallest_side
-    needed = smallest_side(regime.network)
-    if side < needed:
-        most = int(math.log2(side))
-        reason = f"halves images of {side} pixels to nothing (allowed: at most {most})"
-        raise InputError(document.problem((who, "depth"), reason))
-
-
-def _check_batches(document: Document, regime: Regime) -> None:
-    if regime.images.sizes.train % regime.training.batch_size == 1:
-        reason = (
-            f"leaves a last batch of one of {regime.images.sizes.train} training images, which "
-            "BatchNorm cannot normalise (allowed: another size)"
-        )
-        raise InputError(document.problem(("training", "batch_size"), reason))
-
-
-def _check_rounds(document: Document, regime: Regime, who: str) -> None:
-    """Every round must remove something and leave at least a weight a class."""
-    pruning, facts = regime.pruning, regime.images.facts
-    if pruning.criterion == "none":
-        return
-    total = sum(layer_weights(regime.network, facts.channels, facts.classes))
-    counts = remaining_weights(total, pruning.fraction, pruning.rounds)
-    for level in range(1, len(counts)):
-        if counts[level] == counts[level - 1]:
-            reason = f"rounding removes nothing at level {level} of the {who}"
-        elif counts[level] < facts.classes:
-            reason = (
-                f"level {level} of the {who} keeps {counts[level]} weights, fewer than the "
-                f"{facts.classes} classes"
-            )
-        else:
-            continue
-        key = "levels" if pruning.until_sparsity is None else "until_sparsity"
-        allowed = f"(allowed: at most {level - 1} levels for {total} weights)"
-        raise InputError(document.problem(("pruning", key), f"{reason} {allowed}"))
+    for kind in (VGGLike, ResNet18, TorchvisionResNet, MLP, ViT):
+        if isinstance(network, kind):
+            return kind(**{name: getattr(network, name) for name in kind.model_fields})
+    raise AssertionError(network)
 
 
 def _teaching(

@@ -90,7 +90,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         for line in store.damage:
             _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
-        missing = {t.key: missing_levels(progress, t) for t in plan.trajectories.values()}
+        missing = missing_levels(progress)
         for key, count in missing.items():
             done = progress.known[key].next_level
             log.info("trajectory %s: %d levels done, at most %d to run", key, done, count)
@@ -175,7 +175,8 @@ def _check_teacher_files(plan: Plan) -> None:
         if need is not None and need.file is not None:
             facts = trajectory.regime.images.facts
             try:
-                teacher_from_file(need.file.identity, need.file.path, facts.channels, facts.classes)
+                shape = (facts.height, facts.width, facts.channels)
+                teacher_from_file(need.file.identity, need.file.path, shape, facts.classes)
             except WorkError as error:
                 problems[str(error)] = None
     if problems:

@@ -129,9 +129,9 @@ class Scheduler:
         ]
 
     def _stored(self, identity: Identity) -> FinishedLevel | None:
-        if isinstance(identity, LevelIdentity):
-            return self.progress.store.level(key_of(identity))
-        return None
+        if isinstance(identity, TableIdentity) or identity.iterations is not None:
+            return None
+        return self.progress.store.level(key_of(identity))
 
     def _remaining_cost(self, trajectory: Trajectory) -> float:
         """Cost of the longest chain from here on: own levels left, then those taught."""

@@ -3,40 +3,15 @@
 Models are frozen and refuse unknown keys. Nothing here imports torch.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    JsonValue,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.data_spec import Dataset, LabelNoise
 from dsdctl.fields import Fraction, Model, Name, PathText, Seed, Text
-
-
-class VGGLike(Model):
-    """VGG-like: `depth` blocks of two conv3x3, `width` channels in the first, doubling."""
-
-    arch: Literal["vgg-like"]
-    depth: int = Field(5, ge=1, le=8)
-    width: int = Field(32, ge=1, le=4096)
-    pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
-
-
-class ResNet18(Model):
-    """ResNet-18 with a 3x3 stride-1 stem and the max-pool kept, as in the paper."""
-
-    arch: Literal["resnet18"]
-
-
-Network = Annotated[VGGLike | ResNet18, Field(discriminator="arch")]
+from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.pruning import MAX_ROUNDS, Pruning, PruningField
 
 
 class Optimizer(Model):
@@ -80,59 +55,6 @@ class Training(Model):
         return self
 
 
-MAX_ROUNDS = 500
-
-
-class Pruning(Model):
-    """Which weights go each round, for how many rounds, and how the rest is retrained."""
-
-    criterion: Literal["magnitude", "none"] = Field(
-        "magnitude", description="`none` trains the levels without pruning, as a control"
-    )
-    fraction: Fraction = Field(0.2, description="share of the remaining weights removed a round")
-    levels: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
-        None, description="prune rounds after level 0; 29 unless until_sparsity is given"
-    )
-    until_sparsity: Fraction | None = Field(
-        None, description="up to the first level whose nominal sparsity is at least this"
-    )
-    retrain: Literal["continue", "rewind", "reinit"] = Field(
-        "continue",
-        description="from the last weights, the original initialisation, or a new one a level",
-    )
-
-    @model_validator(mode="after")
-    def _one_end(self) -> Self:
-        if self.until_sparsity is None:
-            return self
-        if self.levels is not None:
-            raise ValueError("give `levels` or `until_sparsity`, not both")
-        if self.criterion == "none":
-            raise ValueError("without pruning no sparsity is ever reached; give `levels`")
-        return self
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        if self.rounds > MAX_ROUNDS:
-            raise ValueError(f"takes {self.rounds} levels (allowed: at most {MAX_ROUNDS})")
-        return self
-
-    @property
-    def rounds(self) -> int:
-        """Prune rounds after level 0."""
-        if self.until_sparsity is None:
-            return 29 if self.levels is None else self.levels
-        # The least k with 1 - (1 - fraction)^k >= until_sparsity, but for rounding.
-        return math.ceil(math.log1p(-self.until_sparsity) / math.log1p(-self.fraction) - 1e-9)
-
-
-def _word_to_criterion(value: Any) -> Any:
-    """`pruning: none` is short for `pruning: {criterion: none}`."""
-    return {"criterion": "none"} if value == "none" else value
-
-
-PruningField = Annotated[Pruning, BeforeValidator(_word_to_criterion)]
-
 Overrides = dict[str, JsonValue]
 """Keys laid over the spec's own before the whole is validated."""
 
@@ -145,7 +67,7 @@ class _TeacherOptions(Model):
     pruning: Overrides | Literal["none"] | None = Field(
         None, description="laid over the spec's pruning"
     )
-    level: Annotated[int, Field(ge=0, le=500)] | None = Field(
+    level: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
         None, description="the level that serves where a recipe asks for `best`"
     )
     seed: Seed | Literal["paired"] = Field(
@@ -164,13 +86,28 @@ class ResNet18Teacher(ResNet18, _TeacherOptions):
     """A ResNet-18 teacher."""
 
 
-Teacher = Annotated[VGGLikeTeacher | ResNet18Teacher, Field(discriminator="arch")]
+class TorchvisionResNetTeacher(TorchvisionResNet, _TeacherOptions):
+    """A teacher that is torchvision's ResNet."""
+
+
+class MLPTeacher(MLP, _TeacherOptions):
+    """A fully connected teacher."""
+
+
+class ViTTeacher(ViT, _TeacherOptions):
+    """A vision transformer as teacher."""
+
+
+Teacher = Annotated[
+    VGGLikeTeacher | ResNet18Teacher | TorchvisionResNetTeacher | MLPTeacher | ViTTeacher,
+    Field(discriminator="arch"),
+]
 
 
 class TeacherLevel(Model):
     """A teacher fixed to one level of its trajectory."""
 
-    level: int = Field(ge=0, le=500)
+    level: int = Field(ge=0, le=MAX_ROUNDS)
 
 
 class TeacherWeights(Model):

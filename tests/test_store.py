@@ -20,8 +20,9 @@ from dsdctl.keys import (
     key_of,
 )
 from dsdctl.ml.train import Epoch
+from dsdctl.networks import VGGLike
 from dsdctl.results import Diverged, Environment
-from dsdctl.spec import Training, VGGLike
+from dsdctl.spec import Training
 from dsdctl.store import DamagedError, Store
 
 IMAGES = ImagesIdentity(

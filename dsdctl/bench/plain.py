@@ -27,8 +27,8 @@ from dsdctl.bench.cases import (
     case_network,
 )
 from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.models import AdaptivePool
 from dsdctl.ml.torchvision_compat import transforms
+from dsdctl.ml.vgg import AdaptivePool
 
 PREFETCHED = 2
 """Batches that a DataLoader has each of its workers make ahead, by default."""

@@ -7,13 +7,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.cost import CountMacs, teacher_call_pflops
+from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
 from dsdctl.data_spec import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.labels import describe_noise
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
-from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory
+from dsdctl.pruning import Pruning
+from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
 from dsdctl.report.render import magnitude
+from dsdctl.resolve import Regime
 
 
 def rich_plan(
@@ -26,6 +28,7 @@ def rich_plan(
         *[Text(f"  {line}") for line in data_lines(progress)],
         _recipes(summary),
         _trajectories(summary),
+        _prunings(progress),
         *([_tables(summary)] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
         *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
@@ -77,6 +80,54 @@ def _trajectories(summary: PlanSummary) -> Table:
             ", ".join(key[:8] for key in trajectory.needs[:1]),
         )
     return table
+
+
+def _prunings(progress: Progress) -> Table:
+    """Each way to prune and retrain once, and the recipes or teachers that go it."""
+    table = _table("pruning and retraining", "of", "a round removes", "retrained from")
+    rows: dict[tuple[str, str], list[str]] = {}
+    for trajectory in progress.plan.trajectories.values():
+        names = [use.recipe for use in trajectory.uses]
+        if trajectory.taught:
+            names.append("teacher")
+        regime = trajectory.regime
+        rows.setdefault((_removed(regime.pruning), _retrained_from(regime)), []).extend(names)
+    for cells, names in rows.items():
+        table.add_row(Text(", ".join(dict.fromkeys(names))), *cells)
+    return table
+
+
+def _removed(pruning: Pruning) -> str:
+    """What a round removes, in words."""
+    if pruning.criterion == "none":
+        return "nothing (control)"
+    fraction, _ = pruning.share(1)
+    if pruning.sparsities is None:
+        share = f"{100 * (fraction or 0):g} % of those left"
+    else:
+        levels = ", ".join(f"{100 * sparsity:g}" for sparsity in pruning.sparsities)
+        share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels} % at one shot"
+    where = "in each layer" if pruning.scope == "layer" else "over all layers"
+    criterion = {
+        "magnitude": "by magnitude",
+        "random": "at random",
+        "gradient": f"by |weight x gradient| on {pruning.gradient_sample} images",
+    }
+    return f"{share}, {where}, {criterion[pruning.criterion]}"
+
+
+def _retrained_from(regime: Regime) -> str:
+    """What a level's training starts from, in words."""
+    retrain = regime.pruning.retraining
+    match retrain.mode:
+        case "reinit":
+            return "a new initialisation a level"
+        case "rewind":
+            batches = regime.rewind_iterations
+            return f"level 0 after {batches} batches" if batches else "the initialisation"
+        case "continue":
+            scaled = retrain.lr_scale not in (None, 1)
+            return "the last weights" + (f", rate x {retrain.lr_scale:g}" if scaled else "")
 
 
 def _tables(summary: PlanSummary) -> Table:
@@ -167,6 +218,7 @@ def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs)
         f"PFLOPs to run       {magnitude(totals.pflops_to_run)} (executed: shared work once, with "
         "teacher forwards and measuring)",
         *_teacher_forward_lines(progress, summary, count_macs),
+        *_early_state_lines(progress, count_macs),
         f"disk                {size(totals.disk_bytes)} to be written",
         *_prepared_lines(progress),
         "time                "
@@ -190,6 +242,18 @@ def _prepared_lines(progress: Progress) -> list[str]:
             prepared[IMAGES_OF.get(name, name), facts.content, facts.size] = count * pixels
     total = sum(prepared.values())
     return [f"prepared images     {size(total)} beside the data, made once"] if total else []
+
+
+def _early_state_lines(progress: Progress, count_macs: CountMacs) -> list[str]:
+    """What it takes to compute the states that levels rewind to; no part of a row's cost."""
+    states = [rewinding[0] for rewinding in missing_early_states(progress).values()]
+    if not states:
+        return []
+    pflops = sum(early_state_pflops(trajectory, count_macs) for trajectory in states)
+    return [
+        f"states to rewind to {len(states)}, level 0's first batches run once more: "
+        f"{magnitude(pflops)} PFLOPs"
+    ]
 
 
 def _teacher_forward_lines(

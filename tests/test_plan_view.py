@@ -1,0 +1,75 @@
+"""What `dsdctl plan` says of pruning and retraining, in words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import spec_data, write
+from typer.testing import CliRunner
+
+from dsdctl.cli import app
+
+
+def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The printed plan, blanks in a row as one."""
+    monkeypatch.setenv("COLUMNS", "200")
+    file = write(folder / "spec.yaml", spec_data(changes))
+    result = CliRunner().invoke(app, ["plan", str(file), "--store", str(folder / "store")])
+    assert result.exit_code == 0, result.output
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("pruning", "words"),
+    [
+        ({}, "20 % of those left, over all layers, by magnitude the last weights"),
+        ({"fraction": 0.35}, "35 % of those left, over all layers, by magnitude the last weights"),
+        (
+            {"criterion": "random", "scope": "layer", "retrain": "reinit"},
+            "20 % of those left, in each layer, at random a new initialisation a level",
+        ),
+        (
+            {"criterion": "gradient", "sample": 64, "retrain": "rewind"},
+            "20 % of those left, over all layers, by |weight x gradient| on 64 images "
+            "the initialisation",
+        ),
+        (
+            {"sparsities": [0.5, 0.875], "retrain": {"mode": "rewind", "epoch": 2}},
+            "up to 50, 87.5 %, over all layers, by magnitude level 0 after 18 batches",
+        ),
+        (
+            {"sparsities": [0.9], "retrain": {"mode": "continue", "lr_scale": 0.1}},
+            "90 % at one shot, over all layers, by magnitude the last weights, rate x 0.1",
+        ),
+        ({"criterion": "none", "levels": 3}, "nothing (control) the last weights"),
+    ],
+)
+def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
+    pruning: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = {} if "sparsities" in pruning or "levels" in pruning else {"levels": 3}
+    changes = {
+        "recipes": ["vanilla", "early-stop", "kd-pruned-teacher"],
+        "seeds": [0, 1],
+        "pruning": {**pruning, **rounds},
+        "teacher.pruning": {"criterion": "magnitude", "sample": None, "retrain": "continue"},
+    }
+    lines = plan_text(tmp_path, changes, monkeypatch)
+    (line,) = [line for line in lines if line.endswith(words)]
+    named = set(line.removesuffix(f" {words}").split(", "))
+    # The teacher, which is pruned by magnitude and continues, may go the same way.
+    assert named - {"teacher"} == {"vanilla", "early-stop", "kd-pruned-teacher"}
+    assert ("teacher" in named) is (pruning.keys() <= {"fraction"})
+
+
+def test_a_state_to_rewind_to_is_a_cost_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def early(retrain: object) -> list[str]:
+        folder = tmp_path / str(retrain)
+        lines = plan_text(folder, {"pruning.retrain": retrain}, monkeypatch)
+        return [line for line in lines if line.startswith("states to rewind to")]
+
+    assert early("rewind") == []
+    (line,) = early({"mode": "rewind", "iteration": 1})
+    assert line.startswith("states to rewind to 1, level 0's first batches run once more: ")
