@@ -23,6 +23,8 @@ from dsdctl.report.plan_summary import missing_early_states, missing_levels
 from dsdctl.results import Measured
 from dsdctl.store import Store
 
+pytestmark = pytest.mark.usefixtures("one_deterministic_thread")
+
 TRAINING = {"epochs": 4, "batch_size": 200, "schedule": {"milestones": [1]}}
 """Five batches an epoch, of which the last has 62 images."""
 
