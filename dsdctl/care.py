@@ -51,6 +51,8 @@ def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
         f"{identity.images.dataset}, {identity.network.arch}, seed {identity.seed}{taught}, "
         f"level {identity.level}"
     )
+    if identity.iterations is not None:
+        what += f" after {identity.iterations} batches"
     if isinstance(level.result, Measured):
         return f"{what}: test {100 * level.result.test_accuracy:.2f} %"
     return f"{what}: diverged"

@@ -76,6 +76,9 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="processes; default: one a core on a CPU, one on a GPU"),
 ]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GIB", help="data sets that take more stay on the disk")
+]
 Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
 
 
@@ -150,6 +153,7 @@ def run(
             help="how often a level in flight is kept; 0: after every epoch, inf: when stopped",
         ),
     ] = 300.0,
+    memory: Memory = 8.0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="start nothing more after a failure")
     ] = False,
@@ -164,7 +168,9 @@ def run(
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
-        options = RunOptions(store, where, slots, threads, checkpoint_every, fail_fast, verbose)
+        options = RunOptions(
+            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose
+        )
         with terminable():
             finished = run_plan(made, options, err())
         print_plain(render(finished.reports, "rich", out()))

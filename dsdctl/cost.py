@@ -10,10 +10,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from dsdctl.networks import Network
 from dsdctl.plan import Plan, RowPlan, Trajectory
-from dsdctl.resolve import Images, Regime, view_count
+from dsdctl.resolve import Regime, view_count
+from dsdctl.resolve_images import Images
 from dsdctl.results import Measured
-from dsdctl.spec import ResNet18, VGGLike
 
 FORWARD_AND_BACKWARD = 3
 """A training step in forward passes: one forward, two for the backward."""
@@ -43,14 +44,15 @@ def fvcore_macs(regime: Regime) -> Macs:
 
 
 @functools.cache
-def _fvcore_macs(
-    network: VGGLike | ResNet18, channels: int, height: int, width: int, classes: int
-) -> Macs:
+def _fvcore_macs(network: Network, channels: int, height: int, width: int, classes: int) -> Macs:
     from dsdctl.ml.macs import count_macs
     from dsdctl.ml.models import build_network
 
     options = network.model_dump()
-    built = build_network(options.pop("arch"), channels, classes, seed=0, **options)
+    size = (height, width)
+    built = build_network(
+        options.pop("arch"), channels, classes, seed=0, image_size=size, **options
+    )
     return Macs(*count_macs(built, channels, height, width))
 
 
@@ -132,6 +134,14 @@ def level_pflops_executed(trajectory: Trajectory, count_macs: CountMacs) -> floa
     if need is not None and not need.table:
         total += teacher_call_pflops(trajectory.regime, count_macs(need.regime))
     return total
+
+
+def early_state_pflops(trajectory: Trajectory, count_macs: CountMacs) -> float:
+    """The first batches of level 0 run once more, and measured, for levels that rewind to them."""
+    regime = trajectory.regime
+    measuring = measuring_pflops(regime, count_macs(regime))
+    training = level_pflops_executed(trajectory, count_macs) - measuring
+    return regime.rewind_share * training + measuring
 
 
 def level_bytes(total_weights: int) -> int:

@@ -5,23 +5,33 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsdctl.data_spec import Augment, Dataset, HoldOut, Normalize, Size
 from dsdctl.errors import InputError
-from dsdctl.spec import Dataset, HoldOut, Normalize
+from dsdctl.imagefolder import Listing, list_images, read_content
+from dsdctl.prepared import FOLDER, read_manifest
 
 if TYPE_CHECKING:
     import numpy as np
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR100 = Normalize(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
 GREY = Normalize(mean=(0.3,), std=(0.37,))
+
+NO_AUGMENTATION = Augment()
+FLIP_AND_CROP = Augment(flip=True, crop=4)
+FLIP_AND_RESIZED_CROP = Augment(flip=True, resized_crop=0.08)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Sizes of a data set; `version` or, for npz, `content` (sha256) is part of what it is."""
+    """Sizes of a data set as networks see it, and what a spec leaves open.
+
+    `version` or, for npz and image-folder, `content` (sha256) is part of what it is.
+    """
 
     version: int
     train_images: int
@@ -31,7 +41,16 @@ class Facts:
     height: int
     width: int
     normalize: Normalize
+    augment: Augment = NO_AUGMENTATION
+    size: Size | None = None
+    test_folder: str | None = None
     content: str | None = None
+
+    @property
+    def smallest_side(self) -> int:
+        """The shortest side, in pixels, of what networks are trained or measured on."""
+        side = min(self.height, self.width)
+        return min(side, (self.size and self.size.test_crop) or side)
 
 
 @dataclass(frozen=True)
@@ -43,20 +62,36 @@ class Sizes:
     test: int
 
 
-_NAMED = {
+NAMED = {
     "digits": Facts(1, 1797, None, 10, 1, 8, 8, GREY),
-    # The paper normalises CIFAR with ImageNet's values.
-    "cifar10": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET),
-    "cifar100": Facts(1, 50_000, 10_000, 100, 3, 32, 32, IMAGENET),
-}
+    # The paper normalises CIFAR with ImageNet's values, but for CIFAR-100N.
+    "cifar10": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
+    "cifar100": Facts(1, 50_000, 10_000, 100, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
+    "cifar10n": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
+    "cifar100n": Facts(1, 50_000, 10_000, 100, 3, 32, 32, CIFAR100, FLIP_AND_CROP),
+    "flowers102": Facts(
+        1, 1020, 6149, 102, 3, 128, 128, IMAGENET, NO_AUGMENTATION, Size(resize=156, crop=128)
+    ),
+    "imagenet": Facts(
+        1, 1_281_167, 50_000, 1000, 3, 256, 256, IMAGENET, FLIP_AND_RESIZED_CROP,
+        Size(resize=256, crop=256, test_crop=224), "val",
+    ),
+}  # fmt: skip
+"""Data sets that are what they are called. Those made of images of all sizes, at their own size."""
 
 
-def dataset_facts(dataset: Dataset, file: Path | None) -> Facts:
-    """Facts of `dataset`; `file` is the archive of npz. Raises InputError on an unusable file."""
+def dataset_facts(dataset: Dataset, path: Path) -> Facts:
+    """Facts of `dataset`; `path` is its root or, for npz, the archive.
+
+    Raises InputError on an unusable archive or image folder.
+    """
     if dataset.name == "npz":
-        assert file is not None
-        return _npz_facts(file)
-    return _NAMED[dataset.name]
+        return _npz_facts(path)
+    facts = _folder_facts(dataset, path) if dataset.name == "image-folder" else NAMED[dataset.name]
+    if dataset.size is None:
+        return facts
+    side = dataset.size.crop
+    return replace(facts, height=side, width=side, size=dataset.size)
 
 
 def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
@@ -70,6 +105,29 @@ def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
         validation = round(dataset.validation.fraction * train)
         train -= validation
     return Sizes(train, validation, test)
+
+
+def _folder_facts(dataset: Dataset, root: Path) -> Facts:
+    """Facts of an image folder, which has the size and the views of ImageNet unless told."""
+    listing = list_images(root, dataset.test_folder)
+    return replace(
+        NAMED["imagenet"],
+        train_images=len(listing.train),
+        test_images=len(listing.test) or None,
+        classes=len(listing.classes),
+        test_folder=listing.test_folder,
+        content=_known_content(listing) or read_content(listing),
+    )
+
+
+def _known_content(listing: Listing) -> str | None:
+    """The content digest, if images were prepared from these very files; else all must be read."""
+    fingerprint = listing.fingerprint()
+    for folder in sorted((listing.root / FOLDER).glob("*")):
+        manifest = read_manifest(folder)
+        if manifest is not None and manifest.fingerprint == fingerprint:
+            return manifest.content
+    return None
 
 
 MAX_CHANNELS, MAX_CLASSES = 16, 100_000

@@ -1,6 +1,9 @@
 """Progress on standard error: a live display on a terminal, a plain line a level elsewhere."""
 
+import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -8,9 +11,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dsdctl.level import LevelTask
+from dsdctl.level import TableTask, Task
 from dsdctl.results import FinishedLevel
 from dsdctl.schedule import Event
+
+LINE_SECONDS = 30.0
+"""How often a log says how far the preparation of a data set has come."""
 
 
 class Display(Protocol):
@@ -31,24 +37,29 @@ class Display(Protocol):
 def event_line(event: Event) -> str:
     """What happened, in one line."""
     name = event.trajectory.label
-    what = "teacher table"
-    if isinstance(event.task, LevelTask):
-        what = f"level {event.task.identity.level}"
     match event.kind:
         case "started":
-            return f"{name}: {what}"
+            return f"{name}: {_what(event.task)}"
         case "busy":
-            return f"{name}: {what}: another process is at it, waiting"
+            return f"{name}: {_what(event.task)}: another process is at it, waiting"
         case "damaged":
-            return f"{name}: {what}: {event.reason}"
+            return f"{name}: {_what(event.task)}: {event.reason}"
         case "failed":
             return f"{name}: FAILED: {event.reason}"
         case "restored":
-            return f"{name}: {what} trained again for its dropped weights, with the same bytes"
+            return f"{name}: {_what(event.task)} trained again for its dropped weights, the same"
         case "finished" if event.level is None:
-            return f"{name}: {what} built"
+            return f"{name}: {_what(event.task)} done"
         case "finished":
-            return f"{name}: {what}{_result_line(event.level)}"
+            return f"{name}: {_what(event.task)}{_result_line(event.level)}"
+
+
+def _what(task: Task) -> str:
+    if isinstance(task, TableTask):
+        return "teacher table"
+    if task.identity.iterations is not None:
+        return f"state after {task.identity.iterations} batches, to rewind to"
+    return f"level {task.identity.level}"
 
 
 def _result_line(level: FinishedLevel) -> str:
@@ -95,13 +106,7 @@ class LiveDisplay:
     """A bar over all levels, a line for each running one, and the last result of each."""
 
     def __init__(self, console: Console, total: int):
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-        )
+        self._bar = _bar(console)
         self._all = self._bar.add_task("levels", total=total)
         self._rows = {}  # type: ignore[var-annotated]
         self._live = Live(self._bar, console=console, refresh_per_second=8)
@@ -132,8 +137,55 @@ class LiveDisplay:
             self._live.console.print(event_line(event), markup=False)
 
 
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
 def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
     """A live display on a terminal, plain lines elsewhere."""
-    if console.is_terminal and not console.is_dumb_terminal:
+    if _can_draw(console):
         return LiveDisplay(console, total)
     return PlainDisplay(console, total)
+
+
+def _can_draw(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+@contextmanager
+def preparation(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many images of a data set are prepared, of how many, once there are any: in a bar on
+    a terminal, in a line now and then elsewhere."""
+    with ExitStack() as stack:
+        yield _drawn(console, name, stack) if _can_draw(console) else _said(console, name)
+
+
+def _drawn(console: Console, name: str, stack: ExitStack) -> Callable[[int, int], None]:
+    bar = _bar(console)
+
+    def show(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task(f"{name}: images prepared", total=total)
+            stack.enter_context(bar)
+        bar.update(bar.task_ids[0], completed=done)
+
+    return show
+
+
+def _said(console: Console, name: str) -> Callable[[int, int], None]:
+    last = -math.inf
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            line = f"{name}: {done:,} of {total:,} images prepared"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return show

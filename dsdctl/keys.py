@@ -8,9 +8,13 @@ import hashlib
 import json
 from typing import Literal
 
-from dsdctl.spec import Augment, Model, Network, Normalize, Seed, Training, Validation
+from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
+from dsdctl.fields import Model, Seed
+from dsdctl.networks import Network
+from dsdctl.pruning import RetrainMode
+from dsdctl.spec import Training
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
 
 NUMERICS_VERSION = 2
@@ -18,11 +22,15 @@ NUMERICS_VERSION = 2
 
 
 class NoiseIdentity(Model):
-    """Which training labels are flipped."""
+    """Which training labels are flipped, and to what. `rate` and `seed` are 0 for human labels."""
 
-    kind: Literal["symmetric"]
+    kind: Literal["symmetric", "symmetric-all", "asymmetric", "pair-flip", "human"]
     rate: float
     seed: Seed
+    labels: HumanLabels | None = None
+
+
+NO_NOISE = NoiseIdentity(kind="symmetric", rate=0.0, seed=0)
 
 
 class ImagesIdentity(Model):
@@ -30,19 +38,39 @@ class ImagesIdentity(Model):
 
     dataset: str
     content: str | None
+    test_folder: str | None = None
     test_fraction: float | None
     validation: Validation
     split_seed: Seed
+    size: Size | None = None
     normalize: Normalize
     augment: Augment
 
 
-class PruningIdentity(Model):
-    """How a level follows from its parent. How many levels there are is no part of it."""
+class RetrainIdentity(Model):
+    """What a pruned network is retrained from, and how its learning rate is scaled.
 
-    criterion: Literal["magnitude", "none"]
+    `iterations` counts the batches of level 0's training after which its state is rewound to; 0
+    is the initialisation.
+    """
+
+    mode: RetrainMode
+    lr_scale: float = 1.0
+    iterations: int = 0
+
+
+class PruningIdentity(Model):
+    """How a level follows from its parent. How many levels there are is no part of it.
+
+    A round removes a `fraction` of the weights left, or goes up to the `sparsity` of one level.
+    """
+
+    criterion: Literal["magnitude", "random", "gradient", "none"]
+    scope: Literal["global", "layer"] | None
     fraction: float | None
-    retrain: Literal["continue", "rewind", "reinit"]
+    sparsity: float | None
+    sample: int | None
+    retrain: RetrainIdentity
 
 
 class TeacherIdentity(Model):
@@ -68,7 +96,11 @@ class _Identity(Model):
 
 
 class LevelIdentity(_Identity):
-    """One level. Level 0 does not hash pruning: all retraining modes share one dense network."""
+    """One level. Level 0 does not hash pruning: all retraining modes share one dense network.
+
+    With `iterations` it is the state after so many batches of level 0's training, to be rewound
+    to: a piece of work of its own, so that level 0 is the same whether or not it is wanted.
+    """
 
     images: ImagesIdentity
     noise: NoiseIdentity
@@ -79,6 +111,21 @@ class LevelIdentity(_Identity):
     pruning: PruningIdentity | None
     parent: str | None
     distillation: DistillationIdentity | None
+    iterations: int | None = None
+
+
+def early_state(level: LevelIdentity) -> LevelIdentity | None:
+    """What the level rewinds to, as a piece of work; None where that is no earlier training."""
+    if level.pruning is None or not level.pruning.retrain.iterations:
+        return None
+    return level.model_copy(
+        update={
+            "level": 0,
+            "pruning": None,
+            "parent": None,
+            "iterations": level.pruning.retrain.iterations,
+        }
+    )
 
 
 class TableIdentity(_Identity):
@@ -101,7 +148,10 @@ class TrajectoryTeacher(Model):
 
 
 class TrajectoryIdentity(_Identity):
-    """A network, a seed and how it is pruned and retrained; its levels are not part of it."""
+    """A network, a seed and how it is pruned and retrained.
+
+    How many levels there are is not part of it, but a list of their sparsities is.
+    """
 
     images: ImagesIdentity
     noise: NoiseIdentity
@@ -109,6 +159,7 @@ class TrajectoryIdentity(_Identity):
     training: Training
     seed: Seed
     pruning: PruningIdentity
+    sparsities: tuple[float, ...] | None
     distillation: TrajectoryTeacher | None
 
 

@@ -1,11 +1,10 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
-import functools
 import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,47 +12,40 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 import dsdctl
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
-from dsdctl.keys import (
-    ImagesIdentity,
-    LevelIdentity,
-    NoiseIdentity,
-    TableIdentity,
-    TeacherIdentity,
-    key_of,
+from dsdctl.fields import Model
+from dsdctl.inputs import (
+    MEMORY_BUDGET,
+    Files,
+    load_data,
+    measuring_normalisation,
+    spare_folder,
+    training_reader,
 )
+from dsdctl.keys import NO_NOISE, LevelIdentity, TableIdentity, TeacherIdentity, key_of
 from dsdctl.killpoints import kill_point
-from dsdctl.ml.data import (
-    Data,
-    Normalisation,
-    Source,
-    Split,
-    ViewReader,
-    Views,
-    load_cifar,
-    load_digits,
-    load_npz,
-    split_source,
-)
+from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
 from dsdctl.ml.masks import (
-    Masks,
-    apply_masks,
     count_nonzero,
     dense_masks,
     prunable_weights,
-    prune_by_magnitude,
 )
 from dsdctl.ml.measure import measure
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.models import Network
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
 from dsdctl.ml.train import Diverged, Epoch, LossFunction, Settings, Trainer, cross_entropy
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
-from dsdctl.spec import HoldOut, Model
+from dsdctl.starting_point import (
+    State,
+    initial_network,
+    load_weights,
+    new_network,
+    starting_point,
+)
 from dsdctl.store import Checkpoint, Store
 
 
@@ -84,6 +76,9 @@ class Place(Model):
     checkpoint_every: float = Field(
         300.0, ge=0, allow_inf_nan=True, description="seconds; 0 is after every epoch"
     )
+    memory_budget: int = Field(
+        MEMORY_BUDGET, ge=0, description="bytes of images that a process holds in memory at most"
+    )
 
 
 Task = LevelTask | TableTask
@@ -102,25 +97,27 @@ class Done:
 def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> Done:
     """Run `task` unless its result, with a level's weights, is in the store by now.
 
+    A teacher table and a state to rewind to yield none.
     Raises BusyError where another process is at it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
     store = Store(Path(place.store))
     device = torch.device(place.device)
     configure(device, place.threads)
+    files = Files(Path(task.dataset_path), spare_folder(store.root), place.memory_budget)
     key = key_of(task.identity)
     with _said_in_words(place), store.lock(key) as locked:
         if not locked:
             raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):
             if not store.has_table(key):
-                _run_table(task, store, device)
+                _run_table(task, store, files, device)
             return Done(None, tuple(store.damage))
         level = store.level(key)
         if level is None or store.lacks_weights(key):
-            level = _run_level(task, store, device, place.checkpoint_every, stop)
+            level = _run_level(task, store, files, device, place.checkpoint_every, stop)
         store.drop_checkpoint(key)
-        return Done(level, tuple(store.damage))
+        return Done(level if task.identity.iterations is None else None, tuple(store.damage))
 
 
 @contextmanager
@@ -135,17 +132,10 @@ def _said_in_words(place: Place) -> Iterator[None]:
         raise WorkError(words) from error
 
 
-@dataclass
-class _State:
-    """A network before or after training, and the masks that it has; None while dense."""
-
-    network: Network
-    masks: Masks | None
-
-
 def _run_level(
     task: LevelTask,
     store: Store,
+    files: Files,
     device: torch.device,
     checkpoint_every: float,
     stop: StopRequested,
@@ -153,8 +143,8 @@ def _run_level(
     identity = task.identity
     checkpoint = store.checkpoint(key_of(identity))
     clock = _Clock(device, checkpoint.environment if checkpoint else None)
-    data = load_data(identity.images, identity.noise, Path(task.dataset_path), device)
-    state = _state_before_training(identity, store, data, device)
+    data = load_data(identity.images, identity.noise, files, device)
+    state = starting_point(identity, store, data, device)
     loss = _loss(task, store, data, device)
     trainer = Trainer(state.network, state.masks, _settings(identity), loss)
     epochs: list[Epoch] = []
@@ -169,7 +159,7 @@ def _run_level(
     result: LevelResult
     try:
         _train(identity, trainer, data, epochs, keep, checkpoint_every, stop)
-        _check_finite(identity, state)
+        _check_finite(state, epochs[-1])
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1])
     except Diverged as error:
@@ -195,15 +185,21 @@ def _train(
     stop: StopRequested,
 ) -> None:
     """Train from the end of `epochs` to the last epoch, adding to them; `keep` a checkpoint."""
-    reader = _reader(identity.images, data.train)
+    reader = training_reader(identity.images, data.train)
     saved = time.monotonic()
-    for epoch in range(len(epochs), identity.training.epochs):
+    steps = _steps(identity, len(data.train))
+    for epoch in range(len(epochs), len(steps)):
         if stop():
             keep()
             raise StoppedError(f"{key_of(identity)}: stopped after epoch {epoch}")
         epochs.append(
             trainer.train_epoch(
-                reader, data.train.labels, seed=identity.seed, level=identity.level, epoch=epoch
+                reader,
+                data.train.labels,
+                seed=identity.seed,
+                level=identity.level,
+                epoch=epoch,
+                steps=steps[epoch],
             )
         )
         kill_point("training")
@@ -212,92 +208,26 @@ def _train(
             saved = time.monotonic()
 
 
-def _run_table(task: TableTask, store: Store, device: torch.device) -> None:
+def _steps(identity: LevelIdentity, images: int) -> list[int | None]:
+    """The batches that each epoch trains on, None for all of them.
+
+    A state to rewind to ends after `identity.iterations` of them, as if level 0 stopped there.
+    """
+    if identity.iterations is None:
+        return [None] * identity.training.epochs
+    whole, rest = divmod(identity.iterations, math.ceil(images / identity.training.batch_size))
+    return [None] * whole + [rest] * bool(rest)
+
+
+def _run_table(task: TableTask, store: Store, files: Files, device: torch.device) -> None:
     clock = _Clock(device)
     identity = task.identity
-    data = load_data(identity.images, NO_NOISE, Path(task.dataset_path), device)
+    data = load_data(identity.images, NO_NOISE, files, device)
     teacher = _teacher(identity.teacher, task.teacher_weights, store, data, device)
-    reader = _reader(identity.images, data.train)
+    reader = training_reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     kill_point("table-built")
     store.commit_table(identity, clock.environment(), logits)
-
-
-# Before training
-
-
-def _state_before_training(
-    identity: LevelIdentity, store: Store, data: Data, device: torch.device
-) -> _State:
-    """The network of a level as its training starts: initialised, or pruned from its parent."""
-    if identity.parent is None or identity.pruning is None:
-        return _State(_initial_network(identity, data, device), None)
-    parent = _initial_network(identity, data, device)
-    _load(parent, store.level_tensors(identity.parent, "weights"), f"level {identity.parent}")
-    masks = _next_masks(identity, store, parent, device)
-    match identity.pruning.retrain:
-        case "continue":
-            network = parent
-        case "rewind":
-            network = _initial_network(identity, data, device)
-        case "reinit":
-            network = _initial_network(identity, data, device, level=identity.level)
-    if masks is not None:
-        apply_masks(prunable_weights(network), masks)
-    return _State(network, masks)
-
-
-def _next_masks(
-    identity: LevelIdentity, store: Store, parent: Network, device: torch.device
-) -> Masks | None:
-    """Prune the parent by one round; an unexpected count is an error, never passed on."""
-    assert identity.parent is not None and identity.pruning is not None
-    if identity.pruning.criterion == "none" or identity.pruning.fraction is None:
-        return None
-    weights = prunable_weights(parent)
-    stored = store.level_tensors(identity.parent, "masks")
-    masks = {name: stored[name].to(device) for name in weights}
-    before, fraction = count_nonzero(masks), identity.pruning.fraction
-    masks = prune_by_magnitude(weights, masks, fraction)
-    expected = before - round(fraction * before)
-    if count_nonzero(masks) != expected:
-        raise DriftError(f"level {identity.level}: {count_nonzero(masks)} weights, not {expected}")
-    return masks
-
-
-def _initial_network(
-    identity: LevelIdentity, data: Data, device: torch.device, level: int = 0
-) -> Network:
-    channels = data.train.images.shape[3]
-    options = identity.network.model_dump()
-    return _network(options, channels, data.classes, identity.seed, level).to(device)
-
-
-def _network(
-    options: dict[str, str | int], channels: int, classes: int, seed: int, level: int = 0
-) -> Network:
-    arch = str(options.pop("arch"))
-    sizes = {name: int(value) for name, value in options.items()}
-    return build_network(arch, channels, classes, seed=seed, level=level, **sizes)
-
-
-def _load(network: Network, weights: dict[str, Tensor], source: str) -> None:
-    """Load a state_dict whose names and shapes must be the network's. Raises WorkError."""
-    expected = network.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys()):
-        problem = "is missing" if name in expected else "is not one of the network's"
-        raise WorkError(f"{source}: tensor {name} {problem}")
-    for name, tensor in weights.items():
-        if tensor.shape != expected[name].shape:
-            shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
-            raise WorkError(f"{source}: tensor {name} has shape {shapes}")
-        if tensor.dtype != expected[name].dtype:
-            raise WorkError(
-                f"{source}: tensor {name} is {tensor.dtype}, not {expected[name].dtype}"
-            )
-        if not bool(tensor.isfinite().all()):
-            raise WorkError(f"{source}: tensor {name} holds values that are not finite")
-    network.load_state_dict(weights)
 
 
 # Teachers
@@ -323,29 +253,35 @@ def _teacher(
     device: torch.device,
 ) -> Network:
     """Load a teacher in full, or fail: a teacher is never left at random weights."""
-    channels = data.train.images.shape[3]
+    shape = data.train.images.shape[1:]
     if teacher.level is not None:
-        options = store.level_identity(teacher.level).network.model_dump()
-        network = _network(options, channels, data.classes, seed=0)
-        _load(network, store.level_tensors(teacher.level, "weights"), f"teacher {teacher.level}")
+        choice = store.level_identity(teacher.level).network
+        network = new_network(choice, shape, data.classes)
+        weights = store.level_tensors(teacher.level, "weights")
+        load_weights(network, weights, f"teacher {teacher.level}")
     else:
         assert weights_file is not None
-        network = teacher_from_file(teacher, Path(weights_file), channels, data.classes)
+        network = teacher_from_file(teacher, Path(weights_file), shape, data.classes)
     return network.to(device).eval()
 
 
-def teacher_from_file(teacher: TeacherIdentity, file: Path, channels: int, classes: int) -> Network:
-    """A teacher from a safetensors file. Raises WorkError where it is not the file or not fit."""
+def teacher_from_file(
+    teacher: TeacherIdentity, file: Path, shape: Sequence[int], classes: int
+) -> Network:
+    """A teacher from a safetensors file, for images of `shape` (H, W, C).
+
+    Raises WorkError where it is not the file that was planned with, or does not fit.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     assert teacher.network is not None
-    network = _network(teacher.network.model_dump(), channels, classes, seed=0)
+    network = new_network(teacher.network, shape, classes)
     try:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != teacher.weights:
             raise WorkError(f"teacher {file}: changed since the run was planned")
-        _load(network, load(content), f"teacher {file}")
+        load_weights(network, load(content), f"teacher {file}")
     except OSError as error:
         raise WorkError(f"teacher {file}: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -353,61 +289,11 @@ def teacher_from_file(teacher: TeacherIdentity, file: Path, channels: int, class
     return network
 
 
-# Data
-
-NO_NOISE = NoiseIdentity(kind="symmetric", rate=0.0, seed=0)
-
-
-@functools.lru_cache(maxsize=2)
-def load_data(
-    images: ImagesIdentity, noise: NoiseIdentity, path: Path, device: torch.device
-) -> Data:
-    """Load, split and flip labels; kept, since a worker runs many levels on the same data."""
-    source = _load_source(images, path)
-    held_out = images.validation if isinstance(images.validation, HoldOut) else None
-    data = split_source(
-        source,
-        split_seed=images.split_seed,
-        test_fraction=images.test_fraction,
-        validation_fraction=held_out.fraction if held_out else None,
-        validation_noisy=held_out is not None and held_out.labels == "noisy",
-        noise_rate=noise.rate,
-        noise_seed=noise.seed,
-    )
-    test = _to(data.test, device)
-    validation = test if data.validation is data.test else _to(data.validation, device)
-    clean_labels = data.clean_labels.to(device)
-    return Data(_to(data.train, device), clean_labels, validation, test, data.classes)
-
-
-def _to(split: Split, device: torch.device) -> Split:
-    return Split(split.images.to(device), split.labels.to(device))
-
-
-LOADERS: dict[str, Callable[[Path, str | None], Source]] = {
-    "digits": lambda _path, _content: load_digits(),
-    "cifar10": lambda path, _content: load_cifar("cifar10", path),
-    "cifar100": lambda path, _content: load_cifar("cifar100", path),
-    "npz": lambda path, content: load_npz(path, str(content)),
-}
-
-
-def _load_source(images: ImagesIdentity, path: Path) -> Source:
-    name = images.dataset.rsplit("-", 1)[0]
-    return LOADERS[name](path, images.content)
-
-
-def _reader(images: ImagesIdentity, train: Split) -> ViewReader:
-    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
-    return ViewReader(train.images, normalisation, Views(images.augment.flip, images.augment.crop))
-
-
 # After training
 
 
-def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -> Measured:
-    images = identity.images
-    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
+def _measured(identity: LevelIdentity, state: State, data: Data, last: Epoch) -> Measured:
+    normalisation = measuring_normalisation(identity.images)
     measurement = measure(state.network, data, normalisation, identity.training.precision)
     weights = prunable_weights(state.network)
     masks = state.masks or dense_masks(weights)
@@ -427,13 +313,13 @@ def _measured(identity: LevelIdentity, state: _State, data: Data, last: Epoch) -
     )
 
 
-def _check_finite(identity: LevelIdentity, state: _State) -> None:
+def _check_finite(state: State, last: Epoch) -> None:
     """The last step may diverge too, and no loss is computed after it. Raises Diverged."""
     if not all(bool(tensor.isfinite().all()) for tensor in state.network.state_dict().values()):
-        raise Diverged(identity.training.epochs - 1)
+        raise Diverged(last.epoch)
 
 
-def _check_masked(identity: LevelIdentity, state: _State) -> None:
+def _check_masked(identity: LevelIdentity, state: State) -> None:
     """A removed weight that moved is an error, never passed on."""
     weights = prunable_weights(state.network)
     for name, mask in (state.masks or {}).items():
@@ -441,13 +327,13 @@ def _check_masked(identity: LevelIdentity, state: _State) -> None:
             raise DriftError(f"level {identity.level}: removed weights of {name} are not zero")
 
 
-def _learning_distance(identity: LevelIdentity, state: _State, data: Data) -> float:
+def _learning_distance(identity: LevelIdentity, state: State, data: Data) -> float:
     """l2 distance of the kept Conv2d and Linear weights from their initialisation."""
     weights = prunable_weights(state.network)
-    reinit = identity.pruning is not None and identity.pruning.retrain == "reinit"
+    reinit = identity.pruning is not None and identity.pruning.retrain.mode == "reinit"
     level = identity.level if reinit else 0
     device = next(iter(weights.values())).device
-    initial = prunable_weights(_initial_network(identity, data, device, level=level))
+    initial = prunable_weights(initial_network(identity, data, device, level=level))
     squares = 0.0
     for name, weight in weights.items():
         difference = (weight - initial[name]).detach().double()
@@ -458,11 +344,11 @@ def _learning_distance(identity: LevelIdentity, state: _State, data: Data) -> fl
 
 
 def _settings(identity: LevelIdentity) -> Settings:
-    training = identity.training
+    training, pruning = identity.training, identity.pruning
     return Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
-        lr=training.optimizer.lr,
+        lr=training.optimizer.lr * (pruning.retrain.lr_scale if pruning else 1.0),
         momentum=training.optimizer.momentum,
         weight_decay=training.optimizer.weight_decay,
         milestones=training.schedule.milestones,

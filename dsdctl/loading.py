@@ -23,7 +23,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from dsdctl.errors import InputError
-from dsdctl.spec import NAME_PATTERN, TEXT_PATTERN
+from dsdctl.fields import NAME_PATTERN, TEXT_PATTERN
 
 KeyPath = tuple[str | int, ...]
 

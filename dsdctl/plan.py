@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
 from dsdctl.keys import (
+    NO_NOISE,
     DistillationIdentity,
     ImagesIdentity,
     LevelIdentity,
     NoiseIdentity,
     PruningIdentity,
+    RetrainIdentity,
     TableIdentity,
     TeacherIdentity,
     TrajectoryIdentity,
     TrajectoryTeacher,
+    canonical_json,
+    early_state,
     key_of,
 )
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
@@ -97,10 +102,30 @@ class Trajectory:
             training=identity.training,
             seed=identity.seed,
             level=level,
-            pruning=identity.pruning if level else None,
+            pruning=self._pruning(level) if level else None,
             parent=parent,
             distillation=distillation,
         )
+
+    def early_state(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
+        """The identity of the state that its levels rewind to, where that is no initialisation."""
+        return early_state(self.level_identity(1, None, distillation))
+
+    def _pruning(self, level: int) -> PruningIdentity:
+        """How level `level` (from 1) is pruned: of a list of sparsities it knows its own alone."""
+        sparsities = self.identity.sparsities
+        if sparsities is None:
+            return self.identity.pruning
+        return self.identity.pruning.model_copy(update={"sparsity": sparsities[level - 1]})
+
+    def level_names(self) -> list[tuple[object, ...]]:
+        """Its levels by what tells them apart before keys are known; two trajectories that share a
+        level, such as the dense one of all ways to retrain, name it alike."""
+        identity = self.identity
+        dense = (key_of(self.level_identity(0, None, None)), identity.distillation)
+        pruning, sparsities = canonical_json(identity.pruning), identity.sparsities or ()
+        pruned = [(*dense, pruning, k, sparsities[:k]) for k in range(1, self.levels)]
+        return [dense, *pruned]
 
     def table_identity(self, teacher: TeacherIdentity) -> TableIdentity:
         """The identity of the teacher table that its levels read."""
@@ -249,23 +274,42 @@ class _Builder:
 
 
 def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> TrajectoryIdentity:
-    noise, pruning = regime.images.noise, regime.pruning
     return TrajectoryIdentity(
         images=_images_identity(regime),
-        noise=NoiseIdentity(
-            kind=noise.kind,
-            rate=noise.rate,
-            seed=seed if noise.seed == "per-trajectory" else noise.seed,
-        ),
+        noise=_noise_identity(regime.images.noise, seed),
         network=regime.network,
         training=regime.training,
         seed=seed,
-        pruning=PruningIdentity(
-            criterion=pruning.criterion,
-            fraction=None if pruning.criterion == "none" else pruning.fraction,
-            retrain=pruning.retrain,
-        ),
+        pruning=_pruning_identity(regime),
+        sparsities=regime.pruning.sparsities,
         distillation=None if teacher is None else _trajectory_teacher(teacher),
+    )
+
+
+def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
+    if noise.kind == "human":
+        return NoiseIdentity(kind="human", rate=0.0, seed=0, labels=noise.labels)
+    if not noise.rate:
+        return NO_NOISE
+    drawn = seed if noise.seed == "per-trajectory" else noise.seed
+    return NoiseIdentity(kind=noise.kind, rate=noise.rate, seed=drawn)
+
+
+def _pruning_identity(regime: Regime) -> PruningIdentity:
+    """How any level is pruned and retrained; what does not matter is left out."""
+    pruning, retrain = regime.pruning, regime.pruning.retraining
+    fraction, _ = pruning.share(1)
+    return PruningIdentity(
+        criterion=pruning.criterion,
+        scope=None if pruning.criterion == "none" else pruning.scope,
+        fraction=fraction,
+        sparsity=None,
+        sample=pruning.gradient_sample,
+        retrain=RetrainIdentity(
+            mode=retrain.mode,
+            lr_scale=retrain.lr_scale or 1.0,
+            iterations=regime.rewind_iterations,
+        ),
     )
 
 
@@ -274,9 +318,11 @@ def _images_identity(regime: Regime) -> ImagesIdentity:
     return ImagesIdentity(
         dataset=f"{dataset.name}-{facts.version}",
         content=facts.content,
+        test_folder=facts.test_folder,
         test_fraction=dataset.test.fraction if dataset.test else None,
         validation=dataset.validation,
         split_seed=dataset.split_seed,
+        size=facts.size,
         normalize=dataset.normalize or facts.normalize,
         augment=regime.augment,
     )

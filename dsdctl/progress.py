@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
+from dsdctl.labels import FlipRate
 from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.stopping import Reading, best_level, read_trajectory
@@ -57,6 +58,13 @@ class Progress:
         known = self.known[trajectory.key]
         assert level.result.level == known.next_level
         known.levels.append(level)
+
+    def flip_rate(self, trajectory: Trajectory) -> FlipRate:
+        """The true flip rate of the training labels: measured, or as far as it is known before."""
+        measured = self.known[trajectory.key].measured
+        if measured:
+            return FlipRate(measured[0].flip_rate, exact=True)
+        return trajectory.regime.images.flip_rate
 
     def reading(self, row_plan: RowPlan, student: str) -> Reading:
         """What a row sees in one of its student trajectories, given by key."""
@@ -159,11 +167,19 @@ class Progress:
         teacher = self.teacher_identity(need)
         return None if teacher is None else trajectory.table_identity(teacher)
 
-    def next_piece(self, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
-        """What `trajectory` could run now: a level whose weights are needed again, or its next
-        level, and before that its teacher's table.
+    def early_state(self, trajectory: Trajectory) -> LevelIdentity | None:
+        """The state that the next levels of `trajectory` rewind to, as a piece of work.
 
-        None if it is done or waits for its teacher.
+        None where they rewind to none, or while the teacher is not known.
+        """
+        identity = self.next_level_identity(trajectory)
+        return None if identity is None else trajectory.early_state(identity.distillation)
+
+    def next_piece(self, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
+        """What `trajectory` could run now: its next level, or first what that level reads.
+
+        That is the weights of the level before, where they were dropped, its teacher's table and
+        the state that it rewinds to. None if it is done or waits for its teacher.
         """
         again = self.levels_to_restore(trajectory)
         if not again and not self.wants_level(trajectory):
@@ -175,6 +191,9 @@ class Progress:
         table = self.table_identity(trajectory)
         if table is not None and not self.store.has_table(key_of(table)):
             return table
+        early = self.early_state(trajectory) if identity.level else None
+        if early is not None and self.store.level(key_of(early)) is None:
+            return early
         return identity
 
     def _teacher_lacks_weights(self, student: Trajectory) -> bool:

@@ -3,55 +3,46 @@
 A row is one recipe in one variant. Nothing is computed here and torch is not imported.
 """
 
-import itertools
+import functools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dsdctl.datasets import Facts, Sizes, dataset_facts, file_sha256, split_sizes
+from dsdctl.checks import (
+    check_batches,
+    check_network,
+    check_rewinding,
+    check_rounds,
+    check_sample,
+)
+from dsdctl.data_spec import Augment
+from dsdctl.datasets import dataset_facts, file_sha256
 from dsdctl.errors import InputError
+from dsdctl.fields import NAME_PATTERN, Seed
 from dsdctl.keys import TeacherIdentity
-from dsdctl.loading import Document, KeyPath, read_document, validate
-from dsdctl.shapes import layer_weights, remaining_weights, smallest_side
+from dsdctl.loading import Document, read_document, validate
+from dsdctl.matrix import variants
+from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.pruning import Pruning
+from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
 from dsdctl.spec import (
-    NAME_PATTERN,
-    Augment,
-    Dataset,
     Experiment,
-    LabelNoise,
-    Pruning,
     Recipe,
-    ResNet18,
-    Seed,
     StopRule,
     TeacherLevel,
     TeacherWeights,
     Training,
-    VGGLike,
 )
-
-MAX_VARIANTS = 1000
-
-
-@dataclass(frozen=True)
-class Images:
-    """A data set as the networks of one variant see it, and where its files are."""
-
-    dataset: Dataset
-    facts: Facts
-    sizes: Sizes
-    noise: LabelNoise
-    path: Path | None
 
 
 @dataclass(frozen=True)
 class Regime:
     """A network and how it is trained and pruned; with a seed (and a teacher) a trajectory."""
 
-    network: VGGLike | ResNet18
+    network: Network
     images: Images
     augment: Augment
     training: Training
@@ -61,6 +52,24 @@ class Regime:
     def levels(self) -> int:
         """Trainings of a whole trajectory: the dense one and one a prune round."""
         return self.pruning.rounds + 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, of which the last may be smaller."""
+        return math.ceil(self.images.sizes.train / self.training.batch_size)
+
+    @property
+    def rewind_iterations(self) -> int:
+        """Batches of level 0 after which its state is rewound to; 0 is the initialisation."""
+        retrain = self.pruning.retraining
+        return (retrain.epoch or 0) * self.steps_per_epoch + (retrain.iteration or 0)
+
+    @property
+    def rewind_share(self) -> float:
+        """Of level 0's training the share, in images, that comes before what is rewound to."""
+        whole, rest = divmod(self.rewind_iterations, self.steps_per_epoch)
+        images = self.images.sizes.train
+        return (whole + rest * self.training.batch_size / images) / self.training.epochs
 
 
 @dataclass(frozen=True)
@@ -128,11 +137,12 @@ def resolve(file: Path) -> ResolvedSpec:
     recipes: dict[str, Document] = {}
     rows: list[Row] = []
     experiments: list[Experiment] = []
-    for variant, cell in _variants(document):
+    facts_of = functools.cache(dataset_facts)
+    for variant, cell in variants(document):
         try:
             experiment = validate(Experiment, cell)
             _check_references(cell, experiment)
-            _check_teacher(cell, experiment)
+            _check_teacher(cell, experiment, facts_of)
         except InputError as error:
             problems.update(dict.fromkeys(error.problems))
             problems.update(dict.fromkeys(_recipe_problems(cell)))
@@ -141,7 +151,7 @@ def resolve(file: Path) -> ResolvedSpec:
         for name in experiment.recipes:
             try:
                 recipes.setdefault(name, _read_recipe(name, cell))
-                rows.append(_row(variant, cell, recipes[name]))
+                rows.append(_row(variant, cell, recipes[name], facts_of))
             except InputError as error:
                 problems.update(dict.fromkeys(error.problems))
     if problems:
@@ -162,67 +172,6 @@ def packaged_recipes() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
 
 
-def _variants(document: Document) -> Iterator[tuple[str, Document]]:
-    """Yield each cell of the matrix, named by its values, as a document of its own."""
-    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, document.marks)
-    matrix = document.data.get("matrix")
-    if matrix is None:
-        yield "", base
-        return
-    products = matrix if isinstance(matrix, list) else [matrix]
-    paths: list[KeyPath] = [("matrix",)]
-    if matrix is products:
-        paths = [("matrix", index) for index in range(len(products))]
-    for axes, where in zip(products, paths, strict=True):
-        _check_axes(document, axes, where)
-    count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
-    if not 1 <= count <= MAX_VARIANTS:
-        reason = f"gives {count} variants (allowed: 1 to {MAX_VARIANTS})"
-        raise InputError(document.problem(("matrix",), reason))
-    names: set[str] = set()
-    for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
-        name = ", ".join(f"{path}={_short(value)}" for path, value, _ in cell)
-        if name in names:
-            raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
-        names.add(name)
-        laid_over = base
-        for path, _, where in cell:
-            value = document.moved(where, tuple(path.split(".")))
-            laid_over = laid_over.overlay(Document(value.data, value.marks))
-        yield name, laid_over
-
-
-VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
-"""What a matrix may vary: what is trained and how, not what is compared."""
-
-
-def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
-    if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
-        reason = "must map dotted paths to lists of values, or be a list of such mappings"
-        raise InputError(document.problem(path, reason))
-    for name in axes:
-        if name.split(".")[0] not in VARIED:
-            reason = (
-                f"{name!r} cannot be varied (allowed: paths that begin with {', '.join(VARIED)})"
-            )
-            raise InputError(document.problem((*path, name), reason))
-
-
-def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
-    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
-    columns = [
-        [(name, value, (*path, name, i)) for i, value in enumerate(values)]
-        for name, values in axes.items()
-    ]
-    return itertools.product(*columns)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return "/".join(_short(item) for item in value.values())
-    return str(value)
-
-
 def _check_references(cell: Document, experiment: Experiment) -> None:
     for name in experiment.reference:
         if name not in experiment.recipes:
@@ -230,10 +179,10 @@ def _check_references(cell: Document, experiment: Experiment) -> None:
             raise InputError(cell.problem(("reference", name), reason))
 
 
-def _check_teacher(cell: Document, experiment: Experiment) -> None:
+def _check_teacher(cell: Document, experiment: Experiment, facts_of: FactsOf) -> None:
     """A teacher's own settings must hold, also where no recipe asks for it."""
     if experiment.teacher is not None:
-        images = _images(cell, experiment)
+        images = resolve_images(cell, experiment, facts_of)
         _teacher_regime(_with_criterion(cell), _regime(cell, experiment, images, "student"))
 
 
@@ -269,7 +218,7 @@ def _read_recipe(name: str, cell: Document) -> Document:
     return document
 
 
-def _row(variant: str, cell: Document, recipe_document: Document) -> Row:
+def _row(variant: str, cell: Document, recipe_document: Document, facts_of: FactsOf) -> Row:
     """Lay a recipe over a cell, validate the whole, and check what must fit together."""
     recipe = validate(Recipe, recipe_document)
     if recipe.distill is not None and cell.data.get("teacher") is None:
@@ -279,7 +228,7 @@ def _row(variant: str, cell: Document, recipe_document: Document) -> Row:
     overrides = recipe_document.part("training", "pruning", "teacher")
     document = _with_criterion(cell).overlay(_with_criterion(overrides))
     experiment = validate(Experiment, document)
-    images = _images(document, experiment)
+    images = resolve_images(document, experiment, facts_of)
     student = _regime(document, experiment, images, "student")
     teaching = None
     if recipe.distill is not None:
@@ -303,104 +252,27 @@ def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> St
     return recipe.stop.model_copy(update={k: v for k, v in settings.items() if k not in given})
 
 
-def _images(document: Document, experiment: Experiment) -> Images:
-    dataset = experiment.dataset
-    file = None
-    if dataset.file is not None:
-        file = _path(document, ("dataset", "file"), dataset.file)
-    try:
-        facts = dataset_facts(dataset, file)
-    except InputError as error:
-        raise InputError(
-            *(document.problem(("dataset", "file"), line) for line in error.problems)
-        ) from error
-    if facts.test_images is None and dataset.test is None:
-        reason = "the archive holds no x_test and y_test; give `test: {fraction: ...}`"
-        raise InputError(document.problem(("dataset",), reason))
-    if facts.test_images is not None and dataset.test is not None:
-        reason = "the archive holds x_test and y_test; leave `test` out"
-        raise InputError(document.problem(("dataset", "test"), reason))
-    if dataset.normalize is not None and len(dataset.normalize.mean) != facts.channels:
-        reason = (
-            f"has {len(dataset.normalize.mean)} values (allowed: {facts.channels}, one a channel)"
-        )
-        raise InputError(document.problem(("dataset", "normalize"), reason))
-    sizes = split_sizes(dataset, facts)
-    empty = [name for name, count in vars(sizes).items() if not count and name != "validation"]
-    if empty or (dataset.validation != "test" and not sizes.validation):
-        reason = f"leaves no {(empty or ['validation'])[0]} images of {facts.train_images}"
-        raise InputError(document.problem(("dataset",), reason))
-    path = file or _path(document, ("dataset", "root"), dataset.root)
-    return Images(dataset, facts, sizes, experiment.label_noise, path)
-
-
-def _path(document: Document, key: KeyPath, text: str) -> Path:
-    """A path as written in a file: `~` is the home folder, relative to the file that holds it."""
-    try:
-        return document.mark(key).file.parent / Path(text).expanduser()
-    except RuntimeError as error:
-        raise InputError(document.problem(key, f"is {text}: no such user")) from error
-
-
 def _regime(
     document: Document, experiment: Experiment, images: Images, who: Literal["student", "teacher"]
 ) -> Regime:
     network = _bare_network(experiment.student if who == "student" else experiment.teacher)
-    regime = Regime(
-        network, images, experiment.dataset.augment, experiment.training, experiment.pruning
-    )
-    _check_network(document, regime, who)
-    _check_batches(document, regime)
-    _check_rounds(document, regime, who)
+    augment = experiment.dataset.augment or images.facts.augment
+    training, pruning = experiment.training, experiment.pruning
+    regime = Regime(network, images, augment, training, pruning)
+    check_network(document, who, network, images.facts)
+    check_batches(document, network, training, images.sizes.train)
+    check_rounds(document, who, pruning, network, images.facts)
+    check_sample(document, pruning, images.sizes.train)
+    check_rewinding(document, who, pruning, training.epochs, regime.steps_per_epoch)
     return regime
 
 
-def _bare_network(network: VGGLike | ResNet18 | None) -> VGGLike | ResNet18:
+def _bare_network(network: Network | None) -> Network:
     """The architecture alone, without a teacher's options."""
-    if isinstance(network, VGGLike):
-        return VGGLike(arch="vgg-like", depth=network.depth, width=network.width, pool=network.pool)
-    return ResNet18(arch="resnet18")
-
-
-def _check_network(document: Document, regime: Regime, who: str) -> None:
-    facts = regime.images.facts
-    side = min(facts.height, facts.width)
-    needed = smallest_side(regime.network)
-    if side < needed:
-        most = int(math.log2(side))
-        reason = f"halves images of {side} pixels to nothing (allowed: at most {most})"
-        raise InputError(document.problem((who, "depth"), reason))
-
-
-def _check_batches(document: Document, regime: Regime) -> None:
-    if regime.images.sizes.train % regime.training.batch_size == 1:
-        reason = (
-            f"leaves a last batch of one of {regime.images.sizes.train} training images, which "
-            "BatchNorm cannot normalise (allowed: another size)"
-        )
-        raise InputError(document.problem(("training", "batch_size"), reason))
-
-
-def _check_rounds(document: Document, regime: Regime, who: str) -> None:
-    """Every round must remove something and leave at least a weight a class."""
-    pruning, facts = regime.pruning, regime.images.facts
-    if pruning.criterion == "none":
-        return
-    total = sum(layer_weights(regime.network, facts.channels, facts.classes))
-    counts = remaining_weights(total, pruning.fraction, pruning.rounds)
-    for level in range(1, len(counts)):
-        if counts[level] == counts[level - 1]:
-            reason = f"rounding removes nothing at level {level} of the {who}"
-        elif counts[level] < facts.classes:
-            reason = (
-                f"level {level} of the {who} keeps {counts[level]} weights, fewer than the "
-                f"{facts.classes} classes"
-            )
-        else:
-            continue
-        key = "levels" if pruning.until_sparsity is None else "until_sparsity"
-        allowed = f"(allowed: at most {level - 1} levels for {total} weights)"
-        raise InputError(document.problem(("pruning", key), f"{reason} {allowed}"))
+    for kind in (VGGLike, ResNet18, TorchvisionResNet, MLP, ViT):
+        if isinstance(network, kind):
+            return kind(**{name: getattr(network, name) for name in kind.model_fields})
+    raise AssertionError(network)
 
 
 def _teaching(
@@ -411,7 +283,7 @@ def _teaching(
     rule = recipe.distill.teacher
     file = None
     if isinstance(rule, TeacherWeights):
-        path = _path(recipe_document, ("distill", "teacher", "weights"), rule.weights)
+        path = path_of(recipe_document, ("distill", "teacher", "weights"), rule.weights)
         file = _weights_file(recipe_document, path, regime)
     level: Literal["dense", "best"] | int
     if isinstance(rule, TeacherLevel):
@@ -423,6 +295,9 @@ def _teaching(
     if isinstance(level, int) and level > regime.pruning.rounds:
         reason = f"the teacher has no level {level} (allowed: 0 to {regime.pruning.rounds})"
         raise InputError(recipe_document.problem(("distill", "teacher"), reason))
+    if table == "always" and student.augment.resized_crop is not None:
+        reason = f"is always, but {ENDLESS_VIEWS} (allowed: auto, never)"
+        raise InputError(document.problem(("teacher", "table"), reason))
     use_table, why = _table_decision(table, student)
     return Teaching(regime, seed, level, file, use_table, why)
 
@@ -431,7 +306,7 @@ def _teacher_regime(
     document: Document, student: Regime
 ) -> tuple[Regime, Seed | Literal["paired"], int | None, Literal["auto", "always", "never"]]:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
-    laid_over = document
+    laid_over = _with_augment(document, student)
     for source, target in (
         (("teacher", "training"), ("training",)),
         (("teacher", "augment"), ("dataset", "augment")),
@@ -445,6 +320,12 @@ def _teacher_regime(
     return regime, teacher.seed, teacher.level, teacher.table
 
 
+def _with_augment(document: Document, student: Regime) -> Document:
+    """Write out the student's augmentation, so that a teacher's own can be laid over it."""
+    dataset = {**document.data["dataset"], "augment": student.augment.model_dump(mode="json")}
+    return Document({**document.data, "dataset": dataset}, document.marks, document.written_as)
+
+
 def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:
     try:
         content = file_sha256(path)
@@ -456,6 +337,8 @@ def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile
 
 MAX_TABLE_BYTES = 4 * 2**30
 
+ENDLESS_VIEWS = "no table can hold the views of random resized crops"
+
 
 def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -> tuple[bool, str]:
     """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
@@ -465,6 +348,8 @@ def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -
     """
     if wish != "auto":
         return wish == "always", f"teacher.table: {wish}"
+    if student.augment.resized_crop is not None:
+        return False, ENDLESS_VIEWS
     views = view_count(student.augment)
     calls = student.training.epochs * student.levels
     size = table_bytes(student)
@@ -476,7 +361,11 @@ def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -
 
 
 def view_count(augment: Augment) -> int:
-    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR."""
+    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR.
+
+    Those of random resized crops are never counted: no table is made of them.
+    """
+    assert augment.resized_crop is None
     return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
 
 

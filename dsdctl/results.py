@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsdctl.spec import Model
+from dsdctl.fields import Model
 
 
 class Measured(Model):
@@ -13,6 +13,7 @@ class Measured(Model):
     kind: Literal["measured"] = "measured"
     level: int
     train_accuracy: float = Field(description="eval mode, no augmentation, against noisy labels")
+    flip_rate: float = Field(description="share of the training labels that are not the true ones")
     fitted_noisy: float | None = Field(
         description="of the flipped training labels, the share predicted as the noisy label"
     )

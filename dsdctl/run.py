@@ -16,9 +16,11 @@ from dsdctl.cost import fvcore_macs, level_pflops_executed
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
+from dsdctl.inputs import spare_folder
 from dsdctl.keys import key_of
 from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
+from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
@@ -43,6 +45,7 @@ class RunOptions:
     threads: int
     checkpoint_every: float
     fail_fast: bool
+    memory_gib: float
     verbose: bool = False
 
 
@@ -87,7 +90,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         for line in store.damage:
             _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
-        missing = {t.key: levels_to_run(progress, t) for t in plan.trajectories.values()}
+        missing = levels_to_run(progress)
         _log_plan(progress, missing)
         failures: dict[str, str] = {}
         finished: list[tuple[Trajectory, FinishedLevel]] = []
@@ -130,7 +133,10 @@ def _run_missing(
         device=options.device,
         threads=options.threads,
         checkpoint_every=options.checkpoint_every,
+        memory_budget=int(options.memory_gib * 2**30),
     )
+    wanted = [progress.plan.trajectories[key] for key, count in missing.items() if count]
+    unprepared = prepare_all(wanted, spare_folder(options.store), console)
     with (
         closing(LocalEngine(place, options.jobs)) as engine,
         make_display(console, sum(missing.values())) as display,
@@ -146,6 +152,7 @@ def _run_missing(
                 mirrors.level(event.trajectory, event.level)
 
         scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
+        scheduler.failures.update(unprepared)
         scheduler.run()
     return scheduler.failures
 
@@ -181,7 +188,8 @@ def _check_teacher_files(plan: Plan) -> None:
         if need is not None and need.file is not None:
             facts = trajectory.regime.images.facts
             try:
-                teacher_from_file(need.file.identity, need.file.path, facts.channels, facts.classes)
+                shape = (facts.height, facts.width, facts.channels)
+                teacher_from_file(need.file.identity, need.file.path, shape, facts.classes)
             except WorkError as error:
                 problems[str(error)] = None
     if problems:

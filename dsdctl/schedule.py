@@ -145,8 +145,10 @@ class Scheduler:
         return None
 
     def _is_new(self, trajectory: Trajectory, identity: LevelIdentity) -> bool:
-        """Whether it is the next level, and not a known one whose weights are needed again."""
-        return identity.level == self.progress.known[trajectory.key].next_level
+        """Whether it is the next level: no state to rewind to, and no known level whose weights
+        are needed again."""
+        known = self.progress.known[trajectory.key]
+        return identity.iterations is None and identity.level == known.next_level
 
     def _remaining_cost(self, trajectory: Trajectory) -> float:
         """Cost of the longest chain from here on: own levels left, then those taught."""
@@ -184,7 +186,9 @@ class Scheduler:
     def _take_in_done(
         self, trajectory: Trajectory, task: Task, level: FinishedLevel | None
     ) -> None:
-        new = not isinstance(task, LevelTask) or self._is_new(trajectory, task.identity)
-        if level is not None and new:
+        again = level is not None
+        if isinstance(task, LevelTask) and self._is_new(trajectory, task.identity):
+            assert level is not None
             self.progress.add(trajectory, level)
-        self._listener(Event("finished" if new else "restored", trajectory, task, level=level))
+            again = False
+        self._listener(Event("restored" if again else "finished", trajectory, task, level=level))

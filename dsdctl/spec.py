@@ -1,151 +1,17 @@
-"""Every model of a spec and a recipe: what a user may write, with units and ranges.
+"""The models of a spec and a recipe: what a user may write, with units and ranges.
 
 Models are frozen and refuse unknown keys. Nothing here imports torch.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
-
-class Model(BaseModel):
-    """Base of all models: frozen, strict types, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
-
-Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
-"""One line for people to read, without control characters."""
-
-PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATTERN)]
-"""A path; relative to the file in which it is written, `~` is the home folder."""
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-def _string_or_mapping(value: Any) -> str:
-    return "<mapping>" if isinstance(value, Mapping | BaseModel) else "<word>"
-
-
-class Augment(Model):
-    """Random views of the training images, drawn anew each epoch."""
-
-    flip: bool = Field(False, description="flip horizontally with probability one half")
-    crop: int = Field(0, ge=0, le=32, description="zero padding in pixels, then a random crop")
-
-
-class HoldOut(Model):
-    """Validation images held out of the training images."""
-
-    fraction: Fraction = Field(description="share of the training images")
-    labels: Literal["noisy", "clean"] = Field(
-        "noisy", description="whether the held-out labels carry the label noise too"
-    )
-
-
-class TestHoldOut(Model):
-    """Test images held out where a data set brings no test set; their labels stay clean."""
-
-    __test__ = False  # not a test case, whatever its name says to pytest
-
-    fraction: Fraction = Field(description="share of all images")
-
-
-class Normalize(Model):
-    """Per-channel mean and standard deviation of pixels scaled to [0, 1]."""
-
-    mean: tuple[float, ...] = Field(min_length=1, max_length=16)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=16)
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"has {len(self.mean)} means but {len(self.std)} deviations")
-        return self
-
-
-Validation = Annotated[
-    Annotated[Literal["test"], Tag("<word>")] | Annotated[HoldOut, Tag("<mapping>")],
-    Discriminator(_string_or_mapping),
-]
-
-DatasetName = Literal["digits", "cifar10", "cifar100", "npz"]
-
-BRINGS_NO_TEST_SET = ("digits",)
-
-
-class Dataset(Model):
-    """Which images, how they are split and what views of them are trained on."""
-
-    name: DatasetName
-    root: PathText = Field(
-        "~/data", description="folder of the data set's files (cifar10, cifar100)"
-    )
-    file: PathText | None = Field(None, description="the archive (npz)")
-    augment: Augment = Augment()
-    normalize: Normalize | None = Field(None, description="default: the data set's own")
-    validation: Validation = Field(
-        "test", description="`test` (the paper's protocol) or a share of the training images"
-    )
-    test: TestHoldOut | None = Field(None, description="only where there is no test set")
-    split_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if (self.name == "npz") != (self.file is not None):
-            raise ValueError("`file` goes with `name: npz`, and `name: npz` needs a `file`")
-        if self.name in BRINGS_NO_TEST_SET and self.test is None:
-            raise ValueError(f"{self.name} brings no test set; give `test: {{fraction: ...}}`")
-        if self.name.startswith("cifar") and self.test is not None:
-            raise ValueError(f"{self.name} brings a test set; leave `test` out")
-        return self
-
-
-class LabelNoise(Model):
-    """Training labels that are replaced by another class, drawn uniformly."""
-
-    kind: Literal["symmetric"] = "symmetric"
-    rate: float = Field(ge=0, le=1, description="share of the training labels, exactly int(N rate)")
-    seed: Seed | Literal["per-trajectory"] = Field(
-        0, description="one draw for all seeds, or a draw per trajectory (with paired teachers)"
-    )
-
-
-class VGGLike(Model):
-    """VGG-like: `depth` blocks of two conv3x3, `width` channels in the first, doubling."""
-
-    arch: Literal["vgg-like"]
-    depth: int = Field(5, ge=1, le=8)
-    width: int = Field(32, ge=1, le=4096)
-    pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
-
-
-class ResNet18(Model):
-    """ResNet-18 with a 3x3 stride-1 stem and the max-pool kept, as in the paper."""
-
-    arch: Literal["resnet18"]
-
-
-Network = Annotated[VGGLike | ResNet18, Field(discriminator="arch")]
+from dsdctl.data_spec import Dataset, LabelNoise
+from dsdctl.fields import Fraction, Model, Name, PathText, Seed, Text
+from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.pruning import MAX_ROUNDS, Pruning, PruningField
 
 
 class Optimizer(Model):
@@ -189,59 +55,6 @@ class Training(Model):
         return self
 
 
-MAX_ROUNDS = 500
-
-
-class Pruning(Model):
-    """Which weights go each round, for how many rounds, and how the rest is retrained."""
-
-    criterion: Literal["magnitude", "none"] = Field(
-        "magnitude", description="`none` trains the levels without pruning, as a control"
-    )
-    fraction: Fraction = Field(0.2, description="share of the remaining weights removed a round")
-    levels: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
-        None, description="prune rounds after level 0; 29 unless until_sparsity is given"
-    )
-    until_sparsity: Fraction | None = Field(
-        None, description="up to the first level whose nominal sparsity is at least this"
-    )
-    retrain: Literal["continue", "rewind", "reinit"] = Field(
-        "continue",
-        description="from the last weights, the original initialisation, or a new one a level",
-    )
-
-    @model_validator(mode="after")
-    def _one_end(self) -> Self:
-        if self.until_sparsity is None:
-            return self
-        if self.levels is not None:
-            raise ValueError("give `levels` or `until_sparsity`, not both")
-        if self.criterion == "none":
-            raise ValueError("without pruning no sparsity is ever reached; give `levels`")
-        return self
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        if self.rounds > MAX_ROUNDS:
-            raise ValueError(f"takes {self.rounds} levels (allowed: at most {MAX_ROUNDS})")
-        return self
-
-    @property
-    def rounds(self) -> int:
-        """Prune rounds after level 0."""
-        if self.until_sparsity is None:
-            return 29 if self.levels is None else self.levels
-        # The least k with 1 - (1 - fraction)^k >= until_sparsity, but for rounding.
-        return math.ceil(math.log1p(-self.until_sparsity) / math.log1p(-self.fraction) - 1e-9)
-
-
-def _word_to_criterion(value: Any) -> Any:
-    """`pruning: none` is short for `pruning: {criterion: none}`."""
-    return {"criterion": "none"} if value == "none" else value
-
-
-PruningField = Annotated[Pruning, BeforeValidator(_word_to_criterion)]
-
 Overrides = dict[str, JsonValue]
 """Keys laid over the spec's own before the whole is validated."""
 
@@ -254,7 +67,7 @@ class _TeacherOptions(Model):
     pruning: Overrides | Literal["none"] | None = Field(
         None, description="laid over the spec's pruning"
     )
-    level: Annotated[int, Field(ge=0, le=500)] | None = Field(
+    level: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
         None, description="the level that serves where a recipe asks for `best`"
     )
     seed: Seed | Literal["paired"] = Field(
@@ -273,13 +86,28 @@ class ResNet18Teacher(ResNet18, _TeacherOptions):
     """A ResNet-18 teacher."""
 
 
-Teacher = Annotated[VGGLikeTeacher | ResNet18Teacher, Field(discriminator="arch")]
+class TorchvisionResNetTeacher(TorchvisionResNet, _TeacherOptions):
+    """A teacher that is torchvision's ResNet."""
+
+
+class MLPTeacher(MLP, _TeacherOptions):
+    """A fully connected teacher."""
+
+
+class ViTTeacher(ViT, _TeacherOptions):
+    """A vision transformer as teacher."""
+
+
+Teacher = Annotated[
+    VGGLikeTeacher | ResNet18Teacher | TorchvisionResNetTeacher | MLPTeacher | ViTTeacher,
+    Field(discriminator="arch"),
+]
 
 
 class TeacherLevel(Model):
     """A teacher fixed to one level of its trajectory."""
 
-    level: int = Field(ge=0, le=500)
+    level: int = Field(ge=0, le=MAX_ROUNDS)
 
 
 class TeacherWeights(Model):

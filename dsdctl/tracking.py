@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from dsdctl.spec import Model, Wandb
+from dsdctl.fields import Model
+from dsdctl.spec import Wandb
 from dsdctl.store import Store
 
 if TYPE_CHECKING:

@@ -91,6 +91,7 @@ def measured(level: int, accuracy: float, entropy: float = 1.0) -> Measured:
     return Measured(
         level=level,
         train_accuracy=1.0,
+        flip_rate=0.0,
         fitted_noisy=None,
         fitted_true=None,
         train_loss=0.1,

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,24 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["WANDB_MODE"] = "offline"
 # A job in the background of a shell ignores Ctrl-C, and so would every command that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def one_deterministic_thread() -> Iterator[None]:
+    """Configures this process as a worker's, and afterwards as it was."""
+    import torch
+
+    from dsdctl.ml.device import configure
+
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    configure(torch.device("cpu"), 1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fill
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dsdctl.bench.cases import Job, case_network
 from dsdctl.bench.results import CaseName, Spread
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.device import configure
-from dsdctl.ml.models import AdaptivePool
+from dsdctl.ml.vgg import AdaptivePool
 
 
 def a_job(side: str, case: str, batches: int = 2) -> Job:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archives import write_image_folder
 from builders import TABLE1, only_trajectory, planned, write_recipe
 
-from dsdctl.keys import LevelIdentity, Model, TeacherIdentity, canonical_json, key_of
+from dsdctl.fields import Model
+from dsdctl.keys import LevelIdentity, TeacherIdentity, canonical_json, key_of
 from dsdctl.plan import Trajectory, make_plan
 from dsdctl.resolve import resolve
 
@@ -72,9 +74,12 @@ def test_names_limits_and_defaults_written_out_change_no_key(
         {"seeds": [1]},
         {"label_noise.rate": 0.2},
         {"label_noise.seed": 1},
+        {"label_noise.kind": "symmetric-all"},
+        {"label_noise.kind": "pair-flip"},
         {"dataset.split_seed": 1},
         {"dataset.augment": {"flip": True}},
         {"dataset.augment": {"crop": 1}},
+        {"dataset.augment": {"resized_crop": 0.1}},
         {"dataset.test.fraction": 0.3},
         {"dataset.validation.fraction": 0.1},
         {"dataset.validation.labels": "clean"},
@@ -101,6 +106,13 @@ def test_what_changes_a_levels_numbers_changes_every_key(
         {"pruning.fraction": 0.3},
         {"pruning.retrain": "rewind"},
         {"pruning.retrain": "reinit"},
+        {"pruning.retrain": {"mode": "continue", "lr_scale": 0.1}},
+        {"pruning.retrain": {"mode": "rewind", "epoch": 1}},
+        {"pruning.retrain": {"mode": "rewind", "iteration": 1}},
+        {"pruning.criterion": "random"},
+        {"pruning.criterion": "gradient"},
+        {"pruning.scope": "layer"},
+        {"pruning": {"sparsities": [0.2, 0.4, 0.6]}},
         {"pruning": "none"},
     ],
     ids=str,
@@ -114,9 +126,141 @@ def test_pruning_and_retraining_count_from_level_1_on(
     assert before[2] != after[2]
 
 
+@pytest.mark.parametrize(
+    ("pruning", "same"),
+    [
+        ({}, {"scope": "global", "criterion": "magnitude", "retrain": {"mode": "continue"}}),
+        ({}, {"retrain": {"mode": "continue", "lr_scale": 1}}),
+        ({"retrain": "rewind"}, {"retrain": {"mode": "rewind", "epoch": 0}}),
+        ({"retrain": "rewind"}, {"retrain": {"mode": "rewind", "iteration": 0}}),
+        # 862 images are nine batches of 100.
+        (
+            {"retrain": {"mode": "rewind", "epoch": 2}},
+            {"retrain": {"mode": "rewind", "iteration": 18}},
+        ),
+        ({"criterion": "gradient"}, {"criterion": "gradient", "sample": 500}),
+        ({"criterion": "none"}, {"criterion": "none", "scope": "layer"}),
+    ],
+    ids=str,
+)
+def test_pruning_said_in_other_words_is_the_same(
+    tmp_path: Path, pruning: dict[str, Any], same: dict[str, Any]
+) -> None:
+    assert keys(tmp_path, {"pruning": {"levels": 3, **pruning}}) == keys(
+        tmp_path, {"pruning": {"levels": 3, **same}}
+    )
+
+
+def test_a_gradients_sample_counts(tmp_path: Path) -> None:
+    one, two = (
+        keys(tmp_path, {"pruning": {"criterion": "gradient", "sample": sample, "levels": 3}})
+        for sample in (100, 200)
+    )
+    assert one[0] == two[0]
+    assert one[1] != two[1]
+
+
+def test_of_a_list_of_sparsities_a_level_hashes_its_own_alone(tmp_path: Path) -> None:
+    short, long = (
+        only_trajectory(tmp_path, {"pruning": {"sparsities": sparsities}})
+        for sparsities in ([0.5, 0.9], [0.5, 0.9, 0.95])
+    )
+    assert short.key != long.key
+    for level in (0, 1, 2):
+        parent = PARENT if level else None
+        identities = [t.level_identity(level, parent, None) for t in (short, long)]
+        assert identities[0] == identities[1]
+    level_2 = short.level_identity(2, PARENT, None)
+    assert level_2.pruning is not None
+    assert (level_2.pruning.sparsity, level_2.pruning.fraction) == (0.9, None)
+
+
+def test_the_state_to_rewind_to_is_work_of_its_own_whatever_is_pruned(tmp_path: Path) -> None:
+    def state(changes: dict[str, Any]) -> LevelIdentity:
+        retrain = {"mode": "rewind", "iteration": 11}
+        trajectory = only_trajectory(tmp_path, {"pruning.retrain": retrain, **changes})
+        found = trajectory.early_state(None)
+        assert found is not None
+        assert found == trajectory.level_identity(0, None, None).model_copy(
+            update={"iterations": 11}
+        )
+        return found
+
+    plain = key_of(state({}))
+    for changes in ({"pruning.fraction": 0.5}, {"pruning.criterion": "random"}):
+        assert key_of(state(changes)) == plain
+    for changes in (
+        {"pruning.retrain": {"mode": "rewind", "iteration": 11}, "seeds": [1]},
+        {"training.epochs": 5},
+    ):
+        assert key_of(state(changes)) != plain
+    for retrain in ("continue", "rewind", "reinit", {"mode": "continue", "lr_scale": 0.1}):
+        assert only_trajectory(tmp_path, {"pruning.retrain": retrain}).early_state(None) is None
+
+
 def test_without_pruning_its_fraction_does_not_count(tmp_path: Path) -> None:
     one = keys(tmp_path, {"pruning": {"criterion": "none", "fraction": 0.2}})
     assert keys(tmp_path, {"pruning": {"criterion": "none", "fraction": 0.5}}) == one
+
+
+CIFAR10N = {"dataset": {"name": "cifar10n"}, "label_noise": {"kind": "human", "labels": "worse"}}
+FLOWERS = {"name": "flowers102"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (CIFAR10N, {"dataset": {"name": "cifar10"}}),
+        (CIFAR10N, {**CIFAR10N, "label_noise": {"kind": "human", "labels": "aggre"}}),
+        ({"dataset": FLOWERS}, {"dataset": {**FLOWERS, "size": {"resize": 40, "crop": 32}}}),
+        (
+            {"dataset": {**FLOWERS, "size": {"resize": 40, "crop": 32}}},
+            {"dataset": {**FLOWERS, "size": {"resize": 40, "crop": 32, "test_crop": 24}}},
+        ),
+    ],
+    ids=str,
+)
+def test_data_sets_labels_and_sizes_have_keys_of_their_own(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert all(a != b for a, b in zip(keys(tmp_path, one), keys(tmp_path, other), strict=True))
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {**FLOWERS, "size": {"resize": 156, "crop": 128}},
+        {**FLOWERS, "augment": {}},
+        {**FLOWERS, "root": "elsewhere"},
+    ],
+    ids=str,
+)
+def test_a_data_sets_own_size_and_views_written_out_change_no_key(
+    tmp_path: Path, dataset: dict[str, Any]
+) -> None:
+    assert keys(tmp_path, {"dataset": dataset}) == keys(tmp_path, {"dataset": FLOWERS})
+
+
+@pytest.mark.parametrize("noise", [{"kind": "pair-flip"}, {"kind": "symmetric-all"}, {"seed": 3}])
+def test_without_noise_its_kind_and_seed_do_not_count(
+    tmp_path: Path, noise: dict[str, Any]
+) -> None:
+    clean = {"label_noise": {"rate": 0.0}}
+    assert keys(tmp_path, {"label_noise": {"rate": 0.0, **noise}}) == keys(tmp_path, clean)
+
+
+def test_an_image_folder_counts_by_content_and_not_by_name(tmp_path: Path) -> None:
+    for name, each in (("a", 6), ("b", 6), ("c", 7)):
+        write_image_folder(tmp_path / name, each=each)
+    a, b, c = (
+        keys(
+            tmp_path,
+            {"dataset": {"name": "image-folder", "root": name}, "training.batch_size": 8},
+        )
+        for name in "abc"
+    )
+    assert a == b
+    assert all(one != other for one, other in zip(a, c, strict=True))
 
 
 def test_a_level_hashes_its_number_and_its_parent(tmp_path: Path) -> None:
@@ -263,9 +407,9 @@ def test_two_keys_of_table_1_are_pinned() -> None:
     vanilla = plan.trajectories[students["vanilla"]]
     assert (
         key_of(level_0(vanilla))
-        == "cebc8aed82e90a6c884b206158ca8a2408e227f6e8a4fc6d583c1bcb34230665"
+        == "ecb1fd5c6937beadd9a83e7775a8162a358ea50dde558b47e619440e8af5ba88"
     )
     assert (
         students["kd-pruned-teacher"]
-        == "624fc338beb14e4f2be609d83f5eedab372aebfb50e270aba566544852defe05"
+        == "f6fb21edb3731a0ce14586fac85097b4dc4ae3d7f9a3cba1eda6c71285f73808"
     )

@@ -1,40 +1,91 @@
-"""The plan as people read it."""
+"""What `dsdctl plan` says of pruning and retraining, in words."""
 
 from pathlib import Path
+from typing import Any
 
-from builders import paper_macs, planned
-from rich.console import Console
+import pytest
+from builders import paper_macs, planned, spec_data, write
+from typer.testing import CliRunner
 
+from dsdctl.cli import app
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import summarise
-from dsdctl.report.plan_view import rich_plan
 from dsdctl.store import Store
 
-DISTILLED = {"recipes": ["vanilla", "kd-dense-teacher"]}
+
+def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The printed plan, blanks in a row as one."""
+    monkeypatch.setenv("COLUMNS", "200")
+    file = write(folder / "spec.yaml", spec_data(changes))
+    result = CliRunner().invoke(app, ["plan", str(file), "--store", str(folder / "store")])
+    assert result.exit_code == 0, result.output
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
 
 
-def _shown(folder: Path, changes: dict[str, object]) -> tuple[str, list[tuple[bool | None, str]]]:
-    """The plan as text with single spaces, and what its JSON says of teacher tables."""
-    plan = planned(folder, {**DISTILLED, **changes})
-    progress = Progress(plan, Store(folder / "store", read_only=True))
-    summary = summarise(progress, paper_macs, None, 1)
-    console = Console(width=300)
-    with console.capture() as capture:
-        console.print(rich_plan(progress, summary, paper_macs, "cpu", 1))
-    tables = [(t.teacher_table, t.teacher_table_reason or "") for t in summary.trajectories]
-    return " ".join(capture.get().split()), tables
+@pytest.mark.parametrize(
+    ("pruning", "words"),
+    [
+        ({}, "20 % of those left, over all layers, by magnitude the last weights"),
+        ({"fraction": 0.35}, "35 % of those left, over all layers, by magnitude the last weights"),
+        (
+            {"criterion": "random", "scope": "layer", "retrain": "reinit"},
+            "20 % of those left, in each layer, at random a new initialisation a level",
+        ),
+        (
+            {"criterion": "gradient", "sample": 64, "retrain": "rewind"},
+            "20 % of those left, over all layers, by |weight x gradient| on 64 images "
+            "the initialisation",
+        ),
+        (
+            {"sparsities": [0.5, 0.875], "retrain": {"mode": "rewind", "epoch": 2}},
+            "up to 50, 87.5 %, over all layers, by magnitude level 0 after 18 batches",
+        ),
+        (
+            {"sparsities": [0.9], "retrain": {"mode": "continue", "lr_scale": 0.1}},
+            "90 % at one shot, over all layers, by magnitude the last weights, rate x 0.1",
+        ),
+        ({"criterion": "none", "levels": 3}, "nothing (control) the last weights"),
+    ],
+)
+def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
+    pruning: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = {} if "sparsities" in pruning or "levels" in pruning else {"levels": 3}
+    changes = {
+        "recipes": ["vanilla", "early-stop", "kd-pruned-teacher"],
+        "seeds": [0, 1],
+        "pruning": {**pruning, **rounds},
+        "teacher.pruning": {"criterion": "magnitude", "sample": None, "retrain": "continue"},
+    }
+    lines = plan_text(tmp_path, changes, monkeypatch)
+    (line,) = [line for line in lines if line.endswith(words)]
+    named = set(line.removesuffix(f" {words}").split(", "))
+    # The teacher, which is pruned by magnitude and continues, may go the same way.
+    assert named - {"teacher"} == {"vanilla", "early-stop", "kd-pruned-teacher"}
+    assert ("teacher" in named) is (pruning.keys() <= {"fraction"})
 
 
-def test_a_teacher_that_is_called_directly_is_named_and_the_reason_given(tmp_path: Path) -> None:
-    text, tables = _shown(
-        tmp_path, {"dataset.augment": {"flip": True, "crop": 4}, "pruning.levels": 0}
-    )
+def test_why_a_teacher_has_a_table_or_none_is_in_the_json(tmp_path: Path) -> None:
+    def tables(**changes: object) -> list[tuple[bool | None, str | None]]:
+        plan = planned(tmp_path, {"recipes": ["vanilla", "kd-dense-teacher"], **changes})
+        progress = Progress(plan, Store(tmp_path / "store", read_only=True))
+        shown = summarise(progress, paper_macs, None, 1).trajectories
+        return [(t.teacher_table, t.teacher_table_reason) for t in shown]
+
+    views = {"dataset.augment": {"flip": True, "crop": 4}, "pruning.levels": 0}
     why = "162 views an image are more than the 4 calls it would save"
-    assert f"teacher of kd-dense-teacher is called for every batch, without a table: {why}." in text
-    assert tables == [(None, ""), (None, ""), (False, why)]
+    assert tables(**views) == [(None, None), (None, None), (False, why)]
+    assert tables()[-1] == (True, "1 views an image instead of 16 calls")
 
 
-def test_a_teacher_table_has_its_reason_in_the_json_alone(tmp_path: Path) -> None:
-    text, tables = _shown(tmp_path, {})
-    assert "is called for every batch" not in text.replace("if the teacher were", "")
-    assert tables[-1] == (True, "1 views an image instead of 16 calls")
+def test_a_state_to_rewind_to_is_a_cost_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def early(retrain: object) -> list[str]:
+        folder = tmp_path / str(retrain)
+        lines = plan_text(folder, {"pruning.retrain": retrain}, monkeypatch)
+        return [line for line in lines if line.startswith("states to rewind to")]
+
+    assert early("rewind") == []
+    (line,) = early({"mode": "rewind", "iteration": 1})
+    assert line.startswith("states to rewind to 1, level 0's first batches run once more: ")

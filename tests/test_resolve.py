@@ -17,9 +17,9 @@ from builders import (
     write_recipe,
 )
 
+from dsdctl.data_spec import Augment
+from dsdctl.networks import VGGLike
 from dsdctl.resolve import Row, Teaching, recipe_file, resolve, table_bytes, view_count
-from dsdctl.shapes import layer_weights, remaining_weights
-from dsdctl.spec import Augment, ResNet18, VGGLike
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 BEST = {"recipes": ["kd-pruned-teacher"]}
@@ -265,6 +265,115 @@ class TestTeacherTable:
     def test_counts_flips_times_crops(self, augment: Augment, views: int) -> None:
         assert view_count(augment) == views
 
+    def test_is_never_made_of_random_resized_crops(self, tmp_path: Path) -> None:
+        endless = {"dataset.augment": {"flip": True, "resized_crop": 0.08}}
+        found = teaching(tmp_path, {**DENSE, **endless, "training.epochs": 10_000})
+        assert (found.table, found.table_reason) == (
+            False,
+            "no table can hold the views of random resized crops",
+        )
+        changes = {**DENSE, **endless, "teacher.table": "always"}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        assert ": teacher.table: is always, but no table can hold the views" in problem
+        assert "(allowed: auto, never)" in problem
+
+
+class TestLabelNoise:
+    @pytest.mark.parametrize(
+        ("dataset", "noise", "problem"),
+        [
+            (
+                "digits",
+                {"kind": "asymmetric", "rate": 0.2},
+                "label_noise.kind: is asymmetric, but digits has no map of classes "
+                "(allowed: the data sets cifar10, cifar100)",
+            ),
+            (
+                "cifar10",
+                {"kind": "human"},
+                "label_noise.kind: is human, but cifar10 has no human labels "
+                "(allowed: cifar10n, cifar100n)",
+            ),
+            (
+                "cifar10n",
+                {"rate": 0.2},
+                "label_noise.kind: is symmetric, but cifar10n is trained on human labels "
+                "(allowed: human)",
+            ),
+            (
+                "cifar10n",
+                {"kind": "human"},
+                "label_noise.labels: is missing "
+                "(allowed with cifar10n: aggre, worse, random1, random2, random3)",
+            ),
+            (
+                "cifar100n",
+                {"kind": "human", "labels": "worse"},
+                "label_noise.labels: is worse (allowed with cifar100n: noisy)",
+            ),
+        ],
+    )
+    def test_must_be_one_that_the_data_set_offers(
+        self, tmp_path: Path, dataset: str, noise: dict[str, Any], problem: str
+    ) -> None:
+        changes = {"dataset": {"name": dataset}, "label_noise": noise}
+        if dataset == "digits":
+            changes["dataset"]["test"] = {"fraction": 0.4}
+        spec = write(tmp_path / "spec.yaml", spec_data(changes))
+        line = line_of(spec, '"label_noise"')
+        found = only_problem(lambda: resolve(spec))
+        assert found.endswith(problem)
+        assert int(found.split(":")[1]) - line in range(3)
+
+    def test_of_people_has_one_set_of_labels_on_cifar100(self, tmp_path: Path) -> None:
+        changes = {"dataset": {"name": "cifar100n"}, "label_noise": {"kind": "human"}}
+        images = only_row(tmp_path, changes).student.images
+        assert images.noise.labels == "noisy"
+        assert (images.flip_rate.rate, images.flip_rate.exact) == (0.402, True)
+
+    @pytest.mark.parametrize(
+        ("noise", "rate", "exact"),
+        [
+            ({"rate": 0.2}, int(0.2 * 45_000) / 45_000, True),
+            ({"kind": "pair-flip", "rate": 0.45}, 0.45, True),
+            ({"kind": "symmetric-all", "rate": 0.5}, 0.45, False),
+            ({"kind": "asymmetric", "rate": 0.4}, 0.2, False),
+        ],
+    )
+    def test_is_known_by_its_true_flip_rate(
+        self, tmp_path: Path, noise: dict[str, Any], rate: float, exact: bool
+    ) -> None:
+        dataset = {"name": "cifar10", "validation": {"fraction": 0.1}}
+        found = only_row(tmp_path, {"dataset": dataset, "label_noise": noise})
+        flips = found.student.images.flip_rate
+        assert flips.rate == pytest.approx(rate, abs=1e-12)
+        assert flips.exact is exact
+
+
+class TestAugmentation:
+    @pytest.mark.parametrize(
+        ("name", "augment"),
+        [
+            ("cifar10", Augment(flip=True, crop=4)),
+            ("cifar100n", Augment(flip=True, crop=4)),
+            ("flowers102", Augment()),
+            ("imagenet", Augment(flip=True, resized_crop=0.08)),
+        ],
+    )
+    def test_is_the_papers_unless_it_is_given(
+        self, tmp_path: Path, name: str, augment: Augment
+    ) -> None:
+        noise = {"kind": "human"} if name.endswith("n") else {"rate": 0.1}
+        changes = {"dataset": {"name": name}, "label_noise": noise}
+        assert only_row(tmp_path, changes).student.augment == augment
+        changes["dataset"]["augment"] = {"crop": 1}
+        assert only_row(tmp_path, changes).student.augment == Augment(crop=1)
+
+    def test_of_a_teacher_is_laid_over_the_data_sets_own(self, tmp_path: Path) -> None:
+        changes = {**DENSE, "dataset": {"name": "cifar10"}, "teacher.augment": {"crop": 2}}
+        assert teaching(tmp_path, changes).regime.augment == Augment(flip=True, crop=2)
+        assert only_row(tmp_path, changes).student.augment == Augment(flip=True, crop=4)
+
 
 class TestMatrix:
     def test_is_the_product_of_its_axes(self, tmp_path: Path) -> None:
@@ -373,64 +482,6 @@ class TestMatrix:
         assert all("student.depth: halves images of 8 pixels to nothing" in p for p in found)
 
 
-class TestFit:
-    def test_a_network_may_not_halve_its_images_to_nothing(self, tmp_path: Path) -> None:
-        spec = write(tmp_path / "spec.yaml", spec_data({"student.depth": 4}))
-        line = line_of(spec, '"depth": 4')
-        assert only_problem(lambda: resolve(spec)) == (
-            f"{spec}:{line}: student.depth: halves images of 8 pixels to nothing "
-            "(allowed: at most 3)"
-        )
-        assert only_row(tmp_path, {"student.depth": 3})
-
-    def test_nor_may_a_teacher(self, tmp_path: Path) -> None:
-        problem = only_problem(lambda: resolved(tmp_path, {**DENSE, "teacher.depth": 4}))
-        assert "teacher.depth: halves images of 8 pixels" in problem
-
-    @pytest.mark.parametrize("batch", [3, 7, 21, 41, 123, 287, 861])
-    def test_a_batch_size_may_not_leave_one_image(self, tmp_path: Path, batch: int) -> None:
-        problem = only_problem(lambda: resolved(tmp_path, {"training.batch_size": batch}))
-        assert "training.batch_size: leaves a last batch of one of 862 training images" in problem
-
-    @pytest.mark.parametrize("batch", [2, 4, 100, 862, 10_000])
-    def test_any_other_batch_size_is_fine(self, tmp_path: Path, batch: int) -> None:
-        assert only_row(tmp_path, {"training.batch_size": batch})
-
-    def test_a_teachers_own_batch_size_is_checked_too(self, tmp_path: Path) -> None:
-        changes = {**DENSE, "teacher.training": {"batch_size": 7}}
-        assert "leaves a last batch of one" in only_problem(lambda: resolved(tmp_path, changes))
-
-    def test_each_round_must_remove_a_weight(self, tmp_path: Path) -> None:
-        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
-        pruning = {"fraction": 0.01, "levels": 3}
-        problem = only_problem(lambda: resolved(tmp_path, {**changes, "pruning": pruning}))
-        assert "rounding removes nothing at level 1 of the student" in problem
-        assert "(allowed: at most 0 levels for 28 weights)" in problem
-
-    def test_each_level_must_keep_a_weight_a_class(self, tmp_path: Path) -> None:
-        # 28, 22, 18, 14, 11, 9
-        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
-        assert only_row(tmp_path, {**changes, "pruning.levels": 4})
-        problem = only_problem(lambda: resolved(tmp_path, {**changes, "pruning.levels": 5}))
-        assert "level 5 of the student keeps 9 weights, fewer than the 10 classes" in problem
-        assert ": pruning.levels: " in problem
-        assert "(allowed: at most 4 levels for 28 weights)" in problem
-
-    def test_exactly_a_weight_a_class_is_enough(self, tmp_path: Path) -> None:
-        # 28 - round(0.64 * 28) = 10
-        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
-        assert only_row(tmp_path, {**changes, "pruning": {"fraction": 0.64, "levels": 1}})
-
-    def test_without_pruning_any_number_of_levels_fits(self, tmp_path: Path) -> None:
-        changes = {"student.depth": 1, "student.width": 1, "student.pool": 1}
-        pruning = {"criterion": "none", "levels": 500}
-        assert only_row(tmp_path, {**changes, "pruning": pruning}).student.pruning.rounds == 500
-
-    def test_a_teachers_rounds_are_checked_too(self, tmp_path: Path) -> None:
-        changes = {**DENSE, "teacher.pruning": {"levels": 40}}
-        assert "of the teacher keeps" in only_problem(lambda: resolved(tmp_path, changes))
-
-
 def test_a_folder_is_relative_to_the_file_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,23 +498,3 @@ def test_a_folder_is_relative_to_the_file_that_names_it(
 def test_a_reference_must_be_to_a_recipe_of_the_spec(tmp_path: Path) -> None:
     problem = only_problem(lambda: resolved(tmp_path, {"reference": {"vanila": {"pflops": 1}}}))
     assert "reference.vanila: no such recipe in this spec (allowed: vanilla)" in problem
-
-
-@pytest.mark.parametrize(
-    ("network", "channels", "classes", "weights"),
-    [
-        # Of 4,967,082 parameters: 1984 conv biases, 3968 of BatchNorm, 10 linear biases.
-        (VGGLike(arch="vgg-like"), 3, 10, 4_967_082 - 1984 - 3968 - 10),
-        (VGGLike(arch="vgg-like", depth=1, width=1, pool=1), 1, 10, 28),
-        (ResNet18(arch="resnet18"), 3, 10, 11_164_352),
-    ],
-)
-def test_weights_are_counted_in_closed_form(
-    network: VGGLike | ResNet18, channels: int, classes: int, weights: int
-) -> None:
-    assert sum(layer_weights(network, channels, classes)) == weights
-
-
-def test_each_round_removes_a_rounded_share_of_what_is_left() -> None:
-    assert remaining_weights(28, 0.2, 5) == [28, 22, 18, 14, 11, 9]
-    assert remaining_weights(28, 0.2, 0) == [28]

@@ -26,8 +26,9 @@ from tiny import ROOT
 
 from dsdctl.killpoints import POINTS
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
-from dsdctl.ml.masks import dense_masks, prunable_weights, prune_by_magnitude
+from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import build_network
+from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import distilled, looked_up
 from dsdctl.ml.train import Epoch, Settings, Trainer
 from dsdctl.results import Environment
@@ -60,7 +61,8 @@ def _trainer() -> Trainer:
     """A pruned network that learns from a table of a teacher's logits."""
     network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2)
     weights = prunable_weights(network)
-    masks = prune_by_magnitude(weights, dense_masks(weights), 0.5)
+    masks = dense_masks(weights)
+    masks = remove_lowest(magnitude_scores(weights), masks, count_nonzero(masks) // 2)
     table = torch.randn(44, 18, 4, generator=torch.Generator().manual_seed(1))
     loss = distilled(looked_up(table), alpha=0.8, temperature=10)
     return Trainer(network, masks, SETTINGS, loss)

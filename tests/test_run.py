@@ -203,8 +203,8 @@ def test_plan_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     ]  # fmt: skip
     assert list(plan["trajectories"][0]) == [
         "key", "variant", "roles", "arch", "seed", "levels", "macs_per_image",
-        "pflops_per_training", "used_by", "needs", "levels_done", "levels_to_restore",
-        "teacher_table", "teacher_table_reason",
+        "pflops_per_training", "used_by", "needs", "levels_done", "flip_rate", "flip_rate_exact",
+        "levels_to_restore", "teacher_table", "teacher_table_reason",
     ]  # fmt: skip
     assert list(plan["teacher_tables"][0]) == [
         "key", "forwards", "pflops", "bytes", "done", "used_by",
@@ -224,14 +224,15 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
         "recipe", "variant", "title", "early_stop", "distillation", "pruned_teacher", "seeds",
         "trajectory_keys", "level", "stopped_at", "trainings", "pflops", "teacher_pflops",
         "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
-        "pflops_nonzero",
+        "label_noise", "flip_rate", "pflops_nonzero",
     ]  # fmt: skip
     assert list(report["trajectories"][0]) == [
         "key", "variant", "roles", "used_by", "seed", "levels",
     ]  # fmt: skip
     assert set(report["trajectories"][0]["levels"][0]) == {
-        "key", "kind", "level", "train_accuracy", "fitted_noisy", "fitted_true", "train_loss",
-        "validation_accuracy", "test_accuracy", "entropy_bits", "entropy_bits_per_layer",
+        "key", "kind", "level", "train_accuracy", "flip_rate", "fitted_noisy", "fitted_true",
+        "train_loss", "validation_accuracy", "test_accuracy", "entropy_bits",
+        "entropy_bits_per_layer",
         "total_weights", "nonzero_weights", "sparsity", "density_per_layer", "learning_distance",
         "warnings", "environment", "wall_seconds",
     }  # fmt: skip

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdctl.loading import read_document, validate
+from dsdctl.pruning import Pruning
 from dsdctl.resolve import resolve
-from dsdctl.spec import Experiment, Pruning, Recipe
+from dsdctl.spec import Experiment, Recipe
 
 
 def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
@@ -38,7 +39,18 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
         ("training.precision", "fp16", "fp32, tf32, bf16"),
         ("label_noise.rate", 1.01, "<= 1"),
         ("label_noise.rate", -0.01, ">= 0"),
-        ("label_noise.kind", "asymmetric", "symmetric"),
+        (
+            "label_noise.kind",
+            "assymetric",
+            "symmetric, symmetric-all, asymmetric, pair-flip, human",
+        ),
+        ("label_noise.labels", "worst", "aggre, worse, random1"),
+        ("dataset.name", "cifar", "cifar10, cifar100, cifar10n, cifar100n, flowers102"),
+        ("dataset.test_folder", "train", "val, test"),
+        ("dataset.size", {"resize": 0, "crop": 1}, ">= 1"),
+        ("dataset.size", {"resize": 2049, "crop": 1}, "<= 2048"),
+        ("dataset.augment.resized_crop", 0, "> 0"),
+        ("dataset.augment.resized_crop", 1.5, "< 1"),
         ("label_noise.seed", 2**31, "<= 2147483647"),
         ("dataset.test.fraction", 0, "> 0"),
         ("dataset.test.fraction", 1, "< 1"),
@@ -53,8 +65,13 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
         ("pruning.fraction", 1, "< 1"),
         ("pruning.fraction", 0.0, "> 0"),
         ("pruning.levels", 501, "<= 500"),
-        ("pruning.criterion", "gradient", "magnitude, none"),
+        ("pruning.criterion", "taylor", "magnitude, random, gradient, none"),
+        ("pruning.scope", "local", "global, layer"),
+        ("pruning.sparsities", 0.5, "array"),
+        ("pruning.sample", 0, ">= 1"),
         ("pruning.retrain", "scratch", "continue, rewind, reinit"),
+        ("pruning.retrain", None, "continue, rewind, reinit"),
+        ("pruning.retrain.mode", "scratch", "continue, rewind, reinit"),
         ("stop.patience", 0, ">= 1"),
         ("stop.tolerance", 1.0, "< 1"),
         ("stop.entropy_drop", 0, "> 0"),
@@ -67,7 +84,7 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
 def test_a_value_of_the_wrong_type_or_out_of_range_is_refused(
     tmp_path: Path, path: str, value: object, allowed: str
 ) -> None:
-    about = [p for p in spec_problems(tmp_path, {path: value}) if f": {path}: " in p]
+    about = [p for p in spec_problems(tmp_path, {path: value}) if f": {path}" in p]
     assert len(about) >= 1
     assert any("(allowed: " in p and allowed in p.split("(allowed: ")[1] for p in about)
 
@@ -94,10 +111,68 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
         ({"training.schedule.milestones": [4]}, "milestone 4 is not within the 4 epochs"),
         ({"pruning.until_sparsity": 0.5}, "give `levels` or `until_sparsity`, not both"),
         ({"pruning": {"criterion": "none", "until_sparsity": 0.5}}, "give `levels`"),
+        ({"pruning": {"sparsities": []}}, "pruning.sparsities: is empty"),
+        ({"pruning": {"sparsities": [0.5, 1.0]}}, "pruning.sparsities[1]: is 1.0 (allowed: < 1)"),
+        ({"pruning": {"sparsities": ["0.5"]}}, 'sparsities[0]: is "0.5" (allowed: a number)'),
+        ({"pruning": {"sparsities": [0.9, 0.5]}}, "must increase, but 0.5 follows 0.9"),
+        ({"pruning": {"sparsities": [0.5, 0.5]}}, "must increase, but 0.5 follows 0.5"),
+        (
+            {"pruning": {"sparsities": [0.5], "fraction": 0.2}},
+            "give `sparsities` or `fraction`, not both; null takes away what is laid over",
+        ),
+        ({"pruning": {"sparsities": [0.5], "levels": 1}}, "give `sparsities` or `levels`"),
+        (
+            {"pruning": {"sparsities": [0.5], "until_sparsity": 0.5}},
+            "give `sparsities` or `until_sparsity`",
+        ),
+        ({"pruning": {"criterion": "none", "sparsities": [0.5]}}, "give `levels`"),
+        ({"pruning.sample": 5}, "`sample` goes with `criterion: gradient`, not with magnitude"),
+        ({"pruning.retrain": {"lr_scale": 0.1}}, "pruning.retrain.mode: is missing"),
+        (
+            {"pruning.retrain": {"mode": "rewind", "lr_scale": 0.1}},
+            "pruning.retrain: `lr_scale` goes with `mode: continue`, not with rewind",
+        ),
+        (
+            {"pruning.retrain": {"mode": "reinit", "iteration": 1}},
+            "`iteration` goes with `mode: rewind`, not with reinit",
+        ),
+        (
+            {"pruning.retrain": {"mode": "rewind", "epoch": 1, "iteration": 1}},
+            "give `epoch` or `iteration`, not both",
+        ),
+        (
+            {"pruning.retrain": {"mode": "continue", "lr_scale": 1.5}},
+            "pruning.retrain.lr_scale: is 1.5 (allowed: <= 1)",
+        ),
+        ({"student": {"arch": "mlp", "hidden": []}}, "student.hidden: is empty"),
+        (
+            {"student": {"arch": "mlp", "depth": 2}},
+            "student.depth: unknown key (allowed: arch, hidden)",
+        ),
+        (
+            {"student": {"arch": "vit", "dim": 10}},
+            "student: has 8 heads, which do not divide its dim of 10",
+        ),
         ({"dataset": {"name": "digits"}}, "digits brings no test set"),
         ({"dataset.file": "a.npz"}, "`file` goes with `name: npz`"),
         ({"dataset": {"name": "npz"}}, "`name: npz` needs a `file`"),
         ({"dataset": {"name": "cifar10", "test": {"fraction": 0.1}}}, "leave `test` out"),
+        ({"dataset": {"name": "flowers102", "test": {"fraction": 0.1}}}, "leave `test` out"),
+        ({"dataset": {"name": "cifar10", "size": {"resize": 9, "crop": 9}}}, "leave `size` out"),
+        ({"dataset.test_folder": "val"}, "`test_folder` goes with `name: image-folder`"),
+        ({"dataset.augment": {"crop": 2, "resized_crop": 0.1}}, "`crop` or `resized_crop`, not"),
+        (
+            {"dataset": {"name": "flowers102", "size": {"resize": 100, "crop": 101}}},
+            "dataset.size: cannot cut 101 pixels out of 100",
+        ),
+        (
+            {"dataset": {"name": "imagenet", "size": {"resize": 9, "crop": 8, "test_crop": 9}}},
+            "cannot cut 9 pixels out of 8",
+        ),
+        ({"label_noise": {}}, "label_noise: `rate` is missing (symmetric noise is drawn at a"),
+        ({"label_noise": {"kind": "human", "rate": 0.1}}, "leave `rate` and `seed` out"),
+        ({"label_noise": {"kind": "human", "seed": 1}}, "leave `rate` and `seed` out"),
+        ({"label_noise.labels": "worse"}, "`labels` goes with `kind: human`"),
         ({"dataset.normalize": {"mean": [0.5], "std": [0.5, 0.5]}}, "1 means but 2 deviations"),
         ({"seeds": [0, 1, 0]}, "seeds: 0 is given twice"),
         ({"recipes": ["vanilla", "vanilla"]}, "recipes: vanilla is given twice"),
@@ -198,6 +273,25 @@ def test_pruning_none_is_short_for_its_criterion(tmp_path: Path) -> None:
     experiment = validate(Experiment, read_document(word))
     assert experiment.pruning == validate(Experiment, read_document(long)).pruning
     assert (experiment.pruning.criterion, experiment.pruning.rounds) == ("none", 29)
+
+
+def test_a_word_is_short_for_the_mode_of_retraining() -> None:
+    for mode in ("continue", "rewind", "reinit"):
+        long = Pruning.model_validate({"retrain": {"mode": mode}})
+        assert Pruning.model_validate({"retrain": mode}).retraining == long.retraining
+
+
+def test_a_list_of_sparsities_says_how_many_levels_there_are(tmp_path: Path) -> None:
+    changes = {"pruning": {"sparsities": [0.5, 0.9, 0.99], "retrain": {"mode": "reinit"}}}
+    document = read_document(write(tmp_path / "spec.yaml", spec_data(changes)))
+    experiment = validate(Experiment, document)
+    assert experiment.pruning.rounds == 3
+    assert [experiment.pruning.share(level) for level in (1, 2, 3)] == [
+        (None, 0.5),
+        (None, 0.9),
+        (None, 0.99),
+    ]
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
 
 
 def test_without_levels_thirty_trainings_are_run() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dsdctl.data_spec import Augment, Normalize
 from dsdctl.errors import DriftError, InputError, WorkError
 from dsdctl.folders import DamagedError
 from dsdctl.keys import (
@@ -21,8 +22,9 @@ from dsdctl.keys import (
     key_of,
 )
 from dsdctl.ml.train import Epoch
+from dsdctl.networks import VGGLike
 from dsdctl.results import Diverged, Environment
-from dsdctl.spec import Augment, Normalize, Training, VGGLike
+from dsdctl.spec import Training
 from dsdctl.store import MARKER, Checkpoint, Store
 
 IMAGES = ImagesIdentity(

@@ -49,7 +49,8 @@ def test_a_problem_is_one_line_however_long_and_in_its_own_words(tmp_path: Path)
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert "[bold]vgg[/bold]" in line
-    assert line.endswith("(allowed: vgg-like, resnet18)")
+    archs = "vgg-like, resnet18, resnet18-imagenet, resnet50-imagenet, mlp, vit"
+    assert line.endswith(f"(allowed: {archs})")
 
 
 def test_a_problem_of_two_specs_recipe_is_reported_once(tmp_path: Path) -> None:

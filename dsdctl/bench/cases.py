@@ -11,12 +11,14 @@ from torch import nn
 
 from dsdctl.bench.results import CaseName, Precision
 from dsdctl.errors import InputError
-from dsdctl.ml.data import Normalisation, Split, Views, load_digits
+from dsdctl.fields import Model
+from dsdctl.ml.data import Normalisation, Split, Views
 from dsdctl.ml.macs import count_macs
-from dsdctl.ml.masks import Masks, dense_masks, prunable_weights, prune_by_magnitude
+from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.scores import magnitude_scores
+from dsdctl.ml.sources import load_digits
 from dsdctl.ml.train import Settings
-from dsdctl.spec import Model
 
 SEED = 0
 CLASSES = 10
@@ -115,7 +117,8 @@ def case_network(case: CaseName) -> Network:
 def case_masks(network: nn.Module) -> Masks:
     """The masks of level 1: 20 % of the weights are gone."""
     weights = prunable_weights(network)
-    return prune_by_magnitude(weights, dense_masks(weights), 0.2)
+    masks = dense_masks(weights)
+    return remove_lowest(magnitude_scores(weights), masks, round(0.2 * count_nonzero(masks)))
 
 
 def case_settings(job: Job) -> Settings:

@@ -42,7 +42,7 @@ def _training(job: Job, split: Split) -> Work:
     assert job.case != "table"
     network = case_network(job.case).to(split.images.device)
     trainer = Trainer(network, case_masks(network), case_settings(job), _loss(job, split.labels))
-    reader = ViewReader(split.images, job.normalisation, job.views)
+    reader = ViewReader(split.pixels, job.normalisation, job.views)
     data = Data(split, split.labels, split, split, CLASSES)
     epoch = 0
 
@@ -84,7 +84,7 @@ def _measuring(job: Job, split: Split) -> Work:
 def _building_a_table(job: Job, split: Split) -> Work:
     device = split.images.device
     teacher = case_network("teacher").to(device)
-    reader = ViewReader(split.images, job.normalisation, Views(flip=True))
+    reader = ViewReader(split.pixels, job.normalisation, Views(flip=True))
 
     def run() -> int:
         build_table(teacher, reader, len(split), job.precision, device)

@@ -27,8 +27,8 @@ from dsdctl.bench.cases import (
     case_network,
 )
 from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.models import AdaptivePool
 from dsdctl.ml.torchvision_compat import transforms
+from dsdctl.ml.vgg import AdaptivePool
 
 PREFETCHED = 2
 """Batches that a DataLoader has each of its workers make ahead, by default."""
@@ -39,7 +39,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, job: Job, augmented: bool):
         split = case_images(job)
-        self.pictures = [Image.fromarray(np.squeeze(image)) for image in split.images.numpy()]
+        self.pictures = [Image.fromarray(np.squeeze(image)) for image in split.pixels.numpy()]
         self.labels: list[int] = split.labels.tolist()
         views = [transforms.RandomHorizontalFlip(), transforms.RandomCrop(32, padding=4)]
         normalise = transforms.Normalize(job.normalisation.mean, job.normalisation.std)

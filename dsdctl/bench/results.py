@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.spec import Model
+from dsdctl.fields import Model
 
 CaseName = Literal["student", "student-distilled", "teacher", "measure", "digits-level"]
 Precision = Literal["fp32", "tf32", "bf16"]

@@ -1,45 +1,96 @@
-"""Images as uint8 tensors: loading, splitting, label noise, and batches of augmented views.
+"""Images as uint8 tensors: splitting, label noise, and batches of augmented views.
 
 Shapes: N images, B a batch, C channels, H x W pixels. Images are stored as (N, H, W, C), so that
 a gathered batch is channels-last without a copy.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsdctl.errors import WorkError
-from dsdctl.ml.noise import flip_symmetric
+from dsdctl.ml.noise import Noise, noisy_labels
 from dsdctl.ml.randomness import generator
+
+
+class MappedImages:
+    """Images that stay on the disk: as much of a uint8 tensor (N, H, W, C) as this package needs.
+
+    What is taken out of them is read, and brought to `device`.
+    """
+
+    def __init__(self, array: np.ndarray, rows: Tensor, device: torch.device):
+        """array: uint8 (M, H, W, C), memory-mapped; rows: int64 (N,), which images of it."""
+        self._array = array
+        self._rows = rows
+        self.device = device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._rows), *self._array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """int64 (B,) -> uint8 (B, H, W, C)."""
+        rows = self._rows[indices.cpu()].numpy()
+        return torch.from_numpy(np.asarray(self._array[rows])).to(self.device)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield all images, `size` at a time."""
+        for part in torch.split(torch.arange(len(self)), size):
+            yield self[part]
+
+    def take(self, indices: Tensor) -> "MappedImages":
+        return MappedImages(self._array, self._rows[indices], self.device)
+
+    def to(self, device: torch.device) -> "MappedImages":
+        return MappedImages(self._array, self._rows, device)
+
+
+Images = Tensor | MappedImages
+"""uint8 (N, H, W, C), in memory or on the disk."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Some images and their labels: uint8 (N, H, W, C) and int64 (N,)."""
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def pixels(self) -> Tensor:
+        """The images of a split that is in memory: uint8 (N, H, W, C)."""
+        assert isinstance(self.images, Tensor)
+        return self.images
+
     def take(self, indices: Tensor) -> "Split":
-        return Split(self.images[indices], self.labels[indices])
+        mapped = isinstance(self.images, MappedImages)
+        images = self.images.take(indices) if mapped else self.images[indices]
+        return Split(images, self.labels[indices])
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it was published; `test` is None where it brings no test set."""
+    """A data set as it was published; `test` is None where it brings no test set.
+
+    `human_labels` (N,) int64 are what training sees instead of the true labels, where people gave
+    them.
+    """
 
     train: Split
     test: Split | None
     classes: int
+    human_labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,58 +104,6 @@ class Data:
     classes: int
 
 
-def load_digits() -> Source:
-    """scikit-learn's 1,797 digits of 8x8 pixels; grey values 0..16 become 0..255."""
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    digits = sklearn_digits()
-    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)
-    return Source(Split(pixels[..., None], torch.from_numpy(digits.target).long()), None, 10)
-
-
-def load_cifar(name: str, root: Path) -> Source:
-    """CIFAR-10 or CIFAR-100 by torchvision's own loaders, downloaded where absent.
-
-    Raises WorkError where the files are neither there nor to be had.
-    """
-    from dsdctl.ml.torchvision_compat import datasets
-
-    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    splits = []
-    for train in (True, False):
-        try:
-            try:
-                part = dataset(str(root), train=train)
-            except RuntimeError:  # absent, or not what its md5 says
-                part = dataset(str(root), train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            raise WorkError(
-                f"dataset {name}: not found under {root.resolve()} and it could not be downloaded "
-                f"({error}); put {dataset.filename} there, or set dataset.root"
-            ) from error
-        splits.append(Split(torch.from_numpy(part.data), torch.tensor(part.targets)))
-    return Source(splits[0], splits[1], 10 if name == "cifar10" else 100)
-
-
-def load_npz(file: Path, content: str) -> Source:
-    """A NumPy archive of x_train, y_train and, together or not at all, x_test, y_test.
-
-    Images are uint8 (N, H, W, C) or (N, H, W); labels are integers from 0. What they hold was
-    checked when the run was planned; raises WorkError where the file is another one by now, that
-    is where its sha256 is not `content`.
-    """
-    with file.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != content:
-            raise WorkError(f"{file}: changed since the run was planned")
-        stream.seek(0)
-        with np.load(stream, allow_pickle=False) as archive:
-            train = _npz_split(archive["x_train"], archive["y_train"])
-            test = None
-            if "x_test" in archive.files:
-                test = _npz_split(archive["x_test"], archive["y_test"])
-    return Source(train, test, int(train.labels.max()) + 1)
-
-
 def split_source(
     source: Source,
     *,
@@ -112,14 +111,13 @@ def split_source(
     test_fraction: float | None,
     validation_fraction: float | None,
     validation_noisy: bool,
-    noise_rate: float,
-    noise_seed: int,
+    noise: Noise,
 ) -> Data:
-    """Hold out test and validation images, then flip labels of the training images.
+    """Hold out test and validation images, then make the labels of the training images noisy.
 
     A fraction f of n images holds out round(f * n). `test_fraction` applies where the source
     brings no test set; without `validation_fraction` the test set is the validation set, as in
-    the authors' code. With `validation_noisy` the held-out labels are flipped at the same rate.
+    the authors' code. With `validation_noisy` the held-out labels are as noisy.
     """
     order = torch.randperm(len(source.train), generator=generator("split", split_seed))
     test = source.test
@@ -129,27 +127,40 @@ def split_source(
     validation = test
     if validation_fraction is not None:
         held_out = round(validation_fraction * len(order))
-        validation, order = source.train.take(order[:held_out]), order[held_out:]
+        chosen, order = order[:held_out], order[held_out:]
+        validation = source.train.take(chosen)
         if validation_noisy:
-            stream = generator("validation-noise", noise_seed)
-            labels = flip_symmetric(validation.labels, source.classes, noise_rate, stream)
+            labels = _as_trained(source, chosen, noise, "validation-noise")
             validation = Split(validation.images, labels)
     # Sorted, so that "which images" and "in which order" stay apart.
-    train = source.train.take(order.sort().values)
-    stream = generator("label-noise", noise_seed)
-    noisy = flip_symmetric(train.labels, source.classes, noise_rate, stream)
+    kept = order.sort().values
+    train = source.train.take(kept)
+    noisy = _as_trained(source, kept, noise, "label-noise")
     return Data(Split(train.images, noisy), train.labels, validation, test, source.classes)
+
+
+def _as_trained(source: Source, indices: Tensor, noise: Noise, purpose: str) -> Tensor:
+    """The noisy labels of some of the source's training images."""
+    if source.human_labels is not None:
+        return source.human_labels[indices]
+    stream = generator(purpose, noise.seed)
+    return noisy_labels(source.train.labels[indices], source.classes, noise, stream)
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-channel mean and standard deviation of pixels scaled to [0, 1]."""
+    """Per-channel mean and standard deviation of pixels scaled to [0, 1]; with `centre` of the
+    centre of that many pixels a side alone."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    centre: int | None = None
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, C) -> float32 (B, C, H, W), channels-last in memory."""
+        if self.centre is not None:
+            top, left = (round((side - self.centre) / 2) for side in pixels.shape[1:3])
+            pixels = pixels[:, top : top + self.centre, left : left + self.centre]
         mean = torch.tensor(self.mean, device=pixels.device)
         std = torch.tensor(self.std, device=pixels.device)
         scaled = pixels.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
@@ -173,6 +184,34 @@ class Views:
     @property
     def count(self) -> int:
         return (2 if self.flip else 1) * self.offsets**2
+
+
+@dataclass(frozen=True)
+class ResizedCrops:
+    """The views of an image under random flip and random resized crop: too many for a table.
+
+    View v counts v = ((flip * U + shape) * U + top) * U + left with U = 2**16: `shape` is one of U
+    drawn shapes of a crop, each of at least the share `area` of the image; `top` and `left` are
+    fractions of the room that it leaves.
+    """
+
+    flip: bool
+    area: float
+
+    UNIT: ClassVar[int] = 2**16
+
+    @property
+    def count(self) -> int:
+        return (2 if self.flip else 1) * self.UNIT**3
+
+
+class Reader(Protocol):
+    """Reads views of images: indices and views, int64 (B,) -> float32 (B, C, H, W)."""
+
+    @property
+    def views(self) -> Views | ResizedCrops: ...
+
+    def __call__(self, indices: Tensor, views: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -213,7 +252,7 @@ class ViewReader:
 
 
 def epoch_batches(
-    reader: ViewReader, labels: Tensor, batch_size: int, *, seed: int, level: int, epoch: int
+    reader: Reader, labels: Tensor, batch_size: int, *, seed: int, level: int, epoch: int
 ) -> Iterator[Batch]:
     """Yield every image once, in the order and the views of (seed, level, epoch).
 
@@ -227,9 +266,3 @@ def epoch_batches(
         indices = order[start : start + batch_size]
         chosen = views[start : start + batch_size]
         yield Batch(reader(indices, chosen), labels[indices], indices, chosen)
-
-
-def _npz_split(images: np.ndarray, labels: np.ndarray) -> Split:
-    if images.ndim == 3:
-        images = images[..., None]
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))

@@ -1,28 +1,36 @@
 """Entropy of the neurons' on/off states (DSD2, eq. 1), from counts over all images."""
 
+from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
+ACTIVATIONS = (nn.ReLU, nn.GELU)
+
 
 class ActivationCounter:
-    """Counts, for every ReLU unit of a network, the images for which its input is above zero.
+    """Counts, for every unit of the ReLUs and GELUs, the images for which its input is above zero.
 
-    A unit is one channel at one position. Use as a context manager: it owns its hooks.
+    A unit is one channel at one position, in a transformer one feature of one token. A module that
+    is called several times in a forward pass, as torchvision's blocks call their ReLU, is as many
+    layers: `relu:1`, `relu:2`. Use as a context manager: it owns its hooks.
     """
 
     def __init__(self, network: nn.Module):
-        self._modules = {
-            name: module for name, module in network.named_modules() if isinstance(module, nn.ReLU)
-        }
+        self._network = network
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self.counts: dict[str, Tensor] = {}
+        self._calls: Counter[str] = Counter()
+        """How often each module was called in the current or the last forward pass."""
+        self._counts: dict[tuple[str, int], Tensor] = {}
         self.images = 0
 
     def __enter__(self) -> "ActivationCounter":
-        for name, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(self._hook(name)))
+        self._handles.append(self._network.register_forward_pre_hook(self._begin))
+        for name, module in self._network.named_modules():
+            if isinstance(module, ACTIVATIONS):
+                self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 
     def __exit__(
@@ -35,20 +43,30 @@ class ActivationCounter:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, name: str):  # type: ignore[no-untyped-def]
-        first = name == next(iter(self._modules))
+    def _begin(self, _network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._calls.clear()
+        self.images += len(inputs[0])
 
-        def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # A ReLU's output is above zero exactly where its input is; its sign is 0 or 1.
-            active = output.sign().sum(0, dtype=torch.float32).to(torch.int64)
-            self.counts[name] = self.counts.get(name, 0) + active
-            if first:
-                self.images += len(output)
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def count(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            self._calls[name] += 1
+            layer = (name, self._calls[name])
+            # A ReLU in place has overwritten its input, but not where that is above zero.
+            active = (inputs[0] > 0).sum(0, dtype=torch.float32).to(torch.int64)
+            self._counts[layer] = self._counts.get(layer, 0) + active
 
         return count
 
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """For each layer, in the order of the calls, the images that switch each unit on."""
+        return {
+            name if self._calls[name] == 1 else f"{name}:{call}": counts
+            for (name, call), counts in self._counts.items()
+        }
+
     def layer_bits(self) -> dict[str, float]:
-        """Mean entropy over the units of each layer, in bits, in the order of the network."""
+        """Mean entropy over the units of each layer, in bits, in the order of the calls."""
         return {
             name: float(binary_entropy_bits(counts.double() / self.images).mean())
             for name, counts in self.counts.items()

@@ -27,16 +27,15 @@ def count_nonzero(masks: Masks) -> int:
     return sum(int(mask.count_nonzero()) for mask in masks.values())
 
 
-def prune_by_magnitude(weights: Mapping[str, Tensor], masks: Masks, fraction: float) -> Masks:
-    """Remove the `fraction` of the remaining weights whose magnitude is smallest, ranked globally.
+def remove_lowest(scores: Mapping[str, Tensor], masks: Masks, removed: int) -> Masks:
+    """Remove `removed` of the weights left, those with the lowest scores, ranked over all `masks`.
 
-    Exactly round(fraction * remaining) go, as torch.nn.utils.prune counts them; among equal
-    magnitudes those that come first in the order of `weights` go first.
+    Scores have the shapes of the masks; among equal ones those that come first in the order of
+    `masks` go first.
     """
-    kept = [weights[name].detach()[mask].abs() for name, mask in masks.items()]
+    kept = [scores[name].to(mask.device)[mask] for name, mask in masks.items()]
     # On the CPU, where kthvalue is deterministic, so that all devices agree.
     remaining = torch.cat(kept).cpu()
-    removed = round(fraction * remaining.numel())
     if removed == 0:
         return dict(masks)
     threshold = remaining.kthvalue(removed).values

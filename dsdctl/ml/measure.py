@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.data import Data, Normalisation, Split
+from dsdctl.ml.data import Data, Images, Normalisation, Split
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
 
@@ -18,6 +18,7 @@ class Measurement:
     """Accuracies and shares are fractions; the entropies are in bits, per layer and their mean."""
 
     train_accuracy: float
+    flip_rate: float
     fitted_noisy: float | None
     fitted_true: float | None
     validation_accuracy: float
@@ -43,6 +44,7 @@ def measure(
         validation = _accuracy(network, data.validation, normalisation, precision_name)
     return Measurement(
         train_accuracy=_share(train == data.train.labels),
+        flip_rate=_share(flipped),
         fitted_noisy=_share(fitted == data.train.labels[flipped]) if count else None,
         fitted_true=_share(fitted == data.clean_labels[flipped]) if count else None,
         validation_accuracy=validation,
@@ -54,14 +56,12 @@ def measure(
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, images: Tensor, normalisation: Normalisation, precision_name: str
+    network: nn.Module, images: Images, normalisation: Normalisation, precision_name: str
 ) -> Tensor:
     """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode."""
     network.eval()
     with precision(precision_name, images.device):
-        return torch.cat(
-            [network(normalisation(part)).float() for part in torch.split(images, BATCH)]
-        )
+        return torch.cat([network(normalisation(part)).float() for part in images.split(BATCH)])
 
 
 def _accuracy(

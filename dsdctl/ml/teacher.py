@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.data import Batch, ViewReader
+from dsdctl.ml.data import Batch, Reader
 from dsdctl.ml.device import precision
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.train import LossFunction
@@ -46,7 +46,7 @@ def distilled(teacher: TeacherLogits, *, alpha: float, temperature: float) -> Lo
 
 @torch.no_grad()
 def build_table(
-    teacher: nn.Module, reader: ViewReader, images: int, precision_name: str, device: torch.device
+    teacher: nn.Module, reader: Reader, images: int, precision_name: str, device: torch.device
 ) -> Tensor:
     """Logits of `teacher` for every view of every image: float32 (N, V, K) on the CPU."""
     teacher.eval()

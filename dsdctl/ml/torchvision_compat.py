@@ -34,4 +34,5 @@ _libraries: list[torch.library.Library] = []  # dropping a Library takes its sch
 
 _torchvision = _import_torchvision()
 datasets = _torchvision.datasets
+models = _torchvision.models
 transforms = _torchvision.transforms

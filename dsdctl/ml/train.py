@@ -1,5 +1,6 @@
 """The training loop: SGD with masks, epoch by epoch."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.data import Batch, ViewReader, epoch_batches
+from dsdctl.ml.data import Batch, Reader, epoch_batches
 from dsdctl.ml.device import precision
 from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
 
@@ -91,28 +92,38 @@ class Trainer:
             self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
 
     def train_epoch(
-        self, reader: ViewReader, labels: Tensor, *, seed: int, level: int, epoch: int
+        self,
+        reader: Reader,
+        labels: Tensor,
+        *,
+        seed: int,
+        level: int,
+        epoch: int,
+        steps: int | None = None,
     ) -> Epoch:
-        """Train once over all images. Raises Diverged."""
+        """Train once over all images, or over the first `steps` batches. Raises Diverged."""
         self.network.train()
         lr = self.settings.lr_at(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         total_loss = torch.zeros((), device=labels.device)
         correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+        images = 0
+        batches = epoch_batches(
+            reader, labels, self.settings.batch_size, seed=seed, level=level, epoch=epoch
+        )
         with precision(self.settings.precision, labels.device):
-            for batch in epoch_batches(
-                reader, labels, self.settings.batch_size, seed=seed, level=level, epoch=epoch
-            ):
+            for batch in itertools.islice(batches, steps):
                 logits = self.network(batch.images)
                 loss = self.loss(logits.float(), batch)
                 self.step(loss)
                 total_loss += loss.detach() * len(batch.labels)
                 correct += (logits.argmax(1) == batch.labels).sum()
-        mean_loss = float(total_loss) / len(labels)
+                images += len(batch.labels)
+        mean_loss = float(total_loss) / images
         if not math.isfinite(mean_loss):
             raise Diverged(epoch)
-        return Epoch(epoch, lr, mean_loss, int(correct) / len(labels))
+        return Epoch(epoch, lr, mean_loss, int(correct) / images)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on: parameters, buffers, momentum."""

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from dsdctl.cost import (
     CountMacs,
+    early_state_pflops,
     level_bytes,
     level_pflops_executed,
     row_cost,
@@ -13,12 +14,12 @@ from dsdctl.cost import (
     table_pflops,
     training_pflops,
 )
+from dsdctl.fields import Model
 from dsdctl.keys import key_of
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.resolve import table_bytes
 from dsdctl.shapes import layer_weights
-from dsdctl.spec import Model
 
 SCHEMA = "dsdctl.plan/1"
 
@@ -35,7 +36,11 @@ class PlanRecipe(Model):
 
 
 class PlanTrajectory(Model):
-    """A distinct trajectory. `needs` names teacher trajectories and tables by key."""
+    """A distinct trajectory. `needs` names teacher trajectories and tables by key.
+
+    `flip_rate` is the share of training labels that are not the true ones; where it is not exact,
+    it is what to expect until a level was run.
+    """
 
     key: str
     variant: str
@@ -48,6 +53,8 @@ class PlanTrajectory(Model):
     used_by: tuple[str, ...]
     needs: tuple[str, ...]
     levels_done: int
+    flip_rate: float
+    flip_rate_exact: bool
     levels_to_restore: tuple[int, ...] = Field(
         description="done, but their weights were dropped and are needed again"
     )
@@ -116,11 +123,14 @@ def summarise(
     tables = _tables(progress, count_macs)
     distinct_tables = {table.key: table for table in tables.values()}
     to_run = sum(table.pflops for table in distinct_tables.values() if not table.done)
-    missing = {t.key: levels_to_run(progress, t) for t in plan.trajectories.values()}
+    restored = sum(levels_to_restore(progress).values())
+    missing = levels_to_run(progress)
     for trajectory in plan.trajectories.values():
         to_run += missing[trajectory.key] * level_pflops_executed(trajectory, count_macs)
+    for rewinding in missing_early_states(progress).values():
+        to_run += early_state_pflops(rewinding[0], count_macs)
     done = {key: known.next_level for key, known in progress.known.items()}
-    restored = sum(len(progress.levels_to_restore(t)) for t in plan.trajectories.values())
+    trainings_done = len({level.key for known in progress.known.values() for level in known.levels})
     return PlanSummary(
         experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
         recipes=tuple(recipes),
@@ -139,6 +149,8 @@ def summarise(
                 used_by=tuple(plan.used_by(trajectory)),
                 needs=_needs(trajectory, tables),
                 levels_done=done[trajectory.key],
+                flip_rate=progress.flip_rate(trajectory).rate,
+                flip_rate_exact=progress.flip_rate(trajectory).exact,
                 levels_to_restore=tuple(progress.levels_to_restore(trajectory)),
                 teacher_table=trajectory.teacher.table if trajectory.teacher else None,
                 teacher_table_reason=(
@@ -149,8 +161,8 @@ def summarise(
         ),
         teacher_tables=tuple(distinct_tables.values()),
         totals=Totals(
-            trainings=sum(done[key] + missing[key] for key in plan.trajectories) - restored,
-            trainings_done=sum(done.values()),
+            trainings=trainings_done + sum(missing.values()) - restored,
+            trainings_done=trainings_done,
             pflops_attributed=attributed,
             pflops_to_run=to_run,
             seconds_estimate=_seconds(progress, missing, seconds_per_level, slots),
@@ -160,21 +172,45 @@ def summarise(
     )
 
 
-def levels_to_run(progress: Progress, trajectory: Trajectory) -> int:
-    """How many levels may still be run: up to the last, since a stop is not known before; and
-    those that are run again for their dropped weights."""
-    again = len(progress.levels_to_restore(trajectory))
-    if not progress.wants_level(trajectory):
-        return again
-    return again + trajectory.levels - progress.known[trajectory.key].next_level
+def levels_to_run(progress: Progress) -> dict[str, int]:
+    """By trajectory, how many levels may be run: those missing, and those whose weights were
+    dropped and are needed again."""
+    restored = levels_to_restore(progress)
+    return {key: count + restored[key] for key, count in missing_levels(progress).items()}
+
+
+def levels_to_restore(progress: Progress) -> dict[str, int]:
+    """By trajectory, how many levels are run again; a shared one counts for the first of them."""
+    counts: dict[str, int] = {}
+    counted: set[str] = set()
+    for trajectory in progress.plan.trajectories.values():
+        levels = progress.known[trajectory.key].levels
+        new = {levels[k].key for k in progress.levels_to_restore(trajectory)} - counted
+        counted |= new
+        counts[trajectory.key] = len(new)
+    return counts
+
+
+def missing_levels(progress: Progress) -> dict[str, int]:
+    """By trajectory, how many levels may still be run: up to the last, since a stop is not known
+    before. A level that trajectories share counts for the first of them."""
+    missing: dict[str, int] = {}
+    counted: set[tuple[object, ...]] = set()
+    for trajectory in progress.plan.trajectories.values():
+        names = trajectory.level_names()[progress.known[trajectory.key].next_level :]
+        new = set(names) - counted if progress.wants_level(trajectory) else set()
+        counted |= new
+        missing[trajectory.key] = len(new)
+    return missing
 
 
 def disk_bytes(progress: Progress) -> int:
     """Bytes that missing levels and teacher tables may write."""
     total = 0
     tables: set[str] = set()
+    missing = levels_to_run(progress)
     for trajectory in progress.plan.trajectories.values():
-        count = levels_to_run(progress, trajectory)
+        count = missing[trajectory.key]
         total += count * level_bytes(_weights(trajectory))
         need = trajectory.teacher
         if not count or need is None or not need.table:
@@ -183,7 +219,23 @@ def disk_bytes(progress: Progress) -> int:
         if key not in tables and not progress.store.has_table(key):
             tables.add(key)
             total += table_bytes(trajectory.regime)
-    return total
+    early = missing_early_states(progress).values()
+    return total + sum(level_bytes(_weights(rewinding[0])) for rewinding in early)
+
+
+def missing_early_states(progress: Progress) -> dict[str, list[Trajectory]]:
+    """By key, each early state of level 0 still to be computed, and who rewinds to it."""
+    states: dict[str, list[Trajectory]] = {}
+    for trajectory in progress.plan.trajectories.values():
+        rewinds = trajectory.regime.rewind_iterations > 0 and trajectory.levels > 1
+        if not rewinds or not progress.wants_level(trajectory):
+            continue
+        identity = progress.early_state(trajectory)
+        # It has no key of its own while the teacher's level is not known.
+        key = trajectory.key if identity is None else key_of(identity)
+        if progress.store.level(key) is None:
+            states.setdefault(key, []).append(trajectory)
+    return states
 
 
 def _tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
@@ -241,6 +293,9 @@ def _seconds(
         return None
     trajectories = progress.plan.trajectories
     own = {key: missing[key] * seconds_per_level[key] for key in trajectories}
+    for rewinding in missing_early_states(progress).values():
+        first = rewinding[0]
+        own[first.key] += first.regime.rewind_share * seconds_per_level[first.key]
     longest = 0.0
     for key, trajectory in trajectories.items():
         chain = own[key]
@@ -255,4 +310,5 @@ def _seconds(
 
 def _weights(trajectory: Trajectory) -> int:
     facts = trajectory.regime.images.facts
-    return sum(layer_weights(trajectory.regime.network, facts.channels, facts.classes))
+    size = (facts.channels, facts.height, facts.width)
+    return sum(layer_weights(trajectory.regime.network, *size, facts.classes))

@@ -7,11 +7,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.cost import CountMacs, teacher_call_pflops
+from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
+from dsdctl.data_spec import IMAGES_OF, LOADED_AS_THEY_ARE, Size
+from dsdctl.labels import describe_noise
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
-from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory
+from dsdctl.pruning import Pruning
+from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
 from dsdctl.report.render import magnitude
+from dsdctl.resolve import Regime
 
 
 def rich_plan(
@@ -21,12 +25,13 @@ def rich_plan(
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
+        *[Text(f"  {line}") for line in data_lines(progress)],
         _recipes(summary),
         _trajectories(summary),
+        _prunings(progress),
         *([_tables(summary)] if summary.teacher_tables else []),
-        *[Text(line) for line in _direct_calls(summary)],
         Text(f"order of work ({where})", style="bold"),
-        *[Text(f"  {line}") for line in order_of_work(progress)],
+        *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
         Text(),
         Text("costs", style="bold"),
         *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs)],
@@ -77,6 +82,54 @@ def _trajectories(summary: PlanSummary) -> Table:
     return table
 
 
+def _prunings(progress: Progress) -> Table:
+    """Each way to prune and retrain once, and the recipes or teachers that go it."""
+    table = _table("pruning and retraining", "of", "a round removes", "retrained from")
+    rows: dict[tuple[str, str], list[str]] = {}
+    for trajectory in progress.plan.trajectories.values():
+        names = [use.recipe for use in trajectory.uses]
+        if trajectory.taught:
+            names.append("teacher")
+        regime = trajectory.regime
+        rows.setdefault((_removed(regime.pruning), _retrained_from(regime)), []).extend(names)
+    for cells, names in rows.items():
+        table.add_row(Text(", ".join(dict.fromkeys(names))), *cells)
+    return table
+
+
+def _removed(pruning: Pruning) -> str:
+    """What a round removes, in words."""
+    if pruning.criterion == "none":
+        return "nothing (control)"
+    fraction, _ = pruning.share(1)
+    if pruning.sparsities is None:
+        share = f"{100 * (fraction or 0):g} % of those left"
+    else:
+        levels = ", ".join(f"{100 * sparsity:g}" for sparsity in pruning.sparsities)
+        share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels} % at one shot"
+    where = "in each layer" if pruning.scope == "layer" else "over all layers"
+    criterion = {
+        "magnitude": "by magnitude",
+        "random": "at random",
+        "gradient": f"by |weight x gradient| on {pruning.gradient_sample} images",
+    }
+    return f"{share}, {where}, {criterion[pruning.criterion]}"
+
+
+def _retrained_from(regime: Regime) -> str:
+    """What a level's training starts from, in words."""
+    retrain = regime.pruning.retraining
+    match retrain.mode:
+        case "reinit":
+            return "a new initialisation a level"
+        case "rewind":
+            batches = regime.rewind_iterations
+            return f"level 0 after {batches} batches" if batches else "the initialisation"
+        case "continue":
+            scaled = retrain.lr_scale not in (None, 1)
+            return "the last weights" + (f", rate x {retrain.lr_scale:g}" if scaled else "")
+
+
 def _tables(summary: PlanSummary) -> Table:
     table = _table(
         "teacher tables (logits for every view of every training image, once)", "key",
@@ -94,22 +147,35 @@ def _tables(summary: PlanSummary) -> Table:
     return table
 
 
-def _direct_calls(summary: PlanSummary) -> list[str]:
-    """Where the teacher is called for every batch instead of looked up, and why."""
-    callers: dict[str, dict[str, None]] = {}
-    for trajectory in summary.trajectories:
-        if trajectory.teacher_table is False:
-            reason = str(trajectory.teacher_table_reason)
-            callers.setdefault(reason, {}).update(dict.fromkeys(trajectory.used_by))
-    return [
-        f"The teacher of {', '.join(names)} is called for every batch, without a table: {reason}.\n"
-        for reason, names in callers.items()
-    ]
-
-
 def _short(key: str) -> str:
     trajectory, _, rule = key.partition("@")
     return trajectory[:8] + (f"@{rule.split('/')[0]}" if rule else "")
+
+
+def data_lines(progress: Progress) -> list[str]:
+    """Each data set with its label noise, and the true flip rate as far as it is known."""
+    lines = []
+    for trajectory in progress.plan.trajectories.values():
+        images, flips = trajectory.regime.images, progress.flip_rate(trajectory)
+        parts = [f"{count:,} {part}" for part, count in vars(images.sizes).items() if count]
+        rate = f"{100 * flips.rate:.2f} %"
+        lines.append(
+            f"{images.dataset.name}: {', '.join(parts)} images of {images.facts.width} x "
+            f"{images.facts.height}; label noise {describe_noise(images.noise)}: true flip rate "
+            + (rate if flips.exact else f"about {rate}, measured once a level is done")
+        )
+    return list(dict.fromkeys(lines))
+
+
+def direct_teacher_lines(progress: Progress) -> list[str]:
+    """Why a teacher is called for every batch where no table of its logits is made."""
+    lines = []
+    for trajectory in progress.plan.trajectories.values():
+        need = trajectory.teacher
+        if need is not None and not need.table:
+            recipes = ", ".join(progress.plan.used_by(trajectory))
+            lines.append(f"{recipes}: the teacher is called for every batch ({need.table_reason})")
+    return list(dict.fromkeys(lines))
 
 
 def order_of_work(progress: Progress) -> list[str]:
@@ -161,13 +227,41 @@ def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs)
         f"PFLOPs to run       {magnitude(totals.pflops_to_run)} (executed: shared work once, with "
         "teacher forwards and measuring)",
         *_teacher_forward_lines(progress, summary, count_macs),
+        *_early_state_lines(progress, count_macs),
         f"disk                {size(totals.disk_bytes)} to be written",
+        *_prepared_lines(progress),
         "time                "
         + (
             "unknown: nothing was run with this store yet" if seconds is None else duration(seconds)
         ),
         "One FLOP is one multiply-accumulate; a training is 3 x forward MACs (fvcore, train mode) "
         "x images x epochs.",
+    ]
+
+
+def _prepared_lines(progress: Progress) -> list[str]:
+    """What the images take that are decoded or unpacked once for all runs."""
+    prepared: dict[tuple[str, str | None, Size | None], int] = {}
+    for trajectory in progress.plan.trajectories.values():
+        images = trajectory.regime.images
+        facts, name = images.facts, images.dataset.name
+        if name not in LOADED_AS_THEY_ARE:
+            pixels = facts.height * facts.width * facts.channels
+            count = facts.train_images + (facts.test_images or 0)
+            prepared[IMAGES_OF.get(name, name), facts.content, facts.size] = count * pixels
+    total = sum(prepared.values())
+    return [f"prepared images     {size(total)} beside the data, made once"] if total else []
+
+
+def _early_state_lines(progress: Progress, count_macs: CountMacs) -> list[str]:
+    """What it takes to compute the states that levels rewind to; no part of a row's cost."""
+    states = [rewinding[0] for rewinding in missing_early_states(progress).values()]
+    if not states:
+        return []
+    pflops = sum(early_state_pflops(trajectory, count_macs) for trajectory in states)
+    return [
+        f"states to rewind to {len(states)}, level 0's first batches run once more: "
+        f"{magnitude(pflops)} PFLOPs"
     ]
 
 

@@ -243,6 +243,7 @@ def footnotes(report: Report) -> list[str]:
         lines.append("Levels were selected on the test set, as in the paper's protocol.")
     else:
         lines.append(f"Levels were selected on the {report.selected_on} set.")
+    lines += dict.fromkeys(map(noise_line, report.rows))
     environments = {str(level["environment"]) for t in report.trajectories for level in t.levels}
     if len(environments) > 1:
         lines.append(f"Mixed environments: {'; '.join(sorted(environments))}.")
@@ -274,6 +275,13 @@ def curve_line(curve: Curve) -> str:
         f"{name}: dip {100 * curve.dip:.1f} points, "
         f"sparse double descent: {curve.sparse_double_descent}"
     )
+
+
+def noise_line(row: ReportRow) -> str:
+    """The label noise of a row as its spec gives it, and what share of the labels it made wrong."""
+    rate = row.flip_rate.mean
+    known = "not measured yet" if rate is None else f"{100 * rate:.2f} %"
+    return f"Label noise: {row.label_noise}; true flip rate of the training labels: {known}."
 
 
 # Plain formats

@@ -11,11 +11,13 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
+from dsdctl.fields import Model
+from dsdctl.labels import describe_noise
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
 from dsdctl.results import FinishedLevel, Measured, environment_line
-from dsdctl.spec import Model, ReferenceRow
+from dsdctl.spec import ReferenceRow
 from dsdctl.stopping import Reading
 
 SCHEMA = "dsdctl.report/1"
@@ -31,7 +33,10 @@ class Stats(Model):
 
 class ReportRow(Model):
     """One recipe in one variant. PFLOPs are one seed's, in the paper's convention but for
-    `pflops_nonzero`, where each layer's MACs are scaled by its density."""
+    `pflops_nonzero`, where each layer's MACs are scaled by its density.
+
+    `flip_rate` is the share of training labels that are not the true ones, null until it is known.
+    """
 
     recipe: str
     variant: str
@@ -52,6 +57,8 @@ class ReportRow(Model):
     stop_reason: str
     phase: str | None
     reference: ReferenceRow | None
+    label_noise: str
+    flip_rate: Stats
     pflops_nonzero: Stats
 
     @property
@@ -139,6 +146,7 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
     price = training_pflops(row_plan.row.student, count_macs(row_plan.row.student))
     trainings = [reading.trainings if reading.finished else None for reading in readings]
     level = _stats([result.level if result else None for result in chosen])
+    flipped = [progress.flip_rate(student) for student in students]
     reference = next(
         spec.experiment.reference.get(recipe.recipe)
         for spec in plan.specs
@@ -169,6 +177,8 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         ),
         phase=_phase(progress, row_plan, level),
         reference=reference,
+        label_noise=describe_noise(row_plan.row.student.images.noise),
+        flip_rate=_stats([flips.rate if flips.exact else None for flips in flipped]),
         pflops_nonzero=_stats(
             [
                 _nonzero_pflops(progress, student, reading, count_macs)

@@ -1,25 +1,14 @@
 """What the tests of dsdctl.ml share: one thread, and a few random pictures to train on."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
-from dsdctl.ml.device import configure
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_deterministic_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    configure(torch.device("cpu"), 1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = fill
-    torch.set_flush_denormal(False)
+def _configured(one_deterministic_thread: None) -> None:
+    """All of dsdctl.ml is tested as a worker runs it."""
 
 
 @pytest.fixture(scope="session")

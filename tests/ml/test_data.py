@@ -1,4 +1,3 @@
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsdctl.errors import WorkError
 from dsdctl.ml.data import (
     Data,
+    MappedImages,
     Normalisation,
     Source,
     Split,
     ViewReader,
     Views,
     epoch_batches,
-    load_cifar,
-    load_digits,
-    load_npz,
     split_source,
 )
+from dsdctl.ml.noise import Noise
 
 # Splitting: a picture of one pixel that holds its own number, of class number % 7.
 
@@ -38,14 +35,16 @@ def true_labels(split: Split) -> Tensor:
     return torch.tensor(numbers_of(split)) % 7
 
 
+NOISE = Noise("symmetric", 0.3, 0)
+
+
 def split_numbered(test: Split | None = None, **options: Any) -> Data:
     defaults: dict[str, Any] = {
         "split_seed": 0,
         "test_fraction": None if test else 0.25,
         "validation_fraction": 0.1,
         "validation_noisy": True,
-        "noise_rate": 0.3,
-        "noise_seed": 0,
+        "noise": NOISE,
     }
     return split_source(Source(numbered(0, 150), test, 7), **(defaults | options))
 
@@ -89,7 +88,7 @@ def test_only_training_labels_and_on_request_validation_labels_are_flipped(noisy
 
 
 def test_split_and_noise_have_seeds_of_their_own() -> None:
-    base, other_noise = split_numbered(), split_numbered(noise_seed=1)
+    base, other_noise = split_numbered(), split_numbered(noise=Noise("symmetric", 0.3, 1))
     assert numbers_of(base.train) == numbers_of(other_noise.train)
     assert not torch.equal(base.train.labels, other_noise.train.labels)
     other_split = split_numbered(split_seed=1)
@@ -97,6 +96,50 @@ def test_split_and_noise_have_seeds_of_their_own() -> None:
     again = split_numbered()
     assert numbers_of(base.validation) == numbers_of(again.validation)
     assert torch.equal(base.train.labels, again.train.labels)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_human_labels_belong_to_their_images_whatever_is_held_out(noisy: bool) -> None:
+    images = numbered(0, 150)
+    human = (images.labels + torch.arange(150) % 3) % 7
+    source = Source(images, numbered(200, 30), 7, human)
+    data = split_source(
+        source,
+        split_seed=0,
+        test_fraction=None,
+        validation_fraction=0.2,
+        validation_noisy=noisy,
+        noise=Noise("human", 0.0, 0),
+    )
+    assert torch.equal(data.train.labels, human[numbers_of(data.train)])
+    assert torch.equal(data.clean_labels, images.labels[numbers_of(data.train)])
+    expected = human if noisy else images.labels
+    assert torch.equal(data.validation.labels, expected[numbers_of(data.validation)])
+    assert torch.equal(data.test.labels, true_labels(data.test))
+
+
+def test_images_that_stay_on_the_disk_are_split_as_those_in_memory(tmp_path: Path) -> None:
+    images = numbered(0, 150)
+    np.save(tmp_path / "images.npy", images.pixels.numpy())
+    array = np.load(tmp_path / "images.npy", mmap_mode="r")
+    mapped = MappedImages(array, torch.arange(150), torch.device("cpu"))
+    options: dict[str, Any] = {
+        "split_seed": 0,
+        "test_fraction": 0.25,
+        "validation_fraction": 0.1,
+        "validation_noisy": True,
+        "noise": NOISE,
+    }
+    on_disk = split_source(Source(Split(mapped, images.labels), None, 7), **options)
+    in_memory = split_source(Source(images, None, 7), **options)
+    for part in ("train", "validation", "test"):
+        one, other = getattr(on_disk, part), getattr(in_memory, part)
+        assert isinstance(one.images, MappedImages)
+        assert one.images.shape == other.images.shape
+        assert torch.equal(torch.cat(list(one.images.split(7))), other.images)
+        assert torch.equal(one.labels, other.labels)
+        some = torch.tensor([3, 0, 3])
+        assert torch.equal(one.images[some], other.images[some])
 
 
 # Views
@@ -163,6 +206,16 @@ def test_normalisation_is_that_of_torchvision_transforms() -> None:
     torch.testing.assert_close(Normalisation(MEAN, STD)(images), expected, rtol=1e-5, atol=2e-6)
 
 
+def test_a_centre_is_cut_out_before_normalising() -> None:
+    images = random_images(2, 7, 8, 3)
+    centre = Normalisation(MEAN, STD, 4)(images)
+    # torchvision rounds (7 - 4) / 2 to 2 and takes 2 of 8 - 4.
+    assert torch.equal(centre, Normalisation(MEAN, STD)(images[:, 2:6, 2:6]))
+    assert torch.equal(
+        Normalisation(MEAN, STD, 7)(images[:, :, :7]), Normalisation(MEAN, STD)(images[:, :, :7])
+    )
+
+
 # Epochs
 
 
@@ -209,77 +262,3 @@ def test_an_epoch_leaves_global_random_state_alone(pictures: Split, reader: View
     state = torch.get_rng_state()
     order_of(reader, pictures.labels, 0, 0, 0)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-# Loading
-
-
-def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    source, digits = load_digits(), sklearn_digits()
-    assert source.train.images.shape == (1797, 8, 8, 1)
-    assert source.train.images.dtype == torch.uint8
-    expected = np.rint(digits.images * 255 / 16)
-    assert np.array_equal(source.train.images[..., 0].numpy(), expected)
-    assert np.array_equal(source.train.labels.numpy(), digits.target)
-    assert source.train.labels.dtype == torch.int64
-    assert (source.test, source.classes) == (None, 10)
-
-
-def written(path: Path, **arrays: np.ndarray) -> str:
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_an_archive_of_colour_images_with_a_test_set_loads_as_it_is(tmp_path: Path) -> None:
-    train, test = random_images(5, 3, 4, 3).numpy(), random_images(2, 3, 4, 3).numpy()
-    labels = np.array([0, 3, 1, 2, 3], dtype=np.uint8)
-    content = written(
-        tmp_path / "a.npz", x_train=train, y_train=labels, x_test=test, y_test=np.array([1, 0])
-    )
-    source = load_npz(tmp_path / "a.npz", content)
-    assert np.array_equal(source.train.images.numpy(), train)
-    assert source.train.labels.tolist() == [0, 3, 1, 2, 3]
-    assert source.train.labels.dtype == torch.int64
-    assert source.test is not None
-    assert np.array_equal(source.test.images.numpy(), test)
-    assert source.test.labels.tolist() == [1, 0]
-    assert source.classes == 4
-
-
-def test_an_archive_of_grey_images_gets_one_channel(tmp_path: Path) -> None:
-    images = random_images(4, 3, 3, 1)
-    content = written(
-        tmp_path / "a.npz", x_train=images[..., 0].numpy(), y_train=np.array([0, 1, 1, 0])
-    )
-    source = load_npz(tmp_path / "a.npz", content)
-    assert torch.equal(source.train.images, images)
-    assert source.test is None
-
-
-def test_an_archive_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
-    arrays = {"x_train": random_images(2, 3, 3, 1).numpy(), "y_train": np.array([0, 1])}
-    planned = written(tmp_path / "a.npz", **arrays)
-    arrays["y_train"] = np.array([1, 0])
-    assert written(tmp_path / "a.npz", **arrays) != planned
-    with pytest.raises(WorkError, match=r"a\.npz: changed since the run was planned"):
-        load_npz(tmp_path / "a.npz", planned)
-
-
-@pytest.mark.parametrize(("name", "loader"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
-def test_cifar_that_is_neither_there_nor_to_be_had_is_one_clear_error(
-    name: str, loader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dsdctl.ml.torchvision_compat import datasets
-
-    def no_network(self: object) -> None:
-        raise OSError("network is unreachable")
-
-    monkeypatch.setattr(getattr(datasets, loader), "download", no_network)
-    with pytest.raises(WorkError) as caught:
-        load_cifar(name, tmp_path / "absent")
-    message = str(caught.value)
-    for part in (name, str(tmp_path / "absent"), "network is unreachable", "dataset.root"):
-        assert part in message
-    assert "\n" not in message

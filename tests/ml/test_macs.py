@@ -36,6 +36,71 @@ def test_a_vgg_like_has_the_macs_of_its_closed_form(depth: int, width: int, pool
     assert list(per_layer)[-1] == "classifier.weight"
 
 
+def resnet_macs(side: int, depth: int, classes: int) -> tuple[list[int], int]:
+    """Of torchvision's ResNet on RGB images of `side`: those of each layer, and of all BatchNorm
+    units and the average pool."""
+    blocks, bottleneck = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}[depth]
+    side //= 2
+    layers, others, channels = [side**2 * 49 * 3 * 64], 5 * side**2 * 64, 64
+    side //= 2
+    for stage, count in enumerate(blocks):
+        width = 64 * 2**stage
+        out = width * (4 if bottleneck else 1)
+        for block in range(count):
+            before, side = side, side // (2 if stage and not block else 1)
+            if bottleneck:
+                convolutions = [(1, channels, width, before), (3, width, width, side)]
+                convolutions.append((1, width, out, side))
+            else:
+                convolutions = [(3, channels, width, side), (3, width, width, side)]
+            if channels != out:
+                convolutions.append((1, channels, out, side))
+            layers += [s**2 * kernel**2 * i * o for kernel, i, o, s in convolutions]
+            others += sum(5 * s**2 * o for _, _, o, s in convolutions)
+            channels = out
+    return [*layers, channels * classes], others + side**2 * channels
+
+
+@pytest.mark.parametrize(("depth", "published"), [(18, 1_814_073_344), (50, 4_089_184_256)])
+def test_torchvisions_resnets_have_the_macs_of_their_closed_form(
+    depth: int, published: int
+) -> None:
+    network = build_network(f"resnet{depth}-imagenet", 3, 10, seed=0)
+    layers, others = resnet_macs(64, depth, classes=10)
+    total, per_layer = count_macs(network, 3, 64, 64)
+    assert list(per_layer.values()) == layers
+    assert total == sum(layers) + others
+    assert sum(resnet_macs(224, depth, classes=1000)[0]) == published
+
+
+def test_an_mlp_has_a_mac_a_weight() -> None:
+    network = build_network("mlp", 1, 10, seed=0, image_size=(28, 28))
+    total, per_layer = count_macs(network, 1, 28, 28)
+    assert list(per_layer.values()) == [784 * 300, 300 * 100, 100 * 10]
+    assert total == sum(per_layer.values())
+
+
+@pytest.mark.parametrize(
+    ("side", "options"),
+    [(32, {}), (8, {"patch": 2, "dim": 12, "depth": 2, "heads": 3, "mlp_dim": 7})],
+)
+def test_a_vit_has_the_macs_of_its_closed_form(side: int, options: dict[str, int]) -> None:
+    sizes = {"patch": 4, "dim": 512, "depth": 6, "heads": 8, "mlp_dim": 512, **options}
+    patch, dim, depth, mlp = (sizes[name] for name in ("patch", "dim", "depth", "mlp_dim"))
+    patches = (side // patch) ** 2
+    tokens = patches + 1
+    linear = [3 * tokens * dim**2, tokens * dim**2, tokens * dim * mlp, tokens * mlp * dim]
+    layers = [patches * 3 * patch**2 * dim, *(depth * linear), dim * 10]
+    attention = depth * 2 * tokens**2 * dim  # scores, and values mixed by them; of all heads
+    norms = 5 * dim * (2 * depth * tokens + 1)  # fvcore counts five a unit of LayerNorm
+
+    network = build_network("vit", 3, 10, seed=0, image_size=(side, side), **options)
+    total, per_layer = count_macs(network, 3, side, side)
+
+    assert list(per_layer.values()) == layers
+    assert total == sum(layers) + attention + norms
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_counting_does_not_change_the_network_and_its_mode_does_not_change_the_count(
     training: bool,

@@ -14,9 +14,10 @@ from dsdctl.ml.masks import (
     count_nonzero,
     dense_masks,
     prunable_weights,
-    prune_by_magnitude,
+    remove_lowest,
 )
 from dsdctl.ml.models import build_network
+from dsdctl.ml.scores import magnitude_scores
 
 FRACTIONS = st.floats(0, 1, allow_subnormal=False)  # torch flushes denormals here
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
@@ -31,6 +32,11 @@ def masked_weights(draw: st.DrawFn) -> tuple[dict[str, Tensor], Masks]:
         weights[f"{number}.weight"] = torch.randint(-4, 5, shape, generator=stream).float()
         masks[f"{number}.weight"] = torch.rand(shape, generator=stream) < 0.8
     return weights, masks
+
+
+def prune_by_magnitude(weights: dict[str, Tensor], masks: Masks, fraction: float) -> Masks:
+    removed = round(fraction * count_nonzero(masks))
+    return remove_lowest(magnitude_scores(weights), masks, removed)
 
 
 def smallest_removed_one_by_one(weights: dict[str, Tensor], masks: Masks, fraction: float) -> Masks:

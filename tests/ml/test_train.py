@@ -13,9 +13,10 @@ from dsdctl.ml.masks import (
     count_nonzero,
     dense_masks,
     prunable_weights,
-    prune_by_magnitude,
+    remove_lowest,
 )
 from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.train import Diverged, Epoch, Settings, Trainer
 
 SETTINGS = Settings(
@@ -36,7 +37,8 @@ def small_network() -> Network:
 
 def half_pruned(network: Network) -> Masks:
     weights = prunable_weights(network)
-    return prune_by_magnitude(weights, dense_masks(weights), 0.5)
+    masks = dense_masks(weights)
+    return remove_lowest(magnitude_scores(weights), masks, count_nonzero(masks) // 2)
 
 
 def train(

@@ -1,0 +1,100 @@
+"""What of a spec must fit together: network and images, training and batches, pruning and weights.
+
+Each check raises InputError with the line of the spec that does not fit. Torch is not imported.
+"""
+
+import math
+from typing import Literal
+
+from dsdctl.datasets import Facts
+from dsdctl.errors import InputError
+from dsdctl.loading import Document, KeyPath
+from dsdctl.networks import MLP, Network, ViT
+from dsdctl.pruning import Pruning
+from dsdctl.shapes import has_batchnorm, layer_weights, remaining_weights, smallest_side
+from dsdctl.spec import Training
+
+Who = Literal["student", "teacher"]
+
+
+def check_network(document: Document, who: Who, network: Network, facts: Facts) -> None:
+    """The images must be large enough, and whole patches for a vision transformer."""
+    side = facts.smallest_side
+    if isinstance(network, MLP | ViT) and side != min(facts.height, facts.width):
+        reason = (
+            f"{network.arch} takes images of one size (allowed: dataset.size without test_crop)"
+        )
+        raise InputError(document.problem((who, "arch"), reason))
+    if isinstance(network, ViT):
+        if facts.height % network.patch or facts.width % network.patch:
+            common = math.gcd(facts.height, facts.width)
+            reason = (
+                f"does not divide images of {facts.height} x {facts.width} pixels "
+                f"(allowed: a divisor of {common})"
+            )
+            raise InputError(document.problem((who, "patch"), reason))
+    elif side < smallest_side(network):
+        most = int(math.log2(side))
+        reason = f"halves images of {side} pixels to nothing (allowed: at most {most})"
+        raise InputError(document.problem((who, "depth"), reason))
+
+
+def check_batches(document: Document, network: Network, training: Training, images: int) -> None:
+    """No batch may be a single one of the training `images` where that cannot be normalised."""
+    if has_batchnorm(network) and images % training.batch_size == 1:
+        reason = (
+            f"leaves a last batch of one of {images} training images, which BatchNorm cannot "
+            "normalise (allowed: another size)"
+        )
+        raise InputError(document.problem(("training", "batch_size"), reason))
+
+
+def check_rounds(
+    document: Document, who: Who, pruning: Pruning, network: Network, facts: Facts
+) -> None:
+    """Every round must remove something and leave at least a weight a class."""
+    if pruning.criterion == "none":
+        return
+    size = (facts.channels, facts.height, facts.width)
+    layers = layer_weights(network, *size, facts.classes)
+    counts = remaining_weights(layers, pruning)
+    for level in range(1, len(counts)):
+        if counts[level] == counts[level - 1]:
+            reason, better = f"rounding removes nothing at level {level} of the {who}", "higher"
+        elif counts[level] < facts.classes:
+            reason = (
+                f"level {level} of the {who} keeps {counts[level]} weights, fewer than the "
+                f"{facts.classes} classes"
+            )
+            better = "lower"
+        else:
+            continue
+        key: KeyPath = ("levels" if pruning.until_sparsity is None else "until_sparsity",)
+        allowed = f"at most {level - 1} levels"
+        if pruning.sparsities is not None:
+            key, allowed = ("sparsities", level - 1), f"a {better} sparsity"
+        reason = f"{reason} (allowed: {allowed} for {counts[0]} weights)"
+        raise InputError(document.problem(("pruning", *key), reason))
+
+
+def check_sample(document: Document, pruning: Pruning, images: int) -> None:
+    """The sample of a gradient must be among the training `images`."""
+    sample = pruning.gradient_sample
+    if sample is not None and sample > images:
+        reason = f"is {sample} (allowed: at most the {images} training images)"
+        raise InputError(document.problem(("pruning", "sample"), reason))
+
+
+def check_rewinding(
+    document: Document, who: Who, pruning: Pruning, epochs: int, steps_per_epoch: int
+) -> None:
+    """What is rewound to must lie within level 0's training."""
+    retrain = pruning.retraining
+    for key, unit, value, count in (
+        ("epoch", "epochs", retrain.epoch, epochs),
+        ("iteration", "batches", retrain.iteration, epochs * steps_per_epoch),
+    ):
+        if value is not None and value >= count:
+            reason = f"is {value}, but level 0 of the {who} takes {count} {unit}"
+            allowed = f"(allowed: 0 to {count - 1})"
+            raise InputError(document.problem(("pruning", "retrain", key), f"{reason} {allowed}"))

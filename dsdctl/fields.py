@@ -1,0 +1,33 @@
+"""What all models of specs and recipes share: their base and the fields that recur."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """Base of all models: frozen, strict types, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
+
+Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
+"""One line for people to read, without control characters."""
+
+PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATTERN)]
+"""A path; relative to the file in which it is written, `~` is the home folder."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def string_or_mapping(value: Any) -> str:
+    """The tag of a union's member that is written as one word, or of that with keys of its own."""
+    return "<mapping>" if isinstance(value, Mapping | BaseModel) else "<word>"

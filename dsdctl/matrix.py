@@ -1,0 +1,71 @@
+"""A spec's matrix: the cells of its products, each as a document of its own."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from dsdctl.errors import InputError
+from dsdctl.loading import Document, KeyPath
+
+MAX_VARIANTS = 1000
+
+VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
+"""What a matrix may vary: what is trained and how, not what is compared."""
+
+
+def variants(document: Document) -> Iterator[tuple[str, Document]]:
+    """Yield each cell of the matrix, named by its values, as a document of its own."""
+    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, document.marks)
+    matrix = document.data.get("matrix")
+    if matrix is None:
+        yield "", base
+        return
+    products = matrix if isinstance(matrix, list) else [matrix]
+    paths: list[KeyPath] = [("matrix",)]
+    if matrix is products:
+        paths = [("matrix", index) for index in range(len(products))]
+    for axes, where in zip(products, paths, strict=True):
+        _check_axes(document, axes, where)
+    count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
+    if not 1 <= count <= MAX_VARIANTS:
+        reason = f"gives {count} variants (allowed: 1 to {MAX_VARIANTS})"
+        raise InputError(document.problem(("matrix",), reason))
+    names: set[str] = set()
+    for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
+        name = ", ".join(f"{path}={_short(value)}" for path, value, _ in cell)
+        if name in names:
+            raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
+        names.add(name)
+        laid_over = base
+        for path, _, where in cell:
+            value = document.moved(where, tuple(path.split(".")))
+            laid_over = laid_over.overlay(Document(value.data, value.marks))
+        yield name, laid_over
+
+
+def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
+    if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
+        reason = "must map dotted paths to lists of values, or be a list of such mappings"
+        raise InputError(document.problem(path, reason))
+    for name in axes:
+        if name.split(".")[0] not in VARIED:
+            reason = (
+                f"{name!r} cannot be varied (allowed: paths that begin with {', '.join(VARIED)})"
+            )
+            raise InputError(document.problem((*path, name), reason))
+
+
+def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
+    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
+    columns = [
+        [(name, value, (*path, name, i)) for i, value in enumerate(values)]
+        for name, values in axes.items()
+    ]
+    return itertools.product(*columns)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "/".join(_short(item) for item in value.values() if item is not None)
+    return str(value)

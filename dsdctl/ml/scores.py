@@ -1,0 +1,51 @@
+"""The scores by which pruning ranks weights; in each round the lowest of what is left go.
+
+Scores have the names and shapes of the weights.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsdctl.ml.device import precision
+from dsdctl.ml.masks import prunable_weights
+from dsdctl.ml.randomness import generator
+
+BATCH = 500
+"""Images in a batch of a gradient; part of the numerics."""
+
+
+def magnitude_scores(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """|w|."""
+    return {name: weight.detach().abs() for name, weight in weights.items()}
+
+
+def random_scores(weights: Mapping[str, Tensor], *, seed: int, level: int) -> dict[str, Tensor]:
+    """Uniform in [0, 1), a function of `seed` and `level` alone."""
+    stream = generator("random-pruning", seed, level)
+    return {name: torch.rand(weight.shape, generator=stream) for name, weight in weights.items()}
+
+
+def gradient_sample(images: int, size: int, *, seed: int, level: int) -> Tensor:
+    """Indices (size,) of distinct images out of `images`, a function of `seed` and `level`."""
+    return torch.randperm(images, generator=generator("gradient-sample", seed, level))[:size]
+
+
+def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """|w dL/dw|, L being the cross-entropy summed over `images` (B, C, H, W) with `labels` (B,).
+
+    In eval mode, so that images do not depend on one another, and in fp32.
+    """
+    network.eval()
+    weights = prunable_weights(network)
+    totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    with precision("fp32", labels.device):
+        parts = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
+        for batch, targets in parts:
+            loss = F.cross_entropy(network(batch), targets, reduction="sum")
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+            for total, gradient in zip(totals.values(), gradients, strict=True):
+                total += gradient
+    return {name: (weights[name].detach() * total).abs() for name, total in totals.items()}

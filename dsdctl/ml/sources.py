@@ -1,0 +1,256 @@
+"""Data sets in their own files: torchvision's, image folders, archives, and human labels.
+
+What must be decoded or unpickled comes as an `Original`, to be prepared once.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dsdctl.errors import WorkError
+from dsdctl.imagefolder import Listing, content_digest
+from dsdctl.ml.data import Source, Split
+from dsdctl.prepared import Original, Part
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How images of all sizes become alike: the shorter side resized to `resize` pixels
+    (bilinear, antialiased), then the centre of `crop` x `crop` kept, as torchvision does it."""
+
+    resize: int
+    crop: int
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """An image of any mode and size -> uint8 (crop, crop, 3)."""
+        width, height = (int(self.resize * side / min(image.size)) for side in image.size)
+        left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
+        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
+
+
+def load_digits() -> Source:
+    """scikit-learn's 1,797 digits of 8x8 pixels; grey values 0..16 become 0..255."""
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    digits = sklearn_digits()
+    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)
+    return Source(Split(pixels[..., None], torch.from_numpy(digits.target).long()), None, 10)
+
+
+def load_npz(file: Path, content: str) -> Source:
+    """A NumPy archive of x_train, y_train and, together or not at all, x_test, y_test.
+
+    Images are uint8 (N, H, W, C) or (N, H, W); labels are integers from 0. What they hold was
+    checked when the run was planned; raises WorkError where the file is another one by now, that
+    is where its sha256 is not `content`.
+    """
+    with file.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != content:
+            raise WorkError(f"{file}: changed since the run was planned")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as archive:
+            train = _npz_split(archive["x_train"], archive["y_train"])
+            test = None
+            if "x_test" in archive.files:
+                test = _npz_split(archive["x_test"], archive["y_test"])
+    return Source(train, test, int(train.labels.max()) + 1)
+
+
+def cifar(name: str, root: Path) -> Original:
+    """CIFAR-10 or CIFAR-100 by torchvision's own loaders, downloaded where absent.
+
+    Raises WorkError where the files are neither there nor to be had.
+    """
+    from dsdctl.ml.torchvision_compat import datasets
+
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    parts = {}
+    for part in ("train", "test"):
+        load = functools.partial(dataset, str(root), train=part == "train")
+        found = _found_or_downloaded(name, root, dataset.filename, load)
+        parts[part] = Part(found.targets, found.data.shape[1:], _rows_of(found.data))
+    return Original(10 if name == "cifar10" else 100, parts)
+
+
+def flowers102(root: Path, cut: Cut) -> Original:
+    """Oxford's 102 flowers by torchvision's loader: 1,020 training and 6,149 test images, as in
+    the authors' code. Raises WorkError where the files are neither there nor to be had."""
+    from dsdctl.ml.torchvision_compat import datasets
+
+    parts = {}
+    for part in ("train", "test"):
+        load = functools.partial(datasets.Flowers102, str(root), split=part)
+        found = _found_or_downloaded("flowers102", root, "flowers-102/", load)
+        parts[part] = _image_part(found._image_files, found._labels, cut, {})
+    return Original(102, parts)
+
+
+def image_folder(listing: Listing, cut: Cut, content: str | None) -> Original:
+    """An image folder. With `content`, its finish raises WorkError where the files are others by
+    now, that is where their content digest is not `content`."""
+    fingerprint = listing.fingerprint()
+    digests: dict[Path, bytes] = {}
+    parts = {}
+    for name, files in (("train", listing.train), ("test", listing.test)):
+        if files:
+            paths = [listing.root / file.path for file in files]
+            parts[name] = _image_part(paths, [file.label for file in files], cut, digests)
+
+    def finish() -> dict[str, str]:
+        pairs = [(file.path, digests[listing.root / file.path]) for file in listing.files]
+        found = content_digest(pairs)
+        if content is not None and found != content:
+            raise WorkError(f"{listing.root}: changed since the run was planned")
+        return {"content": found, "fingerprint": fingerprint}
+
+    return Original(len(listing.classes), parts, finish)
+
+
+# Human labels
+
+HUMAN_FILES = {"cifar10n": "CIFAR-10_human.pt", "cifar100n": "CIFAR-100_human.pt"}
+
+HUMAN_KEYS = {
+    "aggre": "aggre_label",
+    "worse": "worse_label",
+    "random1": "random_label1",
+    "random2": "random_label2",
+    "random3": "random_label3",
+    "noisy": "noisy_label",
+}
+
+HUMAN_DIGESTS = {
+    ("cifar10n", "aggre"): "b3c3d486d22c3055756e7b1b1a0e98b099c1d68b771633023b0f76fa2e09ede6",
+    ("cifar10n", "worse"): "a64d887522cf6d8f4966912a1536ea2d890600929a8465a7f307cdca2501847b",
+    ("cifar10n", "random1"): "b5dc9007ae247a48ce267bec37a1310b0cd65ed73801ca7e595fb954902575a7",
+    ("cifar10n", "random2"): "1182c45d3a24636640fe1e3743b9566b6fabe86b2ed14f6b8216799e209a0d4e",
+    ("cifar10n", "random3"): "b51e116c617ded2c98be095ba8b3abae8adfa6caa54f7f6eedf50c7aed013d44",
+    ("cifar100n", "noisy"): "4a1efd5da7a214b299cf6ac0bafe3f0d48c065b7aa2d40aa185d4711714bb311",
+}
+"""sha256 of the published labels as little-endian int64; the files around them were published more
+than once."""
+
+
+def human_labels(name: str, labels: str, root: Path, clean: Tensor) -> Tensor:
+    """A set of human labels for CIFAR's training images: int64 (N,), in the order of `clean`.
+
+    `clean` are the data set's own labels. Raises WorkError where the file is absent, is not what
+    was published, or belongs to other images.
+    """
+    file = root / HUMAN_FILES[name]
+    if not file.is_file():
+        raise WorkError(
+            f"dataset {name}: {file.resolve()}: no such file; put {file.name} there, as published "
+            "at github.com/UCSC-REAL/cifar-10-100n, or set dataset.root"
+        )
+    arrays = _plain_arrays(file)
+    for key in ("clean_label", HUMAN_KEYS[labels]):
+        if not isinstance(arrays.get(key), np.ndarray):
+            raise WorkError(f"dataset {name}: {file}: holds no array {key}")
+    if not np.array_equal(arrays["clean_label"], clean.numpy()):
+        raise WorkError(f"dataset {name}: {file}: clean_label is not what {root.resolve()} holds")
+    found = np.ascontiguousarray(arrays[HUMAN_KEYS[labels]], dtype="<i8")
+    if hashlib.sha256(found.tobytes()).hexdigest() != HUMAN_DIGESTS[name, labels]:
+        raise WorkError(f"dataset {name}: {file}: {HUMAN_KEYS[labels]} is not as it was published")
+    return torch.from_numpy(found)
+
+
+def _plain_arrays(file: Path) -> dict[str, Any]:
+    """Read a .pt file that holds a dictionary of integer arrays, and nothing that can run.
+
+    Raises WorkError.
+    """
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    allowed: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.int64)),
+        # What a NumPy before 2 and one since call the same function.
+        (reconstruct, "numpy.core.multiarray._reconstruct"),
+        (reconstruct, "numpy._core.multiarray._reconstruct"),
+    ]
+    try:
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            loaded = torch.load(file, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WorkError(f"{file}: not a file of plain integer arrays") from error
+    if not isinstance(loaded, dict):
+        raise WorkError(f"{file}: holds a {type(loaded).__name__}, not named arrays")
+    return loaded
+
+
+# Parts
+
+
+def _found_or_downloaded(name: str, root: Path, wanted: str, load: Callable[..., Any]) -> Any:
+    """What `load(download=...)` gives: from the disk or, where it is not there, the network."""
+    try:
+        try:
+            return _loaded(load, download=False)
+        except RuntimeError:  # absent, or not what its md5 says
+            return _loaded(load, download=True)
+    except (OSError, RuntimeError) as error:
+        raise WorkError(
+            f"dataset {name}: not found under {root.resolve()} and it could not be downloaded "
+            f"({error}); put {wanted} there, or set dataset.root"
+        ) from error
+
+
+def _loaded(load: Callable[..., Any], *, download: bool) -> Any:
+    """Call torchvision, which talks on both streams; NumPy 2.4.0 warns of CIFAR's old pickles."""
+    words = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    with (
+        contextlib.redirect_stdout(words),
+        contextlib.redirect_stderr(words),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
+        return load(download=download)
+
+
+def _rows_of(images: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    return lambda start, stop: images[start:stop]
+
+
+def _image_part(
+    files: Sequence[Path], labels: Sequence[int], cut: Cut, digests: dict[Path, bytes]
+) -> Part:
+    """Files to be decoded by as many threads as there are cores; fills in `digests` (sha256)."""
+
+    def decode(file: Path) -> np.ndarray:
+        try:
+            content = file.read_bytes()
+            digests[file] = hashlib.sha256(content).digest()
+            with Image.open(io.BytesIO(content)) as image:
+                return cut(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise WorkError(f"{file}: not a readable image ({error})") from error
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return np.stack(list(pool.map(decode, files[start:stop])))
+
+    return Part(labels, (cut.crop, cut.crop, 3), read)
+
+
+def _npz_split(images: np.ndarray, labels: np.ndarray) -> Split:
+    if images.ndim == 3:
+        images = images[..., None]
+    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))

@@ -1,0 +1,80 @@
+"""The paper's VGG-like network. Every ReLU is a module of its own.
+
+Shapes: B images, C channels, H x W pixels, K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dsdctl.ml.convolution import Conv3x3
+from dsdctl.ml.initialisation import default_init
+
+
+class AdaptivePool(nn.AdaptiveAvgPool2d):
+    """Average pooling to `size` x `size`, by other means where these give the same bit for bit.
+
+    The CUDA backward of adaptive pooling has no deterministic version. A 1x1 map is expanded and
+    a map of the size wanted is passed on; elsewhere the average is two small matrix products on a
+    GPU, which are deterministic. Tracing keeps the operator, so that fvcore counts the network as
+    the paper does.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, size, size)."""
+        size = int(self.output_size)  # type: ignore[arg-type]
+        height, width = maps.shape[-2:]
+        if torch._C._get_tracing_state():
+            return super().forward(maps)
+        if (height, width) == (1, 1):
+            return maps.expand(-1, -1, size, size)
+        if (height, width) == (size, size):
+            return maps
+        if maps.is_cuda:
+            return pooling_matrix(height, size, maps) @ maps @ pooling_matrix(width, size, maps).T
+        return super().forward(maps)
+
+
+def pooling_matrix(length: int, size: int, like: Tensor) -> Tensor:
+    """Adaptive average pooling along one side as a matrix (size, length): bin i averages the
+    inputs from floor(i length / size) up to ceil((i + 1) length / size)."""
+    matrix = torch.zeros(size, length)
+    for i in range(size):
+        start, stop = i * length // size, -(-(i + 1) * length // size)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix.to(like)
+
+
+class VGGLike(nn.Module):
+    """VGG-like(depth, width): per block two conv3x3 -> ReLU -> BatchNorm, then a 2x2 max-pool.
+
+    Block i (from 1) has width * 2**(i - 1) channels; then adaptive average pooling to
+    `pool` x `pool` and one Linear layer. Initialised as PyTorch does by default.
+    """
+
+    def __init__(self, in_channels: int, classes: int, *, depth: int, width: int, pool: int = 7):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for block in range(depth):
+            out_channels = width * 2**block
+            for _ in range(2):
+                layers += [
+                    Conv3x3(channels, out_channels),
+                    nn.ReLU(),
+                    nn.BatchNorm2d(out_channels),
+                ]
+                channels = out_channels
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.pool = AdaptivePool(pool)
+        self.classifier = nn.Linear(channels * pool * pool, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, K)."""
+        return self.classifier(self.pool(self.features(images)).flatten(1))  # type: ignore[no-any-return]
+
+    def initialise(self, stream: torch.Generator) -> None:
+        """Draw all weights anew from `stream`, in module order."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                default_init(module, stream)

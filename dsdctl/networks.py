@@ -1,0 +1,57 @@
+"""The networks that a spec may name, and their sizes. Nothing here imports torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dsdctl.fields import Model
+
+
+class VGGLike(Model):
+    """VGG-like: `depth` blocks of two conv3x3, `width` channels in the first, doubling."""
+
+    arch: Literal["vgg-like"]
+    depth: int = Field(5, ge=1, le=8)
+    width: int = Field(32, ge=1, le=4096)
+    pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
+
+
+class ResNet18(Model):
+    """ResNet-18 with a 3x3 stride-1 stem and the max-pool kept, as in the paper."""
+
+    arch: Literal["resnet18"]
+
+
+class TorchvisionResNet(Model):
+    """torchvision's ResNet-18 or ResNet-50, for large images: the stem is a 7x7 stride-2 one."""
+
+    arch: Literal["resnet18-imagenet", "resnet50-imagenet"]
+
+
+class MLP(Model):
+    """Fully connected layers with ReLUs between them; LeNet-300-100 unless `hidden` is given."""
+
+    arch: Literal["mlp"]
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        (300, 100), min_length=1, max_length=32, description="units of each hidden layer"
+    )
+
+
+class ViT(Model):
+    """A small vision transformer with GELUs, without dropout."""
+
+    arch: Literal["vit"]
+    patch: int = Field(4, ge=1, le=256, description="side of a patch in pixels")
+    dim: int = Field(512, ge=1, le=8192, description="features of a token")
+    depth: int = Field(6, ge=1, le=64, description="encoder blocks")
+    heads: int = Field(8, ge=1, le=256, description="attention heads of dim / heads features")
+    mlp_dim: int = Field(512, ge=1, le=65_536, description="hidden units of a block's MLP")
+
+    @model_validator(mode="after")
+    def _heads_share_the_features(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"has {self.heads} heads, which do not divide its dim of {self.dim}")
+        return self
+
+
+Network = Annotated[VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT, Field(discriminator="arch")]

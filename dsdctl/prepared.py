@@ -1,0 +1,247 @@
+"""Images prepared once: decoded, cut to size and kept as plain arrays, so that no run waits again.
+
+    <folder>/train_images.npy    uint8 (N, H, W, C)
+    <folder>/train_labels.npy    int64 (N,)
+    <folder>/test_images.npy, test_labels.npy    where there is a test set
+    <folder>/manifest.json       see Manifest
+
+A folder is written under a temporary name beside its place, flushed, and renamed last. One that is
+not whole is made anew. Nothing here imports torch.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from dsdctl.errors import WorkError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHUNK = 512
+"""Images that are read before they are written."""
+
+FOLDER = "dsdctl-prepared"
+"""The folder beside the data in which prepared images lie."""
+
+MANIFEST = "manifest.json"
+
+Progress = Callable[[int, int], None]
+"""Called with the images that are done, and all of them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images as their own files hold them: `read(start, stop)` gives uint8 (n, *shape)."""
+
+    labels: Sequence[int]
+    shape: tuple[int, int, int]
+    read: "Callable[[int, int], np.ndarray]"
+
+
+@dataclass(frozen=True)
+class Original:
+    """A data set in its own files. Once all is read, `finish` checks it; what it returns is kept
+    in the manifest."""
+
+    classes: int
+    parts: Mapping[str, Part]
+    finish: Callable[[], Mapping[str, str]] = dict
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder holds: of each file its size in bytes and its sha256.
+
+    Of an image folder also the digest of its files' content, and their names, sizes and times.
+    """
+
+    classes: int
+    files: Mapping[str, tuple[int, str]]
+    content: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for size, _ in self.files.values())
+
+
+def prepare(
+    folder: Path, original: Callable[[], Original], progress: Progress, *, thorough: bool
+) -> None:
+    """Make `folder` unless it is there and whole; of two processes one makes it, the other waits.
+
+    With `thorough` every byte is checked, else names and sizes. Raises WorkError where it cannot
+    be written, or what `original` raises.
+    """
+    if is_whole(folder, thorough=thorough):
+        return
+    try:
+        with _lock(folder):
+            if not is_whole(folder, thorough=thorough):
+                _make(folder, original(), progress)
+    except OSError as error:
+        where = error.filename or folder
+        raise WorkError(f"{where}: {error.strerror or error}") from error
+
+
+def is_whole(folder: Path, *, thorough: bool) -> bool:
+    """Whether all files are there, in their sizes and, if `thorough`, with their checksums."""
+    manifest = read_manifest(folder)
+    return manifest is not None and all(
+        _fits(folder / name, size, digest if thorough else None)
+        for name, (size, digest) in manifest.files.items()
+    )
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a prepared folder, or None where there is none that can be used."""
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+        sound = {"train_images.npy", "train_labels.npy"} <= manifest.files.keys() and all(
+            isinstance(size, int) and isinstance(digest, str)
+            for size, digest in manifest.files.values()
+        )
+        return manifest if sound and isinstance(manifest.classes, int) else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def open_part(folder: Path, part: str, *, mapped: bool) -> "tuple[np.ndarray, np.ndarray]":
+    """Images and labels of a prepared part; the images in memory, or `mapped` from the disk."""
+    import numpy as np
+
+    images = np.load(folder / f"{part}_images.npy", mmap_mode="r" if mapped else None)
+    return images, np.load(folder / f"{part}_labels.npy")
+
+
+# Making
+
+
+def _make(folder: Path, original: Original, progress: Progress) -> None:
+    for left_behind in folder.parent.glob(f".{folder.name}.*.part"):  # by a process that was killed
+        shutil.rmtree(left_behind)
+    _check_room(folder, original)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    damaged = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    temporary.mkdir()
+    try:
+        files = _write_parts(temporary, original, progress)
+        manifest = Manifest(original.classes, files, **original.finish())
+        with (temporary / MANIFEST).open("w") as stream:
+            json.dump(asdict(manifest), stream, indent=1, sort_keys=True)
+            _flush(stream)
+        _flush_folder(temporary)
+        if folder.exists():  # not whole, or it would not be made anew
+            folder.rename(damaged)
+        temporary.rename(folder)
+        _flush_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _write_parts(
+    folder: Path, original: Original, progress: Progress
+) -> dict[str, tuple[int, str]]:
+    import numpy as np
+
+    files = {}
+    total, done = sum(len(part.labels) for part in original.parts.values()), 0
+    for name, part in original.parts.items():
+        count = len(part.labels)
+        with _Digested(folder / f"{name}_images.npy") as images:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, *part.shape)}
+            np.lib.format.write_array_header_1_0(images, header)
+            for start in range(0, count, CHUNK):
+                stop = min(start + CHUNK, count)
+                images.write(np.ascontiguousarray(part.read(start, stop)).data)
+                done += stop - start
+                progress(done, total)
+        with _Digested(folder / f"{name}_labels.npy") as labels:
+            np.save(labels, np.asarray(part.labels, dtype="<i8"))
+        files[f"{name}_images.npy"] = images.entry
+        files[f"{name}_labels.npy"] = labels.entry
+    return files
+
+
+class _Digested:
+    """A new file that counts and digests what is written, and is flushed to the disk at its end."""
+
+    def __init__(self, file: Path):
+        self._stream = file.open("xb")
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+
+    def __enter__(self) -> "_Digested":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        with self._stream:
+            if kind is None:
+                _flush(self._stream)
+
+    def write(self, content: bytes | memoryview) -> int:
+        self._digest.update(content)
+        self._bytes += memoryview(content).nbytes
+        return self._stream.write(content)
+
+    @property
+    def entry(self) -> tuple[int, str]:
+        return self._bytes, self._digest.hexdigest()
+
+
+def _check_room(folder: Path, original: Original) -> None:
+    """Refuse what the disk has no room for. Raises WorkError."""
+    needed = sum(
+        len(part.labels) * part.shape[0] * part.shape[1] * part.shape[2]
+        for part in original.parts.values()
+    )
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise WorkError(
+            f"{folder}: the prepared images take {needed / 2**30:.1f} GiB, "
+            f"but only {free / 2**30:.1f} are free"
+        )
+
+
+def _fits(file: Path, size: int, digest: str | None) -> bool:
+    try:
+        if file.stat().st_size != size:
+            return False
+        if digest is None:
+            return True
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+    except OSError:
+        return False
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Wait for the lock of `folder`, which the system frees when its owner ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _flush(stream: IO[Any]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,52 @@
+"""Preparing the data of a plan before any of its work is started."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from dsdctl.data_spec import LOADED_AS_THEY_ARE
+from dsdctl.display import preparation
+from dsdctl.errors import DsdctlError
+from dsdctl.inputs import Files, prepare_data, prepared_folder
+from dsdctl.plan import Trajectory
+from dsdctl.prepared import read_manifest
+
+LARGE = 4 * 2**30
+"""Bytes from which it is said that prepared images are being checked."""
+
+
+def prepare_all(
+    trajectories: Iterable[Trajectory], spare: Path, console: Console
+) -> dict[str, str]:
+    """Prepare the data of `trajectories`, each data set once; return what failed, by trajectory."""
+    outcomes: dict[tuple[Path, str | None], str | None] = {}
+    failures: dict[str, str] = {}
+    for trajectory in trajectories:
+        images, noise = trajectory.identity.images, trajectory.identity.noise
+        if trajectory.regime.images.dataset.name in LOADED_AS_THEY_ARE:
+            continue
+        files = Files(trajectory.regime.images.path, spare)
+        what = prepared_folder(images, files), noise.labels
+        if what not in outcomes:
+            outcomes[what] = _prepare(trajectory, files, console)
+        failure = outcomes[what]
+        if failure is not None:
+            failures[trajectory.key] = failure
+    return failures
+
+
+def _prepare(trajectory: Trajectory, files: Files, console: Console) -> str | None:
+    """Prepare one data set; return why that failed, in words."""
+    images, noise = trajectory.identity.images, trajectory.identity.noise
+    name = trajectory.regime.images.dataset.name
+    manifest = read_manifest(prepared_folder(images, files))
+    if manifest is not None and manifest.bytes > LARGE:
+        gib = manifest.bytes / 2**30
+        console.print(f"{name}: checking {gib:.1f} GiB of prepared images", soft_wrap=True)
+    try:
+        with preparation(console, name) as progress:
+            prepare_data(images, noise, files, progress)
+    except DsdctlError as error:
+        return str(error)
+    return None

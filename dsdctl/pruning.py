@@ -1,0 +1,157 @@
+"""How a spec says what is pruned and how the rest is retrained. Nothing here imports torch."""
+
+import itertools
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from dsdctl.fields import Fraction, Model, string_or_mapping
+
+MAX_ROUNDS = 500
+DEFAULT_ROUNDS = 29
+DEFAULT_FRACTION = 0.2
+DEFAULT_SAMPLE = 500
+
+_TAKE_AWAY = "null takes away what is laid over"
+
+RetrainMode = Literal["continue", "rewind", "reinit"]
+
+
+class Retrain(Model):
+    """What a pruned network is retrained from; always with a fresh optimiser and all epochs."""
+
+    mode: RetrainMode = Field(
+        description="from the last weights, earlier ones of level 0, or new ones a level"
+    )
+    lr_scale: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="continue: what the learning rate of every epoch is multiplied by"
+    )
+    epoch: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="rewind: epochs of level 0's training; the initialisation unless given"
+    )
+    iteration: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="rewind: the same, in batches"
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        given = [
+            key for key in ("lr_scale", "epoch", "iteration") if getattr(self, key) is not None
+        ]
+        for key in given:
+            mode = "continue" if key == "lr_scale" else "rewind"
+            if self.mode != mode:
+                raise ValueError(f"`{key}` goes with `mode: {mode}`, not with {self.mode}")
+        if {"epoch", "iteration"} <= set(given):
+            raise ValueError("give `epoch` or `iteration`, not both")
+        return self
+
+
+RetrainField = Annotated[
+    Annotated[RetrainMode, Tag("<word>")] | Annotated[Retrain, Tag("<mapping>")],
+    Discriminator(string_or_mapping),
+]
+
+
+class Pruning(Model):
+    """Which weights go each round, for how many rounds, and how the rest is retrained."""
+
+    criterion: Literal["magnitude", "random", "gradient", "none"] = Field(
+        "magnitude",
+        description="lowest |weight|, any, or lowest |weight * gradient| go first; `none` trains "
+        "the levels without pruning, as a control",
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="rank the weights of all layers together, or of each by itself"
+    )
+    fraction: Fraction | None = Field(
+        None, description="share of the remaining weights removed a round; 0.2 unless given"
+    )
+    levels: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
+        None, description="prune rounds after level 0; 29 unless until_sparsity is given"
+    )
+    until_sparsity: Fraction | None = Field(
+        None, description="up to the first level whose nominal sparsity is at least this"
+    )
+    # Not strict, since what lies behind a BeforeValidator (below) is no JSON any more.
+    sparsities: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] | None = Field(
+        None,
+        description="instead: the sparsity of each level after level 0; one of them is one-shot",
+    )
+    sample: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="gradient: training images that it is taken on; 500 unless given"
+    )
+    retrain: RetrainField = Field(
+        "continue",
+        description="from the last weights, the original initialisation, or a new one a level",
+    )
+
+    @field_validator("sparsities")
+    @classmethod
+    def _increasing(cls, sparsities: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        for one, other in itertools.pairwise(sparsities or ()):
+            if other <= one:
+                raise ValueError(f"must increase, but {other:g} follows {one:g}")
+        return sparsities
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.sparsities is not None:
+            for key in ("fraction", "levels", "until_sparsity"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"give `sparsities` or `{key}`, not both; {_TAKE_AWAY}")
+        if self.until_sparsity is not None and self.levels is not None:
+            raise ValueError(f"give `levels` or `until_sparsity`, not both; {_TAKE_AWAY}")
+        if self.criterion == "none" and (self.until_sparsity or self.sparsities):
+            raise ValueError("without pruning no sparsity is ever reached; give `levels`")
+        return self
+
+    @model_validator(mode="after")
+    def _sample_is_used(self) -> Self:
+        if self.sample is not None and self.criterion != "gradient":
+            raise ValueError(f"`sample` goes with `criterion: gradient`, not with {self.criterion}")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.rounds > MAX_ROUNDS:
+            raise ValueError(f"takes {self.rounds} levels (allowed: at most {MAX_ROUNDS})")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Prune rounds after level 0."""
+        if self.sparsities is not None:
+            return len(self.sparsities)
+        if self.until_sparsity is None:
+            return DEFAULT_ROUNDS if self.levels is None else self.levels
+        # The least k with 1 - (1 - fraction)^k >= until_sparsity, but for rounding.
+        fraction = DEFAULT_FRACTION if self.fraction is None else self.fraction
+        return math.ceil(math.log1p(-self.until_sparsity) / math.log1p(-fraction) - 1e-9)
+
+    def share(self, level: int) -> tuple[float | None, float | None]:
+        """What round `level` (from 1) removes: a share of the weights left, or up to a sparsity."""
+        if self.criterion == "none":
+            return None, None
+        if self.sparsities is not None:
+            return None, self.sparsities[level - 1]
+        return (DEFAULT_FRACTION if self.fraction is None else self.fraction), None
+
+    @property
+    def gradient_sample(self) -> int | None:
+        """Training images that a gradient is taken on, where one is."""
+        return (self.sample or DEFAULT_SAMPLE) if self.criterion == "gradient" else None
+
+    @property
+    def retraining(self) -> Retrain:
+        """`retrain`, of which a word is short for its mode."""
+        return self.retrain if isinstance(self.retrain, Retrain) else Retrain(mode=self.retrain)
+
+
+def _word_to_criterion(value: Any) -> Any:
+    """`pruning: none` is short for `pruning: {criterion: none}`."""
+    return {"criterion": "none"} if value == "none" else value
+
+
+PruningField = Annotated[Pruning, BeforeValidator(_word_to_criterion)]

@@ -1,0 +1,109 @@
+"""A spec's data set and label noise: what its files hold, and what must fit together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsdctl.data_spec import HUMAN_LABELS, Dataset, LabelNoise
+from dsdctl.datasets import Facts, Sizes, split_sizes
+from dsdctl.errors import InputError
+from dsdctl.labels import CLASS_TARGETS, FlipRate, flip_rate
+from dsdctl.loading import Document, KeyPath
+from dsdctl.spec import Experiment
+
+FactsOf = Callable[[Dataset, Path], Facts]
+"""Looks up a data set's facts, each once a spec: archives and folders are digested for it."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set as the networks of one variant see it, and where its files are."""
+
+    dataset: Dataset
+    facts: Facts
+    sizes: Sizes
+    noise: LabelNoise
+    path: Path
+
+    @property
+    def flip_rate(self) -> FlipRate:
+        """The true flip rate of the training labels, as far as it is known before they are read."""
+        return flip_rate(
+            self.noise,
+            self.dataset.name,
+            published=self.facts.train_images,
+            train=self.sizes.train,
+            classes=self.facts.classes,
+        )
+
+
+def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf) -> Images:
+    """The data set of a spec and its label noise. Raises InputError where they do not fit."""
+    dataset = experiment.dataset
+    key: KeyPath = ("dataset", "root" if dataset.file is None else "file")
+    path = path_of(document, key, dataset.file or dataset.root)
+    try:
+        facts = facts_of(dataset, path)
+    except InputError as error:
+        raise InputError(*(document.problem(key, line) for line in error.problems)) from error
+    _check_parts(document, dataset, facts)
+    sizes = split_sizes(dataset, facts)
+    empty = [name for name, count in vars(sizes).items() if not count and name != "validation"]
+    if empty or (dataset.validation != "test" and not sizes.validation):
+        reason = f"leaves no {(empty or ['validation'])[0]} images of {facts.train_images}"
+        raise InputError(document.problem(("dataset",), reason))
+    return Images(dataset, facts, sizes, _noise(document, experiment), path)
+
+
+def _check_parts(document: Document, dataset: Dataset, facts: Facts) -> None:
+    """The spec must say of a test set and of channels what the files hold."""
+    holder = "the archive" if dataset.name == "npz" else "the folder"
+    members = "x_test and y_test" if dataset.name == "npz" else "val/ or test/"
+    if facts.test_images is None and dataset.test is None:
+        reason = f"{holder} holds no {members}; give `test: {{fraction: ...}}`"
+        raise InputError(document.problem(("dataset",), reason))
+    if facts.test_images is not None and dataset.test is not None:
+        reason = f"{holder} holds {members}; leave `test` out"
+        raise InputError(document.problem(("dataset", "test"), reason))
+    if dataset.normalize is not None and len(dataset.normalize.mean) != facts.channels:
+        reason = (
+            f"has {len(dataset.normalize.mean)} values (allowed: {facts.channels}, one a channel)"
+        )
+        raise InputError(document.problem(("dataset", "normalize"), reason))
+
+
+def _noise(document: Document, experiment: Experiment) -> LabelNoise:
+    """The label noise, which the data set must offer, with the set of human labels filled in."""
+    name, noise = experiment.dataset.name, experiment.label_noise
+    key: KeyPath = ("label_noise", "kind")
+    if name in HUMAN_LABELS:
+        return _human_noise(document, name, noise)
+    if noise.kind == "human":
+        reason = f"is human, but {name} has no human labels (allowed: {', '.join(HUMAN_LABELS)})"
+        raise InputError(document.problem(key, reason))
+    if noise.kind == "asymmetric" and name not in CLASS_TARGETS:
+        reason = f"is asymmetric, but {name} has no map of classes"
+        allowed = f"(allowed: the data sets {', '.join(CLASS_TARGETS)})"
+        raise InputError(document.problem(key, f"{reason} {allowed}"))
+    return noise
+
+
+def _human_noise(document: Document, name: str, noise: LabelNoise) -> LabelNoise:
+    published = HUMAN_LABELS[name]
+    if noise.kind != "human":
+        reason = f"is {noise.kind}, but {name} is trained on human labels (allowed: human)"
+        raise InputError(document.problem(("label_noise", "kind"), reason))
+    labels = noise.labels or (published[0] if len(published) == 1 else None)
+    if labels not in published:
+        reason = f"is {labels}" if labels else "is missing"
+        allowed = f"(allowed with {name}: {', '.join(published)})"
+        raise InputError(document.problem(("label_noise", "labels"), f"{reason} {allowed}"))
+    return noise.model_copy(update={"labels": labels})
+
+
+def path_of(document: Document, key: KeyPath, text: str) -> Path:
+    """A path as written at `key`: `~` is the home folder, relative to the file that holds it."""
+    try:
+        return document.mark(key).file.parent / Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(document.problem(key, f"is {text}: no such user")) from error

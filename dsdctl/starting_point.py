@@ -1,0 +1,138 @@
+"""Where a level's training starts: a network initialised, loaded, pruned, rewound."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsdctl.errors import DriftError, WorkError
+from dsdctl.inputs import measuring_normalisation
+from dsdctl.keys import LevelIdentity, early_state, key_of
+from dsdctl.ml.data import Data
+from dsdctl.ml.masks import Masks, apply_masks, count_nonzero, prunable_weights, remove_lowest
+from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores, random_scores
+from dsdctl.networks import Network as NetworkChoice
+from dsdctl.shapes import kept_weights
+from dsdctl.store import Store
+
+
+@dataclass
+class State:
+    """A network before or after training, and the masks that it has; None while dense."""
+
+    network: Network
+    masks: Masks | None
+
+
+def starting_point(
+    identity: LevelIdentity, store: Store, data: Data, device: torch.device
+) -> State:
+    """The network of a level as its training starts: initialised, or pruned from its parent."""
+    network = initial_network(identity, data, device)
+    if identity.parent is None or identity.pruning is None:
+        return State(network, None)
+    _load_level(network, store, identity.parent)
+    masks = _next_masks(identity, store, network, data)
+    match identity.pruning.retrain.mode:
+        case "rewind":
+            network = _rewound(identity, store, data, device)
+        case "reinit":
+            network = initial_network(identity, data, device, level=identity.level)
+    if masks is not None:
+        apply_masks(prunable_weights(network), masks)
+    return State(network, masks)
+
+
+def initial_network(
+    identity: LevelIdentity, data: Data, device: torch.device, level: int = 0
+) -> Network:
+    """The network as it is initialised; anew for a `level` that is re-initialised."""
+    shape = data.train.images.shape[1:]
+    return new_network(identity.network, shape, data.classes, identity.seed, level).to(device)
+
+
+def new_network(
+    choice: NetworkChoice, shape: Sequence[int], classes: int, seed: int = 0, level: int = 0
+) -> Network:
+    """A network for images of `shape` (H, W, C), on the CPU."""
+    height, width, channels = shape
+    options = choice.model_dump()
+    arch = options.pop("arch")
+    size = (height, width)
+    return build_network(
+        arch, channels, classes, seed=seed, level=level, image_size=size, **options
+    )
+
+
+def load_weights(network: Network, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load a state_dict whose names and shapes must be the network's. Raises WorkError."""
+    expected = network.state_dict()
+    for name in sorted(expected.keys() ^ weights.keys()):
+        problem = "is missing" if name in expected else "is not one of the network's"
+        raise WorkError(f"{source}: tensor {name} {problem}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
+            raise WorkError(f"{source}: tensor {name} has shape {shapes}")
+        if tensor.dtype != expected[name].dtype:
+            raise WorkError(
+                f"{source}: tensor {name} is {tensor.dtype}, not {expected[name].dtype}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise WorkError(f"{source}: tensor {name} holds values that are not finite")
+    network.load_state_dict(weights)
+
+
+def _load_level(network: Network, store: Store, key: str) -> None:
+    load_weights(network, store.level_tensors(key, "weights"), f"level {key}")
+
+
+def _rewound(identity: LevelIdentity, store: Store, data: Data, device: torch.device) -> Network:
+    """The network as it was early in level 0's training, or before it."""
+    network = initial_network(identity, data, device)
+    early = early_state(identity)
+    if early is not None:
+        _load_level(network, store, key_of(early))
+    return network
+
+
+def _next_masks(identity: LevelIdentity, store: Store, parent: Network, data: Data) -> Masks | None:
+    """Prune the parent by one round; an unexpected count is an error, never passed on."""
+    pruning = identity.pruning
+    assert identity.parent is not None and pruning is not None
+    if pruning.criterion == "none":
+        return None
+    scores = _scores(identity, parent, data)
+    stored = store.level_tensors(identity.parent, "masks")
+    device = data.train.labels.device
+    groups = [[name] for name in scores] if pruning.scope == "layer" else [list(scores)]
+    masks: Masks = {}
+    for names in groups:
+        old = {name: stored[name].to(device) for name in names}
+        before, dense = count_nonzero(old), sum(mask.numel() for mask in old.values())
+        kept = kept_weights(dense, before, pruning.fraction, pruning.sparsity)
+        new = remove_lowest(scores, old, before - kept)
+        if count_nonzero(new) != kept:
+            raise DriftError(f"level {identity.level}: {count_nonzero(new)} weights, not {kept}")
+        masks.update(new)
+    return masks
+
+
+def _scores(identity: LevelIdentity, parent: Network, data: Data) -> dict[str, Tensor]:
+    """What ranks the weights of a level's parent. Raises WorkError where they cannot be ranked."""
+    pruning, draw = identity.pruning, {"seed": identity.seed, "level": identity.level}
+    assert pruning is not None
+    if pruning.criterion == "magnitude":
+        return magnitude_scores(prunable_weights(parent))
+    if pruning.criterion == "random":
+        return random_scores(prunable_weights(parent), **draw)
+    assert pruning.criterion == "gradient" and pruning.sample is not None
+    train = data.train
+    chosen = gradient_sample(len(train), pruning.sample, **draw).to(train.labels.device)
+    images = measuring_normalisation(identity.images)(train.images[chosen])
+    scores = gradient_scores(parent, images, train.labels[chosen])
+    if not all(bool(score.isfinite().all()) for score in scores.values()):
+        raise WorkError(f"level {identity.level}: the gradients to prune by are not finite")
+    return scores

@@ -1,0 +1,70 @@
+"""The VGG-like network is the paper's, bit for bit what PyTorch's own parts give."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from samples import random_images, with_random_statistics
+from torch import nn
+
+from dsdctl.ml.models import build_network
+from dsdctl.ml.vgg import AdaptivePool, VGGLike
+
+
+def test_vgg_like_is_conv_relu_batchnorm_twice_then_max_pool_then_one_linear() -> None:
+    network = with_random_statistics(build_network("vgg-like", 3, 10, seed=0, depth=3, width=4))
+    images = random_images(5, 3, 16, 16)
+    tensors = iter(network.state_dict().values())
+    maps = images
+    for _ in range(3):
+        for _ in range(2):
+            maps = F.relu(F.conv2d(maps, next(tensors), next(tensors), padding=1))
+            gain, shift, mean, variance, _ = (next(tensors) for _ in range(5))
+            maps = F.batch_norm(maps, mean, variance, gain, shift)
+        maps = F.max_pool2d(maps, 2)
+    pooled = F.adaptive_avg_pool2d(maps, 7).flatten(1)
+    expected = F.linear(pooled, next(tensors), next(tensors))
+    torch.testing.assert_close(network(images), expected)
+
+
+def test_the_default_vgg_like_has_the_papers_parameter_count() -> None:
+    network = build_network("vgg-like", 3, 10, seed=0, depth=5, width=32)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 4_967_082
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (3, 5)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_adaptive_pool_is_torchs_bit_for_bit(sides: tuple[int, int], channels_last: bool) -> None:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    ours = random_images(3, 5, *sides).contiguous(memory_format=layout).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    pooled, expected = AdaptivePool(7)(ours), nn.AdaptiveAvgPool2d(7)(theirs)
+    assert torch.equal(pooled, expected)
+
+    gradient = random_images(3, 5, 7, 7)
+    pooled.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_vgg_like_is_initialised_as_torch_does_by_default() -> None:
+    torch.manual_seed(7)
+    expected = VGGLike(3, 10, depth=2, width=4)
+    network = VGGLike(3, 10, depth=2, width=4)
+    network.initialise(torch.Generator().manual_seed(7))
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor)
+
+
+def test_vgg_like_weights_fill_the_default_bounds() -> None:
+    network = build_network("vgg-like", 3, 10, seed=0, depth=2, width=16)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            assert 0.98 * bound < float(module.weight.detach().abs().max()) <= bound
+            assert float(module.weight.detach().std()) == pytest.approx(
+                bound / math.sqrt(3), rel=0.1
+            )
+            assert module.bias is not None
+            assert 0 < float(module.bias.detach().abs().max()) <= bound
