@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from dsdctl.errors import WorkError
+from dsdctl.fields import Model
 from dsdctl.killpoints import kill_point
-from dsdctl.spec import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
