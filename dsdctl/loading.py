@@ -8,9 +8,7 @@ written.
 import difflib
 import json
 import math
-import os
 import re
-import stat
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -24,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from dsdctl.errors import InputError
 from dsdctl.fields import NAME_PATTERN, TEXT_PATTERN
+from dsdctl.reading import read_text
 
 KeyPath = tuple[str | int, ...]
 
@@ -110,7 +109,7 @@ def dotted(path: KeyPath) -> str:
 
 def read_document(file: Path) -> Document:
     """Read one YAML file. Raises InputError."""
-    return parse_document(_read_text(file), file)
+    return parse_document(read_text(file, MAX_BYTES), file)
 
 
 def parse_document(text: str, file: Path) -> Document:
@@ -168,28 +167,6 @@ def _overlay(
     for key, value in other.items():
         merged[key] = _overlay(base.get(key), value, (*path, key), marks, other_marks)
     return merged
-
-
-def _read_text(file: Path) -> str:
-    try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{file}: not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise InputError(f"{file}: {status.st_size} bytes (allowed: at most {MAX_BYTES})")
-        with open(file, "rb", opener=_without_waiting) as stream:
-            content: bytes | None = stream.read(MAX_BYTES + 1)
-        if content is None or len(content) > MAX_BYTES:  # a kernel's file, whose size is 0
-            raise InputError(f"{file}: not a file of text (allowed: at most {MAX_BYTES} bytes)")
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _CoreLoader(yaml.SafeLoader):
