@@ -208,6 +208,7 @@ def report(
         if wandb:
             from dsdctl.run import replay
 
+            progress.store.require()
             replay(progress, store, err())
         text = render(make_report(progress, fvcore_macs), style.value, out())
         if output is None:

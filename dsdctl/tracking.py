@@ -9,14 +9,17 @@ import multiprocessing
 import netrc
 import os
 import queue
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from dsdctl.errors import in_words
 from dsdctl.fields import Model
+from dsdctl.processes import end_with_parent, held_back, take_signals
 from dsdctl.spec import Wandb
 from dsdctl.store import Store
 
@@ -24,7 +27,12 @@ if TYPE_CHECKING:
     from wandb import Run
 
 JOURNAL = "tracking/wandb.json"
-"""What was mirrored: the last level of each run, and a checksum of each comparison."""
+"""What was mirrored: the levels of each run, and a checksum of each comparison."""
+
+KEPT = "the store holds everything, `dsdctl report SPEC --wandb` sends what is missing"
+
+FLUSHED_SECONDS = 2.0
+"""After how long what was logged offline is on the disk; the client is told to flush it sooner."""
 
 INIT_SECONDS = 20.0
 """How long to wait for the server before going on offline."""
@@ -44,82 +52,128 @@ class RunInfo(Model):
 
 
 class Mirror:
-    """Sends levels and tables to a W&B process; no method blocks on it but `finish`."""
+    """Sends levels and tables to a W&B process; no method blocks on it but `finish`, and none
+    raises."""
 
     def __init__(self, settings: Wandb, store: Path):
-        context = multiprocessing.get_context("spawn")
-        self._messages: multiprocessing.Queue[tuple[Any, ...]] = context.Queue()
-        self._answer, remote = context.Pipe(duplex=False)
-        arguments = (settings.model_dump_json(), str(store), self._messages, remote)
-        self._process = context.Process(target=_mirror_process, args=arguments, daemon=True)
-        self._process.start()
-        remote.close()
+        self._failure = ""
+        try:
+            context = multiprocessing.get_context("spawn")
+            self._messages: multiprocessing.Queue[tuple[Any, ...]] = context.Queue()
+            self._answer, remote = context.Pipe(duplex=False)
+            arguments = (
+                settings.model_dump_json(),
+                str(store),
+                self._messages,
+                remote,
+                os.getpid(),
+            )
+            self._process = context.Process(target=_mirror_process, args=arguments, daemon=True)
+            with held_back():
+                self._process.start()
+            remote.close()
+        except (OSError, RuntimeError, MemoryError) as error:  # no room for one more process
+            self._failure = in_words(error) or str(error)
 
     def level(self, run: RunInfo, record: Mapping[str, Any]) -> None:
         """Mirror one finished level of a trajectory."""
-        self._messages.put(("level", run.model_dump_json(), dict(record)))
+        self._put("level", run.model_dump_json(), dict(record))
 
     def table(
         self, experiment: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
     ) -> None:
         """Mirror the comparison as a table."""
-        self._messages.put(("table", experiment, list(headings), [list(row) for row in rows]))
+        self._put("table", experiment, list(headings), [list(row) for row in rows])
 
     def finish(self, seconds: float = FINISH_SECONDS) -> str:
         """End the mirror and return the one line to tell the user; never waits longer."""
-        self._messages.put(("end",))
-        said = f"W&B: no answer within {seconds:.0f} s; the store holds everything"
+        self._put("end")
+        if self._failure:
+            return f"W&B: {self._failure}; {KEPT}"
+        said = f"W&B: no answer within {seconds:.0f} s; {KEPT}"
         try:
             if self._answer.poll(seconds):
                 said = self._answer.recv()
-        except EOFError:
-            said = "W&B: its client died; the store holds everything"
+        except (EOFError, OSError):
+            said = f"W&B: its client died; {KEPT}"
         self._messages.cancel_join_thread()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()
         return said
 
+    def _put(self, *message: Any) -> None:
+        if self._failure:
+            return
+        try:
+            self._messages.put(message)
+        except (OSError, RuntimeError, ValueError) as error:  # its thread cannot be started, say
+            self._failure = in_words(error) or str(error)
+
 
 def _mirror_process(
-    settings: str, store: str, messages: "queue.Queue[tuple[Any, ...]]", answer: Connection
+    settings: str,
+    store: str,
+    messages: "queue.Queue[tuple[Any, ...]]",
+    answer: Connection,
+    parent: int,
 ) -> None:
     """Take messages until the end; a failure ends the mirroring, and is answered in one line."""
+    take_signals()
+    end_with_parent(parent)
     client = _Client(Wandb.model_validate_json(settings), Store(Path(store)))
     failure = ""
-    while True:
-        kind, *content = messages.get()
-        if kind == "end":
-            break
-        if failure:
-            continue
-        try:
-            getattr(client, kind)(*content)
-        except Exception as error:  # whatever the client of a foreign service comes up with
-            failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     try:
-        client.close()
-    except Exception as error:
-        failure = failure or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    answer.send(f"W&B: {failure}; the store holds everything" if failure else client.summary())
+        while _take(messages, client):
+            pass
+    except Exception as error:  # whatever the client of a foreign service comes up with
+        failure = _one_line(error)
+    failure = client.close() or failure
+    answer.send(f"W&B: {failure}; {KEPT}" if failure else client.summary())
+
+
+def _take(messages: "queue.Queue[tuple[Any, ...]]", client: "_Client") -> bool:
+    """Pass one message on, or use the pause between two; say whether more may come."""
+    try:
+        kind, *content = messages.get(timeout=FLUSHED_SECONDS)
+    except queue.Empty:
+        client.confirm_offline()
+        return True
+    match kind:
+        case "level":
+            client.level(*content)
+        case "table":
+            client.table(*content)
+    return bool(kind != "end")
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class _Client:
-    """The W&B client inside its process: a run per trajectory, opened when first needed."""
+    """The W&B client inside its process: a run per trajectory, opened when first needed.
+
+    A level is written to the journal once W&B has it for certain: offline when its file was
+    flushed, online when its run was uploaded to the end. What is sent twice after a crash has the
+    same run and step, and W&B keeps one.
+    """
 
     def __init__(self, settings: Wandb, store: Store):
         self._settings = settings
         self._store = store
         self._folder = store.root.resolve() / "wandb"
         self._runs: dict[str, Run] = {}
-        self._journal: dict[str, int] = store.read_json(JOURNAL) or {}
+        self._journal = read_journal(store)
+        self._sent: dict[str, set[int]] = {}
+        self._uploading: set[str] = set()
         self._online = effective_mode(settings.mode, os.environ) == "online"
         self._why_offline = ""
 
     def level(self, run_json: str, record: dict[str, Any]) -> None:
         info = RunInfo.model_validate_json(run_json)
         level = int(record["level"])
-        if level <= self._journal.get(info.run_id, -1):
+        if self._has(info.run_id, level):
             return
         if info.run_id not in self._runs:
             self._runs[info.run_id] = self._open(
@@ -127,24 +181,46 @@ class _Client:
             )
         scalars = {k: v for k, v in record.items() if isinstance(v, int | float)}
         self._runs[info.run_id].log(scalars, step=level)
-        self._journal[info.run_id] = level
-        self._store.write_json(JOURNAL, self._journal)
+        self._sent.setdefault(info.run_id, set()).add(level)
 
     def table(self, experiment: str, headings: list[str], rows: list[list[str]]) -> None:
         import wandb
 
+        run_id = f"{experiment}-comparison"
         digest = zlib.crc32(repr((headings, rows)).encode())
-        if self._journal.get(f"{experiment}-comparison") == digest:
+        if self._has(run_id, digest):
             return
-        run = self._open(f"{experiment}-comparison", experiment, "comparison", "report", {})
+        run = self._open(run_id, experiment, "comparison", "report", {})
         run.log({"comparison": wandb.Table(columns=[*headings], data=rows)})
-        self._runs["comparison"] = run
-        self._journal[f"{experiment}-comparison"] = digest
-        self._store.write_json(JOURNAL, self._journal)
+        self._runs[run_id] = run
+        self._sent.setdefault(run_id, set()).add(digest)
 
-    def close(self) -> None:
-        for run in self._runs.values():
-            run.finish()
+    def _has(self, run_id: str, item: int) -> bool:
+        return item in self._journal.get(run_id, ()) or item in self._sent.get(run_id, ())
+
+    def confirm_offline(self) -> None:
+        """Write to the journal what was sent some seconds ago and so is on the disk by now."""
+        self._confirm(self._sent.keys() - self._uploading)
+
+    def close(self) -> str:
+        """End all runs; return what went wrong, if anything."""
+        failure = ""
+        for run_id, run in self._runs.items():
+            try:
+                run.finish()
+                self._confirm({run_id})
+            except TimeoutError:  # so will the others
+                return f"not all of {self._settings.project} could be uploaded"
+            except Exception as error:
+                failure = _one_line(error)
+        return failure
+
+    def _confirm(self, run_ids: Set[str]) -> None:
+        new = {run_id: self._sent.pop(run_id) for run_id in run_ids if run_id in self._sent}
+        if new:
+            for run_id, items in new.items():
+                self._journal.setdefault(run_id, set()).update(items)
+            add_to_journal(self._store, new)
 
     def summary(self) -> str:
         if not self._runs:
@@ -159,7 +235,9 @@ class _Client:
     ) -> "Run":
         if self._online:
             try:
-                return self._init("online", run_id, experiment, name, job_type, config)
+                run = self._init("online", run_id, experiment, name, job_type, config)
+                self._uploading.add(run_id)
+                return run
             except Exception as error:  # no network, a refused key, a server that hangs
                 self._online = False
                 self._why_offline = " ".join(str(error).split())[:120]
@@ -203,8 +281,29 @@ class _Client:
                 x_transaction_log_flush_interval=0.2,
                 init_timeout=INIT_SECONDS,
                 finish_timeout=FINISH_SECONDS / 2,
+                finish_timeout_raises=True,
             ),
         )
+
+
+def read_journal(store: Store) -> dict[str, set[int]]:
+    """What W&B has by run: levels, or checksums of comparisons."""
+    stored = store.read_json(JOURNAL)
+    runs = stored.items() if isinstance(stored, dict) else ()
+    return {run_id: set(items) for run_id, items in runs if isinstance(items, list)}
+
+
+def add_to_journal(store: Store, new: Mapping[str, Set[int]]) -> None:
+    """Add to the journal, which mirrors of several runs may share."""
+    for _ in range(100):
+        with store.lock("tracking") as locked:
+            if locked:
+                journal = read_journal(store)
+                for run_id, items in new.items():
+                    journal.setdefault(run_id, set()).update(items)
+                store.write_json(JOURNAL, {k: sorted(v) for k, v in journal.items()})
+                return
+        time.sleep(0.1)
 
 
 def effective_mode(mode: str, environment: Mapping[str, str]) -> str:

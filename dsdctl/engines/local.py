@@ -3,16 +3,15 @@
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from dsdctl.engines.worker import HELD_BACK, Answer, work
+from dsdctl.engines.worker import Answer, work
 from dsdctl.errors import in_words
 from dsdctl.level import Place, Task
+from dsdctl.processes import held_back
 from dsdctl.schedule import Outcome
 
 GRACE_SECONDS = 60.0
@@ -88,7 +87,7 @@ class _Worker:
         self.connection, remote = context.Pipe()
         self._process = context.Process(target=work, args=(remote, os.getpid()))
         try:
-            with _held_back():
+            with held_back():
                 self._process.start()
         finally:
             remote.close()
@@ -117,17 +116,6 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Block signals here and, since a new process inherits that, in what is started meanwhile."""
-    resource_tracker.ensure_running()  # its start would unblock them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outcome(task: Task, answer: Answer) -> Outcome:

@@ -4,8 +4,6 @@ Nothing heavy is imported before the first task comes, so that a process that ha
 can still say so.
 """
 
-import ctypes
-import os
 import signal
 import threading
 import traceback
@@ -14,14 +12,10 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
 
 from dsdctl.errors import BusyError, DsdctlError, StoppedError, in_words
+from dsdctl.processes import end_with_parent, take_signals
 
 if TYPE_CHECKING:
     from dsdctl.level import Done, Place, Task
-
-HELD_BACK = (signal.SIGINT, signal.SIGTERM)
-"""Signals that are blocked while a process starts, until it knows what to do with them."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,14 @@ class Answer:
 
 
 def work(connection: Connection, parent: int) -> None:
-    """Answer each task and place that comes, until the other end of the pipe is closed."""
-    stop = _enter(parent)
+    """Answer each task and place that comes, until the other end of the pipe is closed.
+
+    SIGTERM is a wish to stop at a checkpoint.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    take_signals()
+    end_with_parent(parent)
     while True:
         try:
             task, place = connection.recv()
@@ -46,18 +46,6 @@ def work(connection: Connection, parent: int) -> None:
             connection.send(_failed(error))
         else:
             connection.send(_run(task, place, stop))
-
-
-def _enter(parent: int) -> threading.Event:
-    """Leave Ctrl-C to the parent, take SIGTERM as a wish to stop, and end with the parent."""
-    stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended while this process was starting
-        os._exit(1)
-    return stop
 
 
 def _run(task: "Task", place: "Place", stop: threading.Event) -> Answer:

@@ -1,0 +1,40 @@
+"""Starting processes that know what to do with a signal, and that end with their parent."""
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Block signals here and, since a new process inherits that, in what is started meanwhile.
+
+    Until it has called `take_signals`, such a process can then neither die of a signal nor print
+    where one has met it.
+    """
+    resource_tracker.ensure_running()  # its start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_signals() -> None:
+    """Leave Ctrl-C to the parent, and take SIGTERM again."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the system kill this process when `parent`, which started it, has ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended while this process was starting
+        os._exit(1)
