@@ -203,10 +203,17 @@ class Store:
         self, key: str, epochs: "Sequence[Epoch]", tensors: "Mapping[str, Tensor]"
     ) -> None:
         """Write the state after `epochs` of the level in flight, in place of an older one."""
-        folder = self._checked_root() / "inflight"
-        folder.mkdir(exist_ok=True)
         history = json.dumps([asdict(epoch) for epoch in epochs])
         content = _tensor_bytes(tensors, {"epochs": history})
+        try:
+            self._write_checkpoint(key, content)
+        except FileNotFoundError:
+            self._checked_root()  # says so where the whole store has vanished meanwhile
+            raise
+
+    def _write_checkpoint(self, key: str, content: bytes) -> None:
+        folder = self._checked_root() / "inflight"
+        folder.mkdir(exist_ok=True)
         temporary = folder / f".{key}-{uuid.uuid4().hex}"
         try:
             # The digest follows the content, so that one rename replaces both.
