@@ -223,8 +223,6 @@ class Store:
 
     def save_checkpoint(self, key: str, checkpoint: Checkpoint) -> None:
         """Write the state of a level in flight, in place of an older one."""
-        folder = self._checked_root() / "inflight"
-        folder.mkdir(exist_ok=True)
         metadata = {
             "epochs": json.dumps([asdict(epoch) for epoch in checkpoint.epochs]),
             "environment": checkpoint.environment.model_dump_json(),
@@ -232,7 +230,13 @@ class Store:
         content = tensor_bytes(checkpoint.tensors, metadata)
         # The digest follows the content, so that one rename replaces both.
         whole = content + hashlib.sha256(content).digest()
-        replace_file(folder / key, whole, "checkpoint")
+        folder = self._checked_root() / "inflight"
+        try:
+            folder.mkdir(exist_ok=True)
+            replace_file(folder / key, whole, "checkpoint")
+        except FileNotFoundError:
+            self._checked_root()  # says so where the whole store has vanished meanwhile
+            raise
 
     def checkpoint(self, key: str) -> Checkpoint | None:
         """Return the last checkpoint of a level in flight. A damaged one is set aside."""

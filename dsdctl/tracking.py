@@ -61,14 +61,14 @@ class Mirror:
             context = multiprocessing.get_context("spawn")
             self._messages: multiprocessing.Queue[tuple[Any, ...]] = context.Queue()
             self._answer, remote = context.Pipe(duplex=False)
-            arguments = (
+            inside = (
                 settings.model_dump_json(),
                 str(store),
                 self._messages,
                 remote,
                 os.getpid(),
             )
-            self._process = context.Process(target=_mirror_process, args=arguments, daemon=True)
+            self._process = context.Process(target=_mirror_process, args=inside, daemon=True)
             with held_back():
                 self._process.start()
             remote.close()

@@ -35,7 +35,7 @@ FOLDER: dict[str, Any] = {
     "teacher": {"arch": "vgg-like", "depth": 1, "width": 3, "pool": 2},
     "student": {"arch": "vgg-like", "depth": 1, "width": 3, "pool": 2},
     "training": {"epochs": 1, "batch_size": 12},
-    "pruning": {"levels": 1},
+    "pruning": {"levels": 0},
     "recipes": ["vanilla", "kd-dense-teacher"],
 }
 

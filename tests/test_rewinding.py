@@ -46,7 +46,7 @@ def open_store(folder: Path) -> Store:
 def compute(identity: LevelIdentity, store: Store, **options: Any) -> None:
     place = Place(store=str(store.root), device="cpu", checkpoint_every=0)
     task = LevelTask(identity=identity, dataset_path="")
-    assert run_task(task, place, **options) is None  # not the next level of any trajectory
+    assert run_task(task, place, **options).level is None  # not the next level of any trajectory
 
 
 def weights_of_a_plain_loop(identity: LevelIdentity, batches: int) -> dict[str, Tensor]:
