@@ -192,6 +192,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", help="write to this file instead")
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG and PNG"),
+    ] = None,
     recipe: Recipes = None,
     seed: Seeds = None,
     wandb: Annotated[
@@ -213,11 +217,17 @@ def report(
             from dsdctl.run import replay
 
             replay(progress, store, _err())
-        text = render(make_report(progress, fvcore_macs), style.value, _out())
+        reports = make_report(progress, fvcore_macs)
+        text = render(reports, style.value, _out())
         if output is None:
             _print_plain(text)
         else:
             _write(output, text)
+        if figures is not None:
+            from dsdctl.report.figures.draw import save_figures
+
+            for line in save_figures(reports, figures):
+                _err().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
