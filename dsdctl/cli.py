@@ -191,6 +191,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", help="write to this file instead")
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG and PNG"),
+    ] = None,
     recipe: Recipes = None,
     seed: Seeds = None,
     wandb: Annotated[
@@ -210,11 +214,17 @@ def report(
 
             progress.store.require()
             replay(progress, store, err())
-        text = render(make_report(progress, fvcore_macs), style.value, out())
+        reports = make_report(progress, fvcore_macs)
+        text = render(reports, style.value, out())
         if output is None:
             print_plain(text)
         else:
             write(output, text)
+        if figures is not None:
+            from dsdctl.report.figures.draw import save_figures
+
+            for line in save_figures(reports, figures):
+                err().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dsdctl.errors import InputError
@@ -14,12 +14,17 @@ VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning",
 """What a matrix may vary: what is trained and how, not what is compared."""
 
 
-def variants(document: Document) -> Iterator[tuple[str, Document]]:
-    """Yield each cell of the matrix, named by its values, as a document of its own."""
+def variant_name(axes: Mapping[str, str]) -> str:
+    """A cell of the matrix by its values; empty without a matrix."""
+    return ", ".join(f"{path}={value}" for path, value in axes.items())
+
+
+def variants(document: Document) -> Iterator[tuple[dict[str, str], Document]]:
+    """Yield each cell of the matrix, with its values by path, as a document of its own."""
     base = Document({k: v for k, v in document.data.items() if k != "matrix"}, document.marks)
     matrix = document.data.get("matrix")
     if matrix is None:
-        yield "", base
+        yield {}, base
         return
     products = matrix if isinstance(matrix, list) else [matrix]
     paths: list[KeyPath] = [("matrix",)]
@@ -33,7 +38,8 @@ def variants(document: Document) -> Iterator[tuple[str, Document]]:
         raise InputError(document.problem(("matrix",), reason))
     names: set[str] = set()
     for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
-        name = ", ".join(f"{path}={_short(value)}" for path, value, _ in cell)
+        shown = {path: _short(value) for path, value, _ in cell}
+        name = variant_name(shown)
         if name in names:
             raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
         names.add(name)
@@ -41,7 +47,7 @@ def variants(document: Document) -> Iterator[tuple[str, Document]]:
         for path, _, where in cell:
             value = document.moved(where, tuple(path.split(".")))
             laid_over = laid_over.overlay(Document(value.data, value.marks))
-        yield name, laid_over
+        yield shown, laid_over
 
 
 def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:

@@ -6,7 +6,7 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from dsdctl.errors import InputError
 from dsdctl.fields import NAME_PATTERN, Seed
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, read_document, validate
-from dsdctl.matrix import variants
+from dsdctl.matrix import variant_name, variants
 from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.pruning import Pruning
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
@@ -94,13 +94,20 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe in one variant: one row of the comparison."""
+    """One recipe in one variant: one row of the comparison.
 
-    variant: str
+    `axes` holds the variant's values by the dotted paths that the matrix varies.
+    """
+
+    axes: Mapping[str, str]
     recipe: Recipe
     stop: StopRule | None
     student: Regime
     teaching: Teaching | None
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.axes)
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def resolve(file: Path) -> ResolvedSpec:
     rows: list[Row] = []
     experiments: list[Experiment] = []
     facts_of = functools.cache(dataset_facts)
-    for variant, cell in variants(document):
+    for axes, cell in variants(document):
         try:
             experiment = validate(Experiment, cell)
             _check_references(cell, experiment)
@@ -151,7 +158,7 @@ def resolve(file: Path) -> ResolvedSpec:
         for name in experiment.recipes:
             try:
                 recipes.setdefault(name, _read_recipe(name, cell))
-                rows.append(_row(variant, cell, recipes[name], facts_of))
+                rows.append(_row(axes, cell, recipes[name], facts_of))
             except InputError as error:
                 problems.update(dict.fromkeys(error.problems))
     if problems:
@@ -218,7 +225,9 @@ def _read_recipe(name: str, cell: Document) -> Document:
     return document
 
 
-def _row(variant: str, cell: Document, recipe_document: Document, facts_of: FactsOf) -> Row:
+def _row(
+    axes: Mapping[str, str], cell: Document, recipe_document: Document, facts_of: FactsOf
+) -> Row:
     """Lay a recipe over a cell, validate the whole, and check what must fit together."""
     recipe = validate(Recipe, recipe_document)
     if recipe.distill is not None and cell.data.get("teacher") is None:
@@ -233,7 +242,7 @@ def _row(variant: str, cell: Document, recipe_document: Document, facts_of: Fact
     teaching = None
     if recipe.distill is not None:
         teaching = _teaching(document, recipe_document, recipe, student)
-    return Row(variant, recipe, _stop_rule(recipe, experiment, recipe_document), student, teaching)
+    return Row(axes, recipe, _stop_rule(recipe, experiment, recipe_document), student, teaching)
 
 
 def _with_criterion(document: Document) -> Document:

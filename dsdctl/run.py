@@ -22,9 +22,9 @@ from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
+from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
-from dsdctl.report.render import HEADINGS, cells
 from dsdctl.report.table import Report, level_record, make_report
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to

@@ -220,6 +220,7 @@ class ReferenceRow(Model):
     teacher_pflops: float | None = None
     test_accuracy: MeanStd | None = None
     sparsity: MeanStd | None = None
+    note: Text = Field("", description="what a reader must know of the published values")
 
 
 class Experiment(Model):

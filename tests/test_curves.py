@@ -8,14 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdctl.report.curves import (
+    PHASES,
     Dip,
+    Span,
     Verdict,
     find_dip,
+    interpolation_threshold,
+    judge,
     last_standing,
     mean_curve,
     phases,
+    spans,
     sparkline,
-    verdict,
 )
 
 DIP = [0.70, 0.72, 0.65, 0.58, 0.66, 0.74, 0.60, 0.20]
@@ -105,43 +109,117 @@ def test_a_dip_of_under_two_points_makes_no_phases() -> None:
     assert set(phases([0.7, 0.67, 0.7])) == {"light", "critical", "sweet"}
 
 
+def test_a_level_within_a_point_of_the_best_is_still_light() -> None:
+    curve = [0.700, 0.695, 0.691, 0.685, 0.600, 0.700]
+    assert phases(curve) == 3 * ["light"] + 2 * ["critical"] + ["sweet"]
+
+
+def phase_by_the_rule(curve: Sequence[float], level: int) -> str:
+    """The rule of curves.py, level by level."""
+    dip = find_dip(curve)
+    if dip is None or dip.depth < 0.02:
+        return "light" if max(curve[level:]) >= max(curve) / 2 else "collapsed"
+    best_before = max(curve[: dip.bottom])
+    if any(a >= best_before - 0.01 for a in curve[level : dip.bottom]):
+        return "light"
+    if level <= dip.bottom:
+        return "critical"
+    return "sweet" if any(a >= curve[dip.bottom] for a in curve[level:]) else "collapsed"
+
+
+@settings(deadline=None, max_examples=200)
+@given(curve=ACCURACIES)
+def test_phases_are_as_the_rule_says(curve: list[float]) -> None:
+    assert phases(curve) == [phase_by_the_rule(curve, k) for k in range(len(curve))]
+
+
 @settings(deadline=None, max_examples=150)
 @given(curve=ACCURACIES)
 def test_phases_are_contiguous_and_in_order(curve: list[float]) -> None:
     names = phases(curve)
-    order = ["light", "critical", "sweet", "collapsed"]
-    ranks = [order.index(name) for name in names]
+    ranks = [PHASES.index(name) for name in names]
     assert len(names) == len(curve)
     assert ranks == sorted(ranks)
     assert names[:1] == ["light"][: len(curve)]
 
 
+@settings(deadline=None, max_examples=100)
+@given(curve=ACCURACIES)
+def test_spans_cover_the_levels_once(curve: list[float]) -> None:
+    names = phases(curve)
+    assert [span.phase for span in spans(names) for _ in range(span.first, span.last + 1)] == names
+
+
+def test_spans_name_their_first_and_last_level() -> None:
+    assert spans(["light", "light", "sweet"]) == [Span("light", 0, 1), Span("sweet", 2, 2)]
+
+
 @pytest.mark.parametrize(
-    ("curves", "expected"),
+    ("train", "threshold"),
     [
-        # Three seeds that agree on a dip of 12 points.
-        (3 * [[0.72, 0.60, 0.72]], "yes"),
-        ([[0.72, 0.60, 0.72], [0.70, 0.60, 0.73], [0.74, 0.61, 0.72]], "yes"),
-        # No dip, and one of a single point.
-        (3 * [[0.72, 0.70, 0.60]], "no"),
-        (3 * [[0.72, 0.71, 0.72]], "no"),
-        # Between 2 and 3 points.
-        (3 * [[0.72, 0.695, 0.72]], "unclear"),
-        # Deep on the mean, but the seeds disagree.
-        ([[0.80, 0.50, 0.80], [0.70, 0.70, 0.70], [0.70, 0.70, 0.70]], "unclear"),
-        # Too few seeds, too few levels.
-        ([[0.72, 0.60, 0.72]], "unclear"),
-        (3 * [[0.72, 0.60]], "unclear"),
-        (3 * [[]], "unclear"),
-        ([], "unclear"),
-        # What only one seed has reached does not count yet.
-        ([[0.72, 0.60, 0.72], [0.72, 0.60]], "unclear"),
-        # A rise out of the collapse is no dip.
-        (3 * [[0.80, 0.70, 0.10, 0.20]], "no"),
+        ([1.0, 1.0, 0.99, 0.98, 0.5], 2),
+        # A level that misses it by chance does not end it.
+        ([1.0, 0.98, 0.995, 0.7], 2),
+        ([1.0, 1.0], 1),
+        ([0.98, 0.9], None),
+        ([], None),
     ],
 )
-def test_verdicts(curves: list[list[float]], expected: Verdict) -> None:
-    assert verdict(curves) == expected
+def test_the_interpolation_threshold_is_the_last_level_that_fits_its_labels(
+    train: list[float], threshold: int | None
+) -> None:
+    assert interpolation_threshold(train) == threshold
+
+
+@pytest.mark.parametrize(
+    ("curves", "expected", "reason"),
+    [
+        # Three seeds that agree on a dip of 12 points.
+        (3 * [[0.72, 0.60, 0.72]], "yes", "a dip of 12.0 points [12.0, 12.0]"),
+        (
+            [[0.72, 0.60, 0.72], [0.70, 0.60, 0.73], [0.74, 0.61, 0.72]],
+            "yes",
+            "a dip of 11.7 points [8.5, 13.5]",
+        ),
+        # No dip, and one of a single point.
+        (3 * [[0.72, 0.70, 0.60]], "no", "it never rises again"),
+        (3 * [[0.72, 0.71, 0.72]], "no", "a dip of 1.0 points is under 2"),
+        # Between 2 and 3 points.
+        (3 * [[0.72, 0.695, 0.72]], "unclear", "a dip of 2.5 points is under 3"),
+        # Deep on the mean, but the seeds disagree.
+        (
+            [[0.80, 0.50, 0.80], [0.70, 0.70, 0.70], [0.70, 0.70, 0.70]],
+            "unclear",
+            "a dip of 10.0 points [-33.0, 53.0] may be none",
+        ),
+        # Two seeds can hardly show anything: t is 12.7.
+        (
+            [[0.72, 0.60, 0.72], [0.72, 0.63, 0.72]],
+            "unclear",
+            "a dip of 10.5 points [-8.6, 29.6] may be none",
+        ),
+        # Too few seeds, too few levels.
+        ([[0.72, 0.60, 0.72]], "unclear", "fewer than two seeds"),
+        (3 * [[0.72, 0.60]], "unclear", "fewer than three levels"),
+        (3 * [[]], "unclear", "fewer than three levels"),
+        ([], "unclear", "fewer than two seeds"),
+        # What only one seed has reached does not count yet.
+        ([[0.72, 0.60, 0.72], [0.72, 0.60]], "unclear", "fewer than three levels"),
+        # A rise out of the collapse is no dip.
+        (3 * [[0.80, 0.70, 0.10, 0.20]], "no", "it never rises again"),
+    ],
+)
+def test_verdicts(curves: list[list[float]], expected: Verdict, reason: str) -> None:
+    judgement = judge(curves)
+    assert (judgement.verdict, judgement.reason) == (expected, reason)
+
+
+def test_a_curve_that_ends_in_interpolation_is_not_said_to_have_no_dip() -> None:
+    falling = 3 * [[0.72, 0.70, 0.60]]
+    assert judge(falling, dip_may_come=True).verdict == "unclear"
+    assert "still interpolates" in judge(falling, dip_may_come=True).reason
+    # A dip that is already there is judged all the same.
+    assert judge(3 * [[0.72, 0.60, 0.72]], dip_may_come=True).verdict == "yes"
 
 
 def test_the_mean_curve_reaches_as_far_as_all_seeds_do() -> None:

@@ -154,13 +154,14 @@ def test_each_format_holds_the_rows(finished: Path, dsdctl: Dsdctl) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    (vanilla,) = [line for line in out("markdown").splitlines() if "| vanilla |" in line]
+    vanilla, _ = [line for line in out("markdown").splitlines() if "| vanilla |" in line]
     nonzero = _report(dsdctl, finished)["rows"][0]["pflops_nonzero"]["mean"]
-    assert f" | {nonzero:.2g} | " in vanilla
+    assert vanilla.endswith(f" | {nonzero:.2g} |")  # the second line is among the findings
     latex = out("latex")
     assert latex.count("\\checkmark") == 1 + 2 + 3 + 1
     assert "\\toprule" in latex
     lines = list(csv.DictReader(io.StringIO(out("csv"))))
+    assert {line["role"] for line in lines} == {"student", "teacher"}
     vanilla = [line for line in lines if line["recipe"] == "vanilla"]
     assert [int(line["level"]) for line in vanilla] == [0, 1, 2, 3] * 2
     assert sum(line["selected"] == "True" for line in vanilla) == 2
@@ -180,6 +181,22 @@ def test_an_output_that_cannot_be_written_is_bad_input(finished: Path, dsdctl: D
     done = dsdctl("report", "tiny.yaml", "--output", "/nowhere/table.md", cwd=finished)
     assert done.returncode == 2
     assert "/nowhere/table.md: No such file or directory" in done.stderr
+
+
+def test_figures_are_written_where_a_user_wants_them(
+    finished: Path, tmp_path: Path, dsdctl: Dsdctl
+) -> None:
+    there = tmp_path / "some" / "figures"
+    done = dsdctl("report", "tiny.yaml", "--figures", there, cwd=finished)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (finished / "stdout").read_text()
+    assert sorted(file.name for file in there.iterdir()) == [
+        "tiny-curves.png", "tiny-curves.svg", "tiny-memorisation.png", "tiny-memorisation.svg",
+        "tiny-pflops.png", "tiny-pflops.svg",
+    ]  # fmt: skip
+    refused = dsdctl("report", "tiny.yaml", "--figures", finished / "tiny.yaml", cwd=finished)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("tiny.yaml: File exists\n")
 
 
 def test_plan_knows_what_is_done_and_how_long_the_rest_takes(
@@ -218,13 +235,15 @@ def test_plan_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
 def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     report = _report(dsdctl, finished)
     assert list(report) == [
-        "schema", "experiment", "complete", "selected_on", "rows", "trajectories", "curves",
+        "schema", "experiment", "title", "complete", "selected_on", "rows", "trajectories",
+        "curves", "same_for_all_seeds",
     ]  # fmt: skip
     assert list(report["rows"][0]) == [
         "recipe", "variant", "title", "early_stop", "distillation", "pruned_teacher", "seeds",
         "trajectory_keys", "level", "stopped_at", "trainings", "pflops", "teacher_pflops",
         "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
-        "label_noise", "flip_rate", "pflops_nonzero",
+        "label_noise", "flip_rate", "pflops_nonzero", "axes", "teacher_keys", "stop_reasons",
+        "diverged_at", "environments", "trainings_max", "difference",
     ]  # fmt: skip
     assert list(report["trajectories"][0]) == [
         "key", "variant", "roles", "used_by", "seed", "levels",
@@ -238,6 +257,8 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     }  # fmt: skip
     assert list(report["curves"][0]) == [
         "recipe", "variant", "levels", "mean_test_accuracy", "dip", "sparse_double_descent",
+        "reason", "dip_levels", "phases", "interpolation_threshold", "mean_sparsity",
+        "mean_train_accuracy", "mean_fitted_noisy", "mean_fitted_true",
     ]  # fmt: skip
 
 

@@ -1,29 +1,39 @@
-"""Reading a curve of test accuracy against levels: its dip, its phases, and a verdict.
+"""Reading curves of accuracy against levels: dip, phases, interpolation threshold, and a verdict.
 
 Dip: the most that a curve falls below both some earlier and some later level,
 max over i < j < k of min(a_i, a_k) - a_j, over the levels up to the last one whose accuracy is at
 least half of the highest; what lies after that has collapsed.
 
-Phases, when there is a dip of at least 2 points with its bottom at j: light up to the last best
-level before j; critical from there to j; sweet until the accuracy last stood at or above that of
-j; collapsed after. Without a dip all levels are light until they collapse.
+Phases, when there is a dip of at least 2 points with its bottom at j: light up to the last level
+before j within a point of the best before j; critical from there to j; sweet until the accuracy
+last stood at or above that of j; collapsed after. Without such a dip all levels are light up to
+the last one at half of the highest accuracy, and collapsed after.
 
-Verdict on the mean curve: `yes` when the dip is at least 3 points and more than twice its standard
-error over the seeds, `no` when it is under 2 points, `unclear` otherwise, and always with fewer
-than two seeds or three levels.
+Interpolation threshold: the last level whose training accuracy, against the noisy labels, is at
+least 99 %. Up to there the network can still fit the noise.
+
+Verdict on the mean curve: `yes` when the dip is at least 3 points and its 95 % t interval over the
+seeds, measured at the same three levels, lies above 0; `no` when it is under 2 points, unless a
+pruned network still interpolates at the last level, since a dip may yet come; `unclear` otherwise,
+and always with fewer than two seeds or three levels.
 """
 
-import math
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dsdctl.report.seeds import t_interval
+
 Phase = Literal["light", "critical", "sweet", "collapsed"]
+PHASES: tuple[Phase, ...] = ("light", "critical", "sweet", "collapsed")
 Verdict = Literal["yes", "no", "unclear"]
 
 CLEAR_DIP = 0.03
 NO_DIP = 0.02
+STILL_LIGHT = 0.01
+INTERPOLATES = 0.99
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,10 @@ def phases(curve: Sequence[float]) -> list[Phase]:
     dip, last = find_dip(curve), last_standing(curve)
     if dip is None or dip.depth < NO_DIP:
         return ["light" if k <= last else "collapsed" for k in range(len(curve))]
+    light = max(k for k in range(dip.bottom) if curve[k] >= curve[dip.before] - STILL_LIGHT)
     standing = max(k for k in range(len(curve)) if curve[k] >= curve[dip.bottom])
     bounds: list[tuple[int, Phase]] = [
-        (dip.before, "light"),
+        (light, "light"),
         (dip.bottom, "critical"),
         (max(standing, dip.after), "sweet"),
         (len(curve), "collapsed"),
@@ -71,22 +82,67 @@ def phases(curve: Sequence[float]) -> list[Phase]:
     return [next(name for bound, name in bounds if k <= bound) for k in range(len(curve))]
 
 
+@dataclass(frozen=True)
+class Span:
+    """The levels from `first` to `last` that lie in one phase."""
+
+    phase: Phase
+    first: int
+    last: int
+
+
+def spans(names: Sequence[Phase]) -> list[Span]:
+    """Gather the phases of successive levels into one span each."""
+    found = []
+    for phase, run in itertools.groupby(range(len(names)), key=names.__getitem__):
+        levels = list(run)
+        found.append(Span(phase, levels[0], levels[-1]))
+    return found
+
+
+def interpolation_threshold(train_curve: Sequence[float]) -> int | None:
+    """The last level that still fits its noisy labels, or None where none does."""
+    fitting = [k for k, accuracy in enumerate(train_curve) if accuracy >= INTERPOLATES]
+    return max(fitting, default=None)
+
+
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
     """Mean by level, as far as all curves reach."""
     return [statistics.fmean(values) for values in zip(*curves, strict=False)]
 
 
-def verdict(curves: Sequence[Sequence[float]]) -> Verdict:
-    """Say whether the mean of `curves` (one a seed) shows sparse double descent."""
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a curve shows sparse double descent, and why."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge(curves: Sequence[Sequence[float]], *, dip_may_come: bool = False) -> Judgement:
+    """Say whether the mean of `curves` (test accuracies, one a seed) shows sparse double descent.
+
+    `dip_may_come` says that the network is pruned and still interpolates at the last level.
+    """
     mean = mean_curve(curves)
-    if len(curves) < 2 or len(mean) < 3:
-        return "unclear"
+    if len(curves) < 2:
+        return Judgement("unclear", "fewer than two seeds")
+    if len(mean) < 3:
+        return Judgement("unclear", "fewer than three levels")
     dip = find_dip(mean)
-    if dip is None or dip.depth < NO_DIP:
-        return "no"
-    depths = [min(c[dip.before], c[dip.after]) - c[dip.bottom] for c in curves]
-    error = statistics.stdev(depths) / math.sqrt(len(depths))
-    return "yes" if dip.depth >= CLEAR_DIP and dip.depth > 2 * error else "unclear"
+    depth = dip.depth if dip else 0.0
+    seen = f"a dip of {100 * depth:.1f} points"
+    if dip is None or depth < NO_DIP:
+        if dip_may_come:
+            return Judgement("unclear", "it still interpolates at the last level, a dip may come")
+        return Judgement(
+            "no", f"{seen} is under {100 * NO_DIP:.0f}" if dip else "it never rises again"
+        )
+    if depth < CLEAR_DIP:
+        return Judgement("unclear", f"{seen} is under {100 * CLEAR_DIP:.0f}")
+    low, high = t_interval([min(c[dip.before], c[dip.after]) - c[dip.bottom] for c in curves])
+    seen += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return Judgement("yes", seen) if low > 0 else Judgement("unclear", f"{seen} may be none")
 
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -13,8 +13,8 @@ from dsdctl.labels import describe_noise
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.pruning import Pruning
+from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
-from dsdctl.report.render import magnitude
 from dsdctl.resolve import Regime
 
 

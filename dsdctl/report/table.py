@@ -4,9 +4,8 @@ Its JSON is a contract: accuracies, shares and sparsity are fractions; std is wi
 at n = 1; `values` follow `seeds`, null where a seed is not finished.
 """
 
-import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -15,20 +14,13 @@ from dsdctl.fields import Model
 from dsdctl.labels import describe_noise
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
-from dsdctl.report.curves import Verdict, find_dip, mean_curve, phases, verdict
+from dsdctl.report.curve_summary import Curve, summarise_curve
+from dsdctl.report.seeds import PairedDifference, Stats, paired_difference, stats
 from dsdctl.results import FinishedLevel, Measured, environment_line
-from dsdctl.spec import ReferenceRow
+from dsdctl.spec import Experiment, ReferenceRow
 from dsdctl.stopping import Reading
 
 SCHEMA = "dsdctl.report/1"
-
-
-class Stats(Model):
-    """A value over seeds."""
-
-    mean: float | None
-    std: float | None
-    values: tuple[int | float | None, ...]
 
 
 class ReportRow(Model):
@@ -36,6 +28,10 @@ class ReportRow(Model):
     `pflops_nonzero`, where each layer's MACs are scaled by its density.
 
     `flip_rate` is the share of training labels that are not the true ones, null until it is known.
+    `axes` are the variant's values by the paths that the matrix varies. `stop_reasons` and
+    `diverged_at` (the level at which training diverged) are by seed; `environments` are all that
+    computed the row or its teacher. `difference` is in test accuracy, to the variant's baseline:
+    its first recipe that neither stops early nor distils.
     """
 
     recipe: str
@@ -60,10 +56,22 @@ class ReportRow(Model):
     label_noise: str
     flip_rate: Stats
     pflops_nonzero: Stats
+    axes: dict[str, str]
+    teacher_keys: tuple[str | None, ...]
+    stop_reasons: tuple[str, ...]
+    diverged_at: tuple[int | None, ...]
+    environments: tuple[str, ...]
+    trainings_max: int
+    difference: PairedDifference | None = None
 
     @property
     def finished_seeds(self) -> int:
-        return sum(value is not None for value in self.test_accuracy.values)
+        return self.test_accuracy.n
+
+    @property
+    def plain(self) -> bool:
+        """Whether it only prunes: what the other recipes of its variant are compared with."""
+        return not (self.early_stop or self.distillation)
 
 
 class TrajectoryReport(Model):
@@ -77,15 +85,7 @@ class TrajectoryReport(Model):
     levels: tuple[dict[str, Any], ...]
 
 
-class Curve(Model):
-    """The mean test accuracy of a recipe by level, and what it shows."""
-
-    recipe: str
-    variant: str
-    levels: tuple[int, ...]
-    mean_test_accuracy: tuple[float, ...]
-    dip: float
-    sparse_double_descent: Verdict
+Shared = Literal["draw of the label noise", "set of human labels", "split", "teacher"]
 
 
 class Report(Model):
@@ -95,26 +95,37 @@ class Report(Model):
 
     schema_: str = Field(SCHEMA, alias="schema")
     experiment: str
+    title: str
     complete: bool
     selected_on: str = Field(description="the images that chose the best level")
     rows: tuple[ReportRow, ...]
     trajectories: tuple[TrajectoryReport, ...]
     curves: tuple[Curve, ...]
+    same_for_all_seeds: tuple[Shared, ...] = Field(
+        description="what the seeds have in common, so that its variance is left out"
+    )
+
+
+def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
+    """The rows of each variant, in the order of the matrix."""
+    variants = dict.fromkeys(row.variant for row in report.rows)
+    return [(v, [row for row in report.rows if row.variant == v]) for v in variants]
 
 
 def make_report(progress: Progress, count_macs: CountMacs) -> list[Report]:
     """One report for each spec of the plan, from what is known by now."""
-    return [
-        _report(progress, spec.experiment.experiment, count_macs) for spec in progress.plan.specs
-    ]
+    return [_report(progress, spec.experiment, count_macs) for spec in progress.plan.specs]
 
 
-def _report(progress: Progress, experiment: str, count_macs: CountMacs) -> Report:
-    plan = progress.plan
+def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Report:
+    plan, experiment = progress.plan, spec.experiment
     row_plans = [row_plan for row_plan in plan.rows if row_plan.experiment == experiment]
-    rows = tuple(_row(progress, row_plan, count_macs) for row_plan in row_plans)
+    rows = _with_differences(
+        [_row(progress, row_plan, spec.reference, count_macs) for row_plan in row_plans]
+    )
     return Report(
         experiment=experiment,
+        title=spec.title,
         complete=all(row.finished_seeds == len(row.seeds) for row in rows),
         selected_on=_selected_on(row_plans),
         rows=rows,
@@ -124,6 +135,7 @@ def _report(progress: Progress, experiment: str, count_macs: CountMacs) -> Repor
             if any(use.experiment == experiment for use in plan.all_uses(trajectory))
         ),
         curves=tuple(_curve(progress, row_plan) for row_plan in row_plans),
+        same_for_all_seeds=_same_for_all_seeds(row_plans),
     )
 
 
@@ -135,9 +147,47 @@ def _selected_on(row_plans: Sequence[RowPlan]) -> str:
     return " and ".join(sorted(protocols))
 
 
-def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> ReportRow:
-    recipe, plan = row_plan.row.recipe, progress.plan
-    students = [plan.trajectories[key] for key in row_plan.students]
+def _same_for_all_seeds(row_plans: Sequence[RowPlan]) -> tuple[Shared, ...]:
+    """What several seeds share, so that their spread does not show how much it matters."""
+    found: dict[Shared, None] = {}
+    for row_plan in row_plans:
+        images, teaching = row_plan.row.student.images, row_plan.row.teaching
+        if len(row_plan.seeds) < 2:
+            continue
+        if images.noise.kind == "human":
+            found["set of human labels"] = None
+        elif images.noise.rate and images.noise.seed != "per-trajectory":
+            found["draw of the label noise"] = None
+        if images.dataset.test is not None or images.dataset.validation != "test":
+            found["split"] = None
+        if teaching is not None and (teaching.file is not None or teaching.seed != "paired"):
+            found["teacher"] = None
+    return tuple(found)
+
+
+def _with_differences(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
+    """Compare each row with the plain one of its variant, seed by seed."""
+    plain = {row.variant: row for row in reversed(rows) if row.plain}
+    compared = []
+    for row in rows:
+        baseline = plain.get(row.variant)
+        if baseline is not None and baseline is not row:
+            difference = paired_difference(
+                row.test_accuracy.values, baseline.test_accuracy.values, baseline.recipe
+            )
+            row = row.model_copy(update={"difference": difference})
+        compared.append(row)
+    return tuple(compared)
+
+
+def _row(
+    progress: Progress,
+    row_plan: RowPlan,
+    references: Mapping[str, ReferenceRow],
+    count_macs: CountMacs,
+) -> ReportRow:
+    recipe = row_plan.row.recipe
+    students = [progress.plan.trajectories[key] for key in row_plan.students]
     readings = [progress.reading(row_plan, key) for key in row_plan.students]
     chosen = [
         _selected(progress, student, reading.selected(recipe.select))
@@ -145,12 +195,11 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
     ]
     price = training_pflops(row_plan.row.student, count_macs(row_plan.row.student))
     trainings = [reading.trainings if reading.finished else None for reading in readings]
-    level = _stats([result.level if result else None for result in chosen])
+    level = stats([result.level if result else None for result in chosen])
     flipped = [progress.flip_rate(student) for student in students]
-    reference = next(
-        spec.experiment.reference.get(recipe.recipe)
-        for spec in plan.specs
-        if spec.experiment.experiment == row_plan.experiment
+    reasons = tuple(
+        "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
+        for student, reading in zip(students, readings, strict=True)
     )
     return ReportRow(
         recipe=recipe.recipe,
@@ -162,29 +211,30 @@ def _row(progress: Progress, row_plan: RowPlan, count_macs: CountMacs) -> Report
         seeds=row_plan.seeds,
         trajectory_keys=row_plan.students,
         level=level,
-        stopped_at=_stats([r.stopped_at if r.finished else None for r in readings]),
-        trainings=_stats(trainings),
-        pflops=_stats([None if count is None else count * price for count in trainings]),
+        stopped_at=stats([r.stopped_at if r.finished else None for r in readings]),
+        trainings=stats(trainings),
+        pflops=stats([None if count is None else count * price for count in trainings]),
         teacher_pflops=_teacher_pflops(progress, students[0], count_macs),
         teacher_level=_teacher_level(progress, students),
-        test_accuracy=_stats([result.test_accuracy if result else None for result in chosen]),
-        sparsity=_stats([result.sparsity if result else None for result in chosen]),
-        stop_reason=", ".join(
-            dict.fromkeys(
-                "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
-                for student, reading in zip(students, readings, strict=True)
-            )
-        ),
-        phase=_phase(progress, row_plan, level),
-        reference=reference,
+        test_accuracy=stats([result.test_accuracy if result else None for result in chosen]),
+        sparsity=stats([result.sparsity if result else None for result in chosen]),
+        stop_reason=", ".join(dict.fromkeys(reasons)),
+        phase=_phase(_curve(progress, row_plan), level),
+        reference=references.get(recipe.recipe),
         label_noise=describe_noise(row_plan.row.student.images.noise),
-        flip_rate=_stats([flips.rate if flips.exact else None for flips in flipped]),
-        pflops_nonzero=_stats(
+        flip_rate=stats([flips.rate if flips.exact else None for flips in flipped]),
+        pflops_nonzero=stats(
             [
                 _nonzero_pflops(progress, student, reading, count_macs)
                 for student, reading in zip(students, readings, strict=True)
             ]
         ),
+        axes=dict(row_plan.row.axes),
+        teacher_keys=row_plan.teachers,
+        stop_reasons=reasons,
+        diverged_at=tuple(r.trainings - 1 if r.reason == "diverged" else None for r in readings),
+        environments=_environments(progress, row_plan),
+        trainings_max=row_plan.row.student.levels,
     )
 
 
@@ -200,6 +250,13 @@ def _nonzero_pflops(
     if not reading.finished or len(levels) < reading.trainings:
         return None
     return nonzero_pflops(student.regime, count_macs(student.regime), levels)
+
+
+def _environments(progress: Progress, row_plan: RowPlan) -> tuple[str, ...]:
+    """Everything that computed a row's levels or its teachers', each once."""
+    keys = [key for key in (*row_plan.students, *row_plan.teachers) if key is not None]
+    levels = [level for key in keys for level in progress.known[key].levels]
+    return tuple(dict.fromkeys(environment_line(level.environment) for level in levels))
 
 
 def _teacher_pflops(progress: Progress, student: Trajectory, count_macs: CountMacs) -> float | None:
@@ -220,34 +277,16 @@ def _teacher_level(progress: Progress, students: Sequence[Trajectory]) -> int | 
     return levels.pop() if len(levels) == 1 else None
 
 
-def _phase(progress: Progress, row_plan: RowPlan, level: Stats) -> str | None:
-    """The phase in which the reported level lies on the mean curve."""
-    names = phases(mean_curve(_test_curves(progress, row_plan)))
-    if level.mean is None or round(level.mean) >= len(names):
-        return None
-    return names[round(level.mean)]
-
-
-def _test_curves(progress: Progress, row_plan: RowPlan) -> list[list[float]]:
-    levels = row_plan.row.student.levels
-    return [
-        [result.test_accuracy for result in progress.known[key].measured[:levels]]
-        for key in row_plan.students
-    ]
+def _phase(curve: Curve, level: Stats) -> str | None:
+    """The phases of the mean curve in which the reported levels lie."""
+    known = [value for value in level.values if value is not None and value < len(curve.phases)]
+    return ", ".join(dict.fromkeys(curve.phases[int(value)] for value in sorted(known))) or None
 
 
 def _curve(progress: Progress, row_plan: RowPlan) -> Curve:
-    curves = _test_curves(progress, row_plan)
-    mean = mean_curve(curves)
-    dip = find_dip(mean)
-    return Curve(
-        recipe=row_plan.row.recipe.recipe,
-        variant=row_plan.row.variant,
-        levels=tuple(range(len(mean))),
-        mean_test_accuracy=tuple(mean),
-        dip=dip.depth if dip else 0.0,
-        sparse_double_descent=verdict(curves),
-    )
+    row, levels = row_plan.row, row_plan.row.student.levels
+    seeds = [progress.known[key].measured[:levels] for key in row_plan.students]
+    return summarise_curve(row.recipe.recipe, row.variant, seeds)
 
 
 def _trajectory(progress: Progress, trajectory: Trajectory) -> TrajectoryReport:
@@ -269,15 +308,3 @@ def level_record(level: FinishedLevel) -> dict[str, Any]:
         "environment": environment_line(level.environment),
         "wall_seconds": level.environment.wall_seconds,
     }
-
-
-def _stats(values: Sequence[float | int | None]) -> Stats:
-    known = [value for value in values if value is not None]
-    return Stats(
-        mean=statistics.fmean(known) if known else None,
-        std=statistics.stdev(known) if len(known) > 1 else None,
-        values=tuple(values),
-    )
-
-
-Renderer = Callable[[Sequence[Report]], str]

@@ -1,0 +1,160 @@
+"""The texts of a comparison's cells, the same in every format."""
+
+from dsdctl.report.curve_summary import Curve
+from dsdctl.report.curves import spans
+from dsdctl.report.seeds import Stats
+from dsdctl.report.table import Report, ReportRow
+from dsdctl.spec import MeanStd
+
+HEADINGS = (
+    "recipe",
+    "early stop",
+    "distillation",
+    "pruned teacher",
+    "training PFLOPs (teacher)",
+    "test accuracy %",
+    "sparsity %",
+    "level",
+    "stopped at",
+    "non-zero PFLOPs",
+)
+
+IN_THE_PAPER = 7
+"""So many columns, the first, are those of Table 1 behind the recipe's name."""
+
+DIVERGED, MIXED = "†", "‡"
+"""Marks beside an accuracy: a seed diverged; several environments computed the row."""
+
+FINDINGS = (
+    "recipe",
+    "difference [95 %]",
+    "sparse double descent",
+    "phases end at sparsity %",
+    "fits its labels",
+)
+
+
+def cells(row: ReportRow) -> list[str]:
+    """The cells of a row, in the order of HEADINGS."""
+    return [
+        row.recipe,
+        _tick(row.early_stop),
+        _tick(row.distillation),
+        _tick(row.pruned_teacher),
+        _pflops(row.pflops.mean, row.teacher_pflops),
+        _percent(row.test_accuracy) + marks(row),
+        _percent(row.sparsity),
+        _number(row.level),
+        _number(row.stopped_at),
+        _pflops(row.pflops_nonzero.mean, None),
+    ]
+
+
+def marks(row: ReportRow) -> str:
+    """What a reader of a row's accuracy is to be warned of."""
+    diverged = any(level is not None for level in row.diverged_at)
+    return DIVERGED * diverged + MIXED * (len(row.environments) > 1)
+
+
+def reference_cells(row: ReportRow) -> list[str] | None:
+    """The published values beside a row, or None where there are none."""
+    reference = row.reference
+    if reference is None:
+        return None
+    return [
+        "  paper",
+        "",
+        "",
+        "",
+        _pflops(reference.pflops, reference.teacher_pflops),
+        _published(reference.test_accuracy),
+        _published(reference.sparsity),
+        "",
+        "",
+        "",
+    ]
+
+
+def finding_cells(report: Report) -> list[list[str]]:
+    """What each row's curve shows, in the order of FINDINGS."""
+    found = []
+    for row, curve in zip(report.rows, report.curves, strict=True):
+        name = f"{row.recipe} [{row.variant}]" if row.variant else row.recipe
+        verdict = f"{curve.sparse_double_descent}: {curve.reason}"
+        found.append([name, _difference(row), verdict, _phase_ends(curve), _fitting(curve)])
+    return found
+
+
+def _difference(row: ReportRow) -> str:
+    """In points, with its interval where there are two pairs; missing seeds are marked."""
+    difference = row.difference
+    if difference is None:
+        return ""
+    text = f"{100 * difference.mean:+.2f}"
+    if difference.low is not None and difference.high is not None:
+        text += f" [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+    seeds = len(row.seeds)
+    return text if difference.n == seeds else f"{text} ({difference.n}/{seeds})"
+
+
+def _phase_ends(curve: Curve) -> str:
+    """Where each phase ends but the last; empty with a single one."""
+    ends = spans(curve.phases)[:-1]
+    return ", ".join(f"{span.phase} {_place(curve, span.last)}" for span in ends)
+
+
+def _fitting(curve: Curve) -> str:
+    """Up to which sparsity the network interpolates its training labels."""
+    threshold = curve.interpolation_threshold
+    if not curve.levels:
+        return ""
+    if threshold is None:
+        return "never"
+    return "always" if threshold == curve.levels[-1] else f"to {_place(curve, threshold)}"
+
+
+def _place(curve: Curve, level: int) -> str:
+    sparsity = curve.mean_sparsity[level]
+    return f"{100 * sparsity:.1f}" if curve.mean_sparsity[-1] else f"level {level}"
+
+
+def _tick(yes: bool) -> str:
+    return "x" if yes else ""
+
+
+def _published(value: MeanStd | None) -> str:
+    if value is None:
+        return ""
+    text = f"{100 * value.mean:.2f}"
+    return text if value.std is None else f"{text} ± {100 * value.std:.2f}"
+
+
+def _percent(stats: Stats) -> str:
+    return _spread(stats, 100, 2)
+
+
+def _number(stats: Stats) -> str:
+    known = [value for value in stats.values if value is not None]
+    if known and len(known) == len(stats.values) and len(set(known)) == 1:
+        return f"{known[0]:.0f}"
+    return _spread(stats, 1, 1)
+
+
+def _spread(stats: Stats, scale: float, digits: int) -> str:
+    """mean ± std; missing seeds are marked, as `(1/3)`, or `—` where all are missing."""
+    if stats.mean is None:
+        return "—"
+    text = f"{scale * stats.mean:.{digits}f}"
+    if stats.std is not None:
+        text += f" ± {scale * stats.std:.{digits}f}"
+    return text if stats.n == len(stats.values) else f"{text} ({stats.n}/{len(stats.values)})"
+
+
+def _pflops(own: float | None, teacher: float | None) -> str:
+    text = "—" if own is None else magnitude(own)
+    return text if teacher is None else f"{text} (+{magnitude(teacher)})"
+
+
+def magnitude(pflops: float) -> str:
+    """Two decimals as in the paper, or two significant digits where these would show little."""
+    return f"{pflops:.2f}" if pflops >= 0.1 else f"{pflops:.2g}"

@@ -1,0 +1,138 @@
+"""The figure of what accuracy costs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from dsdctl.report.figures.layout import (
+    columns_of,
+    entitle,
+    handle,
+    legend,
+    panel_points,
+    paper_figure,
+)
+from dsdctl.report.figures.style import Look, Pen, look
+from dsdctl.report.panels import Cloud, recipe_names
+from dsdctl.report.table import ReportRow
+
+
+def against_pflops(shown: Sequence[Cloud]) -> Figure:
+    """Each row at what one seed of it costs, its teacher included, and the Pareto front."""
+    columns = columns_of(len(shown))
+    figure = paper_figure(len(shown), 0.55 if columns == 1 else 0.3)
+    grid = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False, sharey="row")
+    names = dict.fromkeys(recipe_names(rows) for cloud in shown for rows in cloud.groups)
+    looks = {name: look(number) for number, name in enumerate(names)}
+    handles: dict[str, Line2D] = {}
+    for axes, cloud in zip(grid.flat, shown, strict=False):
+        _scatter(axes, cloud, looks, handles)
+        entitle(axes, cloud.title, panel_points(figure, len(shown)))
+        axes.set_xlabel("training PFLOPs, the teacher's included")
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("test accuracy (%)")
+    handles["front"] = handle("Pareto front", FRONT)
+    legend(figure, list(handles.values()), PFLOPS_KEY)
+    return figure
+
+
+PFLOPS_KEY = (
+    "3 x forward MACs x images x epochs x trainings of one seed, dense at\n"
+    "every level; one FLOP is one multiply-accumulate. Bars to the left:\n"
+    "without the teacher's trainings. Its forward passes are not counted."
+)
+FRONT: Pen = {"color": "0.6", "linewidth": 0.8, "linestyle": "-"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row by what one seed costs, alone and with its teacher (PFLOPs), and what it reaches."""
+
+    row: ReportRow
+    line: str
+    own: float
+    cost: float
+    accuracy: float
+
+    def pen(self, style: Look, *, first: bool) -> Pen:
+        """The first row of a line has the line's marker, further ones are rings, as stops are."""
+        return {
+            "color": style.color,
+            "linestyle": "none",
+            "marker": style.marker if first else "o",
+            "markersize": 4.5,
+            "markerfacecolor": style.color if first else "none",
+        }
+
+
+def _points(cloud: Cloud) -> list[Point]:
+    """The rows of which cost and accuracy are known."""
+    return [
+        Point(row, recipe_names(rows), own, own + (row.teacher_pflops or 0.0), 100 * accuracy)
+        for rows in cloud.groups
+        for row in rows
+        if (own := row.pflops.mean) is not None and (accuracy := row.test_accuracy.mean) is not None
+    ]
+
+
+def priced(clouds: Sequence[Cloud]) -> list[Cloud]:
+    """Those of `clouds` in which there is a point to draw."""
+    return [cloud for cloud in clouds if _points(cloud)]
+
+
+def _scatter(
+    axes: Axes, cloud: Cloud, looks: Mapping[str, Look], handles: dict[str, Line2D]
+) -> None:
+    """Draw a cloud, and add what it needs to the legend's `handles`."""
+    points = _points(cloud)
+    front = pareto_front([(point.cost, point.accuracy) for point in points])
+    axes.set_xscale("log")
+    axes.step([x for x, _ in front], [y for _, y in front], where="post", zorder=1, **FRONT)
+    for point in points:
+        row, color = point.row, looks[point.line].color
+        pen = point.pen(looks[point.line], first=point.line.split(", ")[0] == row.recipe)
+        spread = 100 * (row.test_accuracy.std or 0.0)
+        axes.errorbar(point.cost, point.accuracy, spread, elinewidth=0.7, zorder=3, **pen)
+        axes.hlines(point.accuracy, point.own, point.cost, color=color, linewidth=0.7)
+        handles.setdefault(row.recipe, handle(row.recipe, pen))
+    low = min(point.own for point in points) / MARGIN
+    high = max(point.cost for point in points) * MARGIN
+    ticks = cost_ticks(low, high)
+    axes.set_xlim(low, high)
+    axes.set_xticks(ticks, [f"{value:.6g}" for value in ticks])
+    axes.set_xticks([], minor=True)
+
+
+MOST_TICKS = 5
+MARGIN = 1.25
+"""Room left of the least and right of the highest cost, as a factor."""
+
+
+def cost_ticks(low: float, high: float) -> list[float]:
+    """At most MOST_TICKS values between two costs: 1, 2, 5, 10, ... or finer ones."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        values = [digit * 10.0**exponent for exponent in exponents for digit in digits]
+        ticks = [value for value in values if low <= value <= high]
+        if len(ticks) <= MOST_TICKS:
+            break
+    if len(ticks) < 2:
+        locator = MaxNLocator(MOST_TICKS - 1, steps=[1, 2, 5, 10])
+        ticks = [float(v) for v in locator.tick_values(low, high) if low <= v <= high]
+    return ticks[:: math.ceil(len(ticks) / MOST_TICKS)]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, accuracy) that no other one beats in both, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front

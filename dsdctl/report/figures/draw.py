@@ -1,0 +1,127 @@
+"""From a report to figures as SVG text and PNG bytes; no store is read."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from matplotlib.figure import Figure
+
+from dsdctl.errors import InputError
+from dsdctl.report.figures.against_pflops import against_pflops, priced
+from dsdctl.report.figures.by_level import CURVES, MEMORISATION, by_level
+from dsdctl.report.figures.style import settings
+from dsdctl.report.notes import CONVENTION, PHASES_RULE
+from dsdctl.report.panels import clouds, panels
+from dsdctl.report.table import Report
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as files: `name` is that of the file, without an ending."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+MOST_PANELS = 6
+"""Panels of one figure; more go on to further ones."""
+
+Shown = TypeVar("Shown")
+
+
+def figures(report: Report) -> Iterator[Drawn]:
+    """Draw what there is; nothing before the first level is measured."""
+    shown = panels(report)
+    flipped = [panel for panel in shown if panel.has_flipped_labels]
+    spread = _spread(report)
+    yield from _drawn(report, "curves", shown, partial(by_level, CURVES, spread))
+    yield from _drawn(report, "memorisation", flipped, partial(by_level, MEMORISATION, spread))
+    yield from _drawn(report, "pflops", priced(clouds(report)), against_pflops)
+
+
+TITLES = {
+    "curves": "test accuracy and entropy against sparsity",
+    "memorisation": "flipped labels fitted to the noisy and to the true class against sparsity",
+    "pflops": "test accuracy against training PFLOPs",
+}
+
+
+def _drawn(
+    report: Report, name: str, shown: Sequence[Shown], make: Callable[[Sequence[Shown]], Figure]
+) -> Iterator[Drawn]:
+    """Draw `shown` on as many figures as it takes."""
+    for number, start in enumerate(range(0, len(shown), MOST_PANELS), 1):
+        suffix = f"-{number}" if number > 1 else ""
+        yield _saved(
+            f"{report.experiment}-{name}{suffix}",
+            f"{report.experiment}: {TITLES[name]}",
+            caption(report, name),
+            partial(make, shown[start : start + MOST_PANELS]),
+        )
+
+
+def _saved(name: str, title: str, caption: str, make: Callable[[], Figure]) -> Drawn:
+    """Draw once, and save as SVG text and PNG bytes that are the same every time."""
+    about = {"Title": title, "Description": caption}
+    svg, png = io.StringIO(), io.BytesIO()
+    with settings():
+        figure = make()
+        figure.savefig(svg, format="svg", metadata={**about, "Date": None})
+        figure.savefig(png, format="png", metadata=about)
+    return Drawn(name, title, caption, svg.getvalue(), png.getvalue())
+
+
+def save_figures(reports: Sequence[Report], folder: Path) -> Iterator[str]:
+    """Write every figure into `folder`, as SVG and PNG; yield a line for each.
+
+    Raises InputError where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for report in reports:
+            count = 0
+            for figure in figures(report):
+                (folder / f"{figure.name}.svg").write_text(figure.svg)
+                (folder / f"{figure.name}.png").write_bytes(figure.png)
+                count += 1
+                yield f"{folder / figure.name}.svg and .png: {figure.title}"
+            if not count:
+                yield f"{report.experiment}: nothing to draw yet"
+    except OSError as error:
+        raise InputError(f"--figures: {folder}: {error.strerror or error}") from error
+
+
+def _spread(report: Report) -> str:
+    """What line and band are, in a few words."""
+    seeds = max((len(row.seeds) for row in report.rows), default=0)
+    if seeds < 2:
+        return "one seed"
+    so_far = "" if report.complete else ", as far as they have come"
+    return f"mean and standard deviation over {seeds} seeds{so_far}"
+
+
+def caption(report: Report, name: str) -> str:
+    """What a reader of a figure must know, to be put below it."""
+    what = f"{report.title or report.experiment}: {TITLES[name]}."
+    if name == "pflops":
+        parts = [what, f"Points and bars: {_spread(report)}.", CONVENTION]
+        parts.append("Bars to the left reach the cost without the teacher's trainings.")
+        return " ".join(parts)
+    return " ".join(
+        [
+            what,
+            "The axis has the same step for each prune round.",
+            f"Lines and bands: {_spread(report)}; thin lines: single seeds, beyond the levels that "
+            "all have reached. Grey: the teacher, with stars at the levels that taught.",
+            f"Stars: the levels that are best on the {report.selected_on} set; rings: where a stop "
+            "rule stopped, one a seed.",
+            "Shaded: phases of the recipe that only prunes.",
+            PHASES_RULE,
+        ]
+    )

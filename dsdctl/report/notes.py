@@ -1,0 +1,121 @@
+"""What a reader must know beside the numbers: conventions, what is left out, what is missing."""
+
+from dsdctl.report.cells import DIVERGED, MIXED
+from dsdctl.report.seeds import CONFIDENCE
+from dsdctl.report.table import Report, ReportRow, TrajectoryReport
+
+CONVENTION = (
+    "Training PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "
+    "of one seed, dense at every level; one FLOP is one multiply-accumulate. The teacher's "
+    "trainings in brackets; its forward passes are not counted. Non-zero PFLOPs: the same without "
+    "the teacher, each layer's MACs scaled by the share of its weights that a level has left."
+)
+DIP_RULE = (
+    "Dip: the most that the mean test curve falls below both some earlier and some later level. "
+    "Sparse double descent: yes when the dip is at least 3 points and its 95 % t interval over the "
+    "seeds lies above 0, no when it is under 2 points and the network, if pruned, no longer fits "
+    "its labels at the last level."
+)
+PHASES_RULE = (
+    "Phases of a dip of 2 points or more: light while within a point of the best before it, "
+    "critical down to its bottom, sweet while not below that, then collapsed. A network fits its "
+    "(noisy) labels while its training accuracy is at least 99 %."
+)
+
+
+def notes(report: Report) -> list[str]:
+    """Sentences to be put below the comparison, in any format."""
+    return [*table_notes(report), *_difference_note(report), DIP_RULE, PHASES_RULE]
+
+
+def table_notes(report: Report) -> list[str]:
+    """Those of them that the table of rows itself needs."""
+    lines = [*_seeds(report), _selection(report), *dict.fromkeys(map(_noise, report.rows))]
+    lines.append(CONVENTION)
+    lines += [*_environments(report), *_diverged(report), *_missing(report)]
+    return [*lines, *_reference_notes(report)]
+
+
+def _seeds(report: Report) -> list[str]:
+    """How many seeds the numbers are over, and which variances these leave out."""
+    seeds = report.rows[0].seeds if report.rows else ()
+    names = ", ".join(map(str, seeds))
+    if len(seeds) < 2:
+        return [f"One seed ({names}): nothing is known of the spread."] if seeds else []
+    shared = report.same_for_all_seeds
+    lines = [f"Mean ± sample standard deviation over n = {len(seeds)} seeds ({names})."]
+    if shared:
+        what = _listed([f"one {thing}" for thing in shared])
+        lines.append(f"All seeds share {what}; the ± leaves out how much that matters.")
+    return lines
+
+
+def _reference_notes(report: Report) -> list[str]:
+    """What a reader must know of the published values that are shown."""
+    texts = {row.recipe: row.reference.note for row in report.rows if row.reference}
+    return [f"Paper, {recipe}: {text}" for recipe, text in texts.items() if text]
+
+
+def trajectory_name(report: Report, trajectory: TrajectoryReport) -> str:
+    """The recipes whose student a trajectory is, and `teacher` where it teaches."""
+    names = [row.recipe for row in report.rows if trajectory.key in row.trajectory_keys]
+    if "teacher" in trajectory.roles:
+        names.append("teacher")
+    return ", ".join(dict.fromkeys(names))
+
+
+def _selection(report: Report) -> str:
+    if report.selected_on == "test":
+        return "Levels were selected on the test set, as in the paper's protocol."
+    return f"Levels were selected on the {report.selected_on} set."
+
+
+def _noise(row: ReportRow) -> str:
+    """The label noise of a row as its spec gives it, and what share of the labels it made wrong."""
+    rate = row.flip_rate.mean
+    known = "not measured yet" if rate is None else f"{100 * rate:.2f} %"
+    return f"Label noise: {row.label_noise}; true flip rate of the training labels: {known}."
+
+
+def _difference_note(report: Report) -> list[str]:
+    baselines = dict.fromkeys(row.difference.baseline for row in report.rows if row.difference)
+    return [
+        f"Difference: test accuracy minus that of {name}, seed by seed, in points, with a "
+        f"{100 * CONFIDENCE:.0f} % t interval."
+        for name in baselines
+    ]
+
+
+def _environments(report: Report) -> list[str]:
+    """Which environments computed which rows, where there are several."""
+    rows: dict[str, dict[str, None]] = {}
+    for row in report.rows:
+        for environment in row.environments:
+            rows.setdefault(environment, {})[row.recipe] = None
+    if len(rows) < 2:
+        return []
+    parts = [f"{environment} ({', '.join(rows[environment])})" for environment in sorted(rows)]
+    return [f"{MIXED} Mixed environments: {'; '.join(parts)}."]
+
+
+def _diverged(report: Report) -> list[str]:
+    found = [
+        f"{trajectory_name(report, trajectory)} seed {trajectory.seed} at level {level['level']}"
+        for trajectory in report.trajectories
+        for level in trajectory.levels
+        if level["kind"] == "diverged"
+    ]
+    return [f"{DIVERGED} Diverged, and ended there: {'; '.join(found)}."] if found else []
+
+
+def _missing(report: Report) -> list[str]:
+    missing = [
+        f"{row.recipe} {row.finished_seeds}/{len(row.seeds)} seeds ({row.stop_reason})"
+        for row in report.rows
+        if row.finished_seeds < len(row.seeds)
+    ]
+    return [f"Incomplete: {', '.join(missing)}."] if missing else []
+
+
+def _listed(things: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(things[:-1]), things[-1]]))

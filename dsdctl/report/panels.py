@@ -1,0 +1,249 @@
+"""Which curves of a report stand in one panel of a figure.
+
+Rows of a variant that read the same trajectories are one line. What is trained on (axes of the
+matrix under `dataset` and `label_noise`) parts panels, and so do the mappings of a matrix that is
+a list of them. Where other axes vary, each of their values is a line and each recipe a panel;
+where none does, the recipes are the lines.
+"""
+
+import bisect
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dsdctl.report.curve_summary import Curve
+from dsdctl.report.table import Report, ReportRow
+
+Level = Mapping[str, Any]
+"""What a measured level recorded."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of a variant that read the same trajectories, and these, by seed.
+
+    Seeds that have no level yet are left out.
+    """
+
+    label: str
+    rows: tuple[ReportRow, ...]
+    seeds: Mapping[int, Sequence[Level]]
+
+    @property
+    def reach(self) -> int:
+        """How many levels all seeds have."""
+        return min(len(levels) for levels in self.seeds.values())
+
+    def best(self) -> list[tuple[int, int]]:
+        """Seeds and levels that the rows report, but for those that report where a rule stopped."""
+        return [
+            (seed, int(level))
+            for row in self.rows
+            for seed, level in zip(row.seeds, row.level.values, strict=True)
+            if level is not None and (seed, level) not in _stops(row)
+        ]
+
+    def stopped(self) -> list[tuple[int, int]]:
+        """Seeds and levels at which a stop rule ended a row."""
+        return [stop for row in self.rows for stop in _stops(row)]
+
+
+def _stops(row: ReportRow) -> list[tuple[int, int]]:
+    by_seed = zip(row.seeds, row.stopped_at.values, row.stop_reasons, strict=True)
+    return [
+        (seed, int(level))
+        for seed, level, reason in by_seed
+        if level is not None and reason == "accuracy dropped"
+    ]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher's trajectory and the levels that taught."""
+
+    levels: Sequence[Level]
+    taught: frozenset[int]
+
+
+class SparsityAxis:
+    """Positions on the stretched axis: the same step for each prune round.
+
+    Level k of the sparsest trajectory stands at k, and a level of another one where its sparsity
+    lies between these, by the logarithm of its density. Unpruned levels stand at their number.
+    """
+
+    def __init__(self, trajectories: Sequence[Sequence[Level]]):
+        begun = [levels for levels in trajectories if levels]
+        pruned = [levels for levels in begun if levels[-1]["sparsity"] > 0]
+        sparsest = max(pruned, key=lambda levels: levels[-1]["sparsity"], default=())
+        self._sparsity = [float(level["sparsity"]) for level in sparsest]
+        unpruned = [levels for levels in begun if levels[-1]["sparsity"] == 0]
+        self.end = max(1, *(len(levels) for levels in (sparsest, *unpruned))) - 1
+
+    @property
+    def pruned(self) -> bool:
+        return bool(self._sparsity)
+
+    def position(self, level: Level) -> float:
+        """Where a level stands, in prune rounds."""
+        sparsity = float(level["sparsity"])
+        if not sparsity or not self._sparsity:
+            return float(level["level"])
+        after = min(bisect.bisect_left(self._sparsity, sparsity), len(self._sparsity) - 1)
+        low, high = (math.log1p(-self._sparsity[k]) for k in (after - 1, after))
+        return after - 1 + (math.log1p(-sparsity) - low) / (high - low)
+
+    def label(self, k: int) -> str:
+        """The sparsity at k in percent, as exact as two digits of the density; or k itself."""
+        if not self._sparsity:
+            return str(k)
+        density = round(100 * (1 - self._sparsity[k]), 9)
+        if density >= 100:
+            return "0"
+        return f"{100 - density:.{max(0, 1 - math.floor(math.log10(density)))}f}"
+
+    def ticks(self, most: int) -> list[int]:
+        """Levels to be labelled, evenly spaced from 0, `most` at the most."""
+        last = len(self._sparsity) - 1 if self._sparsity else self.end
+        step = max(1, math.ceil(last / max(1, most - 1)))
+        found = list(range(0, last + 1, step))
+        if 4 * (last - found[-1]) >= 3 * step:
+            found.append(last)
+        return found
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines that are drawn over each other, and the curve whose phases are shown, if any."""
+
+    title: str
+    lines: tuple[Line, ...]
+    teachers: tuple[Teacher, ...]
+    phased: Curve | None
+
+    @property
+    def has_flipped_labels(self) -> bool:
+        """Whether its lines were trained on flipped labels, so that fitting these was measured."""
+        first = [levels[0] for line in self.lines for levels in line.seeds.values()]
+        return all(level["fitted_noisy"] is not None for level in first)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Rows on the same data, to be drawn as points; in a group are those of one line."""
+
+    title: str
+    groups: tuple[tuple[ReportRow, ...], ...]
+
+
+def panels(report: Report) -> list[Panel]:
+    """Sort what has been measured into panels; empty before any level is."""
+    trajectories = _measured(report)
+    found: dict[tuple[str, ...], list[Line]] = {}
+    for rows in _groups(report):
+        seeds = {
+            seed: trajectories[key][: rows[0].trainings_max]
+            for seed, key in zip(rows[0].seeds, rows[0].trajectory_keys, strict=True)
+            if trajectories[key]
+        }
+        if seeds:
+            label, title = _names(report, rows)
+            found.setdefault(title, []).append(Line(label, rows, seeds))
+    return [
+        Panel(_joined(title), tuple(lines), _teachers(lines, trajectories), _phased(report, lines))
+        for title, lines in found.items()
+    ]
+
+
+def clouds(report: Report) -> list[Cloud]:
+    """Sort the rows by what they are trained on."""
+    found: dict[tuple[str, ...], list[tuple[ReportRow, ...]]] = {}
+    for rows in _groups(report):
+        axes = {axis: value for axis, value in rows[0].axes.items() if _is_data(axis)}
+        found.setdefault(tuple(map(_words, axes, axes.values())), []).append(rows)
+    return [Cloud(_joined(title), tuple(groups)) for title, groups in found.items()]
+
+
+def _groups(report: Report) -> list[tuple[ReportRow, ...]]:
+    """The rows of a variant that read the same trajectories, together."""
+    found: dict[tuple[str, tuple[str, ...]], list[ReportRow]] = {}
+    for row in report.rows:
+        found.setdefault((row.variant, row.trajectory_keys), []).append(row)
+    return [tuple(rows) for rows in found.values()]
+
+
+def _measured(report: Report) -> dict[str, list[Level]]:
+    return {
+        trajectory.key: [level for level in trajectory.levels if level["kind"] == "measured"]
+        for trajectory in report.trajectories
+    }
+
+
+def _names(report: Report, rows: Sequence[ReportRow]) -> tuple[str, tuple[str, ...]]:
+    """What a line is called, and the parts of its panel's title."""
+    axes = rows[0].axes
+    block = [row.axes for row in report.rows if row.axes.keys() == axes.keys()]
+    lines = [
+        axis for axis in axes if not _is_data(axis) and len({other[axis] for other in block}) > 1
+    ]
+    title = [_words(axis, axes[axis]) for axis in axes if axis not in lines]
+    if not lines:
+        return recipe_names(rows), tuple(title)
+    several = len({row.recipe for row in report.rows}) > len(rows)
+    label = ", ".join(_words(axis, axes[axis]) for axis in lines)
+    return label, (recipe_names(rows) if several else "", *title)
+
+
+def _is_data(axis: str) -> bool:
+    return axis.split(".")[0] in ("dataset", "label_noise")
+
+
+def recipe_names(rows: Sequence[ReportRow]) -> str:
+    """What the rows of one line are called together."""
+    return ", ".join(row.recipe for row in rows)
+
+
+def _words(axis: str, value: str) -> str:
+    """`student.depth` and 3 are `depth 3`; a value that is a word speaks for itself."""
+    name = "label noise" if axis == "label_noise.rate" else axis.split(".")[-1].replace("_", " ")
+    return value if re.match(r"[A-Za-z]", value) else f"{name} {value}"
+
+
+def _joined(title: Sequence[str]) -> str:
+    return ", ".join(filter(None, title))
+
+
+def _teachers(
+    lines: Sequence[Line], trajectories: Mapping[str, Sequence[Level]]
+) -> tuple[Teacher, ...]:
+    """The teachers of `lines`, but for those that are lines themselves."""
+    rows = [row for line in lines for row in line.rows]
+    students = {key for row in rows for key in row.trajectory_keys}
+    taught: dict[str, set[int]] = {}
+    for row in rows:
+        for key in row.teacher_keys:
+            if key is not None and key not in students and trajectories[key]:
+                levels = taught.setdefault(key, set())
+                levels.update(() if row.teacher_level is None else (row.teacher_level,))
+    return tuple(Teacher(trajectories[key], frozenset(levels)) for key, levels in taught.items())
+
+
+def _phased(report: Report, lines: Sequence[Line]) -> Curve | None:
+    """The curve of the one line that only prunes; with several, whose phases would be shown?"""
+    plain = [line.rows[0] for line in lines if line.rows[0].plain]
+    if len(plain) != 1:
+        return None
+    (row,) = plain
+    wanted = (row.recipe, row.variant)
+    return next(curve for curve in report.curves if (curve.recipe, curve.variant) == wanted)
+
+
+def sparsity_axis(shown: Sequence[Panel]) -> SparsityAxis:
+    """One axis for all trajectories of `shown`."""
+    trajectories: list[Sequence[Level]] = []
+    for panel in shown:
+        trajectories += [levels for line in panel.lines for levels in line.seeds.values()]
+        trajectories += [teacher.levels for teacher in panel.teachers]
+    return SparsityAxis(trajectories)

@@ -1,0 +1,385 @@
+"""What a report says, in each format: marks, notes, differences, and text that may be hostile."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import TABLE1, paper_macs, planned
+from reports import HERE, TWINS, diverging, double_descent, nothing, progress_of, report_of
+from rich.console import Console
+
+from dsdctl.plan import Trajectory, make_plan
+from dsdctl.report.cells import HEADINGS, cells, finding_cells
+from dsdctl.report.latex import latex
+from dsdctl.report.notes import CONVENTION, notes
+from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.render import render
+from dsdctl.report.table import Report, make_report
+from dsdctl.report.terminal import plot
+from dsdctl.resolve import resolve
+from dsdctl.results import Measured
+
+COMPARED: dict[str, Any] = {
+    "student.width": 16,
+    "pruning": {"fraction": 0.25, "levels": 15},
+    "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
+    "seeds": [0, 1, 2],
+}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return report_of(tmp_path_factory.mktemp("report"), COMPARED)
+
+
+@pytest.fixture(scope="module")
+def table1(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The paper's own spec, its levels made up."""
+    plan = make_plan([resolve(TABLE1)])
+    (made,) = make_report(progress_of(tmp_path_factory.mktemp("table1"), plan), paper_macs)
+    return made
+
+
+def shown(report: Report, style: str, width: int = 160) -> str:
+    return render([report], style, Console(width=width))
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class TestRows:
+    def test_are_compared_with_the_plain_one_seed_by_seed(self, report: Report) -> None:
+        vanilla, *others = report.rows
+        assert vanilla.difference is None
+        for row in others:
+            assert row.difference is not None
+            pairs = zip(row.test_accuracy.values, vanilla.test_accuracy.values, strict=True)
+            differences = [ours - theirs for ours, theirs in pairs if ours and theirs]
+            assert row.difference.mean == pytest.approx(sum(differences) / 3)
+            assert (row.difference.baseline, row.difference.n) == ("vanilla", 3)
+
+    def test_are_compared_within_their_variant(self, tmp_path: Path) -> None:
+        twin = report_of(tmp_path, TWINS["figure4"])
+        by_variant = {row.variant: row for row in twin.rows if row.recipe == "vanilla"}
+        for row in twin.rows:
+            if row.difference is not None:
+                vanilla = by_variant[row.variant].test_accuracy.mean
+                assert row.test_accuracy.mean is not None and vanilla is not None
+                assert row.difference.mean == pytest.approx(row.test_accuracy.mean - vanilla)
+
+    def test_without_a_plain_recipe_are_compared_with_nothing(self, tmp_path: Path) -> None:
+        alone = report_of(tmp_path, {"recipes": ["kd-dense-teacher"]})
+        assert alone.rows[0].difference is None
+        assert not any(line.startswith("Difference") for line in notes(alone))
+
+    def test_report_the_phases_of_each_seeds_level(self, report: Report) -> None:
+        for row, curve in zip(report.rows, report.curves, strict=True):
+            levels = [int(value) for value in row.level.values if value is not None]
+            inside = {curve.phases[level] for level in levels if level < len(curve.phases)}
+            assert set((row.phase or "").split(", ")) == inside
+
+    def test_ask_for_no_more_levels_than_their_spec(self, tmp_path: Path) -> None:
+        """A trajectory that two specs share goes on for one of them."""
+        (tmp_path / "short").mkdir()
+        (tmp_path / "long").mkdir()
+        short = planned(tmp_path / "short", {"pruning.levels": 2, "experiment": "short"})
+        long = planned(tmp_path / "long", {"pruning.levels": 5, "experiment": "long"})
+        both = make_plan([*short.specs, *long.specs])
+        one, other = make_report(progress_of(tmp_path, both), paper_macs)
+        assert [len(curve.levels) for curve in (*one.curves, *other.curves)] == [3, 6]
+        assert len(tidy(one)) == 3
+        assert [line.reach for line in panels(one)[0].lines] == [3]
+
+
+class TestMarks:
+    def test_show_that_a_seed_diverged_and_where(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(1, at=2))
+        (row,) = one.rows
+        assert row.diverged_at == (None, 2)
+        assert cells(row)[5].endswith("†")
+        assert "† Diverged, and ended there: vanilla seed 1 at level 2." in notes(one)
+        assert "Incomplete" not in " ".join(notes(one))
+
+    def test_show_that_a_seed_is_missing(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1, 2], "recipes": COMPARED["recipes"]}, unfinished)
+        vanilla, _, distilled, _ = one.rows
+        assert cells(vanilla)[5].endswith("(2/3)")
+        assert cells(distilled)[5] == "—"
+        assert any(
+            line.startswith("Incomplete: vanilla 2/3 seeds (all levels run, not finished)")
+            for line in notes(one)
+        )
+
+    def test_show_that_a_level_0_diverged(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(0, at=0))
+        assert cells(one.rows[0])[5].endswith("(1/2)†")
+        assert [line["kind"] for line in tidy(one)] == ["diverged", *["measured"] * 4]
+
+    def test_show_several_environments(self, tmp_path: Path) -> None:
+        progress = progress_of(tmp_path, planned(tmp_path, {"recipes": ["vanilla", "early-stop"]}))
+        (known,) = progress.known.values()
+        elsewhere = HERE.model_copy(update={"device": "cuda"})
+        known.levels[1] = known.levels[1].model_copy(update={"environment": elsewhere})
+        (one,) = make_report(progress, paper_macs)
+        assert all(cells(row)[5].endswith("‡") for row in one.rows)
+        assert (
+            "‡ Mixed environments: torch 2.6 on cpu, 1 thread (vanilla, early-stop); "
+            "torch 2.6 on cuda, 1 thread (vanilla, early-stop)." in notes(one)
+        )
+
+    def test_are_not_set_without_a_cause(self, report: Report) -> None:
+        assert not re.search("[†‡/]", " ".join(cell for row in report.rows for cell in cells(row)))
+
+
+def unfinished(trajectory: Trajectory, level: int) -> Measured | None:
+    return double_descent(trajectory, level) if trajectory.uses and trajectory.seed < 2 else None
+
+
+class TestNotes:
+    @pytest.mark.parametrize(
+        ("changes", "shared"),
+        [
+            ({}, "one draw of the label noise and one split"),
+            (
+                {"recipes": ["vanilla", "kd-dense-teacher"]},
+                "one draw of the label noise, one split and one teacher",
+            ),
+            ({"label_noise": {"rate": 0.0}}, "one split"),
+            ({"dataset": {"name": "cifar10"}}, "one draw of the label noise"),
+            (
+                {
+                    "label_noise.seed": "per-trajectory",
+                    "teacher.seed": "paired",
+                    "recipes": ["vanilla", "kd-dense-teacher"],
+                },
+                "one split",
+            ),
+        ],
+    )
+    def test_name_what_all_seeds_share(
+        self, tmp_path: Path, changes: dict[str, Any], shared: str
+    ) -> None:
+        lines = notes(report_of(tmp_path, {"seeds": [4, 5], **changes}))
+        assert "Mean ± sample standard deviation over n = 2 seeds (4, 5)." in lines
+        assert f"All seeds share {shared}; the ± leaves out how much that matters." in lines
+
+    def test_claim_no_spread_of_one_seed(self, tmp_path: Path) -> None:
+        text = " ".join(notes(report_of(tmp_path)))
+        assert "One seed (0): nothing is known of the spread." in text
+        assert "All seeds share" not in text
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_put_the_convention_under_every_table_with_pflops(
+        self, report: Report, style: str
+    ) -> None:
+        assert CONVENTION in one_line(shown(report, style))
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_say_where_the_papers_numbers_do_not_fit(self, table1: Report, style: str) -> None:
+        text = one_line(shown(table1, style)).replace("\\", "")
+        assert text.count("Paper, ") == 4
+        assert "35.82 is 22 trainings, but 99.26 % is level 22 and takes 23." in text
+        assert "29 of the ResNet-18 cost 98.28." in text
+
+    def test_the_papers_numbers_are_as_the_notes_say(self, table1: Report) -> None:
+        rows = {row.recipe: row for row in table1.rows}
+        dense, pruned = rows["kd-dense-teacher"], rows["kd-pruned-teacher"]
+        assert dense.teacher_pflops == pytest.approx(3.39, abs=0.005)
+        assert pruned.teacher_pflops == pytest.approx(30 * 98.28 / 29, abs=0.02)
+        a_training = 48.84 / 30
+        assert round(35.82 / a_training, 2) == 22
+        assert round(100 * (1 - 0.8**22), 2) == 99.26
+
+
+class TestFindings:
+    def test_hold_verdict_phases_and_threshold(self, report: Report) -> None:
+        vanilla, _, distilled, _ = finding_cells(report)
+        assert vanilla[1] == ""
+        assert vanilla[2].startswith("yes: a dip of ")
+        assert re.fullmatch(r"light \d+\.\d, critical \d+\.\d, sweet \d+\.\d", vanilla[3])
+        assert vanilla[4] == "to 82.2"
+        assert re.fullmatch(r"\+\d+\.\d\d \[\+\d+\.\d\d, \+\d+\.\d\d\]", distilled[1])
+
+    def test_of_a_network_that_always_or_never_fits_its_labels(self, tmp_path: Path) -> None:
+        always = report_of(tmp_path / "1", {"pruning.levels": 3})
+        assert finding_cells(always)[0][4] == "always"
+        assert "it still interpolates" not in always.curves[0].reason  # it has one seed only
+
+        def underfit(trajectory: Trajectory, level: int) -> Measured:
+            made = double_descent(trajectory, level)
+            return made.model_copy(update={"train_accuracy": 0.8})
+
+        assert finding_cells(report_of(tmp_path / "2", make=underfit))[0][4] == "never"
+        assert finding_cells(report_of(tmp_path / "3", make=nothing))[0][4] == ""
+
+    def test_a_run_that_stops_in_its_fall_is_not_said_to_have_no_dip(self, tmp_path: Path) -> None:
+        stopped = report_of(tmp_path, {"seeds": [0, 1], "pruning.levels": 4})
+        assert stopped.curves[0].sparse_double_descent == "unclear"
+        unpruned = {"seeds": [0, 1], "pruning": {"criterion": "none", "levels": 4}}
+        assert report_of(tmp_path, unpruned).curves[0].sparse_double_descent == "no"
+
+
+class TestRich:
+    @pytest.mark.parametrize("width", [60, 80, 100, 120, 126, 160])
+    def test_shows_every_cell_whole_at_any_width(
+        self, report: Report, table1: Report, width: int
+    ) -> None:
+        for one in (report, table1):
+            text = shown(one, "rich", width)
+            assert "…" not in text
+            assert max(map(len, text.splitlines())) <= width
+            if width >= 80:
+                assert all(cell in text for row in one.rows for cell in cells(row)[4:7])
+
+    def test_keeps_brackets_of_names_and_variants(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"matrix": {"training.schedule.milestones": [[1], [1, 2]]}})
+        text = shown(one, "rich")
+        assert "milestones=[1, 2]" in text
+
+
+class TestPlot:
+    def test_fits_80_columns_and_names_the_phases(self, report: Report) -> None:
+        (panel,) = panels(report)
+        text = plot(panel, sparsity_axis([panel]), 80).plain
+        assert max(map(len, text.splitlines()[:-1])) <= 80
+        title, heading, *_ = text.splitlines()
+        assert title == "mean test accuracy % against sparsity %"
+        assert heading.split() == ["light", "critical", "sweet", "collapsed"]
+        assert "● vanilla, early-stop" in text.replace("\u00a0", " ")
+
+    def test_has_a_point_a_level_for_a_line_that_is_alone(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {**COMPARED, "recipes": ["vanilla"]})
+        (panel,) = panels(one)
+        drawn = plot(panel, sparsity_axis([panel]), 80).plain.splitlines()[2:-2]
+        columns = [line.find("●") for line in drawn]
+        assert sum(line.count("●") for line in drawn) == 16
+        assert max(columns) < 80
+
+    def test_draws_hundreds_of_levels_and_a_single_one(self, tmp_path: Path) -> None:
+        for levels in (0, 300):
+            pruning = {"fraction": 0.02, "levels": levels}
+            changes = {"student.width": 32, "teacher.width": 32, "pruning": pruning}
+            (panel,) = panels(report_of(tmp_path, changes))
+            text = plot(panel, sparsity_axis([panel]), 80).plain
+            assert "●" in text
+            assert max(map(len, text.splitlines())) <= 80
+
+
+HOSTILE = "a|b <script>alert(1)</script> `x` $y^2_z$ \\cite{k} ~ 100 % & # {}"
+
+
+def renamed(report: Report) -> Report:
+    """The same in a variant, and with a title, that would break any format."""
+    rows = [row.model_copy(update={"variant": HOSTILE}) for row in report.rows]
+    curves = [curve.model_copy(update={"variant": HOSTILE}) for curve in report.curves]
+    changes = {"rows": tuple(rows), "curves": tuple(curves), "title": HOSTILE}
+    return report.model_copy(update=changes)
+
+
+class TestMarkdown:
+    def test_tables_have_as_many_cells_in_each_row(self, report: Report, table1: Report) -> None:
+        for one in (report, table1, renamed(report)):
+            blocks = re.findall(r"(?:^\|.*\|\n?)+", shown(one, "markdown"), re.M)
+            assert len(blocks) == 2
+            for block in blocks:
+                counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+                assert len(counts) == 1
+        assert counts == {6}
+
+    def test_starts_no_markup_of_its_own(self, report: Report) -> None:
+        text = shown(renamed(report), "markdown")
+        assert "<script" not in text
+        assert "`" not in text.replace("\\`", "")
+
+    def test_shows_the_papers_rows_below_ours(self, table1: Report) -> None:
+        lines = shown(table1, "markdown").splitlines()
+        vanilla = next(number for number, line in enumerate(lines) if line.startswith("| vanilla"))
+        assert lines[vanilla + 1].startswith("| *paper* |")
+        assert "*74.52 ± 1.20*" in lines[vanilla + 1]
+
+
+def tidy(report: Report) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(shown(report, "csv"))))
+
+
+class TestCsv:
+    def test_has_one_row_a_level_of_each_recipe_and_seed(self, report: Report) -> None:
+        lines = tidy(report)
+        students = [line for line in lines if line["role"] == "student"]
+        keys = [(line["recipe"], line["seed"], line["level"]) for line in students]
+        assert len(set(keys)) == len(keys)
+        assert len([key for key in keys if key[0] == "vanilla"]) == 3 * 16
+        curve = report.curves[0]
+        phases = [line["phase"] for line in students if line["recipe"] == "vanilla"][:16]
+        assert phases == list(curve.phases)
+
+    def test_marks_what_the_rows_report_and_which_levels_taught(self, report: Report) -> None:
+        lines = tidy(report)
+        for row in report.rows:
+            chosen = [
+                int(line["level"])
+                for line in lines
+                if line["recipe"] == row.recipe and line["selected"] == "True"
+            ]
+            assert chosen == list(row.level.values)
+        taught = {
+            int(x["level"]) for x in lines if (x["role"], x["selected"]) == ("teacher", "True")
+        }
+        assert taught == {row.teacher_level for row in report.rows if row.distillation}
+
+    def test_before_the_first_level_is_empty(self, tmp_path: Path) -> None:
+        assert shown(report_of(tmp_path, make=nothing), "csv") == ""
+
+
+class TestLatex:
+    def test_has_the_papers_columns_and_a_tick_for_each_property(self, report: Report) -> None:
+        text = shown(report, "latex")
+        assert "\\begin{tabular}{@{}cccrrr@{}}" in text
+        assert text.count("\\checkmark") == 1 + 2 + 3
+        rows = [line for line in text.splitlines() if " & " in line]
+        assert {line.count("&") for line in rows} == {5}
+
+    def test_names_the_recipes_where_ticks_leave_them_alike(self, tmp_path: Path) -> None:
+        alike = report_of(tmp_path, {"recipes": ["early-stop", "entropy-early-stop"]})
+        text = shown(alike, "latex")
+        assert "\\begin{tabular}{@{}lcccrrr@{}}" in text
+        assert "entropy-early-stop & $\\checkmark$" in text
+
+    @pytest.mark.long
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+    def test_compiles_and_fits_a_column(
+        self, report: Report, table1: Report, tmp_path: Path
+    ) -> None:
+        log = compiled(tmp_path, latex([table1, report]))
+        assert "Overfull" not in log
+        assert "Warning" not in log
+        diverged = report_of(tmp_path / "1", {**COMPARED, "seeds": [0, 1]}, diverging(1, at=2))
+        compiled(tmp_path, latex([renamed(diverged), report_of(tmp_path / "2", make=nothing)]))
+
+
+def compiled(folder: Path, body: str) -> str:
+    """The log of pdflatex over `body` on a page of two columns, each 85 mm wide."""
+    (folder / "table.tex").write_text(
+        "\\documentclass[twocolumn]{article}\n"
+        "\\usepackage[textwidth=178mm,columnsep=8mm]{geometry}\n"
+        "\\usepackage{booktabs,amssymb}\n"
+        f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+    return (folder / "table.log").read_text()
+
+
+def test_every_format_shows_a_report_of_nothing(tmp_path: Path) -> None:
+    empty = report_of(tmp_path, make=nothing)
+    for style in ("rich", "markdown", "latex", "json"):
+        assert "—" in shown(empty, style) or style in ("json", "latex")
+    assert len(HEADINGS) == len(cells(empty.rows[0]))
