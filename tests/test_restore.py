@@ -106,7 +106,7 @@ def test_dropped_weights_are_planned_trained_again_and_end_in_the_same_bytes(
         assert trajectory["levels_to_restore"] == (expected if trajectory["levels_done"] else [])
     restored = shown["totals"]["trainings_to_restore"]
     assert restored == sum(map(len, lacking.values()))
-    printed = dsdctl(dropped, "plan", "longer.yaml").stdout
+    printed = " ".join(dsdctl(dropped, "plan", "longer.yaml").stdout.split())
     assert "first, again for their dropped weights: vanilla seed 0 level" in printed
     assert f"of these {restored} again for their dropped weights" in printed
     status = dsdctl(dropped, "status", "longer.yaml").stdout

@@ -28,7 +28,7 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
         ("training.epochs", 0, ">= 1"),
         ("training.batch_size", 128.0, "an integer"),
         ("training.batch_size", 1, ">= 2"),
-        ("training.optimizer", 0.1, "an object"),
+        ("training.optimizer", 0.1, "a mapping"),
         ("training.optimizer.lr", "0.1", "a number"),
         ("training.optimizer.lr", True, "a number"),
         ("training.optimizer.lr", 0, "> 0"),
