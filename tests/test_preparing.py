@@ -18,9 +18,9 @@ from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
 from dsdctl.plan import Plan, make_plan
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
+from dsdctl.report.notes import notes
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines, direct_teacher_lines
-from dsdctl.report.render import footnotes
 from dsdctl.report.table import make_report
 from dsdctl.resolve import resolve
 from dsdctl.store import Store
@@ -201,12 +201,12 @@ def test_the_report_states_the_true_flip_rate(ran: Path) -> None:
         "Label noise: symmetric-all, rate 0.5; true flip rate of the training labels: "
         f"{100 * rate:.2f} %."
     )
-    assert footnotes(report).count(line) == 1
+    assert notes(report).count(line) == 1
     assert line in (ran / "stdout").read_text()
     unknown = Progress(plan_of(ran), Store(ran / "nothing", read_only=True))
     (empty,) = make_report(unknown, paper_macs)
     assert [row.flip_rate.mean for row in empty.rows] == [None, None]
-    assert any(line.endswith("training labels: not measured yet.") for line in footnotes(empty))
+    assert any(line.endswith("training labels: not measured yet.") for line in notes(empty))
 
 
 @pytest.mark.long
