@@ -28,6 +28,7 @@ from dsdctl.keys import NO_NOISE, LevelIdentity, TableIdentity, TeacherIdentity,
 from dsdctl.killpoints import kill_point
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
+from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import (
     count_nonzero,
     dense_masks,
@@ -146,7 +147,8 @@ def _run_level(
     data = load_data(identity.images, identity.noise, files, device)
     state = starting_point(identity, store, data, device)
     loss = _loss(task, store, data, device)
-    trainer = Trainer(state.network, state.masks, _settings(identity), loss)
+    settings = _settings(identity)
+    trainer = Trainer(state.network, state.masks, settings, loss, capture_on(device))
     epochs: list[Epoch] = []
     if checkpoint is not None:
         epochs.extend(checkpoint.epochs)

@@ -18,6 +18,7 @@ from dsdctl.bench.cases import (
 )
 from dsdctl.ml.data import Data, Split, ViewReader, Views
 from dsdctl.ml.device import configure
+from dsdctl.ml.graph import capture_on
 from dsdctl.ml.measure import measure
 from dsdctl.ml.teacher import build_table, distilled, looked_up
 from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
@@ -40,8 +41,10 @@ def prepare(job: Job) -> Work:
 
 def _training(job: Job, split: Split) -> Work:
     assert job.case != "table"
-    network = case_network(job.case).to(split.images.device)
-    trainer = Trainer(network, case_masks(network), case_settings(job), _loss(job, split.labels))
+    device = split.images.device
+    network = case_network(job.case).to(device)
+    loss = _loss(job, split.labels)
+    trainer = Trainer(network, case_masks(network), case_settings(job), loss, capture_on(device))
     reader = ViewReader(split.pixels, job.normalisation, job.views)
     data = Data(split, split.labels, split, split, CLASSES)
     epoch = 0

@@ -4,6 +4,7 @@ Shapes: N images, B a batch, C channels, H x W pixels. Images are stored as (N, 
 a gathered batch is channels-last without a copy.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -161,10 +162,17 @@ class Normalisation:
         if self.centre is not None:
             top, left = (round((side - self.centre) / 2) for side in pixels.shape[1:3])
             pixels = pixels[:, top : top + self.centre, left : left + self.centre]
-        mean = torch.tensor(self.mean, device=pixels.device)
-        std = torch.tensor(self.std, device=pixels.device)
-        scaled = pixels.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
-        return scaled.permute(0, 3, 1, 2)
+        scale, shift = _scale_and_shift(self.mean, self.std, pixels.device)
+        return pixels.to(torch.float32).mul_(scale).sub_(shift).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What a pixel is multiplied by, and what is then subtracted; copied to a device once."""
+    divisor = torch.tensor(std, device=device)
+    return 1 / (255 * divisor), torch.tensor(mean, device=device) / divisor
 
 
 @dataclass(frozen=True)
@@ -251,10 +259,11 @@ class ViewReader:
         return self.normalisation(pixels)
 
 
-def epoch_batches(
+def epoch_order(
     reader: Reader, labels: Tensor, batch_size: int, *, seed: int, level: int, epoch: int
-) -> Iterator[Batch]:
-    """Yield every image once, in the order and the views of (seed, level, epoch).
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (indices, views) of each batch: every image once, in the order and the views of
+    (seed, level, epoch).
 
     The last, smaller batch is kept, as in the authors' code.
     """
@@ -262,7 +271,13 @@ def epoch_batches(
     count = len(labels)
     order = torch.randperm(count, generator=stream).to(labels.device)
     views = torch.randint(reader.views.count, (count,), generator=stream).to(labels.device)
-    for start in range(0, count, batch_size):
-        indices = order[start : start + batch_size]
-        chosen = views[start : start + batch_size]
-        yield Batch(reader(indices, chosen), labels[indices], indices, chosen)
+    yield from zip(torch.split(order, batch_size), torch.split(views, batch_size), strict=True)
+
+
+def epoch_batches(
+    reader: Reader, labels: Tensor, batch_size: int, *, seed: int, level: int, epoch: int
+) -> Iterator[Batch]:
+    """Yield the batches of `epoch_order`, read."""
+    order = epoch_order(reader, labels, batch_size, seed=seed, level=level, epoch=epoch)
+    for indices, views in order:
+        yield Batch(reader(indices, views), labels[indices], indices, views)

@@ -1,5 +1,6 @@
 """The training loop: SGD with masks, epoch by epoch."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.data import Batch, Reader, epoch_batches
+from dsdctl.ml.data import Batch, Reader, ViewReader, epoch_order
 from dsdctl.ml.device import precision
+from dsdctl.ml.graph import Capture, GraphedStep, Step
 from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
 
 LossFunction = Callable[[Tensor, Batch], Tensor]
@@ -70,13 +72,17 @@ class Trainer:
         masks: Masks | None,
         settings: Settings,
         loss: LossFunction = cross_entropy,
+        capture: Capture | None = None,
     ):
+        """`capture` records steps on images that are on the device, where that can be done."""
         self.network = network
         self.settings = settings
         self.loss = loss
+        device = next(network.parameters()).device
         self.optimizer = torch.optim.SGD(
             network.parameters(),
-            lr=settings.lr,
+            # Read from memory by a recorded step, so that it can change.
+            lr=torch.tensor(settings.lr, device=device) if device.type == "cuda" else settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             fused=True,
@@ -90,6 +96,10 @@ class Trainer:
             self._weights = [weights[name].detach() for name in masks]
             # In the weights' own dtype and memory layout, which one fused multiplication wants.
             self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
+        self._loss_sum = torch.zeros((), device=device)
+        self._correct = torch.zeros((), device=device, dtype=torch.int64)
+        self._capture = capture
+        self._last: tuple[Reader, Step] | None = None
 
     def train_epoch(
         self,
@@ -105,25 +115,46 @@ class Trainer:
         self.network.train()
         lr = self.settings.lr_at(epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        total_loss = torch.zeros((), device=labels.device)
-        correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self._loss_sum.zero_()
+        self._correct.zero_()
         images = 0
-        batches = epoch_batches(
+        step = self._step_on(reader, labels)
+        order = epoch_order(
             reader, labels, self.settings.batch_size, seed=seed, level=level, epoch=epoch
         )
         with precision(self.settings.precision, labels.device):
-            for batch in itertools.islice(batches, steps):
-                logits = self.network(batch.images)
-                loss = self.loss(logits.float(), batch)
-                self.step(loss)
-                total_loss += loss.detach() * len(batch.labels)
-                correct += (logits.argmax(1) == batch.labels).sum()
-                images += len(batch.labels)
-        mean_loss = float(total_loss) / images
+            for indices, views in itertools.islice(order, steps):
+                step(indices, views)
+                images += len(indices)
+        mean_loss = float(self._loss_sum) / images
         if not math.isfinite(mean_loss):
             raise Diverged(epoch)
-        return Epoch(epoch, lr, mean_loss, int(correct) / images)
+        return Epoch(epoch, lr, mean_loss, int(self._correct) / images)
+
+    def _step_on(self, reader: Reader, labels: Tensor) -> Step:
+        """How a batch of `reader` is trained on; `labels` are those of its images."""
+        if self._last is None or self._last[0] is not reader:
+            step: Step = functools.partial(self._train_batch, reader, labels)
+            if self._capture is not None and isinstance(reader, ViewReader):
+                step = GraphedStep(step, self._written, self.settings.batch_size, self._capture)
+            self._last = (reader, step)
+        return self._last[1]
+
+    def _train_batch(self, reader: Reader, labels: Tensor, indices: Tensor, views: Tensor) -> None:
+        batch = Batch(reader(indices, views), labels[indices], indices, views)
+        logits = self.network(batch.images)
+        loss = self.loss(logits.float(), batch)
+        self.step(loss)
+        self._loss_sum += loss.detach() * len(indices)
+        self._correct += (logits.argmax(1) == batch.labels).sum()
+
+    def _written(self) -> list[Tensor]:
+        """All that a step changes."""
+        return [*self.state().values(), self._loss_sum, self._correct]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on: parameters, buffers, momentum."""

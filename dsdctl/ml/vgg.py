@@ -3,6 +3,8 @@
 Shapes: B images, C channels, H x W pixels, K classes.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -30,18 +32,25 @@ class AdaptivePool(nn.AdaptiveAvgPool2d):
         if (height, width) == (size, size):
             return maps
         if maps.is_cuda:
-            return pooling_matrix(height, size, maps) @ maps @ pooling_matrix(width, size, maps).T
+            rows, columns = (_matrix(n, size, maps.dtype, maps.device) for n in (height, width))
+            return rows @ maps @ columns.T
         return super().forward(maps)
 
 
-def pooling_matrix(length: int, size: int, like: Tensor) -> Tensor:
+def pooling_matrix(length: int, size: int) -> Tensor:
     """Adaptive average pooling along one side as a matrix (size, length): bin i averages the
     inputs from floor(i length / size) up to ceil((i + 1) length / size)."""
     matrix = torch.zeros(size, length)
     for i in range(size):
         start, stop = i * length // size, -(-(i + 1) * length // size)
         matrix[i, start:stop] = 1 / (stop - start)
-    return matrix.to(like)
+    return matrix
+
+
+@functools.cache
+def _matrix(length: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The pooling matrix where it is needed; copied there once."""
+    return pooling_matrix(length, size).to(device, dtype)
 
 
 class VGGLike(nn.Module):

@@ -1,0 +1,137 @@
+"""Recorded steps: what surrounds the recording, which itself needs a GPU, is tested without one.
+
+In place of a recording the step runs as it is on the recording's own inputs, which is what a
+replay amounts to.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dsdctl.ml.data import Normalisation, ViewReader, Views
+from dsdctl.ml.graph import Capture, GraphedStep, capture_on
+from dsdctl.ml.models import build_network
+from dsdctl.ml.train import Epoch, Settings, Trainer
+
+SETTINGS = Settings(
+    epochs=3,
+    batch_size=8,
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=1e-2,
+    milestones=(1, 2),
+    gamma=0.1,
+    precision="fp32",
+)
+
+Function = Callable[[], None]
+
+
+def faithful(function: Function) -> Function:
+    """Like `cuda_graph`, which runs the function a few times before it records it."""
+    function()
+    function()
+    return function
+
+
+def unfaithful(function: Function) -> Function:
+    def replay() -> None:
+        function()
+        function()
+
+    return replay
+
+
+def impossible(function: Function) -> Function:
+    function()
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def images_and_labels() -> tuple[Tensor, Tensor]:
+    """44 images: each epoch ends with a smaller batch."""
+    stream = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (44, 8, 8, 1), generator=stream, dtype=torch.uint8)
+    return images, torch.randint(0, 4, (44,), generator=stream)
+
+
+def trained(capture: Capture | None) -> tuple[list[Epoch], dict[str, Tensor]]:
+    images, labels = images_and_labels()
+    reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views(flip=True, crop=1))
+    network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2)
+    trainer = Trainer(network, None, SETTINGS, capture=capture)
+    epochs = [
+        trainer.train_epoch(reader, labels, seed=0, level=0, epoch=epoch)
+        for epoch in range(SETTINGS.epochs)
+    ]
+    return epochs, trainer.state()
+
+
+@pytest.mark.parametrize("capture", [faithful, unfaithful, impossible])
+def test_training_ends_the_same_whatever_comes_of_the_recording(capture: Capture) -> None:
+    epochs, state = trained(None)
+    recorded_epochs, recorded_state = trained(capture)
+    assert recorded_epochs == epochs
+    assert recorded_state.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(recorded_state[name], tensor), name
+
+
+class Counter:
+    """A step that adds up the indices and views that it is given, and counts how it was run."""
+
+    def __init__(self) -> None:
+        self.total = torch.zeros((), dtype=torch.int64)
+        self.runs = 0
+        self.replays = 0
+
+    def step(self, indices: Tensor, views: Tensor) -> None:
+        self.runs += 1
+        self.total += indices.sum() * 1000 + views.sum()
+
+    def capture(self, function: Function) -> Function:
+        def replay() -> None:
+            self.replays += 1
+            function()
+
+        return replay
+
+    def graphed(self, capture: Capture) -> GraphedStep:
+        return GraphedStep(self.step, lambda: [self.total], 4, capture)
+
+
+def test_full_batches_are_replayed_on_their_own_inputs() -> None:
+    counter = Counter()
+    graphed = counter.graphed(counter.capture)
+    batches = [torch.randperm(50)[:size] for size in (4, 4, 4, 4, 2, 4, 4, 1)]
+    for indices in batches:
+        graphed(indices, indices + 1)
+    expected = sum(int(b.sum()) * 1000 + int((b + 1).sum()) for b in batches)
+    assert int(counter.total) == expected
+    # The first replay is that of the recording; the first batch and the smaller ones are not.
+    assert counter.replays == 1 + 4
+    assert graphed.refused == ""
+
+
+@pytest.mark.parametrize(
+    ("capture", "reason"),
+    [(unfaithful, "gives other results"), (impossible, "not permitted when stream is capturing")],
+)
+def test_a_refused_recording_is_given_up_for_good_and_says_why(
+    capture: Capture, reason: str
+) -> None:
+    counter = Counter()
+    graphed = counter.graphed(capture)
+    for _ in range(3):
+        graphed(torch.arange(4), torch.arange(4))
+    tried = counter.runs
+    assert reason in graphed.refused
+    assert int(counter.total) == 3 * 6006
+    graphed(torch.arange(4), torch.arange(4))
+    assert counter.runs == tried + 1
+
+
+def test_steps_are_recorded_on_gpus_alone() -> None:
+    assert capture_on(torch.device("cpu")) is None
+    assert capture_on(torch.device("cuda")) is not None
