@@ -3,11 +3,12 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from dsdctl import cli_store
+from dsdctl.bench.results import CaseName
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
     SOME_FAILED,
@@ -22,6 +23,7 @@ from dsdctl.console import (
     warn,
     write,
 )
+from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
     from dsdctl.plan import Plan
@@ -281,6 +283,10 @@ def bench(
         int | None,
         typer.Option("--batches", min=2, help="of 128 images a measurement; 6, on a GPU 200"),
     ] = None,
+    cases: Annotated[
+        list[str] | None,
+        typer.Option("--case", help=f"repeatable; one of {', '.join(get_args(CaseName))}"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""
@@ -289,6 +295,10 @@ def bench(
         from dsdctl.bench.view import print_bench
         from dsdctl.run import choose_device
 
+        unknown = set(cases or ()) - set(get_args(CaseName))
+        if unknown:
+            allowed = ", ".join(get_args(CaseName))
+            raise InputError(f"--case: {', '.join(sorted(unknown))} (allowed: {allowed})")
         chosen = choose_device(device.value)
         result = run_bench(
             chosen,
@@ -296,6 +306,7 @@ def bench(
             repeats=repeats,
             batches=batches or (6 if chosen == "cpu" else 200),
             images=images,
+            names=[name for name in get_args(CaseName) if not cases or name in cases],
             say=say,
         )
         if as_json:

@@ -28,12 +28,15 @@ def a_job(side: str, case: str, batches: int = 2) -> Job:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
-    done = dsdctl("bench", "--device", "cpu", "--repeats", 2, "--batches", 2, "--json", timeout=800)
+    names = ["student-distilled", "digits-level"]
+    chosen = [word for name in names for word in ("--case", name)]
+    line = ("bench", "--device", "cpu", "--repeats", 2, "--batches", 2, "--json", *chosen)
+    done = dsdctl(*line, timeout=800)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {"device", "versions", "ceilings", "cases"} <= set(result)
+    assert {"device", "versions", "ceilings", "cases", "table"} <= set(result)
+    assert result["table"]["forwards_per_second"]["min"] > 0
     assert set(result["ceilings"]) == {"matmul_flops_per_second", "copy_bytes_per_second"}
-    names = ["student", "student-distilled", "teacher", "measure", "digits-level"]
     assert list(dict.fromkeys(case["name"] for case in result["cases"])) == names
     for case in result["cases"]:
         for field in ("images_per_second", "plain_images_per_second", "ratio"):
@@ -90,3 +93,9 @@ def test_a_missing_archive_is_bad_input(dsdctl: Dsdctl, tmp_path: Path) -> None:
     done = dsdctl("bench", "--device", "cpu", "--images", tmp_path / "none.npz")
     assert done.returncode == 2
     assert "none.npz: not a readable archive" in done.stderr
+
+
+def test_an_unknown_case_is_bad_input(dsdctl: Dsdctl) -> None:
+    done = dsdctl("bench", "--case", "students")
+    assert done.returncode == 2
+    assert done.stderr.startswith("--case: students (allowed: student, student-distilled, ")

@@ -165,7 +165,7 @@ def test_killed_at_every_named_point_in_turn_it_ends_with_the_same_bytes(
 @pytest.mark.long
 @pytest.mark.parametrize(
     "kill",
-    [f"{point}:{n}" for point in POINTS for n in (1, 2, 3) if point != "table-built" or n == 1],
+    [f"{point}:{n}" for point in POINTS for n in (1, 3) if point != "table-built" or n == 1],
 )
 def test_killed_at_any_one_point_it_ends_with_the_same_bytes(
     kill: str, taught: Path, tmp_path: Path
@@ -226,7 +226,7 @@ def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> Non
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_short_soak_finds_no_difference() -> None:
-    line = [sys.executable, "-m", "tests.soak.soak", "--kills", "10", "--epochs", "20"]
+    line = [sys.executable, "-m", "tests.soak.soak", "--kills", "5", "--epochs", "15"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False

@@ -229,12 +229,12 @@ from dsdctl.ml.train import Trainer
 train_epoch = Trainer.train_epoch
 
 
-def full_for_seed_0(trainer, *arguments, seed, level, epoch):
+def full_for_seed_0(trainer, *arguments, seed, epoch, **options):
     if seed == 0 and epoch == 1:
         raise torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
         )
-    return train_epoch(trainer, *arguments, seed=seed, level=level, epoch=epoch)
+    return train_epoch(trainer, *arguments, seed=seed, epoch=epoch, **options)
 
 
 Trainer.train_epoch = full_for_seed_0

@@ -62,5 +62,5 @@ class BenchResult(Model):
     plain_threads: int
     ceilings: Ceilings
     cases: tuple[CaseResult, ...]
-    table: TableResult
+    table: TableResult | None
     seconds: float = Field(description="that the run itself took")

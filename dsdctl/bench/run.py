@@ -43,9 +43,12 @@ def run_bench(
     repeats: int,
     batches: int,
     images: Path | None,
+    names: Sequence[CaseName],
     say: Callable[[str], None],
 ) -> BenchResult:
-    """Measure every case. `batches` is how many training batches are timed at once.
+    """Measure the cases of `names`, and with the distilled one how fast a teacher table is built.
+
+    `batches` is how many training batches are timed at once.
 
     Raises InputError where `images` does not fit, WorkError where a side's process fails.
     """
@@ -68,7 +71,7 @@ def run_bench(
     bench = _Bench(job, processes, cores, repeats, ceilings, say)
     cases = [
         result
-        for case in get_args(CaseName)
+        for case in names
         for result in bench.case(case, ("fp32",) if case == "digits-level" else precisions)
     ]
     return BenchResult(
@@ -82,7 +85,7 @@ def run_bench(
         plain_threads=cores,
         ceilings=ceilings,
         cases=tuple(cases),
-        table=bench.table(),
+        table=bench.table() if "student-distilled" in names else None,
         seconds=time.perf_counter() - started,
     )
 

@@ -31,13 +31,21 @@ def print_bench(result: BenchResult, console: Console) -> None:
         f"{result.plain_threads} threads, the better of 0 and 2 DataLoader workers.\n"
         f"Ceilings, measured in the same run on all cores: matrix product {products}; copy "
         f"{result.ceilings.copy_bytes_per_second / 1e9:.1f} GB/s.\n"
-        "student-distilled looks its teacher up in a table. Building the one of specs/table1.yaml "
-        f"({result.table.table1_forwards / 1e6:.1f} M forwards, fp32) takes "
-        f"{result.table.table1_seconds / 60:.0f} min here, once for all levels, seeds and recipes; "
-        "the plain loop calls its teacher 8.0 M times a level.\n"
-        f"The bench took {result.seconds:.0f} s.",
+        f"{_table_line(result)}The bench took {result.seconds:.0f} s.",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _table_line(result: BenchResult) -> str:
+    table = result.table
+    if table is None:
+        return ""
+    return (
+        "student-distilled looks its teacher up in a table. Building the one of specs/table1.yaml "
+        f"({table.table1_forwards / 1e6:.1f} M forwards, fp32) takes "
+        f"{table.table1_seconds / 60:.0f} min here, once for all levels, seeds and recipes; "
+        "the plain loop calls its teacher 8.0 M times a level.\n"
     )
 
 
