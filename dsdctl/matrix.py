@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dsdctl.errors import InputError
@@ -17,6 +17,14 @@ VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning",
 def variant_name(axes: Mapping[str, str]) -> str:
     """A cell of the matrix by its values; empty without a matrix."""
     return ", ".join(f"{path}={value}" for path, value in axes.items())
+
+
+def shared_axes(cells: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Of each axis the value of all cells that have it, where that is one."""
+    values: dict[str, dict[str, None]] = {}
+    for axis, value in itertools.chain.from_iterable(cell.items() for cell in cells):
+        values.setdefault(axis, {})[value] = None
+    return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 
 def variants(document: Document) -> Iterator[tuple[dict[str, str], Document]]:

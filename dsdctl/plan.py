@@ -25,6 +25,7 @@ from dsdctl.keys import (
     early_state,
     key_of,
 )
+from dsdctl.matrix import shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
 from dsdctl.spec import StopRule
 
@@ -57,13 +58,17 @@ class TeacherNeed:
 
 @dataclass(frozen=True)
 class Use:
-    """One recipe that reads a trajectory as its student."""
+    """One recipe, in one variant, that reads a trajectory as its student."""
 
     experiment: str
-    variant: str
+    axes: tuple[tuple[str, str], ...]
     recipe: str
     stop: StopRule | None
     levels: int
+
+    @property
+    def variant(self) -> str:
+        return variant_name(dict(self.axes))
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,29 @@ class Trajectory:
     uses: tuple[Use, ...] = ()
     taught: tuple[str, ...] = ()
     """Keys of the trajectories that this one teaches."""
+    taught_uses: tuple[Use, ...] = ()
+    """The recipes that read those."""
 
     @property
     def roles(self) -> list[str]:
         return [role for role, there in (("student", self.uses), ("teacher", self.taught)) if there]
 
     @property
-    def label(self) -> str:
-        """What people call it: the recipes whose student it is, or `teacher`, and its seed."""
+    def variant(self) -> str:
+        """What the variants that read it have in common; empty without a matrix."""
+        return variant_name(shared_axes(dict(use.axes) for use in (*self.uses, *self.taught_uses)))
+
+    @property
+    def name(self) -> str:
+        """What people call it: the recipes whose student it is, or `teacher`, and the variant."""
         recipes = dict.fromkeys(use.recipe for use in self.uses)
-        return f"{'+'.join(recipes) or 'teacher'} seed {self.seed}"
+        name = "+".join(recipes) or "teacher"
+        return f"{name} [{self.variant}]" if self.variant else name
+
+    @property
+    def label(self) -> str:
+        """Its name and its seed."""
+        return f"{self.name} seed {self.seed}"
 
     def level_identity(
         self, level: int, parent: str | None, distillation: DistillationIdentity | None
@@ -168,9 +186,7 @@ class Plan:
 
     def all_uses(self, trajectory: Trajectory) -> list[Use]:
         """The recipes that read `trajectory`, as their student or as their student's teacher."""
-        taught = [self.trajectories[key] for key in trajectory.taught]
-        uses = [*trajectory.uses, *(use for student in taught for use in student.uses)]
-        return list(dict.fromkeys(uses))
+        return list(dict.fromkeys((*trajectory.uses, *trajectory.taught_uses)))
 
     def used_by(self, trajectory: Trajectory) -> list[str]:
         """The names of the recipes that read `trajectory`, each once."""
@@ -225,7 +241,8 @@ class _Builder:
         for seed in seeds:
             need = self._teacher(row, seed)
             student = self._trajectory(row.student, seed, row.student.levels, need)
-            use = Use(experiment, row.variant, row.recipe.recipe, row.stop, row.student.levels)
+            axes = tuple(row.axes.items())
+            use = Use(experiment, axes, row.recipe.recipe, row.stop, row.student.levels)
             self._update(student, uses=(*student.uses, use))
             students.append(student.key)
             teacher_key = need.trajectory if need else None
@@ -233,7 +250,8 @@ class _Builder:
             if teacher_key is not None:
                 teacher = self.trajectories[teacher_key]
                 taught = tuple(dict.fromkeys((*teacher.taught, student.key)))
-                self._update(teacher, taught=taught)
+                taught_uses = (*teacher.taught_uses, use)
+                self._update(teacher, taught=taught, taught_uses=taught_uses)
         return RowPlan(experiment, row, seeds, tuple(students), tuple(teachers))
 
     def _teacher(self, row: Row, seed: int) -> TeacherNeed | None:

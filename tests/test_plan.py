@@ -162,6 +162,27 @@ def test_variants_share_what_they_do_not_change(tmp_path: Path) -> None:
     assert plan.variant(teacher) == "student.width=4; student.width=5"
 
 
+def test_a_trajectory_is_named_with_what_its_variants_have_in_common(tmp_path: Path) -> None:
+    matrix = {"label_noise.rate": [0.1, 0.4], "student.width": [4, 5]}
+    plan = planned(tmp_path, {"recipes": ["vanilla", "kd-dense-teacher"], "matrix": matrix})
+    names = [t.label for t in plan.trajectories.values()]
+    cells = [f"label_noise.rate={rate}, student.width={w}" for rate in (0.1, 0.4) for w in (4, 5)]
+    students = [f"{name} [{cell}]" for cell in cells for name in ("vanilla", "kd-dense-teacher")]
+    # A teacher is the same for both widths, but not for other noise.
+    shared = [f"teacher [label_noise.rate={rate}]" for rate in (0.1, 0.4)]
+    assert sorted(names) == sorted(f"{name} seed 0" for name in students + shared)
+
+
+def test_a_student_that_two_variants_share_is_named_with_what_either_says(tmp_path: Path) -> None:
+    matrix = [{"student.width": [4, 5]}, {"student.width": [4], "student.depth": [1, 2]}]
+    plan = planned(tmp_path, {"matrix": matrix})
+    assert [t.variant for t in plan.trajectories.values()] == [
+        "student.width=4, student.depth=2",
+        "student.width=5",
+        "student.width=4, student.depth=1",
+    ]
+
+
 def test_only_the_given_recipes_and_seeds_are_planned(tmp_path: Path) -> None:
     spec = resolved(tmp_path, {"recipes": ALL, "seeds": [0, 1, 2]})
     plan = make_plan([spec], recipes=["early-stop"], seeds=[2, 0])

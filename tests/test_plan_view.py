@@ -89,3 +89,37 @@ def test_a_state_to_rewind_to_is_a_cost_of_its_own(
     assert early("rewind") == []
     (line,) = early({"mode": "rewind", "iteration": 1})
     assert line.startswith("states to rewind to 1, level 0's first batches run once more: ")
+
+
+def test_trajectories_that_differ_in_their_seed_alone_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"matrix": {"student.width": [4, 5]}, "seeds": [0, 7]}
+    lines = plan_text(tmp_path, changes, monkeypatch)
+    plan = planned(tmp_path, changes)
+    for width in (4, 5):
+        variant = f"student.width={width}"
+        keys = [key[:8] for key, t in plan.trajectories.items() if t.variant == variant]
+        (line,) = [line for line in lines if line.startswith(" ".join(keys))]
+        assert line.startswith(f"{' '.join(keys)} student vgg-like {variant} 0, 7 4 0, 0 ")
+    (order,) = [line for line in lines if line.startswith("at once, 4 side by side: ")]
+    assert "vanilla [student.width=4] seeds 0, 7; vanilla [student.width=5] seeds 0, 7" in order
+
+
+def test_a_plan_of_several_specs_says_what_they_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    one = write(tmp_path / "one.yaml", spec_data({"experiment": "one", "seeds": [0, 1]}))
+    changes = {"experiment": "two", "recipes": ["early-stop"], "seeds": [1, 2]}
+    two = write(tmp_path / "two.yaml", spec_data(changes))
+    store = str(tmp_path / "store")
+    result = CliRunner().invoke(app, ["plan", str(one), str(two), "--store", store])
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    start = lines.index("trajectories that several specs read")
+    assert lines[start + 1] == "one, two: 1"
+    assert any("one: vanilla; two: early-stop" in line for line in lines)
+    assert [line.split()[:2] for line in lines if line.startswith(("one: ", "two: "))] == [
+        ["one:", "vanilla"],
+        ["two:", "early-stop"],
+    ]

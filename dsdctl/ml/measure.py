@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dsdctl.ml.batches import images_at_once
 from dsdctl.ml.data import Data, Images, Normalisation, Split
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
-
-BATCH = 500
-"""Images in a batch of a measurement; part of the numerics."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,19 @@ def measure(
 ) -> Measurement:
     """Measure `network` on all images of `data`; the entropy is that of the training images."""
     network.eval()
+    first = data.train.images[torch.zeros(1, dtype=torch.int64)]
+    at_once = images_at_once(network, normalisation(first))
     with ActivationCounter(network) as counter:
-        train = predict(network, data.train.images, normalisation, precision_name).argmax(1)
+        logits = predict(network, data.train.images, normalisation, precision_name, at_once)
+    train = logits.argmax(1)
     bits = counter.layer_bits()
     flipped = data.train.labels != data.clean_labels
     count = int(flipped.count_nonzero())
     fitted = train[flipped]
-    test = _accuracy(network, data.test, normalisation, precision_name)
+    test = _accuracy(network, data.test, normalisation, precision_name, at_once)
     validation = test
     if data.validation is not data.test:
-        validation = _accuracy(network, data.validation, normalisation, precision_name)
+        validation = _accuracy(network, data.validation, normalisation, precision_name, at_once)
     return Measurement(
         train_accuracy=_share(train == data.train.labels),
         flip_rate=_share(flipped),
@@ -56,18 +57,26 @@ def measure(
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, images: Images, normalisation: Normalisation, precision_name: str
+    network: nn.Module,
+    images: Images,
+    normalisation: Normalisation,
+    precision_name: str,
+    at_once: int,
 ) -> Tensor:
-    """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode."""
+    """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode, `at_once` a batch."""
     network.eval()
     with precision(precision_name, images.device):
-        return torch.cat([network(normalisation(part)).float() for part in images.split(BATCH)])
+        return torch.cat([network(normalisation(part)).float() for part in images.split(at_once)])
 
 
 def _accuracy(
-    network: nn.Module, split: Split, normalisation: Normalisation, precision_name: str
+    network: nn.Module,
+    split: Split,
+    normalisation: Normalisation,
+    precision_name: str,
+    at_once: int,
 ) -> float:
-    predicted = predict(network, split.images, normalisation, precision_name).argmax(1)
+    predicted = predict(network, split.images, normalisation, precision_name, at_once).argmax(1)
     return _share(predicted == split.labels)
 
 

@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsdctl.ml.batches import images_at_once
 from dsdctl.ml.device import precision
 from dsdctl.ml.masks import prunable_weights
 from dsdctl.ml.randomness import generator
-
-BATCH = 500
-"""Images in a batch of a gradient; part of the numerics."""
 
 
 def magnitude_scores(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -42,7 +40,8 @@ def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
     weights = prunable_weights(network)
     totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     with precision("fp32", labels.device):
-        parts = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
+        at_once = images_at_once(network, images[:1])
+        parts = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
         for batch, targets in parts:
             loss = F.cross_entropy(network(batch), targets, reduction="sum")
             gradients = torch.autograd.grad(loss, list(weights.values()))

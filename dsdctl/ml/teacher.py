@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dsdctl.ml.batches import images_at_once
 from dsdctl.ml.data import Batch, Reader
 from dsdctl.ml.device import precision
 from dsdctl.ml.losses import distillation_loss
@@ -12,9 +13,6 @@ from dsdctl.ml.train import LossFunction
 
 TeacherLogits = Callable[[Batch], Tensor]
 """batch -> the teacher's logits (B, K) for the same images in the same views."""
-
-TABLE_BATCH = 500
-"""Images in a batch while a table is built; part of the numerics."""
 
 
 def called(teacher: nn.Module) -> TeacherLogits:
@@ -50,11 +48,13 @@ def build_table(
 ) -> Tensor:
     """Logits of `teacher` for every view of every image: float32 (N, V, K) on the CPU."""
     teacher.eval()
+    first = torch.zeros(1, dtype=torch.int64, device=device)
+    at_once = images_at_once(teacher, reader(first, first))
     columns = []
     with precision(precision_name, device):
         for view in range(reader.views.count):
             parts = []
-            for indices in torch.split(torch.arange(images, device=device), TABLE_BATCH):
+            for indices in torch.split(torch.arange(images, device=device), at_once):
                 batch = reader(indices, torch.full_like(indices, view))
                 parts.append(teacher(batch).float().cpu())
             columns.append(torch.cat(parts))

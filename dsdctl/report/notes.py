@@ -1,5 +1,6 @@
 """What a reader must know beside the numbers: conventions, what is left out, what is missing."""
 
+from dsdctl.matrix import shared_axes, variant_name
 from dsdctl.report.cells import DIVERGED, MIXED
 from dsdctl.report.seeds import CONFIDENCE
 from dsdctl.report.table import Report, ReportRow, TrajectoryReport
@@ -57,11 +58,14 @@ def _reference_notes(report: Report) -> list[str]:
 
 
 def trajectory_name(report: Report, trajectory: TrajectoryReport) -> str:
-    """The recipes whose student a trajectory is, and `teacher` where it teaches."""
-    names = [row.recipe for row in report.rows if trajectory.key in row.trajectory_keys]
+    """The recipes whose student a trajectory is, `teacher` where it teaches, and the variant."""
+    key = trajectory.key
+    names = [row.recipe for row in report.rows if key in row.trajectory_keys]
+    readers = [row.axes for row in report.rows if key in (*row.trajectory_keys, *row.teacher_keys)]
     if "teacher" in trajectory.roles:
         names.append("teacher")
-    return ", ".join(dict.fromkeys(names))
+    variant = variant_name(shared_axes(readers))
+    return ", ".join(dict.fromkeys(names)) + (f" [{variant}]" if variant else "")
 
 
 def _selection(report: Report) -> str:
@@ -110,11 +114,15 @@ def _diverged(report: Report) -> list[str]:
 
 def _missing(report: Report) -> list[str]:
     missing = [
-        f"{row.recipe} {row.finished_seeds}/{len(row.seeds)} seeds ({row.stop_reason})"
+        f"{_row_name(row)} {row.finished_seeds}/{len(row.seeds)} seeds ({row.stop_reason})"
         for row in report.rows
         if row.finished_seeds < len(row.seeds)
     ]
     return [f"Incomplete: {', '.join(missing)}."] if missing else []
+
+
+def _row_name(row: ReportRow) -> str:
+    return f"{row.recipe} [{row.variant}]" if row.variant else row.recipe
 
 
 def _listed(things: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Showing a plan: tables on a console, and a graph for Graphviz."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -10,7 +11,8 @@ from rich.text import Text
 from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
 from dsdctl.data_spec import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.labels import describe_noise
-from dsdctl.plan import Trajectory
+from dsdctl.matrix import variant_name
+from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
 from dsdctl.pruning import Pruning
 from dsdctl.report.cells import magnitude
@@ -26,8 +28,9 @@ def rich_plan(
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
         *[Text(f"  {line}") for line in data_lines(progress)],
-        _recipes(summary),
-        _trajectories(summary),
+        _recipes(progress.plan, summary),
+        _trajectories(progress.plan, summary),
+        *[Text(line, style="bold" * (not n)) for n, line in enumerate(shared_lines(progress.plan))],
         _prunings(progress),
         *([_tables(summary)] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
@@ -45,13 +48,14 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _recipes(summary: PlanSummary) -> Table:
+def _recipes(plan: Plan, summary: PlanSummary) -> Table:
     table = _table(
         "recipes (one seed, alone, at most)", "recipe", "trainings", "PFLOPs",
         "teacher trainings", "teacher PFLOPs",
     )  # fmt: skip
-    for recipe in summary.recipes:
-        name = f"{recipe.recipe} [{recipe.variant}]" if recipe.variant else recipe.recipe
+    for row, recipe in zip(plan.rows, summary.recipes, strict=True):
+        name = f"{row.experiment}: {recipe.recipe}" if len(plan.specs) > 1 else recipe.recipe
+        name += f" [{recipe.variant}]" if recipe.variant else ""
         table.add_row(
             Text(name),
             str(recipe.trainings_max),
@@ -62,24 +66,56 @@ def _recipes(summary: PlanSummary) -> Table:
     return table
 
 
-def _trajectories(summary: PlanSummary) -> Table:
+def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
+    """A line for each set of trajectories that differ in nothing but their seed."""
+    shown = [(plan.trajectories[entry.key], entry) for entry in summary.trajectories]
+    varied = any(trajectory.variant for trajectory, _ in shown)
     table = _table(
-        f"{len(summary.trajectories)} distinct trajectories", "key", "role", "network", "seed",
-        "levels", "done", "PFLOPs a training", "read by", "waits for",
+        f"{len(shown)} distinct trajectories", "keys", "role", "network",
+        *(["variant"] if varied else []), "seeds", "levels", "done", "PFLOPs a training",
+        "read by", "waits for",
     )  # fmt: skip
-    for trajectory in summary.trajectories:
-        table.add_row(
-            trajectory.key[:8],
-            ", ".join(trajectory.roles),
-            trajectory.arch,
-            str(trajectory.seed),
-            str(trajectory.levels),
-            str(trajectory.levels_done),
-            f"{trajectory.pflops_per_training:.4g}",
-            Text(", ".join(trajectory.used_by)),
-            ", ".join(key[:8] for key in trajectory.needs[:1]),
+    lines: dict[tuple[str, ...], list[PlanTrajectory]] = {}
+    for trajectory, entry in shown:
+        cells = (
+            ", ".join(entry.roles),
+            entry.arch,
+            *([trajectory.variant] if varied else []),
+            str(entry.levels),
+            f"{entry.pflops_per_training:.4g}",
+            _readers(plan, trajectory),
+            ", ".join(key[:8] for key in entry.needs[:1]),
         )
+        lines.setdefault(cells, []).append(entry)
+    for (*names, levels, pflops, readers, teacher), entries in lines.items():
+        keys = " ".join(entry.key[:8] for entry in entries)
+        seeds = ", ".join(str(entry.seed) for entry in entries)
+        done = ", ".join(str(entry.levels_done) for entry in entries)
+        cells = (keys, *names, seeds, levels, done, pflops, readers, teacher)
+        table.add_row(*map(Text, cells))
     return table
+
+
+def _readers(plan: Plan, trajectory: Trajectory) -> str:
+    """The recipes that read a trajectory; of several specs each with its own."""
+    if len(plan.specs) == 1:
+        return ", ".join(plan.used_by(trajectory))
+    recipes: dict[str, dict[str, None]] = {}
+    for use in plan.all_uses(trajectory):
+        recipes.setdefault(use.experiment, {})[use.recipe] = None
+    return "; ".join(f"{experiment}: {', '.join(names)}" for experiment, names in recipes.items())
+
+
+def shared_lines(plan: Plan) -> list[str]:
+    """Which of several specs read the same trajectories, under a heading; empty if none do."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for trajectory in plan.trajectories.values():
+        counts[tuple(dict.fromkeys(use.experiment for use in plan.all_uses(trajectory)))] += 1
+    shared = {specs: count for specs, count in counts.items() if len(specs) > 1}
+    if not shared:
+        return []
+    lines = [f"  {', '.join(specs)}: {count}" for specs, count in shared.items()]
+    return ["trajectories that several specs read", *lines, ""]
 
 
 def _prunings(progress: Progress) -> Table:
@@ -87,7 +123,7 @@ def _prunings(progress: Progress) -> Table:
     table = _table("pruning and retraining", "of", "a round removes", "retrained from")
     rows: dict[tuple[str, str], list[str]] = {}
     for trajectory in progress.plan.trajectories.values():
-        names = [use.recipe for use in trajectory.uses]
+        names = [_pruned_name(use) for use in trajectory.uses]
         if trajectory.taught:
             names.append("teacher")
         regime = trajectory.regime
@@ -95,6 +131,12 @@ def _prunings(progress: Progress) -> Table:
     for cells, names in rows.items():
         table.add_row(Text(", ".join(dict.fromkeys(names))), *cells)
     return table
+
+
+def _pruned_name(use: Use) -> str:
+    """A recipe, with what its variant says of pruning."""
+    variant = variant_name({axis: v for axis, v in use.axes if axis.startswith("pruning")})
+    return f"{use.recipe} [{variant}]" if variant else use.recipe
 
 
 def _removed(pruning: Pruning) -> str:
@@ -180,8 +222,8 @@ def direct_teacher_lines(progress: Progress) -> list[str]:
 
 def order_of_work(progress: Progress) -> list[str]:
     """What can run at once, and what waits for which teacher."""
-    at_once: list[str] = []
-    waiting: dict[str, list[str]] = {}
+    at_once: list[Trajectory] = []
+    waiting: dict[str, list[Trajectory]] = {}
     restored: dict[str, None] = {}
     done = 0
     for trajectory in progress.plan.trajectories.values():
@@ -192,17 +234,30 @@ def order_of_work(progress: Progress) -> list[str]:
         if not progress.wants_level(trajectory):
             done += 1
         elif progress.next_level_identity(trajectory) is not None:
-            at_once.append(trajectory.label)
+            at_once.append(trajectory)
         else:
-            waiting.setdefault(_awaited(trajectory), []).append(trajectory.label)
+            waiting.setdefault(_awaited(trajectory), []).append(trajectory)
     lines = [f"{done} trajectories are done"] if done else []
     if restored:
         lines.append(f"first, again for their dropped weights: {'; '.join(restored)}")
     if at_once:
-        lines.append(f"at once, {len(at_once)} side by side: {', '.join(at_once)}")
-    for awaited, names in waiting.items():
-        lines.append(f"after {awaited}: {', '.join(names)}")
+        lines.append(f"at once, {len(at_once)} side by side: {_listed(progress.plan, at_once)}")
+    for awaited, students in waiting.items():
+        lines.append(f"after {awaited}: {_listed(progress.plan, students)}")
     return lines or ["nothing is left to run"]
+
+
+def _listed(plan: Plan, trajectories: Sequence[Trajectory]) -> str:
+    """Their names, with their experiments where there are several, each once with all its seeds."""
+    seeds: dict[str, list[str]] = {}
+    for trajectory in trajectories:
+        readers = dict.fromkeys(use.experiment for use in plan.all_uses(trajectory))
+        experiments = f"{', '.join(readers)}: " if len(plan.specs) > 1 else ""
+        seeds.setdefault(experiments + trajectory.name, []).append(str(trajectory.seed))
+    return "; ".join(
+        f"{name} seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+        for name, numbers in seeds.items()
+    )
 
 
 def _awaited(trajectory: Trajectory) -> str:

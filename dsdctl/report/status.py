@@ -10,6 +10,7 @@ def status_lines(progress: Progress) -> Iterator[str]:
     for trajectory in progress.plan.trajectories.values():
         known = progress.known[trajectory.key]
         name = ", ".join(progress.plan.used_by(trajectory))
+        name += f"; {trajectory.variant}" if trajectory.variant else ""
         role = "+".join(trajectory.roles)
         if known.diverged:
             state = "diverged"

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dsdctl.ml import batches
+from dsdctl.ml.batches import BATCH
 from dsdctl.ml.data import Data, Normalisation, Split
 from dsdctl.ml.entropy import ActivationCounter
-from dsdctl.ml.measure import BATCH, measure, predict
+from dsdctl.ml.measure import measure, predict
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.noise import flip_symmetric
 
@@ -88,6 +90,16 @@ def test_entropy_is_the_plain_mean_over_layers_on_the_training_images(data: Data
     assert measured.entropy_bits == pytest.approx(sum(layers) / 4)
 
 
+def test_measuring_in_smaller_batches_gives_the_same(
+    network: Network, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = asdict(measure(network, data, NORMALISATION, "fp32"))
+    monkeypatch.setattr(batches, "BATCH", 7)
+    parts = asdict(measure(network, data, NORMALISATION, "fp32"))
+    assert parts.pop("entropy_bits_per_layer") == pytest.approx(whole.pop("entropy_bits_per_layer"))
+    assert parts == pytest.approx(whole)
+
+
 def test_without_flipped_labels_there_is_no_memorisation(network: Network, data: Data) -> None:
     clean = Data(
         Split(data.train.images, data.clean_labels), data.clean_labels, data.test, data.test, 3
@@ -110,7 +122,7 @@ def test_measuring_does_not_change_weights_or_statistics(network: Network, data:
 def test_predictions_are_float32_logits_without_gradient(
     name: str, network: Network, data: Data
 ) -> None:
-    logits = predict(network, data.train.images, NORMALISATION, name)
+    logits = predict(network, data.train.images, NORMALISATION, name, BATCH)
     assert logits.shape == (BATCH + 37, 3)
     assert logits.dtype == torch.float32
     assert not logits.requires_grad

@@ -9,7 +9,7 @@ from samples import random_images, with_random_statistics
 from torch import Tensor
 from torch.nn.utils import prune
 
-from dsdctl.ml import scores
+from dsdctl.ml import batches
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
@@ -84,7 +84,7 @@ def test_gradient_scores_are_weight_times_gradient_whatever_the_batches(
     labels = torch.arange(10) % 4
     expected = image_by_image(network, images, labels)
     for batch in (500, 3):
-        monkeypatch.setattr(scores, "BATCH", batch)
+        monkeypatch.setattr(batches, "BATCH", batch)
         found = gradient_scores(network, images, labels)
         assert list(found) == list(expected)
         for name, score in found.items():

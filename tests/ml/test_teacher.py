@@ -4,17 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dsdctl.ml.batches import BATCH
 from dsdctl.ml.data import Batch, Normalisation, Split, ViewReader, Views, epoch_batches
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.models import Network, build_network
-from dsdctl.ml.teacher import (
-    TABLE_BATCH,
-    TeacherLogits,
-    build_table,
-    called,
-    distilled,
-    looked_up,
-)
+from dsdctl.ml.teacher import TeacherLogits, build_table, called, distilled, looked_up
 from dsdctl.ml.train import Settings, Trainer
 
 CPU = torch.device("cpu")
@@ -54,13 +48,13 @@ def test_the_table_holds_the_teachers_logits_view_by_view(
 
 
 def test_a_table_of_more_images_than_one_batch_keeps_their_order(teacher: Network) -> None:
-    count = TABLE_BATCH + 3
+    count = BATCH + 3
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 4, 4, 1), generator=stream, dtype=torch.uint8)
     reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views(flip=True))
     table = build_table(teacher, reader, count, "fp32", CPU)
     assert table.shape == (count, 2, 4)
-    chosen = torch.tensor([0, TABLE_BATCH - 1, TABLE_BATCH, count - 1])
+    chosen = torch.tensor([0, BATCH - 1, BATCH, count - 1])
     expected = eval_logits(teacher, reader(chosen, torch.ones(4, dtype=torch.int64)))
     torch.testing.assert_close(table[chosen, 1], expected, rtol=1e-4, atol=1e-4)
 
