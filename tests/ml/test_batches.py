@@ -22,6 +22,6 @@ def test_as_many_images_as_the_outputs_of_all_layers_leave_room_for(
 
 
 def test_images_of_cifar_keep_their_batch_and_large_ones_do_not() -> None:
-    network = build_network("vgg-like", 3, 10, seed=0).eval()
+    network = build_network("vgg-like", 3, 10, seed=0, depth=5, width=32).eval()
     assert images_at_once(network, torch.zeros(1, 3, 32, 32)) == BATCH
     assert 1 < images_at_once(network, torch.zeros(1, 3, 256, 256)) < BATCH
