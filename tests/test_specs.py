@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from archives import Cifar, write_flowers, write_human_labels
+from builders import write
 from tiny import ROOT, Dsdctl
 
+from dsdctl.level import LevelTask, Place, run_task
 from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
 
@@ -89,6 +93,31 @@ def test_the_ways_to_retrain_of_figure_3_share_their_dense_networks() -> None:
 def test_the_extended_table_adds_a_baseline_and_a_control_to_table_1() -> None:
     counts = experiments(plan_of("table1", "table1-extended"))
     assert counts == {("table1", "table1-extended"): 10, ("table1-extended",): 6}
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("one_deterministic_thread")
+@pytest.mark.parametrize("name", ["figure2", "cifar100n", "flowers102"])
+def test_a_spec_trains_on_its_data_set_in_its_own_format(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One epoch of the first level of a trajectory, on a few random images."""
+    if name == "flowers102":
+        write_flowers(monkeypatch, tmp_path, 60)
+    else:
+        written = Cifar(tmp_path, "cifar100")
+        written.publish(monkeypatch)
+        write_human_labels(monkeypatch, tmp_path, "cifar100n", written.train_labels)
+    data = yaml.safe_load((ROOT / "specs" / f"{name}.yaml").read_text())
+    data["dataset"]["root"] = str(tmp_path)
+    data["training"] |= {"epochs": 1, "schedule": {}}
+    *_, trajectory = make_plan([resolve(write(tmp_path / "spec.yaml", data))]).trajectories.values()
+    identity = trajectory.level_identity(0, None, None)
+    place = Place(store=str(tmp_path / "store"), device="cpu")
+    level = run_task(LevelTask(identity=identity, dataset_path=str(tmp_path)), place).level
+    assert level is not None and level.measured is not None
+    assert level.measured.flip_rate > 0
+    assert level.measured.entropy_bits > 0
 
 
 def test_the_smoke_spec_runs_to_its_end_and_does_nothing_twice(

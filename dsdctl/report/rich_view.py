@@ -101,7 +101,7 @@ def _curves(report: Report) -> Table:
         curve = [level["test_accuracy"] for level in measured]
         line = sparkline(curve) if curve else "—"
         name = trajectory_name(report, trajectory)
-        table.add_row(name, str(trajectory.seed), line, _extremes(curve))
+        table.add_row(escape(name), str(trajectory.seed), line, _extremes(curve))
     return table
 
 
