@@ -30,7 +30,7 @@ def rich_plan(
         *[Text(f"  {line}") for line in data_lines(progress)],
         _recipes(progress.plan, summary),
         _trajectories(progress.plan, summary),
-        *[Text(line, style="bold" * (not n)) for n, line in enumerate(shared_lines(progress.plan))],
+        *_shared(progress.plan),
         _prunings(progress),
         *([_tables(summary)] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
@@ -106,16 +106,16 @@ def _readers(plan: Plan, trajectory: Trajectory) -> str:
     return "; ".join(f"{experiment}: {', '.join(names)}" for experiment, names in recipes.items())
 
 
-def shared_lines(plan: Plan) -> list[str]:
-    """Which of several specs read the same trajectories, under a heading; empty if none do."""
+def _shared(plan: Plan) -> list[Text]:
+    """How many trajectories several specs read together; nothing if none do."""
     counts: Counter[tuple[str, ...]] = Counter()
     for trajectory in plan.trajectories.values():
         counts[tuple(dict.fromkeys(use.experiment for use in plan.all_uses(trajectory)))] += 1
-    shared = {specs: count for specs, count in counts.items() if len(specs) > 1}
-    if not shared:
+    lines = [f"  {', '.join(specs)}: {count}" for specs, count in counts.items() if len(specs) > 1]
+    if not lines:
         return []
-    lines = [f"  {', '.join(specs)}: {count}" for specs, count in shared.items()]
-    return ["trajectories that several specs read", *lines, ""]
+    heading = Text("trajectories that several specs read", style="bold")
+    return [heading, *map(Text, lines), Text()]
 
 
 def _prunings(progress: Progress) -> Table:
