@@ -2,15 +2,18 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders import planned
 from ray_nodes import Nodes
 from soak import (
+    SPEC,
     Checkpoints,
     dsdctl,
     ended,
@@ -138,6 +141,21 @@ def test_a_lost_head_ends_the_run_and_a_new_one_goes_on(
     ) in done.stderr
     nodes.complete()
     _assert_as_local(tmp_path, dsdctl(tmp_path, *_run(nodes)), local)
+
+
+@pytest.mark.long
+def test_a_node_without_the_data_says_where_it_looked(nodes: Nodes, tmp_path: Path) -> None:
+    """The path names a file in the folder of whoever reads it, and the nodes run elsewhere."""
+    images = np.zeros((60, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    here = "dataset: {name: npz, file: /proc/self/cwd/d.npz}"
+    spec(tmp_path, (re.findall("dataset: .*", SPEC)[0], here), ("size: 200", "size: 20"))
+    done = dsdctl(tmp_path, *_run(nodes))
+    assert done.returncode == 3
+    failure = f"on {socket.gethostname()}: /proc/self/cwd/d.npz: No such file or directory"
+    assert f"error: {failure}\n" in done.stderr
+    assert not levels(tmp_path / "dsdctl-store")
 
 
 class _LosingEngine:

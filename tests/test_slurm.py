@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from builders import planned, problems, write
 from slurm_node import PROGRAMS, SlurmNode
-from soak import Checkpoints, dsdctl, inflight, result_bytes, spec, wait_until
+from soak import Checkpoints, dsdctl, inflight, levels, result_bytes, spec, wait_until
 
 from dsdctl.cluster import minutes_of, read_cluster
 from dsdctl.jobs import batches
@@ -125,6 +125,25 @@ def test_without_submitit_one_line_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "--engine slurm: needs submitit (pip install 'dsdctl[slurm]')\n"
     assert not (tmp_path / "dsdctl-store").exists()
+
+
+# What a job runs
+
+
+def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> None:
+    spec(tmp_path, TAUGHT)
+    plan = make_plan([resolve(tmp_path / "small.yaml")])
+    teacher = next(t.key for t in plan.trajectories.values() if t.taught)
+    student = next(t.key for t in plan.trajectories.values() if t.teacher)
+    waits = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", student)
+    assert waits.returncode == 3
+    assert waits.stdout.startswith(student[:8])
+    assert waits.stdout.endswith("0/2 levels, waits for its teacher\n")
+    done = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", teacher[:8])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(teacher[:8])
+    assert done.stdout.endswith("1/1 levels, done\n")
+    assert len(levels(tmp_path / "dsdctl-store")) == 1
 
 
 # A real Slurm
