@@ -30,7 +30,7 @@ from dsdctl.progress import Progress
 from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
 from dsdctl.store import Store
 
-EPOCHS = 40
+EPOCHS = 100
 
 CHANGES = (
     ("epochs: 3", f"epochs: {EPOCHS}"),
@@ -89,11 +89,12 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_by_the_same_command(
     store = tmp_path / "dsdctl-store"
     checkpoints = Checkpoints(store)
     stopped = start(tmp_path, *_run(nodes))
-    wait_until(lambda: len(inflight(store)) == 2)
+    wait_until(lambda: inflight(store))
     stopped.send_signal(signal.SIGINT)
     done = ended(stopped)
     assert done.returncode == 130
     assert "interrupted; the same command goes on from here" in done.stderr
+    assert inflight(store)
     assert not levels(store)
     killed = start(tmp_path, *_run(nodes))
     wait_until(lambda: levels(store))
