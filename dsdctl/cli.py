@@ -188,14 +188,15 @@ def run(
             from dsdctl.submission import check_options, submit
 
             check_options(engine.value, jobs, only)
-            settings = {
-                "--device": device.value,
-                "--threads": threads,
-                "--checkpoint-every": checkpoint_every,
-                "--memory": memory,
+            options_of_jobs = {
+                "--device": [device.value],
+                "--threads": [threads],
+                "--checkpoint-every": [checkpoint_every],
+                "--memory": [memory],
+                "--recipe": recipe or [],
+                "--seed": seed or [],
             }
-            filters = {"--recipe": recipe or (), "--seed": seed or ()}
-            if submit(made, specs, store, cluster, settings, filters, dry_run=dry_run):
+            if submit(made, specs, store, cluster, options_of_jobs, dry_run=dry_run):
                 return
         from dsdctl.report.render import render
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan

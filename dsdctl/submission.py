@@ -26,15 +26,14 @@ def submit(
     specs: Iterable[Path],
     store: Path,
     cluster: Path,
-    settings: Mapping[str, object],
-    filters: Mapping[str, Iterable[object]],
+    options: Mapping[str, Iterable[object]],
     *,
     dry_run: bool,
 ) -> bool:
-    """Submit what is missing, or print the scripts that would be; say whether anything is missing.
+    """Submit what is missing, or print the scripts that would be; return whether that is all to do.
 
-    `settings` and `filters` are options of the jobs' own `dsdctl run`. Raises InputError where the
-    cluster's file is not usable, WorkError where Slurm is not.
+    `options` are those of the jobs' own `dsdctl run`, with their values. Raises InputError where
+    the cluster's file is not usable, WorkError where Slurm is not.
     """
     wanted = read_cluster(cluster)
     from dsdctl.engines.slurm import Slurm
@@ -46,8 +45,7 @@ def submit(
     left = list(progress.unfinished())
     words = [sys.executable, "-m", "dsdctl", "run", *(str(spec.absolute()) for spec in specs)]
     words += ["--store", str(store.absolute()), "--jobs", "1"]
-    words += [str(word) for setting in settings.items() for word in setting]
-    words += [str(word) for name, values in filters.items() for v in values for word in (name, v)]
+    words += [str(w) for name, values in options.items() for v in values for w in (name, v)]
     slurm = Slurm(wanted, opened, tuple(words))
     if dry_run:
         for script in slurm.scripts(progress):

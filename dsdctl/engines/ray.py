@@ -62,6 +62,9 @@ class RayCluster:
             for number, handler in signals.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
 
+    def __repr__(self) -> str:
+        return f"Ray at {self.address}"
+
     def choose_device(self, wish: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
         """Resolve `auto`. Raises InputError where CUDA is asked for and no node has a GPU."""
         if wish == "cpu":
@@ -117,10 +120,10 @@ class RayEngine:
             **cluster.requirements(place.device, place.threads), max_retries=0, max_calls=0
         )(work_on_node)
         self._running: dict[Any, Task] = {}
-        self._diverted = redirect_stdout(_ToLog())
-        self._diverted.__enter__()
         self.slots = self._count_slots()
         self._looked = time.monotonic()
+        self._diverted = redirect_stdout(_ToLog())
+        self._diverted.__enter__()
 
     def submit(self, task: Task) -> None:
         """Hand `task` to Ray, which starts it once there is room."""
