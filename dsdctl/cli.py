@@ -188,7 +188,7 @@ def run(
             from dsdctl.submission import check_options, submit
 
             check_options(engine.value, jobs, only)
-            options_of_jobs = {
+            options_of_jobs: dict[str, Iterable[object]] = {
                 "--device": [device.value],
                 "--threads": [threads],
                 "--checkpoint-every": [checkpoint_every],
