@@ -278,10 +278,11 @@ def status(
     """Show how far each trajectory of a spec has come."""
     with reported():
         made = _plan([spec], None, None)
+        from dsdctl.jobs import jobs_of
         from dsdctl.report.status import status_lines
 
         progress = _progress(made, store)
-        for line in status_lines(progress):
+        for line in status_lines(progress, jobs_of(progress.store)):
             print_line(line)
 
 
@@ -378,7 +379,7 @@ def _end_with_status(
     from dsdctl.report.status import status_lines
 
     progress = _progress(made, store)
-    for line in status_lines(progress, only):
+    for line in status_lines(progress, {}, only):
         print_line(line)
     for failure in dict.fromkeys(failures):
         say(f"error: {failure}")

@@ -1,15 +1,16 @@
 """How far each trajectory has come, in a line each."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from dsdctl.jobs import Job, jobs_of
+from dsdctl.jobs import Job
 from dsdctl.progress import Progress
 
 
-def status_lines(progress: Progress, only: Collection[str] = ()) -> Iterator[str]:
-    """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for; `only`
-    those of these keys, if any."""
-    jobs = jobs_of(progress.store)
+def status_lines(
+    progress: Progress, jobs: Mapping[str, Job], only: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for, or how
+    its job stands; `only` those of these keys, if any."""
     for trajectory in progress.plan.trajectories.values():
         if only and trajectory.key not in only:
             continue
