@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Heavy imports wait until a command needs them."""
 
 import json
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -50,6 +51,8 @@ class EngineChoice(StrEnum):
     """Where levels run."""
 
     local = "local"
+    ray = "ray"
+    slurm = "slurm"
 
 
 class Format(StrEnum):
@@ -139,6 +142,22 @@ def run(
     engine: Annotated[
         EngineChoice, typer.Option("--engine", help="where levels run")
     ] = EngineChoice.local,
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address", envvar="RAY_ADDRESS", help="Ray cluster; auto: the one of this machine"
+        ),
+    ] = "auto",
+    cluster: Annotated[
+        Path, typer.Option("--cluster", metavar="FILE", help="how Slurm's jobs are submitted")
+    ] = Path("cluster.yaml"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the scripts for Slurm, submit nothing")
+    ] = False,
+    trajectory: Annotated[
+        list[str] | None,
+        typer.Option("--trajectory", metavar="KEY", help="only this trajectory (repeatable)"),
+    ] = None,
     jobs: Jobs = None,
     device: Device = DeviceChoice.auto,
     threads: Annotated[
@@ -162,19 +181,43 @@ def run(
     verbose: Annotated[bool, typer.Option("-v", help="print the log to standard error")] = False,
 ) -> None:
     """Run what is missing, and print the comparison."""
-    assert engine is EngineChoice.local
     with reported():
         made = _plan(specs, recipe, seed)
+        from dsdctl.plan import keys_beginning
+
+        only = keys_beginning(made, trajectory or ())
+        if engine is EngineChoice.slurm or dry_run:
+            from dsdctl.submission import check_options, submit
+
+            check_options(engine.value, jobs, only)
+            options_of_jobs: dict[str, Iterable[object]] = {
+                "--device": [device.value],
+                "--threads": [threads],
+                "--checkpoint-every": [checkpoint_every],
+                "--memory": [memory],
+                "--recipe": recipe or [],
+                "--seed": seed or [],
+            }
+            if submit(made, specs, store, cluster, options_of_jobs, dry_run=dry_run):
+                return
         from dsdctl.report.render import render
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
 
-        where = choose_device(device.value)
+        ray = None
+        if engine is EngineChoice.ray:
+            from dsdctl.engines.ray import RayCluster
+
+            ray = RayCluster(address, jobs)
+        where = ray.choose_device(device.value) if ray else choose_device(device.value)
         slots = jobs or default_jobs(where)
         options = RunOptions(
-            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose
+            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only
         )
         with terminable():
             finished = run_plan(made, options, err())
+        if only:
+            _end_with_status(made, store, only, finished.failures.values())
+            return
         print_plain(render(finished.reports, "rich", out()))
         unfinished = [report.experiment for report in finished.reports if not report.complete]
         if finished.failures or unfinished:
@@ -237,10 +280,11 @@ def status(
     """Show how far each trajectory of a spec has come."""
     with reported():
         made = _plan([spec], None, None)
+        from dsdctl.jobs import jobs_of
         from dsdctl.report.status import status_lines
 
         progress = _progress(made, store)
-        for line in status_lines(progress):
+        for line in status_lines(progress, jobs_of(progress.store)):
             print_line(line)
 
 
@@ -337,6 +381,21 @@ def main() -> None:
     """Entry point of the `dsdctl` command."""
     encode_anything()
     app()
+
+
+def _end_with_status(
+    made: "Plan", store: Path, only: Collection[str], failures: Iterable[str]
+) -> None:
+    """Print how far the chosen trajectories have come, the end of a run of them alone."""
+    from dsdctl.report.status import status_lines
+
+    progress = _progress(made, store)
+    for line in status_lines(progress, {}, only):
+        print_line(line)
+    for failure in dict.fromkeys(failures):
+        say(f"error: {failure}")
+    if any(trajectory.key in only for trajectory in progress.unfinished()):
+        raise typer.Exit(SOME_FAILED)
 
 
 def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":

@@ -44,6 +44,8 @@ def event_line(event: Event) -> str:
             return f"{name}: {_what(event.task)}: another process is at it, waiting"
         case "damaged":
             return f"{name}: {_what(event.task)}: {event.reason}"
+        case "lost":
+            return f"{name}: {_what(event.task)}: lost ({event.reason}), run again"
         case "failed":
             return f"{name}: FAILED: {event.reason}"
         case "restored":

@@ -3,7 +3,7 @@
 Nothing here runs anything or imports torch; costs are added by cost.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -225,6 +225,18 @@ def _check_filters(
             if value not in known:
                 allowed = ", ".join(str(k) for k in dict.fromkeys(known))
                 raise InputError(f"{option}: {value} is in no given spec (allowed: {allowed})")
+
+
+def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
+    """The keys of the trajectories that begin so. Raises InputError where one is not one alone."""
+    found: dict[str, None] = {}
+    for beginning in beginnings:
+        keys = [key for key in plan.trajectories if key.startswith(beginning)]
+        if len(keys) != 1:
+            reason = f"{len(keys)} trajectories of the given specs have a key that begins so"
+            raise InputError(f"--trajectory: {beginning}: {reason} (allowed: one of `dsdctl plan`)")
+        found[keys[0]] = None
+    return tuple(found)
 
 
 class _Builder:

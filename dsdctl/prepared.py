@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,11 +128,13 @@ def open_part(folder: Path, part: str, *, mapped: bool) -> "tuple[np.ndarray, np
 
 
 def _make(folder: Path, original: Original, progress: Progress) -> None:
-    for left_behind in folder.parent.glob(f".{folder.name}.*.part"):  # by a process that was killed
+    # The lock may be this machine's alone, and another one be at its own part.
+    mine = f".{folder.name}.{socket.gethostname()}"
+    for left_behind in folder.parent.glob(f"{mine}.*.part"):  # by a process that was killed
         shutil.rmtree(left_behind)
     _check_room(folder, original)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
-    damaged = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    temporary = folder.with_name(f"{mine}.{uuid.uuid4().hex}.part")
+    damaged = folder.with_name(f"{mine}.{uuid.uuid4().hex}.part")
     temporary.mkdir()
     try:
         files = _write_parts(temporary, original, progress)

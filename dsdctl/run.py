@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -28,9 +28,12 @@ from dsdctl.report.plan_view import size
 from dsdctl.report.table import Report, level_record, make_report
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
-from dsdctl.schedule import Event, Scheduler
+from dsdctl.schedule import Engine, Event, Scheduler
 from dsdctl.store import Store
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
+
+if TYPE_CHECKING:
+    from dsdctl.engines.ray import RayCluster
 
 Device = Literal["cpu", "cuda"]
 
@@ -47,6 +50,9 @@ class RunOptions:
     fail_fast: bool
     memory_gib: float
     verbose: bool = False
+    ray: "RayCluster | None" = None
+    only: tuple[str, ...] = ()
+    """Keys of the trajectories to run, if not all."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +96,15 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         for line in store.damage:
             _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
-        missing = levels_to_run(progress)
+        missing = {
+            key: count
+            for key, count in levels_to_run(progress).items()
+            if not options.only or key in options.only
+        }
         _log_plan(progress, missing)
         failures: dict[str, str] = {}
         finished: list[tuple[Trajectory, FinishedLevel]] = []
-        if sum(missing.values()):
+        if sum(missing.values()) or options.only:
             _check_disk(progress, options.store)
             failures = _run_missing(progress, options, console, missing, finished, mirrors)
             _calibrate(store, options, finished)
@@ -135,10 +145,15 @@ def _run_missing(
         checkpoint_every=options.checkpoint_every,
         memory_budget=int(options.memory_gib * 2**30),
     )
-    wanted = [progress.plan.trajectories[key] for key, count in missing.items() if count]
-    unprepared = prepare_all(wanted, spare_folder(options.store), console)
+    wanted = [
+        progress.plan.trajectories[key] for key, count in missing.items() if count or options.only
+    ]
+    # What the nodes of a cluster read they prepare themselves: it may lie on their disks alone.
+    unprepared = {}
+    if options.ray is None:
+        unprepared = prepare_all(wanted, spare_folder(options.store), console)
     with (
-        closing(LocalEngine(place, options.jobs)) as engine,
+        closing(_engine(place, options)) as engine,
         make_display(console, sum(missing.values())) as display,
     ):
 
@@ -151,10 +166,20 @@ def _run_missing(
                 finished.append((event.trajectory, event.level))
                 mirrors.level(event.trajectory, event.level)
 
-        scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
+        scheduler = Scheduler(
+            progress, engine, listen, costs, fail_fast=options.fail_fast, only=options.only
+        )
         scheduler.failures.update(unprepared)
         scheduler.run()
     return scheduler.failures
+
+
+def _engine(place: Place, options: RunOptions) -> Engine:
+    if options.ray is None:
+        return LocalEngine(place, options.jobs)
+    from dsdctl.engines.ray import RayEngine
+
+    return RayEngine(options.ray, place)
 
 
 def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
@@ -165,7 +190,7 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
             key,
             trajectory.label,
             progress.known[key].next_level,
-            missing[key],
+            missing.get(key, 0),
             f", of these again for their dropped weights {again}" if again else "",
         )
 

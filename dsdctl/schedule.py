@@ -1,7 +1,9 @@
 """Who is next: a ready queue over a plan's trajectories. Knows engines by protocol alone."""
 
+import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,19 +17,23 @@ from dsdctl.results import FinishedLevel
 BUSY_SECONDS = 1.0
 """How long to leave a piece of work alone that another process is at."""
 
+LOSSES = 5
+"""How often a piece of work may be lost with its worker or node before it counts as failed."""
+
 Identity = LevelIdentity | TableIdentity
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a task ended: done (a level has its result, a table none), failed for a reason in words,
-    stopped at a checkpoint, or not begun because another process is at it.
+    stopped at a checkpoint, not begun because another process is at it, or lost with a worker or
+    node, to be run again elsewhere.
 
     `damage` says in a line each what it met with in the store, and set aside; a defect leaves its
     `trace`, for the log."""
 
     task: Task
-    status: Literal["done", "failed", "stopped", "busy"]
+    status: Literal["done", "failed", "stopped", "busy", "lost"]
     level: FinishedLevel | None = None
     failure: str | None = None
     damage: tuple[str, ...] = ()
@@ -49,9 +55,9 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a trajectory. A level is `restored` when it was trained again for
-    its dropped weights; `busy` and `damaged` say what was met with."""
+    its dropped weights; `busy` and `damaged` say what was met with; what is `lost` is run again."""
 
-    kind: Literal["started", "finished", "restored", "failed", "busy", "damaged"]
+    kind: Literal["started", "finished", "restored", "failed", "busy", "damaged", "lost"]
     trajectory: Trajectory
     task: Task
     level: FinishedLevel | None = None
@@ -73,8 +79,10 @@ class Scheduler:
         level_cost: Mapping[str, float],
         *,
         fail_fast: bool = False,
+        only: Collection[str] = (),
     ):
-        """`level_cost`: the cost of a level by trajectory key, in any one unit."""
+        """`level_cost`: the cost of a level by trajectory key, in any one unit. `only`: keys of the
+        trajectories to run, if not all."""
         self.progress = progress
         self.plan: Plan = progress.plan
         self.failures: dict[str, str] = {}
@@ -82,15 +90,25 @@ class Scheduler:
         self._listener = listener
         self._level_cost = level_cost
         self._fail_fast = fail_fast
+        self._only = only
+        self._positions = {key: position for position, key in enumerate(self.plan.trajectories)}
         self._running: dict[str, Trajectory] = {}
         """Trajectories by the key of the piece that runs for them."""
+        self._queue: list[tuple[float, int, str]] = []
+        """Trajectories that may have a piece to run: a heap, longest remaining chain first."""
+        self._queued: set[str] = set()
+        self._blocked: dict[str, list[str]] = {}
+        """Trajectories whose next piece runs already, by its key."""
         self._busy: dict[str, float] = {}
         """Trajectories at whose next piece another process is, and when to look again."""
         self._met_busy: set[str] = set()
         """Keys of such pieces, each of which is said once."""
+        self._losses: Counter[str] = Counter()
+        """How often a piece was lost, by its key."""
 
     def run(self) -> None:
         """Run until nothing more can be run. Failures are kept, other work goes on."""
+        self._enqueue(*(trajectory.key for trajectory in self.progress.unfinished()))
         while True:
             if self.failures and self._fail_fast:
                 self._busy = {}
@@ -105,6 +123,7 @@ class Scheduler:
                 return
 
     def _start_ready(self) -> None:
+        self._leave_busy()
         while len(self._running) < self._engine.slots:
             piece = self._most_urgent()
             if piece is None:
@@ -113,6 +132,7 @@ class Scheduler:
             known = self._stored(trajectory, identity)
             if known is not None:
                 self.progress.add(trajectory, known)
+                self._enqueue(trajectory.key, *trajectory.taught)
                 continue
             task, key = self._task(trajectory, identity), key_of(identity)
             self._running[key] = trajectory
@@ -120,23 +140,40 @@ class Scheduler:
                 self._listener(Event("started", trajectory, task))
             self._engine.submit(task)
 
+    def _leave_busy(self) -> None:
+        now = time.monotonic()
+        for key, until in list(self._busy.items()):
+            if until <= now:
+                del self._busy[key]
+                self._enqueue(key)
+
     def _most_urgent(self) -> tuple[Trajectory, Identity] | None:
-        for trajectory in sorted(self._ready(), key=self._remaining_cost, reverse=True):
+        while self._queue:
+            cost, _, key = heapq.heappop(self._queue)
+            self._queued.remove(key)
+            if key in self.failures or key in self._busy:
+                continue
+            trajectory = self.plan.trajectories[key]
+            if -cost != self._remaining_cost(trajectory):  # those that it teaches have gone on
+                self._enqueue(key)
+                continue
             identity = self.progress.next_piece(trajectory)
+            if identity is None:
+                continue
             # A level or a table that two trajectories share is run once.
-            if identity is not None and key_of(identity) not in self._running:
-                return trajectory, identity
+            if (piece := key_of(identity)) in self._running:
+                self._blocked.setdefault(piece, []).append(key)
+                continue
+            return trajectory, identity
         return None
 
-    def _ready(self) -> list[Trajectory]:
-        now = time.monotonic()
-        self._busy = {key: until for key, until in self._busy.items() if until > now}
-        occupied = {trajectory.key for trajectory in self._running.values()}
-        return [
-            trajectory
-            for trajectory in self.progress.unfinished()
-            if trajectory.key not in occupied | self._busy.keys() | self.failures.keys()
-        ]
+    def _enqueue(self, *keys: str) -> None:
+        """Consider trajectories; what they can run is found out once there is room for it."""
+        for key in keys:
+            if key not in self._queued and (not self._only or key in self._only):
+                self._queued.add(key)
+                cost = self._remaining_cost(self.plan.trajectories[key])
+                heapq.heappush(self._queue, (-cost, self._positions[key], key))
 
     def _stored(self, trajectory: Trajectory, identity: Identity) -> FinishedLevel | None:
         """What another trajectory or process has finished of it by now."""
@@ -168,6 +205,7 @@ class Scheduler:
         task, key = outcome.task, key_of(outcome.task.identity)
         trajectory = self._running.pop(key)
         kill_point("scheduling")
+        self._enqueue(*self._blocked.pop(key, ()))
         for line in outcome.damage:
             self._listener(Event("damaged", trajectory, task, reason=line))
         match outcome.status:
@@ -176,7 +214,11 @@ class Scheduler:
                 if key not in self._met_busy:
                     self._met_busy.add(key)
                     self._listener(Event("busy", trajectory, task))
-            case "failed" | "stopped":
+            case "lost" if self._losses[key] < LOSSES:
+                self._losses[key] += 1
+                self._listener(Event("lost", trajectory, task, reason=outcome.failure))
+                self._enqueue(trajectory.key)
+            case "failed" | "stopped" | "lost":
                 failure = outcome.failure or "stopped from outside; the same command goes on"
                 self.failures[trajectory.key] = failure
                 self._listener(Event("failed", trajectory, task, None, failure, outcome.trace))
@@ -191,4 +233,5 @@ class Scheduler:
             assert level is not None
             self.progress.add(trajectory, level)
             again = False
+        self._enqueue(trajectory.key, *trajectory.taught)
         self._listener(Event("restored" if again else "finished", trajectory, task, level=level))

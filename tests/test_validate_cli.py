@@ -75,7 +75,7 @@ def test_a_spec_must_be_given() -> None:
     assert "SPEC" in result.stderr
 
 
-HEAVY = ["torch", "torchvision", "fvcore", "wandb", "sklearn"]
+HEAVY = ["torch", "torchvision", "fvcore", "wandb", "sklearn", "ray", "submitit"]
 
 
 def heavy_imports_of(statements: str) -> str:

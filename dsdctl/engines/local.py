@@ -59,7 +59,7 @@ class LocalEngine:
                 self._idle.append(worker)
             else:  # told to stop, which it stays; or out of memory, or in an unknown state
                 worker.kill()
-            yield _outcome(task, answer)
+            yield outcome_of(task, answer)
 
     def close(self) -> None:
         """End all workers. Those in a level are asked to leave a checkpoint first."""
@@ -118,6 +118,7 @@ class _Worker:
         self.connection.close()
 
 
-def _outcome(task: Task, answer: Answer) -> Outcome:
+def outcome_of(task: Task, answer: Answer) -> Outcome:
+    """What an answer says to the scheduler."""
     level, damage = (answer.done.level, answer.done.damage) if answer.done else (None, ())
     return Outcome(task, answer.status, level, answer.failure, damage, answer.trace)

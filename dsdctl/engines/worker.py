@@ -7,6 +7,7 @@ can still say so.
 import signal
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Answer:
     """How a task ended; a defect comes with its trace, for the log."""
 
-    status: Literal["done", "failed", "stopped", "busy"]
+    status: Literal["done", "failed", "stopped", "busy", "lost"]
     done: "Done | None" = None
     failure: str | None = None
     trace: str | None = None
@@ -45,14 +46,15 @@ def work(connection: Connection, parent: int) -> None:
         except Exception as error:  # what a task is made of could not be imported
             connection.send(_failed(error))
         else:
-            connection.send(_run(task, place, stop))
+            connection.send(attempt(task, place, stop.is_set))
 
 
-def _run(task: "Task", place: "Place", stop: threading.Event) -> Answer:
+def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> Answer:
+    """Run a task; whatever goes wrong is an answer."""
     try:
         from dsdctl.level import run_task
 
-        return Answer("done", run_task(task, place, stop.is_set))
+        return Answer("done", run_task(task, place, stop))
     except BusyError:
         return Answer("busy")
     except StoppedError:

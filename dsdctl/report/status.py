@@ -1,13 +1,19 @@
 """How far each trajectory has come, in a line each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from dsdctl.jobs import Job
 from dsdctl.progress import Progress
 
 
-def status_lines(progress: Progress) -> Iterator[str]:
-    """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for."""
+def status_lines(
+    progress: Progress, jobs: Mapping[str, Job], only: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for, or how
+    its job stands; `only` those of these keys, if any."""
     for trajectory in progress.plan.trajectories.values():
+        if only and trajectory.key not in only:
+            continue
         known = progress.known[trajectory.key]
         name = ", ".join(progress.plan.used_by(trajectory))
         name += f"; {trajectory.variant}" if trajectory.variant else ""
@@ -22,8 +28,22 @@ def status_lines(progress: Progress) -> Iterator[str]:
             state = "waits for its teacher"
         else:
             state = "ready"
+        job = jobs.get(trajectory.key)
+        if job is not None and progress.wants_level(trajectory):
+            state = _job_state(job)
         again = progress.levels_to_restore(trajectory)
         if again:
             state += f", weights of level {', '.join(map(str, again))} to be trained again"
         done = f"{known.next_level}/{trajectory.levels} levels"
         yield f"{trajectory.key[:8]}  {role} seed {trajectory.seed} ({name}): {done}, {state}"
+
+
+def _job_state(job: Job) -> str:
+    """How a job of Slurm's stands whose trajectory is not finished."""
+    match job.state:
+        case "ended":
+            return f"failed, job {job.number} (slurm/{job.number}_0_log.out in the store)"
+        case "unknown":
+            return f"job {job.number}, but squeue does not answer"
+        case _:
+            return f"{job.state}, job {job.number}" + (f" ({job.reason})" if job.reason else "")

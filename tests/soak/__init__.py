@@ -105,6 +105,19 @@ def alive(pid: int) -> bool:
         return False
 
 
+def session_members(session: int) -> list[int]:
+    """The processes of a session that still run."""
+    members = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and alive(int(folder.name)):
+            members.append(int(folder.name))
+    return members
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait for something outside this process; the limit only guards against a hang."""
     deadline = time.monotonic() + seconds

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from dsdctl.killpoints import POINTS
 
-from . import alive, result_bytes, spec, start, workers
+from . import result_bytes, session_members, spec, start, workers
 
 ORPHAN_SECONDS = 60.0
 """How long what is left of a killed run may take to be gone."""
@@ -136,24 +136,12 @@ def _kill(process: subprocess.Popen[str], dice: random.Random) -> int:
 def _end_session(session: int) -> None:
     """Wait until all processes of a run are gone. Raises DifferenceError where one stays."""
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while left := _session(session):
+    while left := session_members(session):
         if time.monotonic() > deadline:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
             raise DifferenceError(f"{len(left)} processes outlived the run that started them")
         time.sleep(0.05)
-
-
-def _session(session: int) -> list[int]:
-    members = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and alive(int(folder.name)):
-            members.append(int(folder.name))
-    return members
 
 
 def _compare(store: Path, reference: dict[str, bytes]) -> None:

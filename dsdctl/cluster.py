@@ -1,0 +1,61 @@
+"""cluster.yaml: what a Slurm cluster wants to know of a job. Nothing in it changes a result."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from dsdctl.fields import Model, Text
+from dsdctl.loading import read_document, validate
+
+_TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):[0-5]\d")
+
+
+def minutes_of(time: int | str) -> int:
+    """Minutes of `[days-]hours:minutes:seconds`, seconds cut, or of a number of minutes.
+
+    Raises ValueError where it is neither, or less than a minute.
+    """
+    match = None if isinstance(time, int) else _TIME.fullmatch(time)
+    if match is not None:
+        days, hours, minutes = (int(part or 0) for part in match.groups())
+        total = (24 * days + hours) * 60 + minutes
+    else:
+        total = time if isinstance(time, int) else 0
+    if total < 1:
+        raise ValueError(
+            f'is {time} (allowed: minutes, or "[days-]hours:minutes:seconds"; at least a minute)'
+        )
+    return total
+
+
+def _checked_time(time: int | str) -> int | str:
+    minutes_of(time)
+    return time
+
+
+class Cluster(Model):
+    """How jobs are submitted."""
+
+    partition: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    constraint: Text | None = None
+    gres: Text | None = Field(None, description="as for sbatch: gpu:1")
+    cpus: int = Field(1, ge=1, description="of a job")
+    memory_gib: float | None = Field(None, gt=0, description="of a job")
+    time: Annotated[int | str, AfterValidator(_checked_time)] = Field(
+        60, description="minutes, or `[days-]hours:minutes:seconds`, until a job is requeued"
+    )
+    warning_seconds: int = Field(
+        120, ge=1, description="left for a last checkpoint; longer than an epoch takes"
+    )
+    requeues: int = Field(50, ge=0, description="how often a job may run out of time")
+    at_once: int = Field(256, ge=1, description="jobs of an array that run at once")
+    setup: tuple[Text, ...] = Field((), description="lines before the work: module load cuda")
+
+
+def read_cluster(file: Path) -> Cluster:
+    """Read a cluster.yaml. Raises InputError with every problem at once."""
+    return validate(Cluster, read_document(file))

@@ -1,0 +1,242 @@
+"""Work on a Ray cluster: each piece a task of Ray's, wherever in the cluster there is a device.
+
+Ray finds the place and says what was lost with a node; the scheduler has that run again, from its
+last checkpoint. The store lies on a path that all nodes share, dsdctl is installed on each.
+"""
+
+import io
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import dsdctl
+from dsdctl.engines.local import outcome_of
+from dsdctl.engines.worker import Answer, attempt
+from dsdctl.errors import InputError, WorkError
+from dsdctl.level import Place, Task
+from dsdctl.runlog import log
+from dsdctl.schedule import Outcome
+
+try:
+    import ray
+    from ray import exceptions
+except ImportError as error:
+    raise InputError("--engine ray: needs Ray (pip install 'dsdctl[ray]')") from error
+
+POLL_SECONDS = 1.0
+"""How often to look whether nodes have come or gone."""
+
+HEAD_SECONDS = 10.0
+"""How long the head of a cluster may be out of reach before the run gives up on it."""
+
+GRACE_SECONDS = 60.0
+"""How long tasks that were asked to stop may take to the end of their epoch."""
+
+
+class RayCluster:
+    """A connection to a cluster that runs already."""
+
+    def __init__(self, address: str, jobs: int | None):
+        """`jobs` trajectories share a GPU; on CPUs that many run at once in the whole cluster.
+
+        Raises InputError where no cluster answers at `address`.
+        """
+        self.address = address
+        self.jobs = jobs
+        signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if not _answers(address):
+                raise ConnectionError("nothing answers there")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"--address: {address}: no Ray cluster ({reason})") from error
+        finally:
+            for number, handler in signals.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
+
+    def __repr__(self) -> str:
+        return f"Ray at {self.address}"
+
+    def choose_device(self, wish: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+        """Resolve `auto`. Raises InputError where CUDA is asked for and no node has a GPU."""
+        if wish == "cpu":
+            return "cpu"
+        if self._has("GPU"):
+            return "cuda"
+        if wish == "cuda":
+            raise InputError(
+                f"--device: cuda, but the Ray cluster at {self.address} has no GPU "
+                "(allowed: auto, cpu)"
+            )
+        return "cpu"
+
+    def slots(self, device: Literal["cpu", "cuda"], threads: int) -> int:
+        """How many tasks the nodes that are there now can run at once."""
+        if device == "cuda":
+            return int(self._has("GPU") * (self.jobs or 1))
+        return min(int(self._has("CPU") / threads), self.jobs or 2**31)
+
+    def requirements(self, device: Literal["cpu", "cuda"], threads: int) -> dict[str, float]:
+        """What a task asks Ray for."""
+        return {"num_cpus": threads, "num_gpus": 1 / (self.jobs or 1) if device == "cuda" else 0}
+
+    def require_head(self, seconds: float) -> None:
+        """Raises WorkError where the head is out of reach for `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not _answers(self._head):
+            if time.monotonic() > deadline:
+                raise WorkError(
+                    f"the head of the Ray cluster at {self.address} is lost; once there is one "
+                    "the same command goes on from here"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _has(self, resource: str) -> float:
+        return float(ray.cluster_resources().get(resource, 0))
+
+    @property
+    def _head(self) -> str:
+        if self.address.startswith("ray://"):
+            return self.address
+        return str(ray.get_runtime_context().gcs_address)
+
+
+class RayEngine:
+    """At most as many tasks as the cluster has room for. A lost node takes only its tasks with it,
+    which end as `lost`."""
+
+    def __init__(self, cluster: RayCluster, place: Place):
+        self._cluster = cluster
+        self._place = place.model_copy(update={"store": _everywhere(place.store)})
+        self._work = ray.remote(
+            **cluster.requirements(place.device, place.threads), max_retries=0, max_calls=0
+        )(work_on_node)
+        self._running: dict[Any, Task] = {}
+        self.slots = self._count_slots()
+        self._looked = time.monotonic()
+        self._diverted = redirect_stdout(_ToLog())
+        self._diverted.__enter__()
+
+    def submit(self, task: Task) -> None:
+        """Hand `task` to Ray, which starts it once there is room."""
+        changes = {"dataset_path": _everywhere(task.dataset_path)}
+        if task.teacher_weights is not None:
+            changes["teacher_weights"] = _everywhere(task.teacher_weights)
+        there = task.model_copy(update=changes)
+        self._running[self._work.remote(there, self._place, dsdctl.__version__)] = task
+
+    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
+        """Yield what has ended; nothing if that takes longer than `timeout` or POLL_SECONDS.
+
+        Raises WorkError where the cluster is lost.
+        """
+        seconds = POLL_SECONDS if timeout is None else min(timeout, POLL_SECONDS)
+        try:
+            ended, _ = ray.wait(list(self._running), timeout=seconds)
+            self._look_around()
+            for reference in ended:
+                yield outcome_of(self._running.pop(reference), _answer(reference))
+        except (ConnectionError, exceptions.RaySystemError) as error:
+            self._cluster.require_head(0)
+            raise WorkError(f"the connection to the Ray cluster is lost ({error})") from error
+
+    def close(self) -> None:
+        """End all tasks, which leave a checkpoint first, and the connection."""
+        try:
+            self._cluster.require_head(0)
+            for reference in self._running:
+                ray.cancel(reference)
+            if self._running:
+                everything = list(self._running)
+                ray.wait(everything, num_returns=len(everything), timeout=GRACE_SECONDS)
+        except (WorkError, ConnectionError, exceptions.RayError):
+            return  # there is nobody left to ask
+        finally:
+            ray.shutdown()
+            self._diverted.__exit__(None, None, None)
+
+    def _look_around(self) -> None:
+        if time.monotonic() - self._looked >= POLL_SECONDS:
+            self._cluster.require_head(HEAD_SECONDS)
+            self.slots = self._count_slots()
+            self._looked = time.monotonic()
+
+    def _count_slots(self) -> int:
+        # Where every node is gone, one task waits for the next to come.
+        return max(1, self._cluster.slots(self._place.device, self._place.threads))
+
+
+class _ToLog(io.TextIOBase):
+    """Takes what Ray prints among a run's results: the last words of a node that was lost."""
+
+    def write(self, text: str) -> int:
+        for line in filter(None, map(str.strip, text.splitlines())):
+            log.info("ray: %s", line)
+        return len(text)
+
+
+def work_on_node(task: Task, place: Place, version: str) -> Answer:
+    """Run a task in a worker of Ray's. What fails names the node, which may lack what others have.
+
+    Ray cancels a task by an interrupt; here that is a wish to stop at a checkpoint.
+    """
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
+    try:
+        if version != dsdctl.__version__:
+            failure = f"dsdctl {dsdctl.__version__} is installed there, {version} here"
+            answer = Answer("failed", failure=failure)
+        else:
+            answer = attempt(task, place, stop.is_set)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if answer.failure is not None:
+        return replace(answer, failure=f"on {socket.gethostname()}: {answer.failure}")
+    return answer
+
+
+def _answer(reference: Any) -> Answer:
+    """How a task ended, those that Ray has lost or could not start included."""
+    try:
+        answer: Answer = ray.get(reference)
+    except exceptions.OutOfMemoryError:
+        return Answer("lost", failure="the memory of its node was full, so Ray ended it")
+    except exceptions.NodeDiedError:
+        return Answer("lost", failure="its node died")
+    except (exceptions.WorkerCrashedError, exceptions.LocalRayletDiedError):
+        return Answer("lost", failure="its worker process died")
+    except exceptions.ObjectLostError:
+        return Answer("lost", failure="its answer went with its node")
+    except exceptions.RayError as error:  # it could not be started, say, without dsdctl
+        return Answer("failed", failure=_last_line(error), trace=str(error))
+    if answer.status == "stopped":
+        return Answer("lost", failure="it was stopped from outside")
+    return answer
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"a Ray worker failed: {lines[-1] if lines else type(error).__name__}"
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at `host:port`, or at what else Ray takes for an address."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return True
+    with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+        return True
+    return False
+
+
+def _everywhere(path: str) -> str:
+    """A path that names the same file in whatever folder a worker runs."""
+    return str(Path(path).absolute())

@@ -1,0 +1,211 @@
+"""`dsdctl run --engine ray` on a real cluster of two nodes, which tests kill: equal results."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import planned
+from ray_nodes import Nodes
+from soak import (
+    SPEC,
+    Checkpoints,
+    dsdctl,
+    ended,
+    inflight,
+    levels,
+    result_bytes,
+    spec,
+    start,
+    wait_until,
+)
+
+from dsdctl.level import Task
+from dsdctl.progress import Progress
+from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
+from dsdctl.store import Store
+
+EPOCHS = 100
+
+CHANGES = (
+    ("epochs: 3", f"epochs: {EPOCHS}"),
+    ("[vanilla]", "[vanilla, kd-dense-teacher]"),
+    ("levels: 1", "levels: 0"),
+)
+"""A teacher and, from the start beside it, a student; then a table and a second student."""
+
+
+def _run(nodes: Nodes) -> tuple[str, ...]:
+    """The command; every epoch is kept."""
+    there = ("--engine", "ray", "--address", nodes.address)
+    return ("run", "small.yaml", *there, "--checkpoint-every", "0")
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the spec was run on this machine alone."""
+    folder = tmp_path_factory.mktemp("local")
+    spec(folder, *CHANGES)
+    done = dsdctl(folder, "run", "small.yaml")
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    pytest.importorskip("ray", reason="Ray is not installed", exc_type=ImportError)
+    nodes = Nodes()
+    try:
+        yield nodes
+    finally:
+        nodes.close()
+
+
+@pytest.fixture
+def nodes(cluster: Nodes) -> Nodes:
+    """Both nodes, whatever the test before has done to them."""
+    cluster.complete()
+    return cluster
+
+
+def _assert_as_local(folder: Path, done: subprocess.CompletedProcess[str], local: Path) -> None:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (local / "stdout").read_text()
+    assert result_bytes(folder / "dsdctl-store") == result_bytes(local / "dsdctl-store")
+    assert not inflight(folder / "dsdctl-store")
+
+
+@pytest.mark.long
+def test_a_driver_that_is_stopped_or_killed_goes_on_by_the_same_command(
+    nodes: Nodes, local: Path, tmp_path: Path
+) -> None:
+    spec(tmp_path, *CHANGES)
+    store = tmp_path / "dsdctl-store"
+    checkpoints = Checkpoints(store)
+    stopped = start(tmp_path, *_run(nodes))
+    wait_until(lambda: inflight(store))
+    stopped.send_signal(signal.SIGINT)
+    done = ended(stopped)
+    assert done.returncode == 130
+    assert "interrupted; the same command goes on from here" in done.stderr
+    assert inflight(store)
+    assert not levels(store)
+    killed = start(tmp_path, *_run(nodes))
+    wait_until(lambda: levels(store))
+    killed.kill()
+    killed.communicate()
+    _assert_as_local(tmp_path, dsdctl(tmp_path, *_run(nodes)), local)
+    for key, taken in checkpoints.taken().items():
+        # Asked to stop, a task keeps what it has once more; and once it may have been killed
+        # between an epoch and its checkpoint.
+        assert EPOCHS <= taken <= EPOCHS + 2, key
+
+
+@pytest.mark.long
+def test_what_is_lost_with_a_node_goes_on_elsewhere_from_its_last_checkpoint(
+    nodes: Nodes, local: Path, tmp_path: Path
+) -> None:
+    spec(tmp_path, *CHANGES)
+    store = tmp_path / "dsdctl-store"
+    checkpoints = Checkpoints(store)
+    process = start(tmp_path, *_run(nodes))
+    wait_until(lambda: len(inflight(store)) == 2)
+    nodes.kill_second()
+    done = ended(process)
+    assert "level 0: lost (its node died), run again" in done.stderr
+    _assert_as_local(tmp_path, done, local)
+    for key, taken in checkpoints.taken().items():
+        assert EPOCHS <= taken <= EPOCHS + 1, key
+
+
+@pytest.mark.long
+def test_a_lost_head_ends_the_run_and_a_new_one_goes_on(
+    nodes: Nodes, local: Path, tmp_path: Path
+) -> None:
+    spec(tmp_path, *CHANGES)
+    store = tmp_path / "dsdctl-store"
+    process = start(tmp_path, *_run(nodes))
+    wait_until(lambda: inflight(store))
+    nodes.kill_second()
+    nodes.kill_head()
+    done = ended(process)
+    assert done.returncode == 3
+    assert (
+        f"error: the head of the Ray cluster at {nodes.address} is lost; once there is one the "
+        "same command goes on from here"
+    ) in done.stderr
+    nodes.complete()
+    _assert_as_local(tmp_path, dsdctl(tmp_path, *_run(nodes)), local)
+
+
+@pytest.mark.long
+def test_a_node_without_the_data_says_where_it_looked(nodes: Nodes, tmp_path: Path) -> None:
+    """The path names a file in the folder of whoever reads it, and the nodes run elsewhere."""
+    images = np.zeros((60, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    here = "dataset: {name: npz, file: /proc/self/cwd/d.npz}"
+    spec(tmp_path, (re.findall("dataset: .*", SPEC)[0], here), ("size: 200", "size: 20"))
+    done = dsdctl(tmp_path, *_run(nodes))
+    assert done.returncode == 3
+    failure = f"on {socket.gethostname()}: /proc/self/cwd/d.npz: No such file or directory"
+    assert f"error: {failure}\n" in done.stderr
+    assert not levels(tmp_path / "dsdctl-store")
+
+
+class _LosingEngine:
+    """Loses whatever it is given."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+
+    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:  # noqa: ARG002
+        yield Outcome(self.tasks[-1], "lost", failure="its node died")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_lost_again_and_again_has_failed(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    (key,) = plan.trajectories
+    engine, events = _LosingEngine(), list[Event]()
+    progress = Progress(plan, Store(tmp_path / "store"))
+    scheduler = Scheduler(progress, engine, events.append, {key: 1.0})
+    scheduler.run()
+    assert len(engine.tasks) == LOSSES + 1
+    assert [event.kind for event in events if event.kind != "started"] == (
+        ["lost"] * LOSSES + ["failed"]
+    )
+    assert scheduler.failures == {key: "its node died"}
+
+
+def test_without_ray_or_a_cluster_one_line_says_so(tmp_path: Path) -> None:
+    spec(tmp_path)
+    program = "import sys; sys.modules['ray'] = None; from dsdctl.cli import main; main()"
+    line = [sys.executable, "-c", program, "run", "small.yaml", "--engine", "ray"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "--engine ray: needs Ray (pip install 'dsdctl[ray]')\n"
+    assert not (tmp_path / "dsdctl-store").exists()
+
+
+def test_an_address_without_a_cluster_is_bad_input(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed", exc_type=ImportError)
+    spec(tmp_path)
+    done = dsdctl(tmp_path, "run", "small.yaml", "--engine", "ray", "--address", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"--address: 127\.0\.0\.1:1: no Ray cluster \(nothing answers there\)\n", done.stderr
+    )
