@@ -93,14 +93,16 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         missing = levels_to_run(progress)
         _log_plan(progress, missing)
         failures: dict[str, str] = {}
-        finished: list[tuple[Trajectory, FinishedLevel]] = []
+        observed = calibration.Observed()
         if sum(missing.values()):
             _check_disk(progress, options.store)
-            failures = _run_missing(progress, options, console, missing, finished, mirrors)
-            _calibrate(store, options, finished)
+            failures = _run_missing(progress, options, console, missing, observed, mirrors)
+            _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
-        mirrors.finish(reports, bool(finished), lambda line: _say(console, line))
-        log.info("ended: %d levels run, %d trajectories failed", len(finished), len(failures))
+        mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
+        log.info(
+            "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
+        )
         if failures:
             _say(console, f"log: {log_file}")
     return Finished(reports, failures)
@@ -120,10 +122,10 @@ def _run_missing(
     options: RunOptions,
     console: Console,
     missing: Mapping[str, int],
-    finished: list[tuple[Trajectory, FinishedLevel]],
+    observed: calibration.Observed,
     mirrors: "_Mirrors",
 ) -> dict[str, str]:
-    """Run, adding to `finished`; return the failures by trajectory."""
+    """Run, adding to `observed`; return the failures by trajectory."""
     costs = {
         key: level_pflops_executed(trajectory, fvcore_macs)
         for key, trajectory in progress.plan.trajectories.items()
@@ -147,12 +149,14 @@ def _run_missing(
             if event.trace is not None:
                 log.error(event.trace)
             display.show(event)
+            if event.kind == "finished":
+                observed.add(event.trajectory, event.level)
             if event.kind == "finished" and event.level is not None:
-                finished.append((event.trajectory, event.level))
                 mirrors.level(event.trajectory, event.level)
 
         scheduler = Scheduler(progress, engine, listen, costs, fail_fast=options.fail_fast)
         scheduler.failures.update(unprepared)
+        observed.begin()
         scheduler.run()
     return scheduler.failures
 
@@ -170,12 +174,10 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
         )
 
 
-def _calibrate(
-    store: Store, options: RunOptions, finished: list[tuple[Trajectory, FinishedLevel]]
-) -> None:
+def _calibrate(store: Store, options: RunOptions, observed: calibration.Observed) -> None:
     """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
     try:
-        calibration.learn(store, options.device, finished, fvcore_macs)
+        calibration.learn(store, options.device, observed, fvcore_macs)
     except (OSError, WorkError) as error:
         log.warning("rates not kept: %s", error)
 
