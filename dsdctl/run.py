@@ -22,7 +22,7 @@ from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
-from dsdctl.report.cells import HEADINGS, cells
+from dsdctl.report.attached import attached
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
 from dsdctl.report.table import Report, level_record, make_report
@@ -241,8 +241,11 @@ class _Mirrors:
         """Send each comparison, end the mirrors and say once how that went."""
         for report in reports:
             if anything_new and report.experiment in self._settings:
-                rows = [cells(row) for row in report.rows]
-                self._mirror(report.experiment).table(report.experiment, HEADINGS, rows)
+                settings = self._settings[report.experiment]
+                assert settings is not None
+                self._mirror(report.experiment).attach(
+                    attached(self._progress, report, fvcore_macs, networks=settings.networks)
+                )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
             say(line)
 
