@@ -246,6 +246,12 @@ def report(
 def status(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
     store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="stay until all is done, and show what changes")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="with --watch: how often to look")
+    ] = 2.0,
 ) -> None:
     """Show how far each trajectory of a spec has come."""
     with reported():
@@ -253,6 +259,12 @@ def status(
         from dsdctl.report.status import status_lines
 
         progress = _progress(made, store)
+        if watch:
+            from dsdctl.watch import watch as follow
+
+            with terminable():
+                follow(progress, out(), interval)
+            return
         for line in status_lines(progress):
             print_line(line)
 
