@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from dsdctl.cost import fvcore_macs, level_pflops_executed
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
+from dsdctl.eventlog import EventLog, event_log
 from dsdctl.inputs import spare_folder
 from dsdctl.keys import key_of
 from dsdctl.level import Place, teacher_from_file
@@ -83,7 +84,9 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
     _check_teacher_files(plan)
     store = Store(options.store)
     store.open_for_writing()
-    with log_to(options.store / "logs", verbose=options.verbose) as log_file:
+    with ExitStack() as stack:
+        folder = options.store / "logs"
+        log_file = stack.enter_context(log_to(folder, verbose=options.verbose))
         log.info("dsdctl %s, pid %d, %s", dsdctl.__version__, os.getpid(), options)
         log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
         progress = Progress(plan, store)
@@ -92,16 +95,20 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         mirrors = _Mirrors(progress, options.store)
         missing = levels_to_run(progress)
         _log_plan(progress, missing)
+        events = stack.enter_context(_event_log(plan, options, log_file, missing))
         failures: dict[str, str] = {}
         observed = calibration.Observed()
         if sum(missing.values()):
             _check_disk(progress, options.store)
-            failures = _run_missing(progress, options, console, missing, observed, mirrors)
+            failures = _run_missing(progress, options, console, missing, observed, mirrors, events)
             _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
         mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
         log.info(
             "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
+        )
+        events.write(
+            "run-ended", levels_run=len(observed.levels), trajectories_failed=len(failures)
         )
         if failures:
             _say(console, f"log: {log_file}")
@@ -124,6 +131,7 @@ def _run_missing(
     missing: Mapping[str, int],
     observed: calibration.Observed,
     mirrors: "_Mirrors",
+    events: EventLog,
 ) -> dict[str, str]:
     """Run, adding to `observed`; return the failures by trajectory."""
     costs = {
@@ -148,6 +156,7 @@ def _run_missing(
             log.info("%s %s: %s", event.kind, key_of(event.task.identity), event_line(event))
             if event.trace is not None:
                 log.error(event.trace)
+            events.add(event)
             display.show(event)
             if event.kind == "finished":
                 observed.add(event.trajectory, event.level)
@@ -159,6 +168,20 @@ def _run_missing(
         observed.begin()
         scheduler.run()
     return scheduler.failures
+
+
+def _event_log(
+    plan: Plan, options: RunOptions, log_file: Path, missing: Mapping[str, int]
+) -> AbstractContextManager[EventLog]:
+    return event_log(
+        log_file.with_suffix(".jsonl"),
+        version=dsdctl.__version__,
+        pid=os.getpid(),
+        device=options.device,
+        jobs=options.jobs,
+        specs=tuple(str(spec.file) for spec in plan.specs),
+        levels_missing=sum(missing.values()),
+    )
 
 
 def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
