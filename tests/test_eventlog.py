@@ -51,9 +51,14 @@ def test_a_run_writes_what_happened_beside_its_log(
 
 def test_an_error_or_an_interruption_ends_the_log_with_its_reason(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
-    with pytest.raises(KeyboardInterrupt), event_log(file, pid=7) as events:
-        events.write("failed", reason="its disk was full")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with event_log(file, pid=7) as events:
+            events.write("failed", reason="its disk was full")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     started, failed, ended = read_events(file)
     assert (started.event, started.pid) == ("run-started", 7)
     assert (failed.event, failed.reason) == ("failed", "its disk was full")
