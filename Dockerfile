@@ -1,24 +1,44 @@
-# docker build -t dsdctl .
-# docker run --rm -v "$PWD/specs:/experiments/specs:ro" -v dsdctl-store:/store dsdctl run specs/digits.yaml
+# docker build -t dsdctl .                             for GPUs (CUDA comes with torch's wheels)
+# docker build -t dsdctl --build-arg DEVICE=cpu .      without CUDA, a third of the size
+# docker build -t dsdctl --build-arg EXTRAS=ray .      with optional dependencies of pyproject.toml
+# docker run --rm --gpus all -v dsdctl-store:/store -v "$HOME/data:/data" dsdctl run specs/digits.yaml
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 DSDCTL_STORE=/store
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /opt/dsdctl
 
-# The large dependencies first: they change least and fill a layer of their own.
+# What changes least and weighs most has layers of its own: torch, then all other dependencies.
+ARG DEVICE=gpu
 COPY constraints.txt ./
-RUN pip install --constraint constraints.txt torch torchvision
+RUN case "$DEVICE" in \
+      cpu) index=https://download.pytorch.org/whl/cpu ;; \
+      gpu) index=https://pypi.org/simple ;; \
+      *) echo "DEVICE: $DEVICE (allowed: cpu, gpu)" >&2; exit 2 ;; \
+    esac \
+    && pip install --index-url "$index" --constraint constraints.txt torch torchvision
 
-COPY pyproject.toml README.md LICENSE ./
+ARG EXTRAS=
+COPY pyproject.toml ./
+RUN python -c "import sys, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+      print(*p['dependencies'], *(r for e in sys.argv[1:] for r in p['optional-dependencies'][e]), \
+      sep='\n')" $EXTRAS > requirements.txt \
+    && pip install --constraint constraints.txt --requirement requirements.txt
+
+COPY README.md LICENSE ./
 COPY dsdctl ./dsdctl
 COPY recipes ./recipes
-RUN pip install --constraint constraints.txt .
+RUN pip install --no-deps .
 
-RUN useradd --create-home dsdctl && mkdir /store /experiments && chown dsdctl /store /experiments
-USER dsdctl
+# Data sets of specs lie in ~/data by custom.
+RUN useradd --create-home --uid 1000 dsdctl \
+    && mkdir /store /data /experiments \
+    && chown dsdctl /store /data /experiments \
+    && ln -s /data /home/dsdctl/data
+USER 1000
 WORKDIR /experiments
-COPY --chown=dsdctl specs ./specs
-VOLUME /store
+COPY --chown=1000 specs ./specs
+VOLUME /store /data
 
 ENTRYPOINT ["dsdctl"]
 CMD ["--help"]

@@ -111,28 +111,43 @@ def plan(
     graph: Annotated[
         Path | None, typer.Option("--graph", help="write a Graphviz file of the plan")
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=1, max=100_000, help="also show what so many GPUs would take"),
+    ] = None,
+    images_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-3,
+            help="with --gpus: on how many images a second one GPU trains the first row's student, "
+            "undistilled; without it: as fast as the store's levels on such a device were",
+        ),
+    ] = None,
 ) -> None:
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
         made = _plan(specs, recipe, seed)
-        from dsdctl import calibration
         from dsdctl.cost import fvcore_macs
         from dsdctl.report import plan_summary, plan_view
+        from dsdctl.report.cluster_view import rich_cluster
+        from dsdctl.report.plan_pieces import plan_for_cluster, seconds_estimate
         from dsdctl.run import choose_device, default_jobs
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
         progress = _progress(made, store, may_be_absent=True)
-        seconds = calibration.seconds_per_level(
-            progress.store, where, made.trajectories.values(), fvcore_macs
-        )
-        summary = plan_summary.summarise(progress, fvcore_macs, seconds, slots)
+        seconds = seconds_estimate(progress, fvcore_macs, where, slots)
+        on = "cuda" if device is DeviceChoice.auto else device.value
+        cluster = plan_for_cluster(progress, fvcore_macs, on, gpus, images_per_second)
+        summary = plan_summary.summarise(progress, fvcore_macs, seconds, cluster)
         if graph is not None:
             write(graph, plan_view.graph(summary))
         if as_json:
             print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
             out().print(plan_view.rich_plan(progress, summary, fvcore_macs, where, slots))
+            if cluster is not None:
+                out().print(rich_cluster(cluster))
 
 
 @app.command()
@@ -276,6 +291,12 @@ def report(
 def status(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
     store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="stay until all is done, and show what changes")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="with --watch: how often to look")
+    ] = 2.0,
 ) -> None:
     """Show how far each trajectory of a spec has come."""
     with reported():
@@ -284,6 +305,12 @@ def status(
         from dsdctl.report.status import status_lines
 
         progress = _progress(made, store)
+        if watch:
+            from dsdctl.watch import watch as follow
+
+            with terminable():
+                follow(progress, out(), interval)
+            return
         for line in status_lines(progress, jobs_of(progress.store)):
             print_line(line)
 

@@ -9,9 +9,17 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from dsdctl.level import TableTask, Task
+from dsdctl.rates import rate_line
 from dsdctl.results import FinishedLevel
 from dsdctl.schedule import Event
 
@@ -53,7 +61,8 @@ def event_line(event: Event) -> str:
         case "finished" if event.level is None:
             return f"{name}: {_what(event.task)} done"
         case "finished":
-            return f"{name}: {_what(event.task)}{_result_line(event.level)}"
+            speed = rate_line(event.trajectory, event.level)
+            return f"{name}: {_what(event.task)}{_result_line(event.level)}{speed}"
 
 
 def _what(task: Task) -> str:
@@ -82,6 +91,7 @@ class PlainDisplay:
         self._console = console
         self._total = total
         self._done = 0
+        self._started = time.monotonic()
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -99,9 +109,20 @@ class PlainDisplay:
             return
         self._done += event.level is not None
         counter = f"[{self._done}/{self._total}]"
+        left = ""
+        if event.level is not None and 0 < self._done < self._total:
+            passed = time.monotonic() - self._started
+            left = time_left(self._done, self._total, passed)
         self._console.print(
-            f"{counter} {event_line(event)}", markup=False, highlight=False, soft_wrap=True
+            f"{counter} {event_line(event)}{left}", markup=False, highlight=False, soft_wrap=True
         )
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """When the levels that are left will be done, if each takes as long as those done so far."""
+    minutes, rest = divmod(round(seconds / done * (total - done)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f", at most {hours}:{minutes:02}:{rest:02} left"
 
 
 class LiveDisplay:
@@ -145,6 +166,7 @@ def _bar(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=console,
     )
 

@@ -366,6 +366,8 @@ class _Clock:
         self._device = device
         self._before = before
         self._started = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     def environment(self) -> Environment:
         """Where it has been computed, and for how long, by now."""
@@ -388,4 +390,5 @@ def _environment(device: torch.device, wall_seconds: float) -> Environment:
         device=f"{device.type} {name}",
         threads=torch.get_num_threads(),
         wall_seconds=wall_seconds,
+        gpu_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )

@@ -53,6 +53,9 @@ class Environment(Model):
     device: str
     threads: int
     wall_seconds: float
+    gpu_peak_bytes: int | None = Field(
+        None, description="the most GPU memory that its tensors took; None on a CPU"
+    )
     begun_on: tuple[str, ...] = Field(
         (), description="other environments in which it was trained before an interruption"
     )

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,13 +16,14 @@ from dsdctl.cost import fvcore_macs, level_pflops_executed
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
+from dsdctl.eventlog import EventLog, event_log
 from dsdctl.inputs import spare_folder
 from dsdctl.keys import key_of
 from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
-from dsdctl.report.cells import HEADINGS, cells
+from dsdctl.report.attached import attached
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
 from dsdctl.report.table import Report, level_record, make_report
@@ -89,7 +90,9 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
     _check_teacher_files(plan)
     store = Store(options.store)
     store.open_for_writing()
-    with log_to(options.store / "logs", verbose=options.verbose) as log_file:
+    with ExitStack() as stack:
+        folder = options.store / "logs"
+        log_file = stack.enter_context(log_to(folder, verbose=options.verbose))
         log.info("dsdctl %s, pid %d, %s", dsdctl.__version__, os.getpid(), options)
         log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
         progress = Progress(plan, store)
@@ -102,15 +105,21 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             if not options.only or key in options.only
         }
         _log_plan(progress, missing)
+        events = stack.enter_context(_event_log(plan, options, log_file, missing))
         failures: dict[str, str] = {}
-        finished: list[tuple[Trajectory, FinishedLevel]] = []
+        observed = calibration.Observed()
         if sum(missing.values()) or options.only:
             _check_disk(progress, options.store)
-            failures = _run_missing(progress, options, console, missing, finished, mirrors)
-            _calibrate(store, options, finished)
+            failures = _run_missing(progress, options, console, missing, observed, mirrors, events)
+            _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
-        mirrors.finish(reports, bool(finished), lambda line: _say(console, line))
-        log.info("ended: %d levels run, %d trajectories failed", len(finished), len(failures))
+        mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
+        log.info(
+            "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
+        )
+        events.write(
+            "run-ended", levels_run=len(observed.levels), trajectories_failed=len(failures)
+        )
         if failures:
             _say(console, f"log: {log_file}")
     return Finished(reports, failures)
@@ -130,10 +139,11 @@ def _run_missing(
     options: RunOptions,
     console: Console,
     missing: Mapping[str, int],
-    finished: list[tuple[Trajectory, FinishedLevel]],
+    observed: calibration.Observed,
     mirrors: "_Mirrors",
+    events: EventLog,
 ) -> dict[str, str]:
-    """Run, adding to `finished`; return the failures by trajectory."""
+    """Run, adding to `observed`; return the failures by trajectory."""
     costs = {
         key: level_pflops_executed(trajectory, fvcore_macs)
         for key, trajectory in progress.plan.trajectories.items()
@@ -161,15 +171,18 @@ def _run_missing(
             log.info("%s %s: %s", event.kind, key_of(event.task.identity), event_line(event))
             if event.trace is not None:
                 log.error(event.trace)
+            events.add(event)
             display.show(event)
+            if event.kind == "finished":
+                observed.add(event.trajectory, event.level)
             if event.kind == "finished" and event.level is not None:
-                finished.append((event.trajectory, event.level))
                 mirrors.level(event.trajectory, event.level)
 
         scheduler = Scheduler(
             progress, engine, listen, costs, fail_fast=options.fail_fast, only=options.only
         )
         scheduler.failures.update(unprepared)
+        observed.begin()
         scheduler.run()
     return scheduler.failures
 
@@ -180,6 +193,20 @@ def _engine(place: Place, options: RunOptions) -> Engine:
     from dsdctl.engines.ray import RayEngine
 
     return RayEngine(options.ray, place)
+
+
+def _event_log(
+    plan: Plan, options: RunOptions, log_file: Path, missing: Mapping[str, int]
+) -> AbstractContextManager[EventLog]:
+    return event_log(
+        log_file.with_suffix(".jsonl"),
+        version=dsdctl.__version__,
+        pid=os.getpid(),
+        device=options.device,
+        jobs=options.jobs,
+        specs=tuple(str(spec.file) for spec in plan.specs),
+        levels_missing=sum(missing.values()),
+    )
 
 
 def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
@@ -195,12 +222,10 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
         )
 
 
-def _calibrate(
-    store: Store, options: RunOptions, finished: list[tuple[Trajectory, FinishedLevel]]
-) -> None:
+def _calibrate(store: Store, options: RunOptions, observed: calibration.Observed) -> None:
     """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
     try:
-        calibration.learn(store, options.device, finished, fvcore_macs)
+        calibration.learn(store, options.device, observed, fvcore_macs)
     except (OSError, WorkError) as error:
         log.warning("rates not kept: %s", error)
 
@@ -264,8 +289,11 @@ class _Mirrors:
         """Send each comparison, end the mirrors and say once how that went."""
         for report in reports:
             if anything_new and report.experiment in self._settings:
-                rows = [cells(row) for row in report.rows]
-                self._mirror(report.experiment).table(report.experiment, HEADINGS, rows)
+                settings = self._settings[report.experiment]
+                assert settings is not None
+                self._mirror(report.experiment).attach(
+                    attached(self._progress, report, fvcore_macs, networks=settings.networks)
+                )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
             say(line)
 

@@ -198,6 +198,10 @@ class Wandb(Model):
     entity: Name | None = None
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     tags: tuple[Name, ...] = Field((), max_length=20)
+    group: Name | None = Field(None, description="of all its runs; the experiment's name without")
+    networks: bool = Field(
+        False, description="whether the networks that rows report are uploaded as artifacts"
+    )
 
 
 class Tracking(Model):

@@ -136,6 +136,11 @@ class Store:
             write_folder(folder, files)
         return FinishedLevel(key=key, result=result, environment=environment)
 
+    def network_files(self, key: str) -> tuple[Path, Path]:
+        """Where the weights and masks of a finished level lie."""
+        folder = self._folder("levels", key)
+        return folder / WEIGHTS, folder / "masks.safetensors"
+
     def lacks_weights(self, key: str) -> bool:
         """Say whether the weights of a finished level were dropped on request."""
         try:

@@ -12,6 +12,7 @@ import queue
 import time
 import zlib
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 JOURNAL = "tracking/wandb.json"
 """What was mirrored: the levels of each run, and a checksum of each comparison."""
+
+ATTACHED = "attached"
+"""The folder beside W&B's own in which lie the files that its runs refer to."""
 
 KEPT = "the store holds everything, `dsdctl report SPEC --wandb` sends what is missing"
 
@@ -49,6 +53,35 @@ class RunInfo(Model):
     name: str
     job_type: str
     config: dict[str, Any]
+
+
+Rows = list[Sequence[float | str | None]]
+
+
+@dataclass(frozen=True)
+class ChosenNetwork:
+    """A level that a row reports, as an artifact: its files, and what a reader must know of it."""
+
+    name: str
+    files: tuple[str, ...]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What an experiment's comparison consists of: tables (headings and rows), images as PNG and
+    files as text, all by name, and networks."""
+
+    experiment: str
+    tables: Mapping[str, tuple[Sequence[str], Rows]]
+    images: Mapping[str, bytes]
+    files: Mapping[str, str]
+    networks: tuple[ChosenNetwork, ...] = ()
+
+    @property
+    def digest(self) -> int:
+        """What changes with the results."""
+        return zlib.crc32(repr((self.tables, self.networks)).encode())
 
 
 class Mirror:
@@ -79,11 +112,9 @@ class Mirror:
         """Mirror one finished level of a trajectory."""
         self._put("level", run.model_dump_json(), dict(record))
 
-    def table(
-        self, experiment: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
-    ) -> None:
-        """Mirror the comparison as a table."""
-        self._put("table", experiment, list(headings), [list(row) for row in rows])
+    def attach(self, attached: Attached) -> None:
+        """Mirror the comparison with all that belongs to it."""
+        self._put("attach", attached)
 
     def finish(self, seconds: float = FINISH_SECONDS) -> str:
         """End the mirror and return the one line to tell the user; never waits longer."""
@@ -142,8 +173,8 @@ def _take(messages: "queue.Queue[tuple[Any, ...]]", client: "_Client") -> bool:
     match kind:
         case "level":
             client.level(*content)
-        case "table":
-            client.table(*content)
+        case "attach":
+            client.attach(*content)
     return bool(kind != "end")
 
 
@@ -183,17 +214,14 @@ class _Client:
         self._runs[info.run_id].log(scalars, step=level)
         self._sent.setdefault(info.run_id, set()).add(level)
 
-    def table(self, experiment: str, headings: list[str], rows: list[list[str]]) -> None:
-        import wandb
-
-        run_id = f"{experiment}-comparison"
-        digest = zlib.crc32(repr((headings, rows)).encode())
-        if self._has(run_id, digest):
+    def attach(self, attached: Attached) -> None:
+        run_id = f"{attached.experiment}-comparison"
+        if self._has(run_id, attached.digest):
             return
-        run = self._open(run_id, experiment, "comparison", "report", {})
-        run.log({"comparison": wandb.Table(columns=[*headings], data=rows)})
+        run = self._open(run_id, attached.experiment, "comparison", "report", {})
         self._runs[run_id] = run
-        self._sent.setdefault(run_id, set()).add(digest)
+        _log_attached(run, attached, self._folder / ATTACHED / attached.experiment)
+        self._sent.setdefault(run_id, set()).add(attached.digest)
 
     def _has(self, run_id: str, item: int) -> bool:
         return item in self._journal.get(run_id, ()) or item in self._sent.get(run_id, ())
@@ -264,7 +292,7 @@ class _Client:
             tags=list(self._settings.tags),
             id=run_id,
             resume="allow" if mode == "online" else None,
-            group=experiment,
+            group=self._settings.group or experiment,
             name=name,
             job_type=job_type,
             config=config,
@@ -284,6 +312,31 @@ class _Client:
                 finish_timeout_raises=True,
             ),
         )
+
+
+def _log_attached(run: "Run", attached: Attached, folder: Path) -> None:
+    """Log tables, images, files and networks; what a run refers to stays in `folder`."""
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    logged: dict[str, Any] = {
+        name: wandb.Table(columns=[*headings], data=[[*row] for row in rows])
+        for name, (headings, rows) in attached.tables.items()
+    }
+    for name, content in attached.images.items():
+        file = folder / f"{name}.png"
+        file.write_bytes(content)
+        logged[name] = wandb.Image(str(file))
+    run.log(logged)
+    for name, text in attached.files.items():
+        file = folder / name
+        file.write_text(text)
+        run.save(str(file), base_path=str(folder), policy="now")
+    for network in attached.networks:
+        artifact = wandb.Artifact(network.name, type="model", metadata=dict(network.about))
+        for path in network.files:
+            artifact.add_file(path)
+        run.log_artifact(artifact)
 
 
 def read_journal(store: Store) -> dict[str, set[int]]:

@@ -69,7 +69,7 @@ def test_why_a_teacher_has_a_table_or_none_is_in_the_json(tmp_path: Path) -> Non
     def tables(**changes: object) -> list[tuple[bool | None, str | None]]:
         plan = planned(tmp_path, {"recipes": ["vanilla", "kd-dense-teacher"], **changes})
         progress = Progress(plan, Store(tmp_path / "store", read_only=True))
-        shown = summarise(progress, paper_macs, None, 1).trajectories
+        shown = summarise(progress, paper_macs).trajectories
         return [(t.teacher_table, t.teacher_table_reason) for t in shown]
 
     views = {"dataset.augment": {"flip": True, "crop": 4}, "pruning.levels": 0}

@@ -180,7 +180,7 @@ def test_the_plan_says_what_is_expected_and_then_what_was_measured(ran: Path) ->
     assert 0 < measured <= 0.5
     assert 24 * measured == pytest.approx(round(24 * measured))
     for progress, exact in ((before, False), (after, True)):
-        summary = summarise(progress, paper_macs, None, 1)
+        summary = summarise(progress, paper_macs)
         assert [t.flip_rate_exact for t in summary.trajectories] == 2 * [exact]
 
 

@@ -212,7 +212,7 @@ def test_plan_knows_what_is_done_and_how_long_the_rest_takes(
 def test_plan_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     plan = json.loads(dsdctl("plan", "tiny.yaml", "--json", cwd=finished).stdout)
     assert list(plan) == [
-        "schema", "experiment", "recipes", "trajectories", "teacher_tables", "totals",
+        "schema", "experiment", "recipes", "trajectories", "teacher_tables", "totals", "cluster",
     ]  # fmt: skip
     assert list(plan["recipes"][0]) == [
         "recipe", "variant", "trainings_max", "pflops_max", "teacher_trainings_max",

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import TINY, Dsdctl
@@ -14,7 +15,10 @@ from wandb_file import read_run
 from dsdctl.spec import Wandb
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
 
-TRACKED = TINY + "tracking: {wandb: {project: pruning-tests, mode: offline, tags: [ci]}}\n"
+TRACKED = (
+    TINY
+    + "tracking: {wandb: {project: pruning-tests, mode: offline, tags: [ci], networks: true}}\n"
+)
 
 
 def _offline_runs(store: Path) -> dict[str, dict]:
@@ -48,12 +52,8 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
         for name in ("test_accuracy", "sparsity", "entropy_bits", "nonzero_weights"):
             assert row[name] == level[name]
     assert runs["vanilla seed 0"]["config"]["trajectory"] == stored["key"]
-    tables = list(store.glob("wandb/wandb/offline-run-*/files/media/table/*.table.json"))
-    assert len(tables) == 1
-    assert [row[0] for row in json.loads(tables[0].read_text())["data"]] == [
-        "vanilla",
-        "kd-dense-teacher",
-    ]
+    assert runs["vanilla seed 0"]["tags"] == ["ci"]
+    _check_attached(store, runs["comparison"], report)
 
     # A replay sends what the tracker has not seen, once.
     (store / "tracking/wandb.json").unlink()
@@ -66,6 +66,61 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     assert again.returncode == 0
     assert "W&B" not in again.stderr
     assert len(_offline_runs(store)) == 4
+
+
+def _check_attached(store: Path, run: dict[str, Any], report: dict[str, Any]) -> None:
+    """The comparison's run holds its tables, figures, plan and the networks that rows report."""
+    folder = next(store.glob("wandb/wandb/offline-run-*-tiny-comparison"))
+    tables = {
+        file.name.split("_")[0]: json.loads(file.read_text())["data"]
+        for file in folder.glob("files/media/table/*.table.json")
+    }
+    assert set(tables) == {"comparison", "ledger", "executed"}
+    for name in ("comparison", "ledger"):
+        assert [line[0] for line in tables[name]] == ["vanilla", "kd-dense-teacher"]
+    pflops = [row["pflops"]["mean"] for row in report["rows"]]
+    assert [line[3] for line in tables["ledger"]] == pflops
+    assert [line[2] for line in tables["executed"]] == [
+        len(trajectory["levels"]) for trajectory in report["trajectories"]
+    ]
+    images = [file.read_bytes() for file in folder.glob("files/media/images/*.png")]
+    assert len(images) == 3
+    assert all(image.startswith(b"\x89PNG") for image in images)
+    assert json.loads((folder / "files/report.json").read_text()) == report
+    plan = json.loads((folder / "files/plan.json").read_text())
+    assert plan["totals"]["trainings_done"] == plan["totals"]["trainings"]
+    assert set(run["files"]) >= {"plan.json", "report.json"}
+    chosen = [(row["trajectory_keys"][0], row["level"]["values"][0]) for row in report["rows"]]
+    levels = {trajectory["key"]: trajectory["levels"] for trajectory in report["trajectories"]}
+    keys = [levels[trajectory][level]["key"] for trajectory, level in chosen]
+    assert list(run["artifacts"]) == ["tiny-0-vanilla-seed0", "tiny-1-kd-dense-teacher-seed0"]
+    for key, sizes in zip(keys, run["artifacts"].values(), strict=True):
+        stored = store / "levels" / key[:2] / key
+        assert sizes == {
+            name: (stored / name).stat().st_size
+            for name in ("weights.safetensors", "masks.safetensors")
+        }
+
+
+@pytest.mark.long
+def test_a_trajectory_that_goes_on_continues_its_run(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    """More levels of the same trajectory later: the same run id, and no step twice."""
+    options = ("--recipe", "vanilla", "--seed", "0")
+    for levels in (1, 3):
+        text = TRACKED.replace("networks: true", "group: g")
+        tiny.write_text(text.replace("levels: 3", f"levels: {levels}"))
+        done = dsdctl("run", tiny, *options)
+        assert done.returncode == 0, done.stderr
+    files = sorted(tmp_path.glob("dsdctl-store/wandb/wandb/offline-run-*/*.wandb"))
+    runs = [run for run in map(read_run, files) if run["name"] == "vanilla seed 0"]
+    assert len(runs) == 2
+    assert len({run["id"] for run in runs}) == 1
+    assert {run["group"] for run in runs} == {"g"}
+    steps = [row["_step"] for run in runs for row in run["history"]]
+    assert sorted(steps) == [0, 1, 2, 3]
+    assert [artifact for run in runs for artifact in run["artifacts"]] == []
 
 
 def test_a_server_that_never_answers_costs_a_run_nothing(

@@ -36,7 +36,7 @@ def read_run(file: Path) -> dict[str, Any]:
     def value(item: Any) -> tuple[str, Any]:
         return ".".join(item.nested_key) or item.key, json.loads(item.value_json)
 
-    found: dict[str, Any] = {"history": [], "config": {}}
+    found: dict[str, Any] = {"history": [], "config": {}, "files": [], "artifacts": {}}
     for body in _bodies(file):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(body)
@@ -45,11 +45,19 @@ def read_run(file: Path) -> dict[str, Any]:
                 run = record.run
                 found.update(id=run.run_id, project=run.project, group=run.run_group)
                 found.update(job_type=run.job_type, name=run.display_name)
+                found.update(entity=run.entity, tags=list(run.tags))
                 found["config"].update(value(item) for item in run.config.update)
             case "config":
                 found["config"].update(value(item) for item in record.config.update)
             case "history":
                 found["history"].append(dict(value(item) for item in record.history.item))
+            case "files":
+                found["files"] += [file.path for file in record.files.files]
+            case "artifact":
+                artifact = record.artifact
+                found["artifacts"][artifact.name] = {
+                    entry.path: entry.size for entry in artifact.manifest.contents
+                }
             case "exit":
                 found["exit"] = record.exit.exit_code
     return found

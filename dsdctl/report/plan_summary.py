@@ -18,6 +18,7 @@ from dsdctl.fields import Model
 from dsdctl.keys import key_of
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
+from dsdctl.report.plan_cluster import ClusterPlan
 from dsdctl.resolve import table_bytes
 from dsdctl.shapes import layer_weights
 
@@ -100,15 +101,16 @@ class PlanSummary(Model):
     trajectories: tuple[PlanTrajectory, ...]
     teacher_tables: tuple[PlanTable, ...]
     totals: Totals
+    cluster: ClusterPlan | None = Field(None, description="with --gpus")
 
 
 def summarise(
     progress: Progress,
     count_macs: CountMacs,
-    seconds_per_level: Mapping[str, float] | None,
-    slots: int,
+    seconds_estimate: float | None = None,
+    cluster: ClusterPlan | None = None,
 ) -> PlanSummary:
-    """Summarise a plan; `seconds_per_level` (by trajectory key) is None when uncalibrated."""
+    """Summarise a plan; `seconds_estimate` is None when uncalibrated."""
     plan = progress.plan
     recipes = []
     attributed = 0.0
@@ -120,7 +122,7 @@ def summarise(
                 recipe=row_plan.row.recipe.recipe, variant=row_plan.row.variant, **vars(cost)
             )
         )
-    tables = _tables(progress, count_macs)
+    tables = plan_tables(progress, count_macs)
     distinct_tables = {table.key: table for table in tables.values()}
     to_run = sum(table.pflops for table in distinct_tables.values() if not table.done)
     restored = sum(levels_to_restore(progress).values())
@@ -165,10 +167,11 @@ def summarise(
             trainings_done=trainings_done,
             pflops_attributed=attributed,
             pflops_to_run=to_run,
-            seconds_estimate=_seconds(progress, missing, seconds_per_level, slots),
+            seconds_estimate=seconds_estimate,
             disk_bytes=disk_bytes(progress),
             trainings_to_restore=restored,
         ),
+        cluster=cluster,
     )
 
 
@@ -238,7 +241,7 @@ def missing_early_states(progress: Progress) -> dict[str, list[Trajectory]]:
     return states
 
 
-def _tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
+def plan_tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
     """The table of each distilled trajectory that reads one, by the trajectory's key."""
     tables: dict[str, PlanTable] = {}
     users: dict[str, list[str]] = {}
@@ -280,32 +283,6 @@ def _needs(trajectory: Trajectory, tables: Mapping[str, PlanTable]) -> tuple[str
     teacher = (need.trajectory,) if need.trajectory is not None else ()
     table = (tables[trajectory.key].key,) if trajectory.key in tables else ()
     return (*teacher, *table)
-
-
-def _seconds(
-    progress: Progress,
-    missing: Mapping[str, int],
-    seconds_per_level: Mapping[str, float] | None,
-    slots: int,
-) -> float | None:
-    """The larger of all work shared by the slots and the longest chain of work that must wait."""
-    if seconds_per_level is None:
-        return None
-    trajectories = progress.plan.trajectories
-    own = {key: missing[key] * seconds_per_level[key] for key in trajectories}
-    for rewinding in missing_early_states(progress).values():
-        first = rewinding[0]
-        own[first.key] += first.regime.rewind_share * seconds_per_level[first.key]
-    longest = 0.0
-    for key, trajectory in trajectories.items():
-        chain = own[key]
-        need = trajectory.teacher
-        if need is not None and need.trajectory is not None:
-            left = max(0, need.levels - progress.known[need.trajectory].next_level)
-            left += len(progress.levels_to_restore(trajectories[need.trajectory]))
-            chain += left * seconds_per_level[need.trajectory]
-        longest = max(longest, chain)
-    return max(longest, sum(own.values()) / slots)
 
 
 def _weights(trajectory: Trajectory) -> int:

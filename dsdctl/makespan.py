@@ -1,0 +1,94 @@
+"""How long work with dependencies takes on several machines: a list schedule and its bounds.
+
+A list schedule never leaves a machine idle while a piece is ready. Its makespan lies between the
+lower bound max(critical path, work / m) and (2 - 1/m) times that bound, for m machines (R. L.
+Graham, Bounds on multiprocessing timing anomalies, 1969).
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work: what it is called, what it costs, and the pieces that it waits for.
+
+    These are given by their place in a list in which each comes before those that wait for it.
+    """
+
+    name: str
+    cost: float
+    after: tuple[int, ...] = ()
+
+
+def tails(pieces: Sequence[Piece]) -> list[float]:
+    """For each piece the cost of the longest chain from its start to the end of all work."""
+    longest = [0.0] * len(pieces)
+    for number in reversed(range(len(pieces))):
+        longest[number] += pieces[number].cost
+        for before in pieces[number].after:
+            longest[before] = max(longest[before], longest[number])
+    return longest
+
+
+def critical_path(pieces: Sequence[Piece]) -> list[Piece]:
+    """A longest chain of pieces that wait for each other, from the first on."""
+    longest = tails(pieces)
+    waiting: dict[int, list[int]] = {}
+    for number, piece in enumerate(pieces):
+        for before in piece.after:
+            waiting.setdefault(before, []).append(number)
+    chain = []
+    ready = [number for number, piece in enumerate(pieces) if not piece.after]
+    while ready:
+        first = max(ready, key=longest.__getitem__)
+        chain.append(pieces[first])
+        ready = waiting.get(first, [])
+    return chain
+
+
+def total_cost(pieces: Sequence[Piece]) -> float:
+    """What all pieces cost together."""
+    return sum(piece.cost for piece in pieces)
+
+
+def list_schedule(pieces: Sequence[Piece], machines: int) -> float:
+    """The makespan on `machines` alike, the piece with the longest tail first."""
+    longest = tails(pieces)
+    left = [len(set(piece.after)) for piece in pieces]
+    waiting: list[list[int]] = [[] for _ in pieces]
+    for number, piece in enumerate(pieces):
+        for before in set(piece.after):
+            waiting[before].append(number)
+    ready = [(-longest[number], number) for number, count in enumerate(left) if not count]
+    heapq.heapify(ready)
+    running: list[tuple[float, int]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < machines:
+            number = heapq.heappop(ready)[1]
+            heapq.heappush(running, (now + pieces[number].cost, number))
+        now, ended = heapq.heappop(running)
+        for number in waiting[ended]:
+            left[number] -= 1
+            if not left[number]:
+                heapq.heappush(ready, (-longest[number], number))
+    return now
+
+
+def machines_that_help(pieces: Sequence[Piece], within: float = 0.01) -> int:
+    """A number of machines with which the makespan is, but for the share `within`, the critical
+    path, so that more cannot help; half of it is too few."""
+    bound = (1 + within) * max(tails(pieces), default=0.0)
+    enough = 1
+    while list_schedule(pieces, enough) > bound:
+        enough *= 2
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        if list_schedule(pieces, middle) > bound:
+            too_few = middle
+        else:
+            enough = middle
+    return enough

@@ -1,0 +1,91 @@
+"""What a tracker is given when a run ends: comparison, ledger, figures, plan, chosen networks."""
+
+from collections.abc import Iterator
+
+from dsdctl.cost import CountMacs, level_pflops_executed
+from dsdctl.progress import Progress
+from dsdctl.report.cells import HEADINGS, cells
+from dsdctl.report.plan_summary import summarise
+from dsdctl.report.table import Report, ReportRow
+from dsdctl.store import Store
+from dsdctl.tracking import Attached, ChosenNetwork, Rows
+
+LEDGER = (
+    "recipe", "variant", "trainings", "PFLOPs", "teacher PFLOPs", "PFLOPs non-zero weights",
+)  # fmt: skip
+
+EXECUTED = ("trajectory", "key", "levels", "PFLOPs a level", "PFLOPs")
+
+
+def attached(
+    progress: Progress, report: Report, count_macs: CountMacs, *, networks: bool
+) -> Attached:
+    """Gather what belongs to `report`; with `networks` the files of the levels that rows report.
+
+    Imports matplotlib.
+    """
+    from dsdctl.report.figures.draw import figures
+
+    return Attached(
+        experiment=report.experiment,
+        tables={
+            "comparison": (HEADINGS, [cells(row) for row in report.rows]),
+            "ledger": (LEDGER, [_ledger_line(row) for row in report.rows]),
+            "executed": (EXECUTED, _executed(progress, report, count_macs)),
+        },
+        images={figure.name: figure.png for figure in figures(report)},
+        files={
+            "plan.json": summarise(progress, count_macs).model_dump_json(by_alias=True, indent=2),
+            "report.json": report.model_dump_json(by_alias=True, indent=2),
+        },
+        networks=tuple(_networks(progress.store, report)) if networks else (),
+    )
+
+
+def _ledger_line(row: ReportRow) -> list[float | str | None]:
+    """A row's cost of one seed alone, in the paper's convention; means over the seeds."""
+    return [
+        row.recipe,
+        row.variant,
+        row.trainings.mean,
+        row.pflops.mean,
+        row.teacher_pflops,
+        row.pflops_nonzero.mean,
+    ]
+
+
+def _executed(progress: Progress, report: Report, count_macs: CountMacs) -> Rows:
+    """What each trajectory's finished levels took, teacher calls and measuring included."""
+    lines: Rows = []
+    for entry in report.trajectories:
+        trajectory = progress.plan.trajectories[entry.key]
+        pflops = level_pflops_executed(trajectory, count_macs)
+        done = len(entry.levels)
+        lines.append([trajectory.label, entry.key, done, pflops, done * pflops])
+    return lines
+
+
+def _networks(store: Store, report: Report) -> Iterator[ChosenNetwork]:
+    """The level that each row reports of each seed; none whose weights were dropped."""
+    levels = {trajectory.key: trajectory.levels for trajectory in report.trajectories}
+    for number, row in enumerate(report.rows):
+        for seed, trajectory, chosen in zip(
+            row.seeds, row.trajectory_keys, row.level.values, strict=True
+        ):
+            if chosen is None:
+                continue
+            level = levels[trajectory][int(chosen)]
+            if not store.lacks_weights(level["key"]):
+                yield ChosenNetwork(
+                    name=f"{report.experiment}-{number}-{row.recipe}-seed{seed}",
+                    files=tuple(map(str, store.network_files(level["key"]))),
+                    about={
+                        "recipe": row.recipe,
+                        "variant": row.variant,
+                        "seed": seed,
+                        "key": level["key"],
+                        "level": level["level"],
+                        "sparsity": level["sparsity"],
+                        "test_accuracy": level["test_accuracy"],
+                    },
+                )

@@ -1,0 +1,134 @@
+"""A plan's missing work as pieces that wait for each other, priced in seconds or any other unit."""
+
+from collections.abc import Mapping
+
+from dsdctl import calibration
+from dsdctl.calibration import Price, workload
+from dsdctl.cost import CountMacs, early_state_pflops, level_pflops_executed
+from dsdctl.errors import InputError
+from dsdctl.makespan import Piece, list_schedule
+from dsdctl.plan import Trajectory
+from dsdctl.progress import Progress
+from dsdctl.report.plan_cluster import (
+    ClusterPlan,
+    at_images_per_second,
+    cluster_plan,
+    in_levels,
+)
+from dsdctl.report.plan_summary import PlanTable, missing_early_states, plan_tables
+
+
+def seconds_estimate(
+    progress: Progress, count_macs: CountMacs, device: str, slots: int
+) -> float | None:
+    """How long a run of the missing work takes here; None where this store knows no rate.
+
+    That is its list schedule on `slots` processes, at most, and what it takes them to start.
+    """
+    price = calibration.seconds(progress.store, device)
+    if price is None:
+        return None
+    pieces = pieces_of(progress, count_macs, price)
+    if not pieces:
+        return 0.0
+    return calibration.start_seconds(progress.store, device) + list_schedule(pieces, slots)
+
+
+def plan_for_cluster(
+    progress: Progress,
+    count_macs: CountMacs,
+    device: str,
+    gpus: int | None,
+    images_per_second: float | None,
+) -> ClusterPlan | None:
+    """What the missing work takes on `gpus`; None where none are asked for. Raises InputError."""
+    if gpus is None:
+        if images_per_second is not None:
+            raise InputError("--images-per-second: says nothing without --gpus")
+        return None
+    if not progress.plan.rows:
+        return cluster_plan([], gpus, "levels", "")
+    learnt = calibration.seconds(progress.store, device)
+    if images_per_second is not None:
+        price, basis = at_images_per_second(progress.plan, count_macs, images_per_second)
+    elif learnt is not None:
+        price, basis = learnt, f"measured: as fast as this store's levels on {device}"
+    else:
+        price, basis = in_levels(progress.plan, count_macs)
+        return cluster_plan(pieces_of(progress, count_macs, price), gpus, "levels", basis)
+    return cluster_plan(pieces_of(progress, count_macs, price), gpus, "seconds", basis)
+
+
+def pieces_of(progress: Progress, count_macs: CountMacs, price: Price) -> list[Piece]:
+    """What may still be run: each distinct level, teacher table and state to rewind to, once.
+
+    The levels of a trajectory are a chain, up to the last, since a stop is not known before. A
+    student waits for the levels of its teacher that its rule needs, and then for its table.
+    """
+    builder = _Builder(progress, count_macs, price)
+    for trajectory in progress.plan.trajectories.values():
+        builder.add(trajectory)
+    return builder.pieces
+
+
+class _Builder:
+    def __init__(self, progress: Progress, count_macs: CountMacs, price: Price):
+        self.pieces: list[Piece] = []
+        self._progress = progress
+        self._count_macs = count_macs
+        self._price = price
+        self._numbers: dict[object, int] = {}
+        self._ends: dict[tuple[str, int], int] = {}
+        """By trajectory and level, the piece that ends with this level."""
+        self._tables: Mapping[str, PlanTable] = plan_tables(progress, count_macs)
+        self._early = {
+            trajectory.key: state
+            for state, rewinding in missing_early_states(progress).items()
+            for trajectory in rewinding
+        }
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Add the missing levels of a trajectory in a chain, and what they read."""
+        known, names = self._progress.known[trajectory.key], trajectory.level_names()
+        levels = self._progress.levels_to_restore(trajectory)
+        if self._progress.wants_level(trajectory):
+            levels = [*levels, *range(known.next_level, trajectory.levels)]
+        if not levels:
+            return
+        pflops = level_pflops_executed(trajectory, self._count_macs)
+        cost = self._price(workload(trajectory), pflops)
+        before = self._teacher(trajectory)
+        for level in levels:
+            if level and trajectory.key in self._early:
+                before = self._early_state(trajectory, before)
+            before = (self._piece(names[level], f"{trajectory.label} level", cost, before),)
+            self._ends[trajectory.key, level] = before[0]
+
+    def _teacher(self, student: Trajectory) -> tuple[int, ...]:
+        """What must be there before the first level of a student."""
+        need = student.teacher
+        if need is None:
+            return ()
+        before: tuple[int, ...] = ()
+        if need.trajectory is not None:
+            read = {need.levels - 1, self._progress.teacher_level(need)}
+            ends = [self._ends.get((need.trajectory, level)) for level in read if level is not None]
+            before = tuple(sorted({end for end in ends if end is not None}))
+        table = self._tables.get(student.key)
+        if table is None or table.done:
+            return before
+        cost = self._price(workload(student, of_teacher=True), table.pflops)
+        return (self._piece(table.key, "teacher table", cost, before),)
+
+    def _early_state(self, trajectory: Trajectory, before: tuple[int, ...]) -> tuple[int, ...]:
+        pflops = early_state_pflops(trajectory, self._count_macs)
+        cost = self._price(workload(trajectory), pflops)
+        state = self._early[trajectory.key]
+        return (self._piece(("early", state), "state to rewind to", cost, before),)
+
+    def _piece(self, name: object, shown: str, cost: float, after: tuple[int, ...]) -> int:
+        """The number of a piece, which trajectories may share and which is then run once."""
+        if name not in self._numbers:
+            self._numbers[name] = len(self.pieces)
+            self.pieces.append(Piece(shown, cost, after))
+        return self._numbers[name]

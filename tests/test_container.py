@@ -1,0 +1,137 @@
+"""The Dockerfile and the examples of docs/running.md, as far as they can be checked unrun."""
+
+import fnmatch
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import ROOT
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RUNNING = (ROOT / "docs/running.md").read_text()
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Each instruction with its arguments, continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
+    lines = text.replace("\\\n", "").splitlines()
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in lines if line.strip()]
+
+
+def copied() -> list[str]:
+    sources = []
+    for name, arguments in instructions():
+        if name == "COPY":
+            words = [word for word in arguments.split() if not word.startswith("--")]
+            sources += words[:-1]
+    return sources
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore leaves a path out of the build: its last pattern that fits decides."""
+    out = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.strip().removeprefix("!")
+        if any(fnmatch.fnmatch(part, pattern) for part in (path, path.split("/")[0])):
+            out = not line.startswith("!")
+    return out
+
+
+def test_what_is_copied_is_there_and_not_ignored() -> None:
+    assert len(copied()) >= 6
+    assert [path for path in copied() if not (ROOT / path).exists() or ignored(path)] == []
+    assert ignored("tests")
+    assert ignored("dsdctl-store")
+
+
+def test_what_the_package_is_built_from_is_copied() -> None:
+    hatch = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = [*hatch["packages"], *hatch["force-include"], PYPROJECT["project"]["readme"]]
+    assert set(needed) | set(PYPROJECT["project"]["license-files"]) <= set(copied())
+
+
+def test_sources_come_after_the_layers_of_dependencies() -> None:
+    found = instructions()
+    installs = [
+        n for n, (name, text) in enumerate(found) if name == "RUN" and "--constraint" in text
+    ]
+    sources = [n for n, (name, text) in enumerate(found) if name == "COPY" and "./dsdctl" in text]
+    assert len(installs) == 2
+    assert max(installs) < min(sources)
+
+
+@pytest.mark.parametrize("extras", [[], ["dev"]])
+def test_the_requirements_are_those_of_pyproject(extras: list[str], tmp_path: Path) -> None:
+    (step,) = [text for name, text in instructions() if name == "RUN" and "tomllib" in text]
+    command = step.partition(" > ")[0].replace("$EXTRAS", shlex.join(extras))
+    _, *arguments = shlex.split(command)
+    line = [sys.executable, *arguments]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    project = PYPROJECT["project"]
+    wanted = [*project["dependencies"]]
+    for extra in extras:
+        wanted += project["optional-dependencies"][extra]
+    assert done.stdout.splitlines() == wanted
+
+
+def test_it_runs_the_command_as_a_user_of_its_own_with_store_and_data_as_volumes() -> None:
+    found = instructions()
+    assert ("ENTRYPOINT", '["dsdctl"]') in found
+    assert "dsdctl" in PYPROJECT["project"]["scripts"]
+    user = max(n for n, (name, _) in enumerate(found) if name == "USER")
+    assert found[user][1] not in ("root", "0")
+    assert user > max(n for n, (name, _) in enumerate(found) if name == "RUN")
+    assert ("VOLUME", "/store /data") in found
+    assert any(name == "ENV" and "DSDCTL_STORE=/store" in text for name, text in found)
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", RUNNING, re.S)
+
+
+def test_the_yaml_examples_parse_and_are_of_their_kind() -> None:
+    github, gitlab, ray = [yaml.safe_load(block) for block in blocks("yaml")]
+    assert github["jobs"]["compare"]["steps"]
+    assert gitlab["digits"]["script"]
+    assert ray["kind"] == "RayJob"
+    pods = [ray["spec"]["rayClusterSpec"]["headGroupSpec"]]
+    pods += ray["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    for pod in pods:
+        assert volumes(pod["template"]["spec"]) == {"store", "data"}
+
+
+def volumes(pod: dict[str, Any]) -> set[str]:
+    """The volumes of a pod, all of which its containers mount."""
+    names = {volume["name"] for volume in pod["volumes"]}
+    for container in pod["containers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} == names
+    return names
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_the_shell_examples_parse(block: str) -> None:
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def test_every_command_of_the_examples_exists_with_its_options() -> None:
+    text = "".join(blocks("sh") + blocks("yaml"))
+    lines = re.findall(
+        r"(?:dsdctl|dsdctl\.sif) ((?:run|validate|report|plan|status) [^\n>&]*)", text
+    )
+    assert len(lines) >= 8
+    helped: dict[str, str] = {}
+    for line in lines:
+        command, *arguments = shlex.split(line)
+        if command not in helped:
+            helped[command] = subprocess.run(
+                [sys.executable, "-m", "dsdctl", command, "--help"],
+                capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+        assert [w for w in arguments if w.startswith("--") and w not in helped[command]] == []
+        assert [w for w in arguments if w.endswith(".yaml") and not (ROOT / w).is_file()] == []

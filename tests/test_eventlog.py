@@ -1,0 +1,117 @@
+"""The event log: every event of a run in order, one JSON object a line."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from builders import only_trajectory
+from tiny import TINY, Dsdctl
+
+from dsdctl.display import time_left
+from dsdctl.eventlog import Entry, EventLog, event_log, read_events
+from dsdctl.rates import images_per_second, rate_line
+from dsdctl.results import Diverged, Environment, FinishedLevel
+
+ENVIRONMENT = Environment(
+    python="3", torch="2", dsdctl="0", device="cuda x", threads=1, wall_seconds=2.0,
+    gpu_peak_bytes=3 * 2**30,
+)  # fmt: skip
+
+
+def test_a_run_writes_what_happened_beside_its_log(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    tiny.write_text(TINY.replace("levels: 3", "levels: 1"))
+    done = dsdctl("run", tiny, "--recipe", "kd-dense-teacher", "--seed", "0")
+    assert done.returncode == 0, done.stderr
+    (log,) = (tmp_path / "dsdctl-store/logs").glob("*.log")
+    events = read_events(log.with_suffix(".jsonl"))
+    assert [(event.event, event.piece, event.level) for event in events] == [
+        ("run-started", None, None),
+        ("started", "level", 0), ("finished", "level", 0),
+        ("started", "table", None), ("finished", "table", None),
+        ("started", "level", 0), ("finished", "level", 0),
+        ("started", "level", 1), ("finished", "level", 1),
+        ("run-ended", None, None),
+    ]  # fmt: skip
+    assert [event.time for event in events] == sorted(event.time for event in events)
+    assert events[0].levels_missing == events[-1].levels_run == 3
+    report = json.loads(dsdctl("report", tiny, "--seed", "0", "--recipe", "kd-dense-teacher",
+                               "--format", "json").stdout)  # fmt: skip
+    levels = {level["key"]: level for t in report["trajectories"] for level in t["levels"]}
+    finished = [e for e in events if e.event == "finished" and e.piece == "level"]
+    assert {event.key for event in finished} == set(levels)
+    for event in finished:
+        assert event.test_accuracy == levels[event.key or ""]["test_accuracy"]
+        assert event.wall_seconds == levels[event.key or ""]["wall_seconds"]
+        assert f"{event.images_per_second:,.0f} images/s" in done.stderr
+    assert done.stderr.count(" left\n") == 2
+
+
+def test_an_error_or_an_interruption_ends_the_log_with_its_reason(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+
+    def interrupted() -> None:
+        with event_log(file, pid=7) as events:
+            events.write("failed", reason="its disk was full")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    started, failed, ended = read_events(file)
+    assert (started.event, started.pid) == ("run-started", 7)
+    assert (failed.event, failed.reason) == ("failed", "its disk was full")
+    assert (ended.event, ended.reason) == ("run-ended", "KeyboardInterrupt")
+
+
+def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    events = EventLog(file)
+    events.write("busy")
+    events.write("failed")
+    file.write_text(file.read_text()[:-5])
+    assert [event.event for event in read_events(file)] == ["busy"]
+
+
+def test_a_full_disk_ends_the_event_log_and_nothing_else(tmp_path: Path) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        for _ in range(30):
+            events.write("busy", reason="words " * 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 1 <= len(read_events(tmp_path / "events.jsonl")) < 30
+
+
+def test_every_field_is_documented() -> None:
+    text = (Path(__file__).parent.parent / "docs/running.md").read_text()
+    assert [name for name in Entry.model_fields if f"`{name}`" not in text] == []
+
+
+def test_a_levels_speed_is_its_training_images_over_its_time(tmp_path: Path) -> None:
+    from builders import measured
+
+    trajectory = only_trajectory(tmp_path)
+    level = FinishedLevel(key="k", result=measured(0, 0.5), environment=ENVIRONMENT)
+    # 862 training images, 4 epochs, 2 seconds.
+    assert images_per_second(trajectory, level) == 862 * 4 / 2
+    assert rate_line(trajectory, level) == ", 1,724 images/s, 3.00 GiB of GPU memory"
+    on_cpu = level.model_copy(
+        update={"environment": ENVIRONMENT.model_copy(update={"gpu_peak_bytes": None})}
+    )
+    assert rate_line(trajectory, on_cpu) == ", 1,724 images/s"
+    diverged = on_cpu.model_copy(update={"result": Diverged(level=0, epoch=1)})
+    assert rate_line(trajectory, diverged) == ""
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "said"),
+    [(1, 2, 59.6, "0:01:00"), (3, 4, 3.0, "0:00:01"), (1, 101, 100.0, "2:46:40")],
+)
+def test_the_time_left_is_that_of_levels_like_those_done(
+    done: int, total: int, seconds: float, said: str
+) -> None:
+    assert time_left(done, total, seconds) == f", at most {said} left"
