@@ -58,6 +58,11 @@ class Format(StrEnum):
     latex = "latex"
     csv = "csv"
     json = "json"
+    html = "html"
+
+
+ENDINGS = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
+"""What the name of an output file says of its format."""
 
 
 class SchemaOf(StrEnum):
@@ -187,7 +192,10 @@ def run(
 def report(
     specs: Specs,
     store: StoreOption = DEFAULT_STORE,
-    style: Annotated[Format, typer.Option("--format", help="how to print it")] = Format.rich,
+    style: Annotated[
+        Format | None,
+        typer.Option("--format", help="how to print it; default: by the ending of --output"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="write to this file instead")
     ] = None,
@@ -215,7 +223,13 @@ def report(
             progress.store.require()
             replay(progress, store, err())
         reports = make_report(progress, fvcore_macs)
-        text = render(reports, style.value, out())
+        wanted = style.value if style else ENDINGS.get(output.suffix if output else "", "rich")
+        if wanted == "html":
+            from dsdctl.report.html.page import html
+
+            text = html(progress, reports, fvcore_macs, _filters(recipe, seed))
+        else:
+            text = render(reports, wanted, out())
         if output is None:
             print_plain(text)
         else:
@@ -333,6 +347,13 @@ def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -
     from dsdctl.resolve import resolve_all
 
     return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+
+
+def _filters(recipe: list[str] | None, seed: list[int] | None) -> list[str]:
+    """The options that chose recipes and seeds, as they are typed."""
+    chosen = [("--recipe", name) for name in recipe or ()]
+    chosen += [("--seed", str(number)) for number in seed or ()]
+    return [part for option in chosen for part in option]
 
 
 def _progress(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":

@@ -1,5 +1,7 @@
 """The texts of a comparison's cells, the same in every format."""
 
+from collections.abc import Callable
+
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.curves import spans
 from dsdctl.report.seeds import Stats
@@ -73,6 +75,40 @@ def reference_cells(row: ReportRow) -> list[str] | None:
         "",
         "",
     ]
+
+
+def gap_cells(row: ReportRow) -> list[str] | None:
+    """Ours minus the published values, in PFLOPs and points; None where nothing is published."""
+    reference = row.reference
+    if reference is None:
+        return None
+    accuracy, sparsity = reference.test_accuracy, reference.sparsity
+    pflops = _gap(row.pflops.mean, reference.pflops, _signed)
+    teacher = _gap(row.teacher_pflops, reference.teacher_pflops, _signed)
+    return [
+        "  ours - paper",
+        "",
+        "",
+        "",
+        f"{pflops} ({teacher})" if teacher else pflops,
+        _gap(row.test_accuracy.mean, accuracy.mean if accuracy else None, _points),
+        _gap(row.sparsity.mean, sparsity.mean if sparsity else None, _points),
+        "",
+        "",
+        "",
+    ]
+
+
+def _gap(ours: float | None, theirs: float | None, shown: Callable[[float], str]) -> str:
+    return "" if ours is None or theirs is None else shown(ours - theirs)
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2f}"
+
+
+def _signed(pflops: float) -> str:
+    return f"{'-' if pflops < 0 else '+'}{magnitude(abs(pflops))}"
 
 
 def finding_cells(report: Report) -> list[list[str]]:
