@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import TABLE1, paper_macs, planned, write, write_recipe
+from builders import TABLE1, paper_macs, planned, spec_data, write, write_recipe
 from reports import TWINS, diverging, double_descent, nothing, progress_of
-from tiny import Dsdctl
+from typer.testing import CliRunner
 
+from dsdctl.cli import app
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.report.html.page import html as rendered
@@ -126,7 +127,7 @@ def test_the_papers_values_stand_beside_ours_with_the_gap(tmp_path: Path) -> Non
     cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", gap, re.S)]
     accuracy = report.rows[0].test_accuracy.mean
     assert accuracy is not None
-    assert cells[3:6] == ["+0.00", f"{100 * accuracy - 74.52:+.2f}", cells[5]]
+    assert cells[3:6] == ["-0.00", f"{100 * accuracy - 74.52:+.2f}", cells[5]]
     assert page.count('<tr class="paper">') == 4
 
 
@@ -142,6 +143,15 @@ def test_commands_carry_the_choice_of_recipes_and_seeds(tmp_path: Path) -> None:
     page = Page(page_of(progress_of(tmp_path, planned(tmp_path)), "--recipe", "vanilla"))
     assert "dsdctl run spec.yaml --recipe vanilla\n" in page.text
     assert "dsdctl report spec.yaml --recipe vanilla --output report.html" in page.text
+
+
+def test_the_ending_of_the_output_chooses_the_format(tmp_path: Path) -> None:
+    spec, output = write(tmp_path / "spec.yaml", spec_data()), tmp_path / "report.html"
+    options = ["--store", str(tmp_path / "none"), "--output", str(output)]
+    done = CliRunner().invoke(app, ["report", str(spec), *options])
+    assert done.exit_code == 0, done.stderr
+    assert output.read_text().startswith("<!doctype html>")
+    assert "dsdctl run spec.yaml" in output.read_text()
 
 
 class TestLedger:
@@ -215,11 +225,3 @@ def _chromium(*arguments: object) -> subprocess.CompletedProcess[str]:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command = [str(CHROMIUM), *options, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
-
-def test_the_ending_of_the_output_chooses_the_format(tiny: Path, dsdctl: Dsdctl) -> None:
-    done = dsdctl("report", tiny, "--output", "report.html")
-    assert done.returncode == 0, done.stderr
-    text = (tiny.parent / "report.html").read_text()
-    assert text.startswith("<!doctype html>")
-    assert "Five recipes on a network" in text

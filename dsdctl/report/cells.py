@@ -1,7 +1,5 @@
 """The texts of a comparison's cells, the same in every format."""
 
-from collections.abc import Callable
-
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.curves import spans
 from dsdctl.report.seeds import Stats
@@ -82,33 +80,31 @@ def gap_cells(row: ReportRow) -> list[str] | None:
     reference = row.reference
     if reference is None:
         return None
-    accuracy, sparsity = reference.test_accuracy, reference.sparsity
-    pflops = _gap(row.pflops.mean, reference.pflops, _signed)
-    teacher = _gap(row.teacher_pflops, reference.teacher_pflops, _signed)
+    pflops = _pflops_gap(row.pflops.mean, reference.pflops)
+    teacher = _pflops_gap(row.teacher_pflops, reference.teacher_pflops)
     return [
         "  ours - paper",
         "",
         "",
         "",
         f"{pflops} ({teacher})" if teacher else pflops,
-        _gap(row.test_accuracy.mean, accuracy.mean if accuracy else None, _points),
-        _gap(row.sparsity.mean, sparsity.mean if sparsity else None, _points),
+        _points_gap(row.test_accuracy, reference.test_accuracy),
+        _points_gap(row.sparsity, reference.sparsity),
         "",
         "",
         "",
     ]
 
 
-def _gap(ours: float | None, theirs: float | None, shown: Callable[[float], str]) -> str:
-    return "" if ours is None or theirs is None else shown(ours - theirs)
+def _points_gap(ours: Stats, theirs: MeanStd | None) -> str:
+    return "" if ours.mean is None or theirs is None else f"{100 * (ours.mean - theirs.mean):+.2f}"
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.2f}"
-
-
-def _signed(pflops: float) -> str:
-    return f"{'-' if pflops < 0 else '+'}{magnitude(abs(pflops))}"
+def _pflops_gap(ours: float | None, theirs: float | None) -> str:
+    """As exact as the published value is shown."""
+    if ours is None or theirs is None:
+        return ""
+    return f"{ours - theirs:+.2f}" if theirs >= 0.1 else f"{ours - theirs:+.2g}"
 
 
 def finding_cells(report: Report) -> list[list[str]]:
