@@ -22,6 +22,7 @@ from dsdctl.console import (
     warn,
     write,
 )
+from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
     from dsdctl.plan import Plan
@@ -208,9 +209,23 @@ def report(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
     ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="of two specs, how the second one differs")
+    ] = False,
 ) -> None:
     """Print the comparison, complete or not, from what the store holds."""
     with reported():
+        wanted = style.value if style else ENDINGS.get(output.suffix if output else "", "rich")
+        if compare:
+            if figures is not None or wandb:
+                raise InputError("--compare: not with --figures or --wandb")
+            from dsdctl.report.compare_view import compared
+
+            plans = [_plan([spec], recipe, seed) for spec in specs]
+            # That the store is absent is said once.
+            sides = [_progress(one, store, may_be_absent=one is not plans[0]) for one in plans]
+            _deliver(compared(sides, wanted, out()), output)
+            return
         made = _plan(specs, recipe, seed)
         from dsdctl.cost import fvcore_macs
         from dsdctl.report.render import render
@@ -223,17 +238,13 @@ def report(
             progress.store.require()
             replay(progress, store, err())
         reports = make_report(progress, fvcore_macs)
-        wanted = style.value if style else ENDINGS.get(output.suffix if output else "", "rich")
         if wanted == "html":
             from dsdctl.report.html.page import html
 
             text = html(progress, reports, fvcore_macs, _filters(recipe, seed))
         else:
             text = render(reports, wanted, out())
-        if output is None:
-            print_plain(text)
-        else:
-            write(output, text)
+        _deliver(text, output)
         if figures is not None:
             from dsdctl.report.figures.draw import save_figures
 
@@ -277,7 +288,7 @@ def export(
         from dsdctl.export.write import export as write_export
 
         require_onnx()
-        progress = _progress(made, store)
+        progress = _progress(made, store, may_be_absent=True)
         progress.store.require()
         chosen = choose(progress, recipe, seed, variant)
         folder = output or Path(chosen.name)
@@ -301,10 +312,19 @@ def recipes() -> None:
 
 
 @app.command()
-def schema(of: Annotated[SchemaOf, typer.Argument(help="which file")]) -> None:
+def schema(
+    of: Annotated[SchemaOf, typer.Argument(help="which file")] = SchemaOf.spec,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print a page about both, for people")
+    ] = False,
+) -> None:
     """Print the JSON Schema of a spec or recipe, for editors."""
+    from dsdctl.reference import reference
     from dsdctl.spec import Experiment, Recipe
 
+    if markdown:
+        print_plain(reference())
+        return
     model = Experiment if of is SchemaOf.spec else Recipe
     print_plain(json.dumps(model.model_json_schema(), indent=2))
 
@@ -377,6 +397,14 @@ def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -
     from dsdctl.resolve import resolve_all
 
     return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+
+
+def _deliver(text: str, output: Path | None) -> None:
+    """Print a result, or write it to the file that was asked for."""
+    if output is None:
+        print_plain(text)
+    else:
+        write(output, text)
 
 
 def _filters(recipe: list[str] | None, seed: list[int] | None) -> list[str]:

@@ -2,17 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import spec_data, write
-from tiny import ROOT, TINY
+from tiny import TINY
 from typer.testing import CliRunner, Result
 
 from dsdctl.cli import app
+from dsdctl.keys import LevelIdentity
+from dsdctl.level import LevelTask, Place, run_task
 from dsdctl.loading import parse_document
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
@@ -31,12 +31,25 @@ SPEC = parse_document(TINY, Path("tiny.yaml")).data | {
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spec(tmp_path_factory: pytest.TempPathFactory, one_deterministic_thread: None) -> Path:
     """A spec of two variants that was run, its store beside it."""
     file = write(tmp_path_factory.mktemp("run") / "spec.yaml", SPEC)
-    command = [sys.executable, "-m", "dsdctl", "run", str(file), "--store", str(_store(file))]
-    subprocess.run(command, check=True, capture_output=True, timeout=200, cwd=ROOT)
+    _run(file)
     return file
+
+
+def _run(spec: Path) -> None:
+    """All levels of a spec without a teacher, in this process."""
+    store = Store(_store(spec))
+    store.open_for_writing()
+    progress = Progress(make_plan([resolve(spec)]), store)
+    place = Place(store=str(store.root), device="cpu", threads=1)
+    for trajectory in progress.plan.trajectories.values():
+        while (identity := progress.next_piece(trajectory)) is not None:
+            assert isinstance(identity, LevelIdentity)
+            level = run_task(LevelTask(identity=identity, dataset_path="."), place).level
+            assert level is not None
+            progress.add(trajectory, level)
 
 
 def _store(spec: Path) -> Path:
@@ -46,11 +59,6 @@ def _store(spec: Path) -> Path:
 def _export(spec: Path, *options: object) -> Result:
     line = ["export", spec, "--recipe", "vanilla", "--store", _store(spec), *options]
     return CliRunner().invoke(app, [str(part) for part in line])
-
-
-def _first_level(spec: Path) -> str:
-    progress = Progress(make_plan([resolve(spec)]), Store(_store(spec), read_only=True))
-    return next(iter(progress.known.values())).levels[0].key
 
 
 def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
@@ -150,10 +158,11 @@ class TestNothingIsWritten:
             file.write_bytes(content)
         assert "its checksum does not fit" in self.refused(copy, 3, *self.WIDTH_4)
 
+    @pytest.mark.usefixtures("one_deterministic_thread")
     def test_where_level_0_diverged(self, tmp_path: Path) -> None:
         changes = {"training.optimizer": {"lr": 1000.0}, "pruning.levels": 0}
         spec = write(tmp_path / "spec.yaml", spec_data(changes))
-        CliRunner().invoke(app, ["run", str(spec), "--store", str(_store(spec)), "--jobs", "1"])
+        _run(spec)
         assert "vanilla seed 0: diverged" in self.refused(spec, 3)
 
     def test_into_a_folder_that_is_there(self, copy: Path) -> None:
@@ -163,7 +172,7 @@ class TestNothingIsWritten:
         assert list(output.iterdir()) == []
 
     def test_without_the_extra(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
         line = self.refused(copy, 2, *self.WIDTH_4)
         assert line == (
             "dsdctl export needs onnx, onnxruntime, onnxscript: pip install 'dsdctl[export]' "

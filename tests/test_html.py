@@ -115,6 +115,7 @@ def test_hostile_texts_are_shown_as_they_are(two: str) -> None:
     assert "{{ 7*7 }}" in page.text
 
 
+@pytest.mark.long
 def test_a_page_is_the_same_every_time(tmp_path: Path) -> None:
     progress = progress_of(tmp_path, planned(tmp_path, COMPARED))
     assert page_of(progress) == page_of(progress)
@@ -140,7 +141,7 @@ def test_a_page_of_nothing_and_of_a_diverged_seed(tmp_path: Path) -> None:
 
 
 def test_commands_carry_the_choice_of_recipes_and_seeds(tmp_path: Path) -> None:
-    page = Page(page_of(progress_of(tmp_path, planned(tmp_path)), "--recipe", "vanilla"))
+    page = Page(page_of(progress_of(tmp_path, planned(tmp_path), nothing), "--recipe", "vanilla"))
     assert "dsdctl run spec.yaml --recipe vanilla\n" in page.text
     assert "dsdctl report spec.yaml --recipe vanilla --output report.html" in page.text
 

@@ -1,6 +1,5 @@
 """`dsdctl export`: load the chosen network, compact it, check both, write everything at once."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def _network(chosen: Chosen, store: Store) -> Network:
 
 
 def _logits(network: Network, images: Tensor) -> Tensor:
-    return torch.cat([network(part) for part in images.split(250)])
+    return torch.cat([network(part) for part in torch.split(images, 250)])
 
 
 def _check(name: str, logits: Tensor, expected: Tensor, batch: Batch) -> Check:
@@ -102,7 +101,7 @@ def _parameters(network: Network) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _facts(chosen: Chosen) -> Mapping[str, str]:
+def _facts(chosen: Chosen) -> dict[str, str]:
     """What each file says of itself."""
     normalize = chosen.identity.images.normalize
     return {

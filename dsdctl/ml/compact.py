@@ -129,7 +129,7 @@ def _without_constants(link: Link) -> bool:
     idle[chosen] = False
     if values[chosen] != 0:
         shares = _beside(values[idle] / values[chosen], link.read)
-        link.read[:, chosen] += (link.read[:, idle] * shares).sum(1)
+        link.read[:, chosen].add_((link.read[:, idle] * shares).sum(1))
     return _leave_out(link, idle)
 
 

@@ -35,7 +35,7 @@ def markdown(reports: Sequence[Report]) -> str:
             if variant:
                 parts.append(f"### {escaped(variant)}")
             parts.append(_comparison(rows))
-        parts.append(_markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), finding_cells(report)))
+        parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), finding_cells(report)))
         parts.append("\n".join(f"- {escaped(line)}" for line in notes(report)))
     return "\n\n".join(parts)
 
@@ -48,12 +48,13 @@ def _comparison(rows: Sequence[ReportRow]) -> str:
         if published is not None:
             lines.append([f"*{cell.strip()}*" if cell else "" for cell in published])
     alignment = ("---", *[":-:"] * 3, *["--:"] * (len(HEADINGS) - 4))
-    return _markdown_table(HEADINGS, alignment, lines)
+    return markdown_table(HEADINGS, alignment, lines)
 
 
-def _markdown_table(
+def markdown_table(
     headings: Sequence[str], alignment: Sequence[str], lines: Sequence[Sequence[str]]
 ) -> str:
+    """A GitHub table; `alignment` is the line below the headings."""
     shown = [[escaped(cell) for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in (headings, alignment, *shown))
 
