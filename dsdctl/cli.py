@@ -3,11 +3,12 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dsdctl import cli_store
+from dsdctl import cli_export, cli_store
+from dsdctl.cli_plan import make_plan_of, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
     SOME_FAILED,
@@ -19,14 +20,9 @@ from dsdctl.console import (
     reported,
     say,
     terminable,
-    warn,
     write,
 )
 from dsdctl.errors import InputError
-
-if TYPE_CHECKING:
-    from dsdctl.plan import Plan
-    from dsdctl.progress import Progress
 
 app = typer.Typer(
     name="dsdctl",
@@ -115,7 +111,7 @@ def plan(
 ) -> None:
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
-        made = _plan(specs, recipe, seed)
+        made = make_plan_of(specs, recipe, seed)
         from dsdctl import calibration
         from dsdctl.cost import fvcore_macs
         from dsdctl.report import plan_summary, plan_view
@@ -123,7 +119,7 @@ def plan(
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
-        progress = _progress(made, store, may_be_absent=True)
+        progress = progress_of(made, store, may_be_absent=True)
         seconds = calibration.seconds_per_level(
             progress.store, where, made.trajectories.values(), fvcore_macs
         )
@@ -168,7 +164,7 @@ def run(
     """Run what is missing, and print the comparison."""
     assert engine is EngineChoice.local
     with reported():
-        made = _plan(specs, recipe, seed)
+        made = make_plan_of(specs, recipe, seed)
         from dsdctl.report.render import render
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
 
@@ -209,6 +205,9 @@ def report(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
     ] = False,
+    show: Annotated[
+        bool, typer.Option("--open", help="also open the file in a browser, where it is HTML")
+    ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="of two specs, how the second one differs")
     ] = False,
@@ -216,22 +215,24 @@ def report(
     """Print the comparison, complete or not, from what the store holds."""
     with reported():
         wanted = style.value if style else ENDINGS.get(output.suffix if output else "", "rich")
+        if show and (output is None or wanted != "html"):
+            raise InputError("--open: needs an HTML file (--output report.html)")
         if compare:
             if figures is not None or wandb:
                 raise InputError("--compare: not with --figures or --wandb")
             from dsdctl.report.compare_view import compared
 
-            plans = [_plan([spec], recipe, seed) for spec in specs]
+            plans = [make_plan_of([spec], recipe, seed) for spec in specs]
             # That the store is absent is said once.
-            sides = [_progress(one, store, may_be_absent=one is not plans[0]) for one in plans]
+            sides = [progress_of(one, store, may_be_absent=one is not plans[0]) for one in plans]
             _deliver(compared(sides, wanted, out()), output)
             return
-        made = _plan(specs, recipe, seed)
+        made = make_plan_of(specs, recipe, seed)
         from dsdctl.cost import fvcore_macs
         from dsdctl.report.render import render
         from dsdctl.report.table import make_report
 
-        progress = _progress(made, store)
+        progress = progress_of(made, store)
         if wandb:
             from dsdctl.run import replay
 
@@ -245,6 +246,8 @@ def report(
         else:
             text = render(reports, wanted, out())
         _deliver(text, output)
+        if show:
+            typer.launch(str(output))
         if figures is not None:
             from dsdctl.report.figures.draw import save_figures
 
@@ -259,42 +262,15 @@ def status(
 ) -> None:
     """Show how far each trajectory of a spec has come."""
     with reported():
-        made = _plan([spec], None, None)
+        made = make_plan_of([spec], None, None)
         from dsdctl.report.status import status_lines
 
-        progress = _progress(made, store)
+        progress = progress_of(made, store)
         for line in status_lines(progress):
             print_line(line)
 
 
-@app.command()
-def export(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
-    recipe: Annotated[str, typer.Option("--recipe", help="whose network")],
-    seed: Annotated[int | None, typer.Option("--seed", help="default: the spec's first")] = None,
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="of a matrix, as the report names it")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
-    ] = None,
-    store: StoreOption = DEFAULT_STORE,
-) -> None:
-    """Write the network that a recipe's row reports: safetensors and ONNX, whole and compacted."""
-    with reported():
-        made = _plan([spec], [recipe], None if seed is None else [seed])
-        from dsdctl.export.as_onnx import require_onnx
-        from dsdctl.export.chosen import choose
-        from dsdctl.export.write import export as write_export
-
-        require_onnx()
-        progress = _progress(made, store, may_be_absent=True)
-        progress.store.require()
-        chosen = choose(progress, recipe, seed, variant)
-        folder = output or Path(chosen.name)
-        for line in write_export(chosen, progress.store, folder):
-            print_line(line)
-        print_line(f"{folder}: level {chosen.result.level} of {recipe}, README.md says the rest")
+app.command()(cli_export.export)
 
 
 @app.command()
@@ -392,13 +368,6 @@ def main() -> None:
     app()
 
 
-def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
-    from dsdctl.plan import make_plan
-    from dsdctl.resolve import resolve_all
-
-    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
-
-
 def _deliver(text: str, output: Path | None) -> None:
     """Print a result, or write it to the file that was asked for."""
     if output is None:
@@ -412,15 +381,3 @@ def _filters(recipe: list[str] | None, seed: list[int] | None) -> list[str]:
     chosen = [("--recipe", name) for name in recipe or ()]
     chosen += [("--seed", str(number)) for number in seed or ()]
     return [part for option in chosen for part in option]
-
-
-def _progress(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
-    """What a store holds of a plan, read only; that it is damaged or absent is said."""
-    from dsdctl.progress import Progress
-    from dsdctl.store import Store
-
-    opened = Store(store, read_only=True)
-    absence = opened.absence()
-    progress = Progress(made, opened)
-    warn([absence] if absence and not may_be_absent else opened.damage)
-    return progress

@@ -117,9 +117,8 @@ def _without_constants(link: Link) -> bool:
     """Leave out the channels that no weight writes; say whether there were any."""
     idle, values = ~_any(link.writer.weight), link.constants()
     if isinstance(link.reader, nn.Linear):
-        link.reader.bias += (
-            (link.read[:, idle] * _beside(values[idle], link.read)).flatten(1).sum(1)
-        )
+        added = link.read[:, idle] * _beside(values[idle], link.read)
+        link.reader.bias.add_(added.flatten(1).sum(1))
         link.read[:, idle] = 0
         return _leave_out(link, idle)
     if int(idle.count_nonzero()) < 2:
