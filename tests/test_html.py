@@ -155,6 +155,15 @@ def test_the_ending_of_the_output_chooses_the_format(tmp_path: Path) -> None:
     assert "dsdctl run spec.yaml" in output.read_text()
 
 
+def test_only_a_file_of_html_can_be_opened(tmp_path: Path) -> None:
+    spec, output = write(tmp_path / "spec.yaml", spec_data()), tmp_path / "report.md"
+    for options in ([], ["--output", str(output)]):
+        done = CliRunner().invoke(app, ["report", str(spec), "--open", *options])
+        assert done.exit_code == 2
+        assert done.stderr == "--open: needs an HTML file (--output report.html)\n"
+    assert not output.exists()
+
+
 class TestLedger:
     def test_executed_counts_shared_work_once(self, tmp_path: Path) -> None:
         """early-stop reads vanilla's levels: attributed again, executed once."""
