@@ -2,7 +2,7 @@
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from dsdctl.errors import InputError
 from dsdctl.ml.models import Network
 
 OPSET = 18
+
+BATCH = 100
+"""Images that are run at once."""
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -24,11 +27,10 @@ def require_onnx() -> None:
         )
 
 
-def onnx_bytes(network: Network, images: Tensor, facts: Mapping[str, str]) -> bytes:
-    """A network as an ONNX file with `facts` as its metadata, for batches of any size.
+def onnx_bytes(network: Network, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
+    """A network as an ONNX file with `facts` as its metadata, for batches of images of `size`.
 
-    images: float32 (B, C, H, W), normalised, to trace it with; `images` and `logits` (B, K) are
-    the names of its input and output.
+    Its input is `images`, float32 (B, C, H, W), normalised; its output `logits` (B, K).
     """
     import onnx
 
@@ -37,7 +39,7 @@ def onnx_bytes(network: Network, images: Tensor, facts: Mapping[str, str]) -> by
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network.eval(),
-            (images,),
+            (torch.zeros(2, *size),),
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
@@ -53,9 +55,10 @@ def onnx_bytes(network: Network, images: Tensor, facts: Mapping[str, str]) -> by
 
 
 def run_onnx(model: bytes, images: Tensor) -> Tensor:
-    """Logits (B, K) by onnxruntime on the CPU, of normalised images (B, C, H, W)."""
+    """Logits (N, K) by onnxruntime on the CPU, of normalised images (N, C, H, W)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})
-    return torch.from_numpy(logits)
+    parts = [part.contiguous().numpy() for part in torch.split(images, BATCH)]
+    logits = [session.run(["logits"], {"images": part})[0] for part in parts]
+    return torch.cat([torch.from_numpy(part) for part in logits])

@@ -99,6 +99,9 @@ def _use(chosen: Chosen) -> list[str]:
         "    import onnxruntime",
         '    session = onnxruntime.InferenceSession("compact.onnx")',
         '    (logits,) = session.run(["logits"], {"images": images})',
+        "",
+        "`model.safetensors` has the names of the network's state_dict; a recipe may let it teach, "
+        "`distill: {teacher: {weights: model.safetensors}}`.",
     ]
 
 

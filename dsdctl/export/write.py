@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsdctl.errors import InputError, WorkError
-from dsdctl.export.as_onnx import OPSET, onnx_bytes, run_onnx
+from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
 from dsdctl.export.card import Check, model_card
 from dsdctl.export.chosen import Chosen
 from dsdctl.folders import tensor_bytes, write_folder
@@ -43,20 +43,19 @@ def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
     batch = _test_images(chosen, store)
     network = _network(chosen, store)
     smaller = compacted(network)
-    facts = _facts(chosen)
+    facts, size = _facts(chosen), batch.images.shape[1:]
     files = {
         "model.safetensors": tensor_bytes(network.state_dict(), facts),
-        "model.onnx": onnx_bytes(network, batch.images[:2], facts),
+        "model.onnx": onnx_bytes(network, size, facts),
         "compact.safetensors": tensor_bytes(smaller.state_dict(), facts),
-        "compact.onnx": onnx_bytes(smaller, batch.images[:2], facts),
+        "compact.onnx": onnx_bytes(smaller, size, facts),
     }
-    with torch.no_grad():
-        logits = _logits(network, batch.images)
-        checks = [
-            _check("model.onnx", run_onnx(files["model.onnx"], batch.images), logits, batch),
-            _check("compact.safetensors", _logits(smaller, batch.images), logits, batch),
-            _check("compact.onnx", run_onnx(files["compact.onnx"], batch.images), logits, batch),
-        ]
+    logits = _logits(network, batch.images)
+    checks = [
+        _check("model.onnx", run_onnx(files["model.onnx"], batch.images), logits, batch),
+        _check("compact.safetensors", _logits(smaller, batch.images), logits, batch),
+        _check("compact.onnx", run_onnx(files["compact.onnx"], batch.images), logits, batch),
+    ]
     sizes = {name: len(content) for name, content in files.items()}
     card = model_card(chosen, checks, sizes, (_parameters(network), _parameters(smaller)))
     write_folder(folder, {**files, "README.md": card.encode()})
@@ -82,8 +81,9 @@ def _network(chosen: Chosen, store: Store) -> Network:
     return network.eval()
 
 
+@torch.no_grad()
 def _logits(network: Network, images: Tensor) -> Tensor:
-    return torch.cat([network(part) for part in torch.split(images, 250)])
+    return torch.cat([network(part) for part in torch.split(images, BATCH)])
 
 
 def _check(name: str, logits: Tensor, expected: Tensor, batch: Batch) -> Check:
