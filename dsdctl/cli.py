@@ -1,15 +1,15 @@
 """The command line: parse, call, print. Heavy imports wait until a command needs them."""
 
 import json
-from collections.abc import Collection, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl import cli_store
-from dsdctl.bench.results import CaseName
+from dsdctl import cli_bench, cli_export, cli_run, cli_store
+from dsdctl.cli_options import Device, DeviceChoice, Jobs, Recipes, Seeds, Specs
+from dsdctl.cli_plan import make_plan_of, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
     SOME_FAILED,
@@ -19,16 +19,13 @@ from dsdctl.console import (
     print_line,
     print_plain,
     reported,
-    say,
     terminable,
-    warn,
     write,
 )
 from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
-    from dsdctl.plan import Plan
-    from dsdctl.progress import Progress
+    pass
 
 app = typer.Typer(
     name="dsdctl",
@@ -39,22 +36,6 @@ app = typer.Typer(
 app.add_typer(cli_store.app, name="store")
 
 
-class DeviceChoice(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class EngineChoice(StrEnum):
-    """Where levels run."""
-
-    local = "local"
-    ray = "ray"
-    slurm = "slurm"
-
-
 class Format(StrEnum):
     """How to print a report."""
 
@@ -63,6 +44,11 @@ class Format(StrEnum):
     latex = "latex"
     csv = "csv"
     json = "json"
+    html = "html"
+
+
+ENDINGS = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
+"""What the name of an output file says of its format."""
 
 
 class SchemaOf(StrEnum):
@@ -70,21 +56,6 @@ class SchemaOf(StrEnum):
 
     spec = "spec"
     recipe = "recipe"
-
-
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="experiment files")]
-Recipes = Annotated[
-    list[str] | None, typer.Option("--recipe", help="only this recipe (repeatable)")
-]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="only this seed (repeatable)")]
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", min=1, help="processes; default: one a core on a CPU, one on a GPU"),
-]
-Memory = Annotated[
-    float, typer.Option(min=0, metavar="GIB", help="data sets that take more stay on the disk")
-]
-Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
 
 
 @app.command()
@@ -126,7 +97,7 @@ def plan(
 ) -> None:
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
-        made = _plan(specs, recipe, seed)
+        made = make_plan_of(specs, recipe, seed)
         from dsdctl.cost import fvcore_macs
         from dsdctl.report import plan_summary, plan_view
         from dsdctl.report.cluster_view import rich_cluster
@@ -135,7 +106,7 @@ def plan(
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
-        progress = _progress(made, store, may_be_absent=True)
+        progress = progress_of(made, store, may_be_absent=True)
         seconds = seconds_estimate(progress, fvcore_macs, where, slots)
         on = "cuda" if device is DeviceChoice.auto else device.value
         cluster = plan_for_cluster(progress, fvcore_macs, on, gpus, images_per_second)
@@ -150,104 +121,17 @@ def plan(
                 out().print(rich_cluster(cluster))
 
 
-@app.command()
-def run(
-    specs: Specs,
-    store: StoreOption = DEFAULT_STORE,
-    engine: Annotated[
-        EngineChoice, typer.Option("--engine", help="where levels run")
-    ] = EngineChoice.local,
-    address: Annotated[
-        str,
-        typer.Option(
-            "--address", envvar="RAY_ADDRESS", help="Ray cluster; auto: the one of this machine"
-        ),
-    ] = "auto",
-    cluster: Annotated[
-        Path, typer.Option("--cluster", metavar="FILE", help="how Slurm's jobs are submitted")
-    ] = Path("cluster.yaml"),
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the scripts for Slurm, submit nothing")
-    ] = False,
-    trajectory: Annotated[
-        list[str] | None,
-        typer.Option("--trajectory", metavar="KEY", help="only this trajectory (repeatable)"),
-    ] = None,
-    jobs: Jobs = None,
-    device: Device = DeviceChoice.auto,
-    threads: Annotated[
-        int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
-    ] = 1,
-    recipe: Recipes = None,
-    seed: Seeds = None,
-    checkpoint_every: Annotated[
-        float,
-        typer.Option(
-            "--checkpoint-every",
-            min=0,
-            metavar="SECONDS",
-            help="how often a level in flight is kept; 0: after every epoch, inf: when stopped",
-        ),
-    ] = 300.0,
-    memory: Memory = 8.0,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="start nothing more after a failure")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", help="print the log to standard error")] = False,
-) -> None:
-    """Run what is missing, and print the comparison."""
-    with reported():
-        made = _plan(specs, recipe, seed)
-        from dsdctl.plan import keys_beginning
-
-        only = keys_beginning(made, trajectory or ())
-        if engine is EngineChoice.slurm or dry_run:
-            from dsdctl.submission import check_options, submit
-
-            check_options(engine.value, jobs, only)
-            options_of_jobs: dict[str, Iterable[object]] = {
-                "--device": [device.value],
-                "--threads": [threads],
-                "--checkpoint-every": [checkpoint_every],
-                "--memory": [memory],
-                "--recipe": recipe or [],
-                "--seed": seed or [],
-            }
-            if submit(made, specs, store, cluster, options_of_jobs, dry_run=dry_run):
-                return
-        from dsdctl.report.render import render
-        from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
-
-        ray = None
-        if engine is EngineChoice.ray:
-            from dsdctl.engines.ray import RayCluster
-
-            ray = RayCluster(address, jobs)
-        where = ray.choose_device(device.value) if ray else choose_device(device.value)
-        slots = jobs or default_jobs(where)
-        options = RunOptions(
-            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only
-        )
-        with terminable():
-            finished = run_plan(made, options, err())
-        if only:
-            _end_with_status(made, store, only, finished.failures.values())
-            return
-        print_plain(render(finished.reports, "rich", out()))
-        unfinished = [report.experiment for report in finished.reports if not report.complete]
-        if finished.failures or unfinished:
-            for failure in dict.fromkeys(finished.failures.values()):
-                say(f"error: {failure}")
-            names = ", ".join(unfinished)
-            say(f"error: the comparison of {names} is not complete")
-            raise typer.Exit(SOME_FAILED)
+app.command()(cli_run.run)
 
 
 @app.command()
 def report(
     specs: Specs,
     store: StoreOption = DEFAULT_STORE,
-    style: Annotated[Format, typer.Option("--format", help="how to print it")] = Format.rich,
+    style: Annotated[
+        Format | None,
+        typer.Option("--format", help="how to print it; default: by the ending of --output"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="write to this file instead")
     ] = None,
@@ -260,26 +144,49 @@ def report(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
     ] = False,
+    show: Annotated[
+        bool, typer.Option("--open", help="also open the file in a browser, where it is HTML")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="of two specs, how the second one differs")
+    ] = False,
 ) -> None:
     """Print the comparison, complete or not, from what the store holds."""
     with reported():
-        made = _plan(specs, recipe, seed)
+        wanted = style.value if style else ENDINGS.get(output.suffix if output else "", "rich")
+        if show and (output is None or wanted != "html"):
+            raise InputError("--open: needs an HTML file (--output report.html)")
+        if compare:
+            if figures is not None or wandb:
+                raise InputError("--compare: not with --figures or --wandb")
+            from dsdctl.report.compare_view import compared
+
+            plans = [make_plan_of([spec], recipe, seed) for spec in specs]
+            # That the store is absent is said once.
+            sides = [progress_of(one, store, may_be_absent=one is not plans[0]) for one in plans]
+            _deliver(compared(sides, wanted, out()), output)
+            return
+        made = make_plan_of(specs, recipe, seed)
         from dsdctl.cost import fvcore_macs
         from dsdctl.report.render import render
         from dsdctl.report.table import make_report
 
-        progress = _progress(made, store)
+        progress = progress_of(made, store)
         if wandb:
             from dsdctl.run import replay
 
             progress.store.require()
             replay(progress, store, err())
         reports = make_report(progress, fvcore_macs)
-        text = render(reports, style.value, out())
-        if output is None:
-            print_plain(text)
+        if wanted == "html":
+            from dsdctl.report.html.page import html
+
+            text = html(progress, reports, fvcore_macs, _filters(recipe, seed))
         else:
-            write(output, text)
+            text = render(reports, wanted, out())
+        _deliver(text, output)
+        if show:
+            typer.launch(str(output))
         if figures is not None:
             from dsdctl.report.figures.draw import save_figures
 
@@ -300,11 +207,11 @@ def status(
 ) -> None:
     """Show how far each trajectory of a spec has come."""
     with reported():
-        made = _plan([spec], None, None)
+        made = make_plan_of([spec], None, None)
         from dsdctl.jobs import jobs_of
         from dsdctl.report.status import status_lines
 
-        progress = _progress(made, store)
+        progress = progress_of(made, store)
         if watch:
             from dsdctl.watch import watch as follow
 
@@ -313,6 +220,9 @@ def status(
             return
         for line in status_lines(progress, jobs_of(progress.store)):
             print_line(line)
+
+
+app.command()(cli_export.export)
 
 
 @app.command()
@@ -330,60 +240,24 @@ def recipes() -> None:
 
 
 @app.command()
-def schema(of: Annotated[SchemaOf, typer.Argument(help="which file")]) -> None:
+def schema(
+    of: Annotated[SchemaOf, typer.Argument(help="which file")] = SchemaOf.spec,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print a page about both, for people")
+    ] = False,
+) -> None:
     """Print the JSON Schema of a spec or recipe, for editors."""
+    from dsdctl.reference import reference
     from dsdctl.spec import Experiment, Recipe
 
+    if markdown:
+        print_plain(reference())
+        return
     model = Experiment if of is SchemaOf.spec else Recipe
     print_plain(json.dumps(model.model_json_schema(), indent=2))
 
 
-@app.command()
-def bench(
-    device: Device = DeviceChoice.auto,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=1, help="processes of ours at once; a core each, one on a GPU"),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", help="an .npz of x_train (N, 32, 32, 3) uint8 and y_train"),
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="of each measurement")] = 5,
-    batches: Annotated[
-        int | None,
-        typer.Option("--batches", min=2, help="of 128 images a measurement; 6, on a GPU 200"),
-    ] = None,
-    cases: Annotated[
-        list[str] | None,
-        typer.Option("--case", help=f"repeatable; one of {', '.join(get_args(CaseName))}"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
-) -> None:
-    """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""
-    with reported():
-        from dsdctl.bench.run import run_bench
-        from dsdctl.bench.view import print_bench
-        from dsdctl.run import choose_device
-
-        unknown = set(cases or ()) - set(get_args(CaseName))
-        if unknown:
-            allowed = ", ".join(get_args(CaseName))
-            raise InputError(f"--case: {', '.join(sorted(unknown))} (allowed: {allowed})")
-        chosen = choose_device(device.value)
-        result = run_bench(
-            chosen,
-            jobs=jobs,
-            repeats=repeats,
-            batches=batches or (6 if chosen == "cpu" else 200),
-            images=images,
-            names=[name for name in get_args(CaseName) if not cases or name in cases],
-            say=say,
-        )
-        if as_json:
-            print_plain(result.model_dump_json(indent=2))
-        else:
-            print_bench(result, out())
+app.command()(cli_bench.bench)
 
 
 @app.command()
@@ -410,35 +284,16 @@ def main() -> None:
     app()
 
 
-def _end_with_status(
-    made: "Plan", store: Path, only: Collection[str], failures: Iterable[str]
-) -> None:
-    """Print how far the chosen trajectories have come, the end of a run of them alone."""
-    from dsdctl.report.status import status_lines
-
-    progress = _progress(made, store)
-    for line in status_lines(progress, {}, only):
-        print_line(line)
-    for failure in dict.fromkeys(failures):
-        say(f"error: {failure}")
-    if any(trajectory.key in only for trajectory in progress.unfinished()):
-        raise typer.Exit(SOME_FAILED)
+def _deliver(text: str, output: Path | None) -> None:
+    """Print a result, or write it to the file that was asked for."""
+    if output is None:
+        print_plain(text)
+    else:
+        write(output, text)
 
 
-def _plan(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
-    from dsdctl.plan import make_plan
-    from dsdctl.resolve import resolve_all
-
-    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
-
-
-def _progress(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
-    """What a store holds of a plan, read only; that it is damaged or absent is said."""
-    from dsdctl.progress import Progress
-    from dsdctl.store import Store
-
-    opened = Store(store, read_only=True)
-    absence = opened.absence()
-    progress = Progress(made, opened)
-    warn([absence] if absence and not may_be_absent else opened.damage)
-    return progress
+def _filters(recipe: list[str] | None, seed: list[int] | None) -> list[str]:
+    """The options that chose recipes and seeds, as they are typed."""
+    chosen = [("--recipe", name) for name in recipe or ()]
+    chosen += [("--seed", str(number)) for number in seed or ()]
+    return [part for option in chosen for part in option]

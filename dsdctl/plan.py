@@ -5,6 +5,7 @@ Nothing here runs anything or imports torch; costs are added by cost.py.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from dsdctl.data_spec import LabelNoise
@@ -204,6 +205,7 @@ def make_plan(
     seeds: Sequence[int] = (),
 ) -> Plan:
     """Plan `specs`, or only the given recipes and seeds of them. Raises InputError."""
+    _check_names(specs)
     _check_filters(specs, recipes, seeds)
     builder = _Builder()
     rows = []
@@ -213,6 +215,16 @@ def make_plan(
             if wanted and (not recipes or row.recipe.recipe in recipes):
                 rows.append(builder.add(spec.experiment.experiment, row, wanted))
     return Plan(tuple(specs), tuple(rows), builder.trajectories)
+
+
+def _check_names(specs: Sequence[ResolvedSpec]) -> None:
+    """Experiments are told apart by their names."""
+    files: dict[str, Path] = {}
+    for spec in specs:
+        name = spec.experiment.experiment
+        if name in files:
+            raise InputError(f"{spec.file}: experiment: {name} is that of {files[name]} too")
+        files[name] = spec.file
 
 
 def _check_filters(

@@ -20,7 +20,8 @@ class Conv3x3(nn.Conv2d):
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         # Counting and exporting trace the network, and are to see the convolution that it is.
         small = maps.shape[2:] == (2, 2) and self.stride == (1, 1)
-        if small and maps.device.type == "cpu" and not torch._C._get_tracing_state():
+        traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
+        if small and maps.device.type == "cpu" and not traced:
             return _convolve_2x2(maps, self.weight, self.bias)
         return super().forward(maps)
 

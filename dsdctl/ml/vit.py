@@ -83,7 +83,7 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, K)."""
         patches = F.unfold(images, self.patch, stride=self.patch).transpose(1, 2)
-        class_tokens = self.class_token.expand(len(images), -1, -1)
+        class_tokens = self.class_token.expand(images.shape[0], -1, -1)
         tokens = torch.cat([class_tokens, self.embedding(patches)], dim=1) + self.positions
         return self.classifier(self.norm(self.blocks(tokens)[:, 0]))  # type: ignore[no-any-return]
 

@@ -2,7 +2,7 @@
 
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.curves import spans
-from dsdctl.report.seeds import Stats
+from dsdctl.report.seeds import PairedDifference, Stats
 from dsdctl.report.table import Report, ReportRow
 from dsdctl.spec import MeanStd
 
@@ -41,12 +41,12 @@ def cells(row: ReportRow) -> list[str]:
         _tick(row.early_stop),
         _tick(row.distillation),
         _tick(row.pruned_teacher),
-        _pflops(row.pflops.mean, row.teacher_pflops),
-        _percent(row.test_accuracy) + marks(row),
-        _percent(row.sparsity),
-        _number(row.level),
-        _number(row.stopped_at),
-        _pflops(row.pflops_nonzero.mean, None),
+        pflops_text(row.pflops.mean, row.teacher_pflops),
+        percent_text(row.test_accuracy) + marks(row),
+        percent_text(row.sparsity),
+        number_text(row.level),
+        number_text(row.stopped_at),
+        pflops_text(row.pflops_nonzero.mean, None),
     ]
 
 
@@ -66,13 +66,45 @@ def reference_cells(row: ReportRow) -> list[str] | None:
         "",
         "",
         "",
-        _pflops(reference.pflops, reference.teacher_pflops),
+        pflops_text(reference.pflops, reference.teacher_pflops),
         _published(reference.test_accuracy),
         _published(reference.sparsity),
         "",
         "",
         "",
     ]
+
+
+def gap_cells(row: ReportRow) -> list[str] | None:
+    """Ours minus the published values, in PFLOPs and points; None where nothing is published."""
+    reference = row.reference
+    if reference is None:
+        return None
+    pflops = _pflops_gap(row.pflops.mean, reference.pflops)
+    teacher = _pflops_gap(row.teacher_pflops, reference.teacher_pflops)
+    return [
+        "  ours - paper",
+        "",
+        "",
+        "",
+        f"{pflops} ({teacher})" if teacher else pflops,
+        _points_gap(row.test_accuracy, reference.test_accuracy),
+        _points_gap(row.sparsity, reference.sparsity),
+        "",
+        "",
+        "",
+    ]
+
+
+def _points_gap(ours: Stats, theirs: MeanStd | None) -> str:
+    return "" if ours.mean is None or theirs is None else f"{100 * (ours.mean - theirs.mean):+.2f}"
+
+
+def _pflops_gap(ours: float | None, theirs: float | None) -> str:
+    """As exact as the published value is shown."""
+    if ours is None or theirs is None:
+        return ""
+    return f"{ours - theirs:+.2f}" if theirs >= 0.1 else f"{ours - theirs:+.2g}"
 
 
 def finding_cells(report: Report) -> list[list[str]]:
@@ -87,13 +119,14 @@ def finding_cells(report: Report) -> list[list[str]]:
 
 def _difference(row: ReportRow) -> str:
     """In points, with its interval where there are two pairs; missing seeds are marked."""
-    difference = row.difference
-    if difference is None:
-        return ""
+    return "" if row.difference is None else difference_text(row.difference, len(row.seeds))
+
+
+def difference_text(difference: PairedDifference, seeds: int) -> str:
+    """As a row of so many `seeds` shows it: in points, with its interval where there is one."""
     text = f"{100 * difference.mean:+.2f}"
     if difference.low is not None and difference.high is not None:
         text += f" [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    seeds = len(row.seeds)
     return text if difference.n == seeds else f"{text} ({difference.n}/{seeds})"
 
 
@@ -129,11 +162,13 @@ def _published(value: MeanStd | None) -> str:
     return text if value.std is None else f"{text} ± {100 * value.std:.2f}"
 
 
-def _percent(stats: Stats) -> str:
+def percent_text(stats: Stats) -> str:
+    """A share over seeds, in percent."""
     return _spread(stats, 100, 2)
 
 
-def _number(stats: Stats) -> str:
+def number_text(stats: Stats) -> str:
+    """A count over seeds; as it is where all agree."""
     known = [value for value in stats.values if value is not None]
     if known and len(known) == len(stats.values) and len(set(known)) == 1:
         return f"{known[0]:.0f}"
@@ -150,7 +185,8 @@ def _spread(stats: Stats, scale: float, digits: int) -> str:
     return text if stats.n == len(stats.values) else f"{text} ({stats.n}/{len(stats.values)})"
 
 
-def _pflops(own: float | None, teacher: float | None) -> str:
+def pflops_text(own: float | None, teacher: float | None) -> str:
+    """What a row costs, its teacher in brackets."""
     text = "—" if own is None else magnitude(own)
     return text if teacher is None else f"{text} (+{magnitude(teacher)})"
 

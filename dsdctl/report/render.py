@@ -30,13 +30,13 @@ def markdown(reports: Sequence[Report]) -> str:
     for report in reports:
         parts.append(f"## {report.experiment}")
         if report.title:
-            parts.append(_escaped(report.title))
+            parts.append(escaped(report.title))
         for variant, rows in by_variant(report):
             if variant:
-                parts.append(f"### {_escaped(variant)}")
+                parts.append(f"### {escaped(variant)}")
             parts.append(_comparison(rows))
-        parts.append(_markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), finding_cells(report)))
-        parts.append("\n".join(f"- {_escaped(line)}" for line in notes(report)))
+        parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), finding_cells(report)))
+        parts.append("\n".join(f"- {escaped(line)}" for line in notes(report)))
     return "\n\n".join(parts)
 
 
@@ -48,17 +48,18 @@ def _comparison(rows: Sequence[ReportRow]) -> str:
         if published is not None:
             lines.append([f"*{cell.strip()}*" if cell else "" for cell in published])
     alignment = ("---", *[":-:"] * 3, *["--:"] * (len(HEADINGS) - 4))
-    return _markdown_table(HEADINGS, alignment, lines)
+    return markdown_table(HEADINGS, alignment, lines)
 
 
-def _markdown_table(
+def markdown_table(
     headings: Sequence[str], alignment: Sequence[str], lines: Sequence[Sequence[str]]
 ) -> str:
-    escaped = [[_escaped(cell) for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, alignment, *escaped))
+    """A GitHub table; `alignment` is the line below the headings."""
+    shown = [[escaped(cell) for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, alignment, *shown))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that neither ends a cell nor starts markup."""
     for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`")):
         text = text.replace(character, shown)

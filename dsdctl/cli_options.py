@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DeviceChoice(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="experiment files")]
+Recipes = Annotated[
+    list[str] | None, typer.Option("--recipe", help="only this recipe (repeatable)")
+]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="only this seed (repeatable)")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="processes; default: one a core on a CPU, one on a GPU"),
+]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GIB", help="data sets that take more stay on the disk")
+]
+Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]

@@ -1,0 +1,30 @@
+"""What the commands about specs share: from their options to a plan, and to what a store holds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsdctl.console import warn
+
+if TYPE_CHECKING:
+    from dsdctl.plan import Plan
+    from dsdctl.progress import Progress
+
+
+def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
+    """Plan specs, or only these recipes and seeds of them. Raises InputError."""
+    from dsdctl.plan import make_plan
+    from dsdctl.resolve import resolve_all
+
+    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+
+
+def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
+    """What a store holds of a plan, read only; that it is damaged or absent is said."""
+    from dsdctl.progress import Progress
+    from dsdctl.store import Store
+
+    opened = Store(store, read_only=True)
+    absence = opened.absence()
+    progress = Progress(made, opened)
+    warn([absence] if absence and not may_be_absent else opened.damage)
+    return progress

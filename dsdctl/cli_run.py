@@ -1,0 +1,146 @@
+"""`dsdctl run`: here, on a Ray cluster, or as jobs of Slurm."""
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsdctl.cli_options import Device, DeviceChoice, Jobs, Memory, Recipes, Seeds, Specs
+from dsdctl.cli_plan import make_plan_of, progress_of
+from dsdctl.cli_store import DEFAULT_STORE, StoreOption
+from dsdctl.console import (
+    SOME_FAILED,
+    err,
+    out,
+    print_line,
+    print_plain,
+    reported,
+    say,
+    terminable,
+)
+
+if TYPE_CHECKING:
+    from dsdctl.plan import Plan
+    from dsdctl.run import Finished
+
+
+class EngineChoice(StrEnum):
+    """Where levels run."""
+
+    local = "local"
+    ray = "ray"
+    slurm = "slurm"
+
+
+def run(
+    specs: Specs,
+    store: StoreOption = DEFAULT_STORE,
+    engine: Annotated[
+        EngineChoice, typer.Option("--engine", help="where levels run")
+    ] = EngineChoice.local,
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address", envvar="RAY_ADDRESS", help="Ray cluster; auto: the one of this machine"
+        ),
+    ] = "auto",
+    cluster: Annotated[
+        Path, typer.Option("--cluster", metavar="FILE", help="how Slurm's jobs are submitted")
+    ] = Path("cluster.yaml"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the scripts for Slurm, submit nothing")
+    ] = False,
+    trajectory: Annotated[
+        list[str] | None,
+        typer.Option("--trajectory", metavar="KEY", help="only this trajectory (repeatable)"),
+    ] = None,
+    jobs: Jobs = None,
+    device: Device = DeviceChoice.auto,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
+    ] = 1,
+    recipe: Recipes = None,
+    seed: Seeds = None,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-every",
+            min=0,
+            metavar="SECONDS",
+            help="how often a level in flight is kept; 0: after every epoch, inf: when stopped",
+        ),
+    ] = 300.0,
+    memory: Memory = 8.0,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="start nothing more after a failure")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", help="print the log to standard error")] = False,
+) -> None:
+    """Run what is missing, and print the comparison."""
+    with reported():
+        made = make_plan_of(specs, recipe, seed)
+        from dsdctl.plan import keys_beginning
+
+        only = keys_beginning(made, trajectory or ())
+        if engine is EngineChoice.slurm or dry_run:
+            from dsdctl.submission import check_options, submit
+
+            check_options(engine.value, jobs, only)
+            options_of_jobs: dict[str, Iterable[object]] = {
+                "--device": [device.value],
+                "--threads": [threads],
+                "--checkpoint-every": [checkpoint_every],
+                "--memory": [memory],
+                "--recipe": recipe or [],
+                "--seed": seed or [],
+            }
+            if submit(made, specs, store, cluster, options_of_jobs, dry_run=dry_run):
+                return
+        from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
+
+        ray = None
+        if engine is EngineChoice.ray:
+            from dsdctl.engines.ray import RayCluster
+
+            ray = RayCluster(address, jobs)
+        where = ray.choose_device(device.value) if ray else choose_device(device.value)
+        slots = jobs or default_jobs(where)
+        options = RunOptions(
+            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only
+        )
+        with terminable():
+            finished = run_plan(made, options, err())
+        if only:
+            _end_with_status(made, store, only, finished.failures.values())
+        else:
+            _end_with_comparison(finished)
+
+
+def _end_with_comparison(finished: "Finished") -> None:
+    from dsdctl.report.render import render
+
+    print_plain(render(finished.reports, "rich", out()))
+    unfinished = [report.experiment for report in finished.reports if not report.complete]
+    if finished.failures or unfinished:
+        for failure in dict.fromkeys(finished.failures.values()):
+            say(f"error: {failure}")
+        names = ", ".join(unfinished)
+        say(f"error: the comparison of {names} is not complete")
+        raise typer.Exit(SOME_FAILED)
+
+
+def _end_with_status(
+    made: "Plan", store: Path, only: Collection[str], failures: Iterable[str]
+) -> None:
+    """Print how far the chosen trajectories have come, the end of a run of them alone."""
+    from dsdctl.report.status import status_lines
+
+    progress = progress_of(made, store)
+    for line in status_lines(progress, {}, only):
+        print_line(line)
+    for failure in dict.fromkeys(failures):
+        say(f"error: {failure}")
+    if any(trajectory.key in only for trajectory in progress.unfinished()):
+        raise typer.Exit(SOME_FAILED)

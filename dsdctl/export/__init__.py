@@ -1,0 +1,1 @@
+"""Networks out of the store: as safetensors and ONNX, whole and compacted, with a model card."""

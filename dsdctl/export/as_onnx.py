@@ -1,0 +1,64 @@
+"""ONNX: written by torch's exporter, read back and run by onnxruntime."""
+
+import importlib.util
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dsdctl.errors import InputError
+from dsdctl.ml.models import Network
+
+OPSET = 18
+
+BATCH = 100
+"""Images that are run at once."""
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def require_onnx() -> None:
+    """Raises InputError where what it takes is not installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"dsdctl export needs {', '.join(missing)}: pip install 'dsdctl[export]' brings them"
+        )
+
+
+def onnx_bytes(network: Network, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
+    """A network as an ONNX file with `facts` as its metadata, for batches of images of `size`.
+
+    Its input is `images`, float32 (B, C, H, W), normalised; its output `logits` (B, K).
+    """
+    import onnx
+
+    with warnings.catch_warnings():
+        # The exporter's own use of what torch deprecates is no concern of a user's.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(2, *size),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def run_onnx(model: bytes, images: Tensor) -> Tensor:
+    """Logits (N, K) by onnxruntime on the CPU, of normalised images (N, C, H, W)."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    parts = [part.contiguous().numpy() for part in torch.split(images, BATCH)]
+    logits = [session.run(["logits"], {"images": part})[0] for part in parts]
+    return torch.cat([torch.from_numpy(part) for part in logits])

@@ -1,0 +1,95 @@
+"""What a plan has cost by now, in the ledger's three conventions, and where it was computed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dsdctl.cost import CountMacs, early_state_pflops, level_pflops_executed, table_pflops
+from dsdctl.keys import key_of
+from dsdctl.plan import Trajectory
+from dsdctl.progress import Progress
+from dsdctl.report.table import Report
+from dsdctl.results import Environment, FinishedLevel, environment_line
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """PFLOPs so far; one FLOP is one multiply-accumulate.
+
+    `attributed` is in the paper's convention: finished rows and seeds as if each were alone, with
+    their teachers' trainings. `nonzero` is the same without the teachers, each layer's MACs scaled
+    by its density. `executed` counts each distinct piece of work once, as it was run.
+    """
+
+    attributed: float
+    nonzero: float
+    executed: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where levels were computed: how many, and for how long."""
+
+    environment: str
+    python: str
+    dsdctl: str
+    levels: int
+    wall_seconds: float
+
+
+def make_ledger(progress: Progress, reports: Sequence[Report], count_macs: CountMacs) -> Ledger:
+    """Add up what is finished."""
+    rows = [row for report in reports for row in report.rows]
+    return Ledger(
+        attributed=sum(
+            value + (row.teacher_pflops or 0.0)
+            for row in rows
+            for value in row.pflops.values
+            if value is not None
+        ),
+        nonzero=sum(value or 0.0 for row in rows for value in row.pflops_nonzero.values),
+        executed=_executed(progress, count_macs),
+    )
+
+
+def _executed(progress: Progress, count_macs: CountMacs) -> float:
+    """A level that diverged counts as if it had been trained to its end."""
+    pieces: dict[str, float] = {}
+    for trajectory, level in _levels(progress):
+        pieces.setdefault(level.key, level_pflops_executed(trajectory, count_macs))
+    for trajectory in progress.plan.trajectories.values():
+        pieces.update(_read_before_levels(progress, trajectory, count_macs))
+    return sum(pieces.values())
+
+
+def _read_before_levels(
+    progress: Progress, trajectory: Trajectory, count_macs: CountMacs
+) -> Iterator[tuple[str, float]]:
+    """Its teacher's table and the state that its levels rewind to, as far as they are there."""
+    need, levels = trajectory.teacher, progress.known[trajectory.key].next_level
+    table = progress.table_identity(trajectory)
+    if table is not None and need is not None and progress.store.has_table(key_of(table)):
+        yield key_of(table), table_pflops(trajectory.regime, count_macs(need.regime))
+    if levels > 1 and trajectory.regime.rewind_iterations:
+        teacher = progress.teacher_identity(need) if need else None
+        early = trajectory.early_state(trajectory.distillation(teacher) if teacher else None)
+        assert early is not None
+        yield key_of(early), early_state_pflops(trajectory, count_macs)
+
+
+def places(progress: Progress) -> list[Place]:
+    """Every environment that computed a level, a level that trajectories share once."""
+    found: dict[tuple[str, str, str], dict[str, Environment]] = {}
+    for _, level in _levels(progress):
+        there = level.environment
+        name = environment_line(there), there.python, there.dsdctl
+        found.setdefault(name, {})[level.key] = there
+    return [
+        Place(*name, len(levels), sum(there.wall_seconds for there in levels.values()))
+        for name, levels in found.items()
+    ]
+
+
+def _levels(progress: Progress) -> Iterator[tuple[Trajectory, FinishedLevel]]:
+    for key, trajectory in progress.plan.trajectories.items():
+        for level in progress.known[key].levels:
+            yield trajectory, level

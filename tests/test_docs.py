@@ -1,0 +1,74 @@
+"""The documentation: the reference is the models', and what the pages show is valid and linked."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import write
+from tiny import ROOT
+from typer.testing import CliRunner
+
+from dsdctl.cli import app
+from dsdctl.reference import reference
+from dsdctl.resolve import resolve
+from dsdctl.spec import Experiment, Recipe
+
+DOCS = ROOT / "docs"
+PAGES = ["quickstart", "reference", "ledger", "extending"]
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """Else: dsdctl schema --markdown > docs/reference.md"""
+    printed = CliRunner().invoke(app, ["schema", "--markdown"]).output
+    assert printed == reference() + "\n"
+    assert (DOCS / "reference.md").read_text() == printed
+
+
+def test_the_reference_has_every_key_of_every_model() -> None:
+    text = reference()
+    for model in (Experiment, Recipe):
+        schema = model.model_json_schema()
+        for part in (schema, *schema["$defs"].values()):
+            assert all(f"| `{name}` |" in text for name in part.get("properties", {}))
+    links = set(re.findall(r"\]\(#([a-z0-9]+)\)", text))
+    assert links <= {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.M)}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.S)
+
+
+def test_the_specs_and_recipes_shown_are_valid(tmp_path: Path) -> None:
+    spec, matrix = blocks("quickstart", "yaml")
+    (recipe,) = blocks("extending", "yaml")
+    assert len(resolve(write(tmp_path / "first.yaml", spec)).rows) == 3
+    assert len(resolve(write(tmp_path / "many.yaml", f"{spec}{matrix}")).variants) == 4
+    write(tmp_path / "kd-gentle.yaml", recipe)
+    named: Any = {**yaml.safe_load(spec), "recipes": ["kd-gentle"]}
+    (row,) = resolve(write(tmp_path / "own.yaml", named)).rows
+    assert row.recipe.recipe == "kd-gentle"
+
+
+def test_the_commands_shown_are_there() -> None:
+    lines = [line for block in blocks("quickstart", "sh") for line in block.splitlines()]
+    shown = [line.split() for line in lines if line.startswith("dsdctl ")]
+    assert len(shown) >= 6
+    for _, command, *arguments in shown:
+        helped = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        options = [argument for argument in arguments if argument.startswith("--")]
+        assert all(option in helped for option in options)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_have_targets(page: str) -> None:
+    links = re.findall(r"\]\(([a-z]+\.md)\)", (DOCS / f"{page}.md").read_text())
+    assert all((DOCS / link).is_file() for link in links)
+
+
+def test_the_citation_names_software_and_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["authors"] == [{"name": "The dsdctl developers"}]
+    (paper,) = citation["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Quétu", "Tartaglione"]

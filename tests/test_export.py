@@ -1,0 +1,203 @@
+"""`dsdctl export`: what it writes computes what the store's network does, or nothing is written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import spec_data, write
+from tiny import TINY
+from typer.testing import CliRunner, Result
+
+from dsdctl.cli import app
+from dsdctl.keys import LevelIdentity
+from dsdctl.level import LevelTask, Place, run_task
+from dsdctl.loading import parse_document
+from dsdctl.plan import make_plan
+from dsdctl.progress import Progress
+from dsdctl.resolve import resolve
+from dsdctl.store import Store
+
+pytest.importorskip("onnxruntime", reason="dsdctl[export] is not installed")
+pytest.importorskip("onnxscript", reason="dsdctl[export] is not installed")
+
+SPEC = parse_document(TINY, Path("tiny.yaml")).data | {
+    "title": "a | title <b>",
+    "recipes": ["vanilla"],
+    "seeds": [0],
+    "matrix": {"student.width": [4, 6]},
+}
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory, one_deterministic_thread: None) -> Path:
+    """A spec of two variants that was run, its store beside it."""
+    file = write(tmp_path_factory.mktemp("run") / "spec.yaml", SPEC)
+    _run(file)
+    return file
+
+
+def _run(spec: Path) -> None:
+    """All levels of a spec without a teacher, in this process."""
+    store = Store(_store(spec))
+    store.open_for_writing()
+    progress = Progress(make_plan([resolve(spec)]), store)
+    place = Place(store=str(store.root), device="cpu", threads=1)
+    for trajectory in progress.plan.trajectories.values():
+        while (identity := progress.next_piece(trajectory)) is not None:
+            assert isinstance(identity, LevelIdentity)
+            level = run_task(LevelTask(identity=identity, dataset_path="."), place).level
+            assert level is not None
+            progress.add(trajectory, level)
+
+
+def _store(spec: Path) -> Path:
+    return spec.parent / "store"
+
+
+def _export(spec: Path, *options: object) -> Result:
+    line = ["export", spec, "--recipe", "vanilla", "--store", _store(spec), *options]
+    return CliRunner().invoke(app, [str(part) for part in line])
+
+
+def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    done = _export(spec, "--variant", "student.width=6", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "out"
+    model = onnx.load(folder / "model.onnx")
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    result = json.loads(next(_store(spec).glob(f"levels/*/{facts['key']}/result.json")).read_text())
+    images, labels = _test_images(json.loads(facts["mean"]), json.loads(facts["std"]))
+    for name in ("model", "compact"):
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        (logits,) = session.run(["logits"], {"images": images})
+        assert float((logits.argmax(1) == labels).mean()) == pytest.approx(result["test_accuracy"])
+    weights = next(_store(spec).glob(f"levels/*/{facts['key']}/weights.safetensors"))
+    _same_tensors(weights, folder / "model.safetensors")
+    card = (folder / "README.md").read_text()
+    assert facts["key"] in card
+    assert f"test accuracy {100 * result['test_accuracy']:.2f} %" in card.replace("\n", " ")
+
+
+def _test_images(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
+    """The digits' test images as the model card says that they are to be given."""
+    import torch
+
+    from dsdctl.ml.data import split_source
+    from dsdctl.ml.noise import Noise
+    from dsdctl.ml.sources import load_digits
+
+    split = split_source(
+        load_digits(),
+        split_seed=0,
+        test_fraction=0.4,
+        validation_fraction=0.2,
+        validation_noisy=False,
+        noise=Noise("symmetric", 0.4, 0, ()),
+    ).test
+    scaled = split.pixels.to(torch.float32).permute(0, 3, 1, 2) / 255
+    return ((scaled - mean) / std).contiguous().numpy(), split.labels.numpy()
+
+
+def _same_tensors(one: Path, other: Path) -> None:
+    from safetensors.numpy import load_file
+
+    ours, theirs = load_file(one), load_file(other)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+class TestNothingIsWritten:
+    @pytest.fixture
+    def copy(self, spec: Path, tmp_path: Path) -> Path:
+        """The same run in a store that may be damaged."""
+        shutil.copytree(_store(spec), tmp_path / "store")
+        return Path(shutil.copy(spec, tmp_path))
+
+    def refused(self, spec: Path, code: int, *options: object) -> str:
+        before = sorted(spec.parent.iterdir())
+        output = spec.parent / "out"
+        done = _export(spec, "--output", output, *options)
+        assert done.exit_code == code, done.output
+        assert sorted(spec.parent.iterdir()) == before
+        (line,) = done.stderr.splitlines()
+        return line
+
+    WIDTH_4 = ("--variant", "student.width=4")
+
+    def test_where_the_variant_is_not_clear(self, copy: Path) -> None:
+        line = self.refused(copy, 2)
+        assert line == "--variant: missing (allowed: student.width=4; student.width=6)"
+        assert "is none of the spec's" in self.refused(copy, 2, "--variant", "x")
+
+    def test_where_there_is_no_store(self, copy: Path) -> None:
+        shutil.rmtree(_store(copy))
+        assert "no such folder" in self.refused(copy, 2, *self.WIDTH_4)
+
+    def test_where_no_level_is_there(self, copy: Path) -> None:
+        shutil.rmtree(_store(copy) / "levels")
+        line = self.refused(copy, 3, *self.WIDTH_4)
+        assert line.endswith("vanilla seed 0: not finished, 0 of 4 levels; there is no network to "
+                             "export")  # fmt: skip
+
+    def test_where_the_weights_were_dropped(self, copy: Path) -> None:
+        store = Store(_store(copy))
+        for folder in _store(copy).glob("levels/*/*"):
+            store.drop_weights(folder.name)
+        assert "were dropped by `dsdctl store gc`" in self.refused(copy, 3, *self.WIDTH_4)
+
+    def test_where_the_weights_are_damaged(self, copy: Path) -> None:
+        for file in _store(copy).glob("levels/*/*/weights.safetensors"):
+            content = bytearray(file.read_bytes())
+            content[-1] ^= 1
+            file.write_bytes(content)
+        assert "its checksum does not fit" in self.refused(copy, 3, *self.WIDTH_4)
+
+    @pytest.mark.usefixtures("one_deterministic_thread")
+    def test_where_level_0_diverged(self, tmp_path: Path) -> None:
+        changes = {"training.optimizer": {"lr": 1000.0}, "pruning.levels": 0}
+        spec = write(tmp_path / "spec.yaml", spec_data(changes))
+        _run(spec)
+        assert "vanilla seed 0: diverged" in self.refused(spec, 3)
+
+    def test_into_a_folder_that_is_there(self, copy: Path) -> None:
+        output = copy.parent / "out"
+        output.mkdir()
+        assert self.refused(copy, 2, *self.WIDTH_4) == f"--output: {output}: is already there"
+        assert list(output.iterdir()) == []
+
+    def test_without_the_extra(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+        line = self.refused(copy, 2, *self.WIDTH_4)
+        assert line == (
+            "dsdctl export needs onnx, onnxruntime, onnxscript: pip install 'dsdctl[export]' "
+            "brings them"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arch", "side"),
+    [("vgg-like", 8), ("resnet18", 32), ("mlp", 8), ("vit", 8), ("resnet18-imagenet", 64)],
+)
+@pytest.mark.long
+def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int) -> None:
+    import torch
+
+    from dsdctl.export.as_onnx import onnx_bytes, run_onnx
+    from dsdctl.ml.models import build_network
+
+    options = {"vgg-like": {"depth": 2, "width": 4, "pool": 3}, "vit": {"dim": 8, "heads": 2}}
+    network = build_network(
+        arch, 3, 5, seed=0, image_size=(side, side), **options.get(arch, {})
+    ).eval()
+    model = onnx_bytes(network, (3, side, side), {})
+    for count in (1, 2, 7, 101):
+        images = torch.rand(count, 3, side, side)
+        with torch.no_grad():
+            expected = network(images)
+        torch.testing.assert_close(run_onnx(model, images), expected, rtol=1e-4, atol=1e-4)
