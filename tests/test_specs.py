@@ -1,6 +1,5 @@
 """The specs that come along: what they plan, what they share, and the smallest of them run."""
 
-import json
 import shutil
 import socket
 from collections import Counter
@@ -120,20 +119,10 @@ def test_a_spec_trains_on_its_data_set_in_its_own_format(
     assert level.measured.entropy_bits > 0
 
 
-def test_the_smoke_spec_runs_to_its_end_and_does_nothing_twice(
-    dsdctl: Dsdctl, tmp_path: Path
-) -> None:
-    spec = ROOT / "specs" / "smoke.yaml"
-    first = dsdctl("run", spec, "--jobs", 1)
-    assert first.returncode == 0, first.stderr
-    report = json.loads(dsdctl("report", spec, "--format", "json").stdout)
-    assert report["complete"]
-    assert [row["recipe"] for row in report["rows"]] == [
-        "vanilla",
-        "early-stop",
-        "kd-dense-teacher",
-        "kd-pruned-teacher",
-    ]
-    again = dsdctl("run", spec, "--jobs", 1)
-    assert (again.returncode, again.stdout) == (0, first.stdout)
-    assert "level" not in again.stderr
+def test_the_smoke_spec_runs_to_its_end(dsdctl: Dsdctl) -> None:
+    done = dsdctl("run", ROOT / "specs" / "smoke.yaml", "--jobs", 1)
+    assert done.returncode == 0, done.stderr  # which a comparison that is not complete has not
+    rows = [line.split()[0] for line in done.stdout.splitlines() if "x" in line.split()[1:2]]
+    assert rows[:3] == ["early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
+    # Three students and a teacher of four levels each.
+    assert "[16/16]" in done.stderr
