@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from archives import Cifar, write_flowers, write_human_labels
 from builders import write
 from tiny import ROOT, Dsdctl
 
 from dsdctl.level import LevelTask, Place, run_task
+from dsdctl.loading import read_document
 from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
 
@@ -107,7 +107,7 @@ def test_a_spec_trains_on_its_data_set_in_its_own_format(
         written = Cifar(tmp_path, "cifar100")
         written.publish(monkeypatch)
         write_human_labels(monkeypatch, tmp_path, "cifar100n", written.train_labels)
-    data = yaml.safe_load((ROOT / "specs" / f"{name}.yaml").read_text())
+    data = read_document(ROOT / "specs" / f"{name}.yaml").data
     data["dataset"]["root"] = str(tmp_path)
     data["training"] |= {"epochs": 1, "schedule": {}}
     *_, trajectory = make_plan([resolve(write(tmp_path / "spec.yaml", data))]).trajectories.values()
