@@ -154,6 +154,7 @@ class TestSeveralSpecs:
         lines = csv.DictReader(io.StringIO(render(reports, "csv", console)))
         assert {line["experiment"] for line in lines} == {"small", "other"}
 
+    @pytest.mark.long
     def test_have_figures_of_their_own(self, reports: list[Report], tmp_path: Path) -> None:
         lines = list(save_figures(reports, tmp_path))
         names = {file.name for file in tmp_path.glob("*.svg")}

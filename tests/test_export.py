@@ -61,6 +61,7 @@ def _export(spec: Path, *options: object) -> Result:
     return CliRunner().invoke(app, [str(part) for part in line])
 
 
+@pytest.mark.long
 def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
     import onnx
     import onnxruntime

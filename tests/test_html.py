@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import TABLE1, paper_macs, planned, spec_data, write, write_recipe
-from reports import TWINS, diverging, double_descent, nothing, progress_of
+from builders import paper_macs, planned, spec_data, write, write_recipe
+from reports import diverging, double_descent, nothing, progress_of
 from typer.testing import CliRunner
 
 from dsdctl.cli import app
@@ -21,13 +21,17 @@ from dsdctl.progress import Progress
 from dsdctl.report.html.page import html as rendered
 from dsdctl.report.ledger import make_ledger, places
 from dsdctl.report.table import make_report
-from dsdctl.resolve import resolve
 
 COMPARED: dict[str, Any] = {
     "student.width": 16,
     "pruning": {"fraction": 0.25, "levels": 15},
     "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
     "seeds": [0, 1],
+}
+PUBLISHED = {
+    "pflops": 0.5,
+    "test_accuracy": {"mean": 0.1234, "std": 0.01},
+    "sparsity": {"mean": 0.9962},
 }
 HOSTILE = (
     "</title></pre><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -78,9 +82,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("two")
     recipe = folder / "evil"
     write_recipe(recipe, "evil", title=HOSTILE)
-    first = {**COMPARED, "title": HOSTILE, "recipes": [*COMPARED["recipes"], "evil"]}
-    second = {**TWINS["figure5"], "experiment": "second", "pruning": {"levels": 20}}
-    second |= {"matrix": {"dataset.root": [HOSTILE, "b"]}, "seeds": [0]}
+    first = {**COMPARED, "title": HOSTILE, "recipes": ["vanilla", "kd-dense-teacher", "evil"]}
+    first["reference"] = {"vanilla": {**PUBLISHED, "note": HOSTILE}}
+    second = {"experiment": "second", "matrix": {"dataset.root": [HOSTILE, "b"]}}
     plans = [planned(recipe, first), planned(folder / "second", second)]
     return page_of(progress_of(folder, make_plan([s for plan in plans for s in plan.specs])))
 
@@ -121,23 +125,26 @@ def test_a_page_is_the_same_every_time(tmp_path: Path) -> None:
     assert page_of(progress) == page_of(progress)
 
 
-def test_the_papers_values_stand_beside_ours_with_the_gap(tmp_path: Path) -> None:
-    progress = progress_of(tmp_path, make_plan([resolve(TABLE1)]))
-    report, page = make_report(progress, paper_macs)[0], page_of(progress)
-    (gap,) = re.findall(r'<tr class="gap">(.*?)</tr>', page, re.S)[:1]
-    cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", gap, re.S)]
-    accuracy = report.rows[0].test_accuracy.mean
-    assert accuracy is not None
-    assert cells[3:6] == ["-0.00", f"{100 * accuracy - 74.52:+.2f}", cells[5]]
-    assert page.count('<tr class="paper">') == 4
+def test_the_papers_values_stand_beside_ours_with_the_gap(two: str) -> None:
+    shown = {}
+    for kind in ("ours", "paper", "gap"):
+        line = re.findall(rf'<tr class="{kind}">(.*?)</tr>', two, re.S)[0]
+        cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", line, re.S)]
+        shown[kind] = [float(cell.split(" ")[0]) for cell in cells[3:6]]
+    assert shown["paper"] == [0.5, 12.34, 99.62]
+    ours, gaps = shown["ours"], shown["gap"]
+    assert gaps == pytest.approx(
+        [a - b for a, b in zip(ours, shown["paper"], strict=True)], abs=0.011
+    )
+    assert two.count('<tr class="paper">') == two.count('<tr class="gap">') == 1
 
 
 def test_a_page_of_nothing_and_of_a_diverged_seed(tmp_path: Path) -> None:
     empty = Page(page_of(progress_of(tmp_path, planned(tmp_path), nothing)))
     assert "Nothing to draw yet" in empty.text
     assert "not complete" in empty.text
-    plan = planned(tmp_path, {"seeds": [0, 1]})
-    assert "diverged in epoch 3" in page_of(progress_of(tmp_path, plan, diverging(1, at=2)))
+    diverged = page_of(progress_of(tmp_path, planned(tmp_path), diverging(0, at=0)))
+    assert "diverged in epoch 3" in diverged
 
 
 def test_commands_carry_the_choice_of_recipes_and_seeds(tmp_path: Path) -> None:
