@@ -93,8 +93,8 @@ def _check_attached(store: Path, run: dict[str, Any], report: dict[str, Any]) ->
     chosen = [(row["trajectory_keys"][0], row["level"]["values"][0]) for row in report["rows"]]
     levels = {trajectory["key"]: trajectory["levels"] for trajectory in report["trajectories"]}
     keys = [levels[trajectory][level]["key"] for trajectory, level in chosen]
-    assert list(run["artifacts"]) == ["tiny-0-vanilla-seed0", "tiny-1-kd-dense-teacher-seed0"]
-    for key, sizes in zip(keys, run["artifacts"].values(), strict=True):
+    assert list(run["models"]) == ["tiny-0-vanilla-seed0", "tiny-1-kd-dense-teacher-seed0"]
+    for key, sizes in zip(keys, run["models"].values(), strict=True):
         stored = store / "levels" / key[:2] / key
         assert sizes == {
             name: (stored / name).stat().st_size
@@ -120,7 +120,7 @@ def test_a_trajectory_that_goes_on_continues_its_run(
     assert {run["group"] for run in runs} == {"g"}
     steps = [row["_step"] for run in runs for row in run["history"]]
     assert sorted(steps) == [0, 1, 2, 3]
-    assert [artifact for run in runs for artifact in run["artifacts"]] == []
+    assert [model for run in runs for model in run["models"]] == []
 
 
 def test_a_server_that_never_answers_costs_a_run_nothing(

@@ -36,7 +36,7 @@ def read_run(file: Path) -> dict[str, Any]:
     def value(item: Any) -> tuple[str, Any]:
         return ".".join(item.nested_key) or item.key, json.loads(item.value_json)
 
-    found: dict[str, Any] = {"history": [], "config": {}, "files": [], "artifacts": {}}
+    found: dict[str, Any] = {"history": [], "config": {}, "files": [], "models": {}}
     for body in _bodies(file):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(body)
@@ -53,10 +53,9 @@ def read_run(file: Path) -> dict[str, Any]:
                 found["history"].append(dict(value(item) for item in record.history.item))
             case "files":
                 found["files"] += [file.path for file in record.files.files]
-            case "artifact":
-                artifact = record.artifact
-                found["artifacts"][artifact.name] = {
-                    entry.path: entry.size for entry in artifact.manifest.contents
+            case "artifact" if record.artifact.type == "model":  # tables are of another type
+                found["models"][record.artifact.name] = {
+                    entry.path: entry.size for entry in record.artifact.manifest.contents
                 }
             case "exit":
                 found["exit"] = record.exit.exit_code
