@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from tiny import ROOT
+from typer.testing import CliRunner
+
+from dsdctl.cli import app
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNNING = (ROOT / "docs/running.md").read_text()
@@ -129,9 +132,8 @@ def test_every_command_of_the_examples_exists_with_its_options() -> None:
     for line in lines:
         command, *arguments = shlex.split(line)
         if command not in helped:
-            helped[command] = subprocess.run(
-                [sys.executable, "-m", "dsdctl", command, "--help"],
-                capture_output=True, text=True, check=True,
-            ).stdout  # fmt: skip
+            helped[command] = (
+                CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+            )
         assert [w for w in arguments if w.startswith("--") and w not in helped[command]] == []
         assert [w for w in arguments if w.endswith(".yaml") and not (ROOT / w).is_file()] == []

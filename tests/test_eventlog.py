@@ -1,12 +1,10 @@
 """The event log: every event of a run in order, one JSON object a line."""
 
-import json
 import resource
 from pathlib import Path
 
 import pytest
-from builders import only_trajectory
-from tiny import TINY, Dsdctl
+from builders import measured, only_trajectory
 
 from dsdctl.display import time_left
 from dsdctl.eventlog import Entry, EventLog, event_log, read_events
@@ -17,36 +15,6 @@ ENVIRONMENT = Environment(
     python="3", torch="2", dsdctl="0", device="cuda x", threads=1, wall_seconds=2.0,
     gpu_peak_bytes=3 * 2**30,
 )  # fmt: skip
-
-
-def test_a_run_writes_what_happened_beside_its_log(
-    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
-) -> None:
-    tiny.write_text(TINY.replace("levels: 3", "levels: 1"))
-    done = dsdctl("run", tiny, "--recipe", "kd-dense-teacher", "--seed", "0")
-    assert done.returncode == 0, done.stderr
-    (log,) = (tmp_path / "dsdctl-store/logs").glob("*.log")
-    events = read_events(log.with_suffix(".jsonl"))
-    assert [(event.event, event.piece, event.level) for event in events] == [
-        ("run-started", None, None),
-        ("started", "level", 0), ("finished", "level", 0),
-        ("started", "table", None), ("finished", "table", None),
-        ("started", "level", 0), ("finished", "level", 0),
-        ("started", "level", 1), ("finished", "level", 1),
-        ("run-ended", None, None),
-    ]  # fmt: skip
-    assert [event.time for event in events] == sorted(event.time for event in events)
-    assert events[0].levels_missing == events[-1].levels_run == 3
-    report = json.loads(dsdctl("report", tiny, "--seed", "0", "--recipe", "kd-dense-teacher",
-                               "--format", "json").stdout)  # fmt: skip
-    levels = {level["key"]: level for t in report["trajectories"] for level in t["levels"]}
-    finished = [e for e in events if e.event == "finished" and e.piece == "level"]
-    assert {event.key for event in finished} == set(levels)
-    for event in finished:
-        assert event.test_accuracy == levels[event.key or ""]["test_accuracy"]
-        assert event.wall_seconds == levels[event.key or ""]["wall_seconds"]
-        assert f"{event.images_per_second:,.0f} images/s" in done.stderr
-    assert done.stderr.count(" left\n") == 2
 
 
 def test_an_error_or_an_interruption_ends_the_log_with_its_reason(tmp_path: Path) -> None:
@@ -92,8 +60,6 @@ def test_every_field_is_documented() -> None:
 
 
 def test_a_levels_speed_is_its_training_images_over_its_time(tmp_path: Path) -> None:
-    from builders import measured
-
     trajectory = only_trajectory(tmp_path)
     level = FinishedLevel(key="k", result=measured(0, 0.5), environment=ENVIRONMENT)
     # 862 training images, 4 epochs, 2 seconds.

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY, Dsdctl
 
+from dsdctl.eventlog import read_events
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -65,6 +67,33 @@ def test_the_comparison_names_all_recipes_and_is_complete(finished: Path, dsdctl
     for row in report["rows"]:
         assert row["recipe"] in printed
         assert f"{100 * row['test_accuracy']['mean']:.2f} ±" in printed
+
+
+def test_a_run_writes_what_happened_beside_its_log(finished: Path, dsdctl: Dsdctl) -> None:
+    log = min((finished / "dsdctl-store/logs").glob("*.log"))
+    first, *events, last = read_events(log.with_suffix(".jsonl"))
+    assert (first.event, last.event) == ("run-started", "run-ended")
+    assert first.levels_missing >= last.levels_run > 0
+    started = [event.key for event in events if event.event == "started"]
+    done = [event for event in events if event.event == "finished"]
+    assert len(set(started)) == len(started) == len(done)
+    assert set(started) == {event.key for event in done}
+    assert [event.time for event in events] == sorted(event.time for event in events)
+    tables = list(finished.glob("dsdctl-store/tables/*/*"))
+    assert {e.key for e in done if e.piece == "table"} == {folder.name for folder in tables}
+    levels = {
+        level["key"]: level
+        for trajectory in _report(dsdctl, finished)["trajectories"]
+        for level in trajectory["levels"]
+    }
+    assert {event.key for event in done if event.piece == "level"} == set(levels)
+    shown = (finished / "stderr").read_text()
+    for event in done:
+        if event.piece == "level":
+            for name in ("level", "test_accuracy", "sparsity", "wall_seconds"):
+                assert getattr(event, name) == levels[event.key][name]
+            assert f"{event.images_per_second:,.0f} images/s" in shown
+    assert shown.count(" left\n") >= len(levels) - 1
 
 
 def test_a_second_run_computes_nothing_and_prints_the_same(finished: Path) -> None:
