@@ -15,6 +15,7 @@ from dsdctl.level import LevelTask, Place, run_task
 from dsdctl.loading import read_document
 from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
+from dsdctl.store import Store
 
 SPECS = sorted(file.relative_to(ROOT / "specs") for file in (ROOT / "specs").rglob("*.yaml"))
 
@@ -112,7 +113,9 @@ def test_a_spec_trains_on_its_data_set_in_its_own_format(
     data["training"] |= {"epochs": 1, "schedule": {}}
     *_, trajectory = make_plan([resolve(write(tmp_path / "spec.yaml", data))]).trajectories.values()
     identity = trajectory.level_identity(0, None, None)
-    place = Place(store=str(tmp_path / "store"), device="cpu")
+    store = tmp_path / "store"
+    Store(store).open_for_writing()
+    place = Place(store=str(store), device="cpu")
     level = run_task(LevelTask(identity=identity, dataset_path=str(tmp_path)), place).level
     assert level is not None and level.measured is not None
     assert level.measured.flip_rate > 0
