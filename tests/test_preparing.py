@@ -77,7 +77,11 @@ class TestPrepareAll:
 
         monkeypatch.setattr(torchvision_datasets.CIFAR10, "download", no_network)
         specs = [
-            resolve(write(tmp_path / f"{name}.yaml", spec_data({"dataset": dataset})))
+            resolve(
+                write(
+                    tmp_path / f"{name}.yaml", spec_data({"experiment": name, "dataset": dataset})
+                )
+            )
             for name, dataset in (
                 ("one", {"name": "cifar10", "root": "absent"}),
                 ("two", {"name": "cifar10", "root": "absent", "split_seed": 1}),
