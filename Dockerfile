@@ -12,11 +12,11 @@ WORKDIR /opt/dsdctl
 ARG DEVICE=gpu
 COPY constraints.txt ./
 RUN case "$DEVICE" in \
-      cpu) index=https://download.pytorch.org/whl/cpu ;; \
-      gpu) index=https://pypi.org/simple ;; \
+      cpu) set -- --index-url https://download.pytorch.org/whl/cpu ;; \
+      gpu) set -- ;; \
       *) echo "DEVICE: $DEVICE (allowed: cpu, gpu)" >&2; exit 2 ;; \
     esac \
-    && pip install --index-url "$index" --constraint constraints.txt torch torchvision
+    && pip install "$@" --constraint constraints.txt torch torchvision
 
 ARG EXTRAS=
 COPY pyproject.toml ./

@@ -1,6 +1,6 @@
 """The run plan as plain data (a contract for `plan --json`), as text and as a graph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import ConfigDict, Field
 
@@ -112,66 +112,84 @@ def summarise(
 ) -> PlanSummary:
     """Summarise a plan; `seconds_estimate` is None when uncalibrated."""
     plan = progress.plan
-    recipes = []
+    tables = plan_tables(progress, count_macs)
+    distinct_tables = tuple({table.key: table for table in tables.values()}.values())
+    return PlanSummary(
+        experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
+        recipes=tuple(
+            PlanRecipe(
+                recipe=row_plan.row.recipe.recipe,
+                variant=row_plan.row.variant,
+                **vars(row_cost(plan, row_plan, count_macs)),
+            )
+            for row_plan in plan.rows
+        ),
+        trajectories=tuple(
+            _trajectory(progress, trajectory, tables, count_macs)
+            for trajectory in plan.trajectories.values()
+        ),
+        teacher_tables=distinct_tables,
+        totals=_totals(progress, distinct_tables, count_macs, seconds_estimate),
+        cluster=cluster,
+    )
+
+
+def _trajectory(
+    progress: Progress,
+    trajectory: Trajectory,
+    tables: Mapping[str, PlanTable],
+    count_macs: CountMacs,
+) -> PlanTrajectory:
+    macs = count_macs(trajectory.regime)
+    flips = progress.flip_rate(trajectory)
+    need = trajectory.teacher
+    return PlanTrajectory(
+        key=trajectory.key,
+        variant=progress.plan.variant(trajectory),
+        roles=tuple(trajectory.roles),
+        arch=trajectory.regime.network.arch,
+        seed=trajectory.seed,
+        levels=trajectory.levels,
+        macs_per_image=macs.total,
+        pflops_per_training=training_pflops(trajectory.regime, macs),
+        used_by=tuple(progress.plan.used_by(trajectory)),
+        needs=_needs(trajectory, tables),
+        levels_done=progress.known[trajectory.key].next_level,
+        flip_rate=flips.rate,
+        flip_rate_exact=flips.exact,
+        levels_to_restore=tuple(progress.levels_to_restore(trajectory)),
+        teacher_table=need.table if need else None,
+        teacher_table_reason=need.table_reason if need else None,
+    )
+
+
+def _totals(
+    progress: Progress,
+    tables: Iterable[PlanTable],
+    count_macs: CountMacs,
+    seconds_estimate: float | None,
+) -> Totals:
+    plan = progress.plan
     attributed = 0.0
     for row_plan in plan.rows:
         cost = row_cost(plan, row_plan, count_macs)
         attributed += len(row_plan.seeds) * (cost.pflops_max + cost.teacher_pflops_max)
-        recipes.append(
-            PlanRecipe(
-                recipe=row_plan.row.recipe.recipe, variant=row_plan.row.variant, **vars(cost)
-            )
-        )
-    tables = plan_tables(progress, count_macs)
-    distinct_tables = {table.key: table for table in tables.values()}
-    to_run = sum(table.pflops for table in distinct_tables.values() if not table.done)
-    restored = sum(levels_to_restore(progress).values())
+    to_run = sum(table.pflops for table in tables if not table.done)
     missing = levels_to_run(progress)
     for trajectory in plan.trajectories.values():
         to_run += missing[trajectory.key] * level_pflops_executed(trajectory, count_macs)
     for rewinding in missing_early_states(progress).values():
         to_run += early_state_pflops(rewinding[0], count_macs)
-    done = {key: known.next_level for key, known in progress.known.items()}
-    trainings_done = len({level.key for known in progress.known.values() for level in known.levels})
-    return PlanSummary(
-        experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
-        recipes=tuple(recipes),
-        trajectories=tuple(
-            PlanTrajectory(
-                key=trajectory.key,
-                variant=plan.variant(trajectory),
-                roles=tuple(trajectory.roles),
-                arch=trajectory.regime.network.arch,
-                seed=trajectory.seed,
-                levels=trajectory.levels,
-                macs_per_image=count_macs(trajectory.regime).total,
-                pflops_per_training=training_pflops(
-                    trajectory.regime, count_macs(trajectory.regime)
-                ),
-                used_by=tuple(plan.used_by(trajectory)),
-                needs=_needs(trajectory, tables),
-                levels_done=done[trajectory.key],
-                flip_rate=progress.flip_rate(trajectory).rate,
-                flip_rate_exact=progress.flip_rate(trajectory).exact,
-                levels_to_restore=tuple(progress.levels_to_restore(trajectory)),
-                teacher_table=trajectory.teacher.table if trajectory.teacher else None,
-                teacher_table_reason=(
-                    trajectory.teacher.table_reason if trajectory.teacher else None
-                ),
-            )
-            for trajectory in plan.trajectories.values()
-        ),
-        teacher_tables=tuple(distinct_tables.values()),
-        totals=Totals(
-            trainings=trainings_done + sum(missing.values()) - restored,
-            trainings_done=trainings_done,
-            pflops_attributed=attributed,
-            pflops_to_run=to_run,
-            seconds_estimate=seconds_estimate,
-            disk_bytes=disk_bytes(progress),
-            trainings_to_restore=restored,
-        ),
-        cluster=cluster,
+    restored = sum(levels_to_restore(progress).values())
+    done = len({level.key for known in progress.known.values() for level in known.levels})
+    return Totals(
+        trainings=done + sum(missing.values()) - restored,
+        trainings_done=done,
+        pflops_attributed=attributed,
+        pflops_to_run=to_run,
+        seconds_estimate=seconds_estimate,
+        disk_bytes=disk_bytes(progress),
+        trainings_to_restore=restored,
     )
 
 

@@ -197,10 +197,7 @@ def _row(
     trainings = [reading.trainings if reading.finished else None for reading in readings]
     level = stats([result.level if result else None for result in chosen])
     flipped = [progress.flip_rate(student) for student in students]
-    reasons = tuple(
-        "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
-        for student, reading in zip(students, readings, strict=True)
-    )
+    reasons = _stop_reasons(progress, students, readings)
     return ReportRow(
         recipe=recipe.recipe,
         variant=row_plan.row.variant,
@@ -223,12 +220,7 @@ def _row(
         reference=references.get(recipe.recipe),
         label_noise=describe_noise(row_plan.row.student.images.noise),
         flip_rate=stats([flips.rate if flips.exact else None for flips in flipped]),
-        pflops_nonzero=stats(
-            [
-                _nonzero_pflops(progress, student, reading, count_macs)
-                for student, reading in zip(students, readings, strict=True)
-            ]
-        ),
+        pflops_nonzero=_nonzero_pflops(progress, students, readings, count_macs),
         axes=dict(row_plan.row.axes),
         teacher_keys=row_plan.teachers,
         stop_reasons=reasons,
@@ -242,14 +234,30 @@ def _selected(progress: Progress, student: Trajectory, level: int | None) -> Mea
     return None if level is None else progress.known[student.key].measured[level]
 
 
+def _stop_reasons(
+    progress: Progress, students: Sequence[Trajectory], readings: Sequence[Reading]
+) -> tuple[str, ...]:
+    """Why each seed stopped, or has not yet."""
+    return tuple(
+        "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
+        for student, reading in zip(students, readings, strict=True)
+    )
+
+
 def _nonzero_pflops(
-    progress: Progress, student: Trajectory, reading: Reading, count_macs: CountMacs
-) -> float | None:
-    """What a seed's trainings cost; None where one diverged, which recorded no densities."""
-    levels = progress.known[student.key].measured[: reading.trainings]
-    if not reading.finished or len(levels) < reading.trainings:
-        return None
-    return nonzero_pflops(student.regime, count_macs(student.regime), levels)
+    progress: Progress,
+    students: Sequence[Trajectory],
+    readings: Sequence[Reading],
+    count_macs: CountMacs,
+) -> Stats:
+    """What each seed's trainings cost; None where one diverged, which recorded no densities."""
+    found: list[float | None] = []
+    for student, reading in zip(students, readings, strict=True):
+        levels = progress.known[student.key].measured[: reading.trainings]
+        known = reading.finished and len(levels) == reading.trainings
+        macs = count_macs(student.regime)
+        found.append(nonzero_pflops(student.regime, macs, levels) if known else None)
+    return stats(found)
 
 
 def _environments(progress: Progress, row_plan: RowPlan) -> tuple[str, ...]:
