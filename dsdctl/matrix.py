@@ -46,7 +46,7 @@ def variants(document: Document) -> Iterator[tuple[dict[str, str], Document]]:
         raise InputError(document.problem(("matrix",), reason))
     names: set[str] = set()
     for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
-        shown = {path: _short(value) for path, value, _ in cell}
+        shown = {path: label for path, label, _ in cell}
         name = variant_name(shown)
         if name in names:
             raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
@@ -70,13 +70,22 @@ def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
             raise InputError(document.problem((*path, name), reason))
 
 
-def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, Any, KeyPath], ...]]:
-    """Yield the product of the axes as tuples of (dotted path, value, where it was written)."""
+def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, str, KeyPath], ...]]:
+    """Yield the product of the axes as tuples of (dotted path, label, where it was written)."""
     columns = [
-        [(name, value, (*path, name, i)) for i, value in enumerate(values)]
+        [(name, label, (*path, name, i)) for i, label in enumerate(_labels(values))]
         for name, values in axes.items()
     ]
     return itertools.product(*columns)
+
+
+def _labels(values: list[Any]) -> list[str]:
+    """Of mappings their names alone, where these tell them apart; else all that they hold."""
+    names = [
+        _short(value.get("name") or value) if isinstance(value, dict) else _short(value)
+        for value in values
+    ]
+    return names if len(set(names)) == len(names) else [_short(value) for value in values]
 
 
 def _short(value: Any) -> str:

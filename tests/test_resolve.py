@@ -418,6 +418,14 @@ class TestMatrix:
             (1, "reinit", 0.2),
         ]
 
+    def test_names_mappings_by_their_names_where_these_differ(self, tmp_path: Path) -> None:
+        cifar = {"name": "cifar10", "root": "absent", "test": None}
+        spec = resolved(tmp_path, {"matrix": {"dataset": [{"name": "digits"}, cifar]}})
+        assert spec.variants == ("dataset=digits", "dataset=cifar10")
+        fractions = [{"name": "digits", "test": {"fraction": f}} for f in (0.3, 0.4)]
+        spec = resolved(tmp_path, {"matrix": {"dataset": fractions}})
+        assert spec.variants == ("dataset=digits/0.3", "dataset=digits/0.4")
+
     @pytest.mark.parametrize(
         ("matrix", "where"),
         [
