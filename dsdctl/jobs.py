@@ -53,8 +53,7 @@ def batches(progress: Progress, submitted: Container[str]) -> Iterator[Batch]:
 
 def recorded(store: Store) -> dict[str, str]:
     """The number of the last job of each trajectory that was submitted, by its key."""
-    record = store.read_json(RECORD)
-    return record if isinstance(record, dict) else {}
+    return store.read_json(RECORD) or {}
 
 
 def record(store: Store, numbers: Mapping[str, str]) -> None:

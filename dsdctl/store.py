@@ -289,12 +289,13 @@ class Store:
                 locked = True
             yield locked
 
-    def read_json(self, name: str) -> Any:
-        """Return a small file at the store's root, or None where it is missing or unreadable."""
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return a small file at the store's root, or None where it is missing or no mapping."""
         try:
-            return json.loads((self.root / name).read_bytes())
+            found = json.loads((self.root / name).read_bytes())
         except (OSError, ValueError):
             return None
+        return found if isinstance(found, dict) else None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a small file at the store's root, whole or not at all."""

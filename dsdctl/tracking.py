@@ -341,9 +341,8 @@ def _log_attached(run: "Run", attached: Attached, folder: Path) -> None:
 
 def read_journal(store: Store) -> dict[str, set[int]]:
     """What W&B has by run: levels, or checksums of comparisons."""
-    stored = store.read_json(JOURNAL)
-    runs = stored.items() if isinstance(stored, dict) else ()
-    return {run_id: set(items) for run_id, items in runs if isinstance(items, list)}
+    runs = store.read_json(JOURNAL) or {}
+    return {run_id: set(items) for run_id, items in runs.items() if isinstance(items, list)}
 
 
 def add_to_journal(store: Store, new: Mapping[str, Set[int]]) -> None:
