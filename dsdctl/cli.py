@@ -16,6 +16,7 @@ from dsdctl.console import (
     encode_anything,
     err,
     out,
+    print_as_is,
     print_line,
     print_plain,
     reported,
@@ -191,7 +192,7 @@ def report(
             from dsdctl.report.figures.draw import save_figures
 
             for line in save_figures(reports, figures):
-                err().print(line, markup=False, soft_wrap=True)
+                print_as_is(err(), line)
 
 
 @app.command()

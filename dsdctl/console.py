@@ -51,6 +51,16 @@ def print_plain(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def print_as_is(console: Console, line: str) -> None:
+    """Print a line of a log: no markup in it, nothing picked out, not wrapped."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def can_draw(console: Console) -> bool:
+    """Whether what was printed can be drawn anew in its place."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def warn(lines: list[str]) -> None:
     """Say what is not as it should be, and go on."""
     for line in lines:

@@ -47,6 +47,11 @@ class Facts:
     content: str | None = None
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image in memory: (H, W, C)."""
+        return self.height, self.width, self.channels
+
+    @property
     def smallest_side(self) -> int:
         """The shortest side, in pixels, of what networks are trained or measured on."""
         side = min(self.height, self.width)

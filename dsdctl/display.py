@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dsdctl.console import can_draw, print_as_is
 from dsdctl.level import TableTask, Task
 from dsdctl.rates import rate_line
 from dsdctl.results import FinishedLevel
@@ -113,9 +114,7 @@ class PlainDisplay:
         if event.level is not None and 0 < self._done < self._total:
             passed = time.monotonic() - self._started
             left = time_left(self._done, self._total, passed)
-        self._console.print(
-            f"{counter} {event_line(event)}{left}", markup=False, highlight=False, soft_wrap=True
-        )
+        print_as_is(self._console, f"{counter} {event_line(event)}{left}")
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
@@ -173,13 +172,9 @@ def _bar(console: Console) -> Progress:
 
 def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
     """A live display on a terminal, plain lines elsewhere."""
-    if _can_draw(console):
+    if can_draw(console):
         return LiveDisplay(console, total)
     return PlainDisplay(console, total)
-
-
-def _can_draw(console: Console) -> bool:
-    return console.is_terminal and not console.is_dumb_terminal
 
 
 @contextmanager
@@ -187,7 +182,7 @@ def preparation(console: Console, name: str) -> Iterator[Callable[[int, int], No
     """Show how many images of a data set are prepared, of how many, once there are any: in a bar on
     a terminal, in a line now and then elsewhere."""
     with ExitStack() as stack:
-        yield _drawn(console, name, stack) if _can_draw(console) else _said(console, name)
+        yield _drawn(console, name, stack) if can_draw(console) else _said(console, name)
 
 
 def _drawn(console: Console, name: str, stack: ExitStack) -> Callable[[int, int], None]:
@@ -210,6 +205,6 @@ def _said(console: Console, name: str) -> Callable[[int, int], None]:
         if done == total or time.monotonic() - last >= LINE_SECONDS:
             last = time.monotonic()
             line = f"{name}: {done:,} of {total:,} images prepared"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_as_is(console, line)
 
     return show

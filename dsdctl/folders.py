@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -119,18 +119,18 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a finished folder; what another process finished first stays."""
     if not folder.parent.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _flush_folder(folder.parent.parent)
+        flush_folder(folder.parent.parent)
     temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     temporary.mkdir()
     try:
         checksums = {name: checksum_of(content) for name, content in files.items()}
         for name, content in {**files, CHECKSUMS: _checksum_bytes(checksums)}.items():
             _write_flushed(temporary / name, content)
-        _flush_folder(temporary)
+        flush_folder(temporary)
         kill_point("commit-written")
         _rename_unless_there(temporary, folder)
         kill_point("commit-renamed")
-        _flush_folder(folder.parent)
+        flush_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -145,7 +145,7 @@ def replace_file(file: Path, content: bytes, kind: str = "file") -> None:
     finally:
         temporary.unlink(missing_ok=True)
     kill_point(f"{kind}-renamed")
-    _flush_folder(file.parent)
+    flush_folder(file.parent)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -177,13 +177,19 @@ def _write_flushed(file: Path, content: bytes) -> None:
     try:
         with file.open("xb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
-def _flush_folder(folder: Path) -> None:
+def flush(stream: IO[Any]) -> None:
+    """Wait until what was written to a file is on the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until what was renamed into a folder is on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,6 +19,11 @@ def variant_name(axes: Mapping[str, str]) -> str:
     return ", ".join(f"{path}={value}" for path, value in axes.items())
 
 
+def row_name(recipe: str, variant: str) -> str:
+    """A recipe, with its variant where there is a matrix."""
+    return f"{recipe} [{variant}]" if variant else recipe
+
+
 def shared_axes(cells: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Of each axis the value of all cells that have it, where that is one."""
     values: dict[str, dict[str, None]] = {}

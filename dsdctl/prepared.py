@@ -12,7 +12,6 @@ not whole is made anew. Nothing here imports torch.
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import socket
 import uuid
@@ -20,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dsdctl.errors import WorkError
+from dsdctl.folders import flush, flush_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,12 +141,12 @@ def _make(folder: Path, original: Original, progress: Progress) -> None:
         manifest = Manifest(original.classes, files, **original.finish())
         with (temporary / MANIFEST).open("w") as stream:
             json.dump(asdict(manifest), stream, indent=1, sort_keys=True)
-            _flush(stream)
-        _flush_folder(temporary)
+            flush(stream)
+        flush_folder(temporary)
         if folder.exists():  # not whole, or it would not be made anew
             folder.rename(damaged)
         temporary.rename(folder)
-        _flush_folder(folder.parent)
+        flush_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(damaged, ignore_errors=True)
@@ -190,7 +190,7 @@ class _Digested:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         with self._stream:
             if kind is None:
-                _flush(self._stream)
+                flush(self._stream)
 
     def write(self, content: bytes | memoryview) -> int:
         self._digest.update(content)
@@ -235,16 +235,3 @@ def _lock(folder: Path) -> Iterator[None]:
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _flush(stream: IO[Any]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 import dsdctl
 from dsdctl import calibration
+from dsdctl.console import print_as_is
 from dsdctl.cost import fvcore_macs, level_pflops_executed
+from dsdctl.devices import Device, DeviceWish, resolve_device
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
@@ -35,8 +37,6 @@ from dsdctl.tracking import Mirror, RunInfo, effective_mode
 
 if TYPE_CHECKING:
     from dsdctl.engines.ray import RayCluster
-
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,15 @@ class Finished:
     failures: dict[str, str]
 
 
-def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> Device:
-    """Resolve `auto`. Raises InputError where CUDA is asked for and absent."""
-    if wish == "cpu":
-        return "cpu"
+def choose_device(wish: DeviceWish) -> Device:
+    """Resolve `auto` on this machine. Raises InputError where CUDA is asked for and absent."""
+    return resolve_device(wish, _torch_sees_gpu, "torch sees no GPU here")
+
+
+def _torch_sees_gpu() -> bool:
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    if wish == "cuda":
-        raise InputError("--device: cuda, but torch sees no GPU here (allowed: auto, cpu)")
-    return "cpu"
+    return torch.cuda.is_available()
 
 
 def default_jobs(device: Device) -> int:
@@ -238,8 +236,7 @@ def _check_teacher_files(plan: Plan) -> None:
         if need is not None and need.file is not None:
             facts = trajectory.regime.images.facts
             try:
-                shape = (facts.height, facts.width, facts.channels)
-                teacher_from_file(need.file.identity, need.file.path, shape, facts.classes)
+                teacher_from_file(need.file.identity, need.file.path, facts.shape, facts.classes)
             except WorkError as error:
                 problems[str(error)] = None
     if problems:
@@ -258,7 +255,7 @@ def _check_disk(progress: Progress, store: Path) -> None:
 
 def _say(console: Console, line: str) -> None:
     log.info(line)
-    console.print(line, markup=False, soft_wrap=True)
+    print_as_is(console, line)
 
 
 class _Mirrors:

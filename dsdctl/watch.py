@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dsdctl.console import can_draw, print_as_is
 from dsdctl.jobs import jobs_of
 from dsdctl.progress import Progress
 from dsdctl.report.status import status_lines
@@ -20,7 +21,7 @@ def watch(progress: Progress, console: Console, seconds: float) -> None:
     On a terminal the lines stay in place and are drawn only when they change; elsewhere each line
     is printed when it is new.
     """
-    if console.is_terminal and not console.is_dumb_terminal:
+    if can_draw(console):
         with Live(console=console, auto_refresh=False) as live:
             _follow(progress, seconds, lambda lines: _draw(live, lines))
     else:
@@ -49,5 +50,5 @@ def _print_new(console: Console, lines: Sequence[str], printed: set[str]) -> Non
     for line in lines:
         if line not in printed:
             printed.add(line)
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_as_is(console, line)
     console.file.flush()

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dsdctl
-from dsdctl.engines.local import outcome_of
+from dsdctl.devices import Device, DeviceWish, resolve_device
+from dsdctl.engines.local import GRACE_SECONDS, outcome_of
 from dsdctl.engines.worker import Answer, attempt
 from dsdctl.errors import InputError, WorkError
 from dsdctl.level import Place, Task
@@ -35,9 +36,6 @@ POLL_SECONDS = 1.0
 
 HEAD_SECONDS = 10.0
 """How long the head of a cluster may be out of reach before the run gives up on it."""
-
-GRACE_SECONDS = 60.0
-"""How long tasks that were asked to stop may take to the end of their epoch."""
 
 
 class RayCluster:
@@ -65,26 +63,18 @@ class RayCluster:
     def __repr__(self) -> str:
         return f"Ray at {self.address}"
 
-    def choose_device(self, wish: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    def choose_device(self, wish: DeviceWish) -> Device:
         """Resolve `auto`. Raises InputError where CUDA is asked for and no node has a GPU."""
-        if wish == "cpu":
-            return "cpu"
-        if self._has("GPU"):
-            return "cuda"
-        if wish == "cuda":
-            raise InputError(
-                f"--device: cuda, but the Ray cluster at {self.address} has no GPU "
-                "(allowed: auto, cpu)"
-            )
-        return "cpu"
+        lacking = f"the Ray cluster at {self.address} has no GPU"
+        return resolve_device(wish, lambda: self._has("GPU") > 0, lacking)
 
-    def slots(self, device: Literal["cpu", "cuda"], threads: int) -> int:
+    def slots(self, device: Device, threads: int) -> int:
         """How many tasks the nodes that are there now can run at once."""
         if device == "cuda":
             return int(self._has("GPU") * (self.jobs or 1))
         return min(int(self._has("CPU") / threads), self.jobs or 2**31)
 
-    def requirements(self, device: Literal["cpu", "cuda"], threads: int) -> dict[str, float]:
+    def requirements(self, device: Device, threads: int) -> dict[str, float]:
         """What a task asks Ray for."""
         return {"num_cpus": threads, "num_gpus": 1 / (self.jobs or 1) if device == "cuda" else 0}
 

@@ -75,8 +75,7 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
 
 def _network(chosen: Chosen, store: Store) -> Network:
     facts = chosen.trajectory.regime.images.facts
-    shape = (facts.height, facts.width, facts.channels)
-    network = new_network(chosen.identity.network, shape, facts.classes)
+    network = new_network(chosen.identity.network, facts.shape, facts.classes)
     load_weights(network, store.level_tensors(chosen.level.key, "weights"), chosen.level.key)
     return network.eval()
 

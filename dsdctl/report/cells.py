@@ -111,9 +111,8 @@ def finding_cells(report: Report) -> list[list[str]]:
     """What each row's curve shows, in the order of FINDINGS."""
     found = []
     for row, curve in zip(report.rows, report.curves, strict=True):
-        name = f"{row.recipe} [{row.variant}]" if row.variant else row.recipe
         verdict = f"{curve.sparse_double_descent}: {curve.reason}"
-        found.append([name, _difference(row), verdict, _phase_ends(curve), _fitting(curve)])
+        found.append([row.name, _difference(row), verdict, _phase_ends(curve), _fitting(curve)])
     return found
 
 

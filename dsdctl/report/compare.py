@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ConfigDict, Field
 
 from dsdctl.fields import Model
+from dsdctl.matrix import row_name
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference
 from dsdctl.report.table import Report, ReportRow
 
@@ -64,11 +65,6 @@ def compare(first: Report, second: Report, names: tuple[str, str]) -> Comparison
         only_in_first=tuple(row_name(*key) for key in ours if key not in theirs),
         only_in_second=tuple(row_name(*key) for key in theirs if key not in ours),
     )
-
-
-def row_name(recipe: str, variant: str) -> str:
-    """A recipe, with its variant where there is a matrix."""
-    return f"{recipe} [{variant}]" if variant else recipe
 
 
 def _rows(report: Report) -> dict[tuple[str, str], ReportRow]:

@@ -114,15 +114,11 @@ def _diverged(report: Report) -> list[str]:
 
 def _missing(report: Report) -> list[str]:
     missing = [
-        f"{_row_name(row)} {row.finished_seeds}/{len(row.seeds)} seeds ({row.stop_reason})"
+        f"{row.name} {row.finished_seeds}/{len(row.seeds)} seeds ({row.stop_reason})"
         for row in report.rows
         if row.finished_seeds < len(row.seeds)
     ]
     return [f"Incomplete: {', '.join(missing)}."] if missing else []
-
-
-def _row_name(row: ReportRow) -> str:
-    return f"{row.recipe} [{row.variant}]" if row.variant else row.recipe
 
 
 def _listed(things: list[str]) -> str:

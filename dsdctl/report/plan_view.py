@@ -11,7 +11,7 @@ from rich.text import Text
 from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
 from dsdctl.data_spec import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.labels import describe_noise
-from dsdctl.matrix import variant_name
+from dsdctl.matrix import row_name, variant_name
 from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
 from dsdctl.pruning import Pruning
@@ -136,7 +136,7 @@ def _prunings(progress: Progress) -> Table:
 def _pruned_name(use: Use) -> str:
     """A recipe, with what its variant says of pruning."""
     variant = variant_name({axis: v for axis, v in use.axes if axis.startswith("pruning")})
-    return f"{use.recipe} [{variant}]" if variant else use.recipe
+    return row_name(use.recipe, variant)
 
 
 def _removed(pruning: Pruning) -> str:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
 from dsdctl.fields import Model
 from dsdctl.labels import describe_noise
+from dsdctl.matrix import row_name
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curve_summary import Curve, summarise_curve
@@ -63,6 +64,10 @@ class ReportRow(Model):
     environments: tuple[str, ...]
     trainings_max: int
     difference: PairedDifference | None = None
+
+    @property
+    def name(self) -> str:
+        return row_name(self.recipe, self.variant)
 
     @property
     def finished_seeds(self) -> int:

@@ -4,6 +4,19 @@ import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.models import Network
+from dsdctl.ml.train import Settings
+
+SETTINGS = Settings(
+    epochs=3,
+    batch_size=8,
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=1e-2,
+    milestones=(1, 2),
+    gamma=0.1,
+    precision="fp32",
+)
+"""A training of a moment."""
 
 
 def random_images(*shape: int) -> Tensor:

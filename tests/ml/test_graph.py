@@ -8,23 +8,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from samples import SETTINGS
 from torch import Tensor
 
 from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.graph import Capture, GraphedStep, capture_on
 from dsdctl.ml.models import build_network
-from dsdctl.ml.train import Epoch, Settings, Trainer
-
-SETTINGS = Settings(
-    epochs=3,
-    batch_size=8,
-    lr=0.05,
-    momentum=0.9,
-    weight_decay=1e-2,
-    milestones=(1, 2),
-    gamma=0.1,
-    precision="fp32",
-)
+from dsdctl.ml.train import Epoch, Trainer
 
 Function = Callable[[], None]
 

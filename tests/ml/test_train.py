@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from samples import SETTINGS
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -18,17 +19,6 @@ from dsdctl.ml.masks import (
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.train import Diverged, Epoch, Settings, Trainer
-
-SETTINGS = Settings(
-    epochs=3,
-    batch_size=8,
-    lr=0.05,
-    momentum=0.9,
-    weight_decay=1e-2,
-    milestones=(1, 2),
-    gamma=0.1,
-    precision="fp32",
-)
 
 
 def small_network() -> Network:
