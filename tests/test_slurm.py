@@ -214,11 +214,11 @@ def test_a_job_that_is_preempted_or_warned_goes_on_from_its_checkpoint(
     (number,) = dsdctl(tmp_path, *SLURM).stdout.split()[-1:]
     wait_until(lambda: inflight(store))
     slurm.command("sbatch", "--partition=urgent", "--ntasks=2", "--wrap=true", "--output=/dev/null")
-    _start_again(slurm, number)
+    wait_until(lambda: _restarts(slurm, number) == 1)
     trained = _epochs(store)
     wait_until(lambda: _epochs(store) > trained)
     slurm.command("scancel", "--signal=USR2", number)  # what Slurm does before the time is over
-    _start_again(slurm, number)
+    wait_until(lambda: _restarts(slurm, number) == 2)
     wait_until(lambda: not slurm.queue())
     _assert_as_local(tmp_path)
     # One more when it was warned, and maybe one that was being written when it was killed.
@@ -226,11 +226,10 @@ def test_a_job_that_is_preempted_or_warned_goes_on_from_its_checkpoint(
     assert epochs < taken <= epochs + 2
 
 
-def _start_again(slurm: SlurmNode, number: str) -> None:
-    """Wait until a job is queued again, and spare it the two minutes that Slurm lets it wait."""
-    wait_until(lambda: "PENDING BeginTime" in slurm.queue())
-    slurm.command("scontrol", "update", f"JobId={number}", "StartTime=now")
-    wait_until(lambda: any(line.startswith("RUNNING") for line in slurm.queue()))
+def _restarts(slurm: SlurmNode, number: str) -> int:
+    """How often Slurm queued a job again."""
+    shown = slurm.command("scontrol", "show", "job", number)
+    return int(shown.partition("Restarts=")[2].split()[0])
 
 
 def _epochs(store: Path) -> int:
