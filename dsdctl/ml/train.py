@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -138,9 +139,13 @@ class Trainer:
     def _step_on(self, reader: Reader, labels: Tensor) -> Step:
         """How a batch of `reader` is trained on; `labels` are those of its images."""
         if self._last is None or self._last[0] is not reader:
-            step: Step = functools.partial(self._train_batch, reader, labels)
+            # Were trainer and step to hold each other, a level's network, images and graph would
+            # stay in memory until the garbage collector comes by, those of several levels at once.
+            own = weakref.proxy(self)
+            step: Step = functools.partial(Trainer._train_batch, own, reader, labels)
             if self._capture is not None and isinstance(reader, ViewReader):
-                step = GraphedStep(step, self._written, self.settings.batch_size, self._capture)
+                written = functools.partial(Trainer._written, own)
+                step = GraphedStep(step, written, self.settings.batch_size, self._capture)
             self._last = (reader, step)
         return self._last[1]
 

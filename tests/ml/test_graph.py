@@ -4,6 +4,8 @@ In place of a recording the step runs as it is on the recording's own inputs, wh
 replay amounts to.
 """
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -125,3 +127,19 @@ def test_a_refused_recording_is_given_up_for_good_and_says_why(
 def test_steps_are_recorded_on_gpus_alone() -> None:
     assert capture_on(torch.device("cpu")) is None
     assert capture_on(torch.device("cuda")) is not None
+
+
+@pytest.mark.parametrize("capture", [None, faithful])
+def test_nothing_of_a_level_outlives_its_trainer(capture: Capture | None) -> None:
+    images, labels = images_and_labels()
+    reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views())
+    network = build_network("mlp", 1, 4, seed=0, image_size=(8, 8), hidden=(4,))
+    trainer = Trainer(network, None, SETTINGS, capture=capture)
+    trainer.train_epoch(reader, labels, seed=0, level=0, epoch=0)
+    held = [weakref.ref(trainer), weakref.ref(network), weakref.ref(reader)]
+    gc.disable()
+    try:
+        del trainer, network, reader
+        assert [ref() for ref in held] == [None, None, None]
+    finally:
+        gc.enable()
