@@ -97,6 +97,20 @@ class TestRows:
         assert [line.reach for line in panels(one)[0].lines] == [3]
 
 
+def test_no_share_of_flipped_labels_is_averaged_where_a_seed_has_none(tmp_path: Path) -> None:
+    """As where the noise of each seed is drawn by itself, and hits no label of the first."""
+
+    def make(trajectory: Trajectory, level: int) -> Measured:
+        update = {} if trajectory.seed else {"fitted_noisy": None, "fitted_true": None}
+        return double_descent(trajectory, level).model_copy(update=update)
+
+    noisy = {"seeds": [0, 1], "label_noise.rate": 0.2}
+    (curve,) = report_of(tmp_path, noisy, make).curves
+    assert (curve.mean_fitted_noisy, curve.mean_fitted_true) == (None, None)
+    (curve,) = report_of(tmp_path, noisy).curves
+    assert len(curve.mean_fitted_noisy or ()) == len(curve.levels) > 0
+
+
 class TestMarks:
     def test_show_that_a_seed_diverged_and_where(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(1, at=2))

@@ -27,7 +27,8 @@ class Curve(Model):
     """The mean over the seeds of a recipe by level, as far as all have come, and what it shows.
 
     `interpolation_threshold` is the last level that still fits its noisy labels. The fitted
-    shares are of the flipped training labels, null where none are flipped.
+    shares are of the flipped training labels, null where a seed has none: a low rate may flip none
+    in one seed's draw of the noise and some in another's.
     """
 
     recipe: str
@@ -56,7 +57,7 @@ def summarise_curve(recipe: str, variant: str, seeds: Sequence[Sequence[Measured
         [[result.test_accuracy for result in results] for results in seeds],
         dip_may_come=interpolates and sparsity[-1] > 0,
     )
-    noisy = any(result.fitted_noisy is not None for results in seeds for result in results)
+    noisy = bool(mean) and all(results[0].fitted_noisy is not None for results in seeds)
     return Curve(
         recipe=recipe,
         variant=variant,
