@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dsdctl.plan import Trajectory, make_plan
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
-from dsdctl.report.latex import latex
+from dsdctl.report.latex import latex, tex
 from dsdctl.report.notes import CONVENTION, notes, trajectory_name
 from dsdctl.report.panels import panels, sparsity_axis
 from dsdctl.report.render import render
@@ -364,6 +364,11 @@ class TestLatex:
         text = shown(alike, "latex")
         assert "\\begin{tabular}{@{}lcccrrr@{}}" in text
         assert "entropy-early-stop & $\\checkmark$" in text
+
+    def test_escapes_what_is_special_or_another_letter_in_its_default_encoding(self) -> None:
+        assert tex("a_b & 50 % <5> x|y") == (
+            "a\\_b \\& 50 \\% \\textless{}5\\textgreater{} x\\textbar{}y"
+        )
 
     @pytest.mark.long
     @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

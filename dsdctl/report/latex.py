@@ -21,6 +21,9 @@ _ESCAPED = str.maketrans(
         "\\": "\\textbackslash{}",
         "~": "\\textasciitilde{}",
         "^": "\\textasciicircum{}",
+        "<": "\\textless{}",  # in LaTeX's default encoding these three stand for others
+        ">": "\\textgreater{}",
+        "|": "\\textbar{}",
         "±": "$\\pm$",
         "—": "--",
         "†": "$^\\dagger$",
