@@ -13,12 +13,12 @@ from dsdctl.ml.initialisation import default_init
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):
-    """Average pooling to `size` x `size`, by other means where these give the same bit for bit.
+    """Average pooling to `size` x `size`, by other means than the operator where there are better.
 
     The CUDA backward of adaptive pooling has no deterministic version. A 1x1 map is expanded and
-    a map of the size wanted is passed on; elsewhere the average is two small matrix products on a
-    GPU, which are deterministic. Tracing keeps the operator, so that fvcore counts the network as
-    the paper does.
+    a map of the size wanted is passed on, which gives the same bit for bit; elsewhere the average
+    is two small matrix products on a GPU, deterministic and the same but for rounding. Tracing
+    keeps the operator, so that fvcore counts the network as the paper does.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
