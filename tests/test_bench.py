@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import only_problem
 from tiny import Dsdctl
 from torch import nn
 
 from dsdctl.bench import ours, plain
-from dsdctl.bench.cases import Job, case_network
+from dsdctl.bench.cases import Job, case_network, load_images
 from dsdctl.bench.results import CaseName, Spread
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.device import configure
@@ -69,30 +70,49 @@ def test_a_spread_is_the_median_and_the_ends() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(median=2.0, min=1.0, max=3.0)
 
 
+PIXELS = np.arange(4 * 32 * 32 * 3).astype(np.uint8).reshape(4, 32, 32, 3)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "reason"),
     [
-        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), "x_train is uint8 (4, 8, 8)"),
-        (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "x_train is float32"),
-        (np.zeros((4, 32, 32, 3), np.uint8), np.full(4, 10), "y_train is int64 (4,)"),
-        (np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int), "holds 4 images, 768 are needed"),
+        (PIXELS[:, :8, :8, 0], [0, 1, 0, 1], "images of 8 x 8 x 1 in 2 classes (allowed: 32 x 32"),
+        (PIXELS.astype(np.float32), [0, 1, 0, 1], "x_train: float32"),
+        (PIXELS, [0, 1, 2, 10], "in 11 classes (allowed: 32 x 32 x 3 in at most 10)"),
+        (PIXELS, [0, 1, 2, -1], "y_train: label -1"),
+        (PIXELS[:0], [], "x_train: uint8 of shape (0, 32, 32, 3)"),
+        (PIXELS, [0, 1, 0, 1], "holds 4 images, 768 are needed"),
     ],
 )
 def test_unfit_images_are_bad_input(
-    dsdctl: Dsdctl, tmp_path: Path, images: np.ndarray, labels: np.ndarray, reason: str
+    tmp_path: Path, images: np.ndarray, labels: list[int], reason: str
 ) -> None:
     file = tmp_path / "images.npz"
-    np.savez(file, x_train=images, y_train=labels)
-    done = dsdctl("bench", "--device", "cpu", "--images", file)
-    assert done.returncode == 2
-    assert f"--images: {file}: " in done.stderr
-    assert reason in done.stderr
+    np.savez(file, x_train=images, y_train=np.array(labels, dtype=np.int64))
+    line = only_problem(lambda: load_images(file, 768))
+    assert line.startswith(f"--images: {file}: ")
+    assert reason in line
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 cut off", b"\x93NUMPY no archive"])
+def test_what_is_no_archive_is_bad_input(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "images.npz"
+    file.write_bytes(content)
+    assert "not a readable .npz archive" in only_problem(lambda: load_images(file, 2))
+
+
+def test_the_first_images_of_an_archive_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "images.npz"
+    np.savez(file, x_train=PIXELS, y_train=np.array([3, 1, 0, 2]))
+    split = load_images(file, 2)
+    assert torch.equal(split.pixels, torch.from_numpy(PIXELS[:2]))
+    assert split.labels.tolist() == [3, 1]
 
 
 def test_a_missing_archive_is_bad_input(dsdctl: Dsdctl, tmp_path: Path) -> None:
     done = dsdctl("bench", "--device", "cpu", "--images", tmp_path / "none.npz")
     assert done.returncode == 2
-    assert "none.npz: not a readable archive" in done.stderr
+    assert done.stderr == f"--images: {tmp_path / 'none.npz'}: no such file\n"
 
 
 def test_an_unknown_case_is_bad_input(dsdctl: Dsdctl) -> None:

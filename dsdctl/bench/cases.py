@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from dsdctl.bench.results import CaseName, Precision
+from dsdctl.data_spec import Dataset
+from dsdctl.datasets import dataset_facts
 from dsdctl.errors import InputError
 from dsdctl.fields import Model
 from dsdctl.ml.data import Normalisation, Split, Views
@@ -17,7 +18,7 @@ from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.sources import load_digits
+from dsdctl.ml.sources import load_digits, load_npz
 from dsdctl.ml.train import Settings
 
 SEED = 0
@@ -82,27 +83,20 @@ def case_images(job: Job) -> Split:
 
 
 def load_images(file: Path, count: int) -> Split:
-    """The first `count` of an archive's x_train and y_train. Raises InputError."""
+    """The first `count` training images of an archive. Raises InputError."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            images, labels = archive["x_train"], archive["y_train"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"--images: {file}: not a readable archive ({error})") from error
-    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
+        facts = dataset_facts(Dataset(name="npz", file=str(file)), file)
+    except InputError as error:
+        raise InputError(f"--images: {error}") from error
+    if facts.shape != (32, 32, 3) or facts.classes > CLASSES:
+        height, width, channels = facts.shape
         raise InputError(
-            f"--images: {file}: x_train is {images.dtype} {images.shape} "
-            "(allowed: uint8 N x 32 x 32 x 3)"
+            f"--images: {file}: images of {height} x {width} x {channels} in {facts.classes} "
+            f"classes (allowed: 32 x 32 x 3 in at most {CLASSES})"
         )
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.max() >= CLASSES:
-        raise InputError(
-            f"--images: {file}: y_train is {labels.dtype} {labels.shape} "
-            f"(allowed: one integer from 0 to {CLASSES - 1} an image)"
-        )
-    if len(images) < count:
-        raise InputError(f"--images: {file}: holds {len(images)} images, {count} are needed")
-    return Split(
-        torch.from_numpy(images[:count]), torch.from_numpy(labels[:count].astype(np.int64))
-    )
+    if facts.train_images < count:
+        raise InputError(f"--images: {file}: holds {facts.train_images} images, {count} are needed")
+    return load_npz(file, str(facts.content)).train.take(torch.arange(count))
 
 
 def case_network(case: CaseName) -> Network:
