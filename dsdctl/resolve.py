@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from dsdctl.checks import (
     check_batches,
@@ -25,7 +25,7 @@ from dsdctl.fields import NAME_PATTERN, Seed
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, read_document, validate
 from dsdctl.matrix import variant_name, variants
-from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.networks import Network
 from dsdctl.pruning import Pruning
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
 from dsdctl.spec import (
@@ -278,10 +278,9 @@ def _regime(
 
 def _bare_network(network: Network | None) -> Network:
     """The architecture alone, without a teacher's options."""
-    for kind in (VGGLike, ResNet18, TorchvisionResNet, MLP, ViT):
-        if isinstance(network, kind):
-            return kind(**{name: getattr(network, name) for name in kind.model_fields})
-    raise AssertionError(network)
+    kinds: tuple[type[Network], ...] = get_args(get_args(Network)[0])
+    kind = next(kind for kind in kinds if isinstance(network, kind))
+    return kind(**{name: getattr(network, name) for name in kind.model_fields})
 
 
 def _teaching(
