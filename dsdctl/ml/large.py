@@ -30,7 +30,7 @@ class ResizedCropReader:
         self._images = images
         self._normalisation = normalisation
         height, width = images.shape[1:3]
-        self._shapes = crop_shapes(height, width, views.area).to(images.device)
+        self._shapes, self._room = _shapes_and_room(height, width, views.area, images.device)
 
     def __call__(self, indices: Tensor, views: Tensor) -> Tensor:
         """indices, views: int64 (B,) -> float32 (B, C, H, W), channels-last in memory."""
@@ -49,11 +49,9 @@ class ResizedCropReader:
     def crops(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """The (top, left) and the (height, width) in pixels of each view: int64 (B, 2) each."""
         unit = self.views.UNIT
-        shapes = self._shapes[views // unit**2 % unit]
+        shape = views // unit**2 % unit
         fractions = torch.stack([views // unit % unit, views % unit], dim=1)
-        height, width = self._images.shape[1:3]
-        room = torch.tensor([height, width], device=views.device) - shapes + 1
-        return fractions * room // unit, shapes
+        return fractions * self._room[shape] // unit, self._shapes[shape]
 
 
 def _sampled(side: int, start: Tensor, length: Tensor) -> Tensor:
@@ -66,6 +64,16 @@ def _sampled(side: int, start: Tensor, length: Tensor) -> Tensor:
     position = (torch.arange(side, device=start.device) + 0.5) / side
     within = (position * length[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1)
     return (start[:, None] + within) * (2 / max(side - 1, 1)) - 1
+
+
+@functools.cache
+def _shapes_and_room(
+    height: int, width: int, area: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The shapes of crops, and at how many offsets each may begin: int64 (U, 2) both; copied to a
+    device once, for a copy there would have every batch wait."""
+    shapes = crop_shapes(height, width, area)
+    return shapes.to(device), (torch.tensor([height, width]) - shapes + 1).to(device)
 
 
 @functools.lru_cache
