@@ -38,7 +38,7 @@ class CaseResult(Model):
     precision: Precision
     images_per_second: Spread
     plain_images_per_second: Spread
-    plain_workers: int = Field(description="DataLoader workers, the better choice")
+    plain_workers: int = Field(description="DataLoader workers, the best of 0, 2 and one a core")
     ratio: Spread = Field(description="of the pairs that were measured one after the other")
     share_of_ceiling: float = Field(description="2 FLOPs a MAC, over the matrix product's rate")
 

@@ -28,7 +28,8 @@ def print_bench(result: BenchResult, console: Console) -> None:
     console.print(
         "Median (lowest to highest) of repeats, both sides in turn. Ours: "
         f"{result.processes} processes of one thread, rates summed; the plain loop: one process of "
-        f"{result.plain_threads} threads, the better of 0 and 2 DataLoader workers.\n"
+        f"{result.plain_threads} threads, with 0, 2 or {result.plain_threads} DataLoader workers, "
+        "whichever was fastest.\n"
         f"Ceilings, measured in the same run on all cores: matrix product {products}; copy "
         f"{result.ceilings.copy_bytes_per_second / 1e9:.1f} GB/s.\n"
         f"{_table_line(result)}The bench took {result.seconds:.0f} s.",
