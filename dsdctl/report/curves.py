@@ -15,7 +15,10 @@ least 99 %. Up to there the network can still fit the noise.
 Verdict on the mean curve: `yes` when the dip is at least 3 points and its 95 % t interval over the
 seeds, measured at the same three levels, lies above 0; `no` when it is under 2 points, unless a
 pruned network still interpolates at the last level, since a dip may yet come; `unclear` otherwise,
-and always with fewer than two seeds or three levels.
+and always with fewer than two seeds or three levels. The three levels are chosen on the seeds that
+the interval is over, which makes it too narrow: of 1,000 simulated curves of three seeds that fall
+evenly by 6 points over 20 levels, 0, 8 and 19 % are judged `yes` where each seed scatters by 1, 2
+and 3 points a level.
 """
 
 import itertools
