@@ -135,6 +135,25 @@ def test_the_axis_has_the_same_step_for_each_round_and_keeps_sparsities_in_place
     assert axis.end == levels - 1
 
 
+def test_phases_stay_beside_their_levels_where_a_teacher_is_pruned_faster(tmp_path: Path) -> None:
+    changes = {
+        "student.width": 16,
+        "teacher": {"arch": "vgg-like", "depth": 2, "width": 64, "pruning": {"fraction": 0.5}},
+        "pruning.levels": 12,
+        "recipes": ["vanilla", "kd-pruned-teacher"],
+    }
+    (panel,) = panels(report_of(tmp_path, changes))
+    axis = sparsity_axis([panel])
+    assert panel.phased is not None
+    at = [axis.position(level) for level in panel.lines[0].seeds[0]]
+    assert at[-1] < 5
+    assert axis.end == 12
+    for first, last in ((0, 3), (4, 9), (10, 12)):
+        left, right = axis.extent(panel.phased, first, last)
+        assert at[first] > left >= (at[first - 1] if first else -0.5)
+        assert at[last] < right <= (at[last + 1] if last < 12 else at[last] + 0.5)
+
+
 def test_levels_without_pruning_stand_at_their_number() -> None:
     control = [{"level": k, "sparsity": 0.0} for k in range(4)]
     for axis in (SparsityAxis([control]), SparsityAxis([control, pruned(0.2, 6)])):

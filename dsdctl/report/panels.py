@@ -7,8 +7,10 @@ where none does, the recipes are the lines.
 """
 
 import bisect
+import itertools
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +96,15 @@ class SparsityAxis:
         after = min(bisect.bisect_left(self._sparsity, sparsity), len(self._sparsity) - 1)
         low, high = (math.log1p(-self._sparsity[k]) for k in (after - 1, after))
         return after - 1 + (math.log1p(-sparsity) - low) / (high - low)
+
+    def extent(self, curve: Curve, first: int, last: int) -> tuple[float, float]:
+        """Where a curve's levels `first` to `last` begin and end: halfway to those beside them."""
+        at = [
+            self.position({"level": level, "sparsity": sparsity})
+            for level, sparsity in zip(curve.levels, curve.mean_sparsity, strict=True)
+        ]
+        ends = [at[0] - 0.5, *map(statistics.fmean, itertools.pairwise(at)), at[-1] + 0.5]
+        return ends[first], ends[last + 1]
 
     def label(self, k: int) -> str:
         """The sparsity at k in percent, as exact as two digits of the density; or k itself."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from dsdctl.report.curves import Span, mean_curve, spans
+from dsdctl.report.curve_summary import Curve
+from dsdctl.report.curves import Phase, mean_curve, spans
 from dsdctl.report.panels import Level, Panel, SparsityAxis
 
 HEIGHT = 12
@@ -79,13 +80,13 @@ def plot(panel: Panel, axis: SparsityAxis, width: int) -> Text:
         curves.append((seeds[0], mean, POINTS[number % len(POINTS)]))
     values = [accuracy for _, curve, _ in curves for accuracy in curve]
     canvas = _Canvas(axis, width, min(values), max(values))
-    phases = spans(panel.phased.phases) if panel.phased else []
-    for span in phases[1:]:
+    phases = _phase_columns(canvas, panel.phased) if panel.phased else []
+    for _, left, _ in phases[1:]:
         for row in range(HEIGHT):
-            canvas.cells[row, canvas.column(span.first - 0.5)] = ("│", "dim")
+            canvas.cells[row, left] = ("│", "dim")
     for levels, curve, point in curves:
         canvas.draw(levels, curve, point)
-    lines = [_title(panel, axis), *([_headings(canvas, phases)] if phases else [])]
+    lines = [_title(panel, axis), *([_headings(phases)] if phases else [])]
     lines += [_labelled(canvas, row) for row in range(HEIGHT)]
     return Text("\n").join([*lines, _ticks(canvas), _key(panel)])
 
@@ -95,12 +96,21 @@ def _title(panel: Panel, axis: SparsityAxis) -> Text:
     return Text(f"{words}: {panel.title}" if panel.title else words, "bold")
 
 
-def _headings(canvas: _Canvas, phases: Sequence[Span]) -> Text:
-    """The phases' names over their levels, cut where the next one begins."""
+def _phase_columns(canvas: _Canvas, curve: Curve) -> list[tuple[Phase, int, int]]:
+    """Each phase with the columns at which it begins and ends."""
+    found = []
+    for span in spans(curve.phases):
+        left, right = canvas.axis.extent(curve, span.first, span.last)
+        found.append((span.phase, canvas.column(left), canvas.column(right)))
+    return found
+
+
+def _headings(phases: Sequence[tuple[Phase, int, int]]) -> Text:
+    """The phases' names over their columns, cut where the next one begins."""
     line = ""
-    for span, after in zip(phases, [*phases[1:], None], strict=True):
-        room = canvas.column(span.last + 0.5) - len(line)
-        line += (span.phase[: max(0, room - 1)] if after else span.phase).center(room)
+    for (phase, _, end), after in zip(phases, [*phases[1:], None], strict=True):
+        room = end - len(line)
+        line += (phase[: max(0, room - 1)] if after else phase).center(room)
     return Text(GUTTER + line, "dim")
 
 

@@ -90,7 +90,7 @@ def _stack(
 ) -> None:
     """One panel: each quantity on axes of its own, the marks on the first."""
     for axes, quantity in zip(stack, quantities, strict=True):
-        draw_phases(axes, panel)
+        draw_phases(axes, axis, panel)
         for teacher in panel.teachers:
             draw_teacher(axes, axis, teacher, quantity)
         for line in panel.lines:
@@ -101,7 +101,7 @@ def _stack(
 
 def _headings(axes: Axes, panel: Panel, axis: SparsityAxis, points: float) -> None:
     """The panel's title, and the phases' numerals below it."""
-    name_phases(axes, panel, points / (axis.end + 1.2))
+    name_phases(axes, axis, panel, points / (axis.end + 1.2))
     entitle(axes, panel.title, points, pad=12 if panel.phased else 6)
 
 

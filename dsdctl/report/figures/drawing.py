@@ -1,6 +1,7 @@
 """What stands in a panel: lines with their bands and marks, teachers, phases, the sparsity axis."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,27 +79,31 @@ def draw_teacher(axes: Axes, axis: SparsityAxis, teacher: Teacher, shown: Quanti
         axes.plot(x[level], y[level], zorder=1.9, **{**BEST, "color": GREY})
 
 
-def draw_phases(axes: Axes, panel: Panel) -> None:
+def draw_phases(axes: Axes, axis: SparsityAxis, panel: Panel) -> None:
     """Shade every second phase, and dot where the network no longer fits its labels."""
     if panel.phased is None:
         return
     for span in spans(panel.phased.phases):
         if span.phase in SHADED:
-            axes.axvspan(span.first - 0.5, span.last + 0.5, color="0.91", linewidth=0, zorder=0)
+            left, right = axis.extent(panel.phased, span.first, span.last)
+            axes.axvspan(left, right, color="0.91", linewidth=0, zorder=0)
     threshold = panel.phased.interpolation_threshold
     if threshold is not None and threshold < len(panel.phased.levels) - 1:
-        axes.axvline(threshold + 0.5, zorder=0.5, **THRESHOLD)
+        _, after = axis.extent(panel.phased, 0, threshold)
+        axes.axvline(after, zorder=0.5, **THRESHOLD)
 
 
-def name_phases(axes: Axes, panel: Panel, level_points: float) -> None:
+def name_phases(axes: Axes, axis: SparsityAxis, panel: Panel, level_points: float) -> None:
     """Put the phases' numerals above `axes`, but for those that have no room beside the last.
 
     `level_points` is the width of a level in points.
     """
+    if panel.phased is None:
+        return
     right = -math.inf
-    for span in spans(panel.phased.phases) if panel.phased else ():
+    for span in spans(panel.phased.phases):
         numeral = NUMERALS[span.phase]
-        middle = (span.first + span.last) / 2
+        middle = statistics.fmean(axis.extent(panel.phased, span.first, span.last))
         half = 0.55 * text_width(numeral, FONT_SIZE) / level_points
         if middle - half > right:
             right = middle + half
