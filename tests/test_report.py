@@ -111,6 +111,22 @@ def test_no_share_of_flipped_labels_is_averaged_where_a_seed_has_none(tmp_path: 
     assert len(curve.mean_fitted_noisy or ()) == len(curve.levels) > 0
 
 
+def test_a_pruned_teacher_that_was_best_unpruned_is_said_to_be_the_dense_one(
+    tmp_path: Path,
+) -> None:
+    def falling(trajectory: Trajectory, level: int) -> Measured:
+        update = {"validation_accuracy": 0.8 - 0.01 * level}
+        return double_descent(trajectory, level).model_copy(update=update)
+
+    (tmp_path / "1").mkdir()
+    changes = {"recipes": ["kd-dense-teacher", "kd-pruned-teacher"]}
+    said = "Pruned teacher = dense teacher: it was level 0 that taught kd-pruned-teacher."
+    assert said in notes(report_of(tmp_path, changes, falling))
+    pruned = report_of(tmp_path / "1", changes)
+    assert pruned.rows[1].teacher_level != 0
+    assert "dense teacher" not in " ".join(notes(pruned))
+
+
 class TestMarks:
     def test_show_that_a_seed_diverged_and_where(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(1, at=2))

@@ -34,7 +34,8 @@ def table_notes(report: Report) -> list[str]:
     """Those of them that the table of rows itself needs."""
     lines = [*_seeds(report), _selection(report), *dict.fromkeys(map(_noise, report.rows))]
     lines.append(CONVENTION)
-    lines += [*_environments(report), *_diverged(report), *_missing(report)]
+    lines += [*_dense_after_all(report), *_environments(report)]
+    lines += [*_diverged(report), *_missing(report)]
     return [*lines, *_reference_notes(report)]
 
 
@@ -89,6 +90,14 @@ def _difference_note(report: Report) -> list[str]:
         f"{100 * CONFIDENCE:.0f} % t interval."
         for name in baselines
     ]
+
+
+def _dense_after_all(report: Report) -> list[str]:
+    """Rows whose teacher could have been a pruned one, and was best unpruned."""
+    names = [row.name for row in report.rows if row.pruned_teacher and row.teacher_level == 0]
+    if not names:
+        return []
+    return [f"Pruned teacher = dense teacher: it was level 0 that taught {', '.join(names)}."]
 
 
 def _environments(report: Report) -> list[str]:
