@@ -77,11 +77,7 @@ def run_bench(
     ]
     return BenchResult(
         device=_device_name(device),
-        versions={
-            "dsdctl": dsdctl.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=_versions(),
         processes=processes,
         plain_threads=cores,
         ceilings=ceilings,
@@ -224,6 +220,14 @@ def _answer(process: subprocess.Popen[str]) -> str:
     if not line:
         raise WorkError(f"a process of the bench ended with {process.wait()}")
     return line.strip()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "dsdctl": dsdctl.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _device_name(device: str) -> str:

@@ -1,4 +1,4 @@
-"""The 3x3 convolution, padded by one, that all networks here are made of."""
+"""The 3x3 convolution, padded by one, that the paper's networks are made of."""
 
 from typing import Any
 

@@ -79,7 +79,7 @@ def phases(curve: Sequence[float]) -> list[Phase]:
     bounds: list[tuple[int, Phase]] = [
         (light, "light"),
         (dip.bottom, "critical"),
-        (max(standing, dip.after), "sweet"),
+        (standing, "sweet"),
         (len(curve), "collapsed"),
     ]
     return [next(name for bound, name in bounds if k <= bound) for k in range(len(curve))]
