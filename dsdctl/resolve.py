@@ -157,7 +157,8 @@ def resolve(file: Path) -> ResolvedSpec:
         experiments.append(experiment)
         for name in experiment.recipes:
             try:
-                recipes.setdefault(name, _read_recipe(name, cell))
+                if name not in recipes:
+                    recipes[name] = _read_recipe(name, cell)
                 rows.append(_row(axes, cell, recipes[name], facts_of))
             except InputError as error:
                 problems.update(dict.fromkeys(error.problems))
@@ -167,9 +168,12 @@ def resolve(file: Path) -> ResolvedSpec:
 
 
 def recipe_file(name: str, spec: Path) -> Path | None:
-    """Where the recipe `name` of `spec` is: beside the spec, in recipes/, or packaged."""
+    """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
+    above, or packaged."""
     folder = spec.parent
-    places = [folder, folder / "recipes", folder.parent / "recipes", packaged_recipes()]
+    # The parent of the path `.` is `.`, and that of `..` too.
+    above = folder / ".." if folder.name in ("", "..") else folder.parent
+    places = [folder, folder / "recipes", above / "recipes", packaged_recipes()]
     return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
 
 
@@ -213,8 +217,8 @@ def _read_recipe(name: str, cell: Document) -> Document:
     if file is None:
         known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
         reason = (
-            f"no recipe {name}.yaml beside {spec.name}, in a folder recipes/ there, or among the "
-            f"packaged ones (allowed: {', '.join(known)})"
+            f"no recipe {name}.yaml beside {spec.name}, in a folder recipes/ there or above, or "
+            f"among the packaged ones (allowed: {', '.join(known)})"
         )
         raise InputError(cell.problem(("recipes", index), reason))
     document = read_document(file)

@@ -52,6 +52,16 @@ class TestRecipes:
             assert recipe_file("vanilla", spec) == nearest
         assert recipe_file("nonesuch", spec) is None
 
+    @pytest.mark.parametrize(("folder", "spec"), [("specs", "a.yaml"), ("specs/sub", "../a.yaml")])
+    def test_above_are_found_from_whatever_folder_the_spec_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, spec: str
+    ) -> None:
+        above = write_recipe(tmp_path / "recipes", "mine")
+        (tmp_path / folder).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / folder)
+        found = recipe_file("mine", Path(spec))
+        assert found is not None and found.samefile(above)
+
     def test_beside_the_spec_replace_those_of_the_package(self, tmp_path: Path) -> None:
         write(tmp_path / "vanilla.yaml", {"recipe": "vanilla", "title": "mine"})
         assert only_row(tmp_path, {}).recipe.title == "mine"
