@@ -330,7 +330,7 @@ def _log_attached(run: "Run", attached: Attached, folder: Path) -> None:
     run.log(logged)
     for name, text in attached.files.items():
         file = folder / name
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
         run.save(str(file), base_path=str(folder), policy="now")
     for network in attached.networks:
         artifact = wandb.Artifact(network.name, type="model", metadata=dict(network.about))
@@ -375,8 +375,8 @@ def _has_key(environment: Mapping[str, str]) -> bool:
     if environment.get("WANDB_API_KEY"):
         return True
     host = urlparse(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    file = environment.get("NETRC") or str(Path("~/.netrc").expanduser())
     try:
+        file = environment.get("NETRC") or str(Path("~/.netrc").expanduser())
         return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, RuntimeError, netrc.NetrcParseError):  # a user without a home folder, say
         return False
