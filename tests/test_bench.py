@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import only_problem
 from tiny import Dsdctl
 from torch import nn
 
 from dsdctl.bench import ours, plain
-from dsdctl.bench.cases import Job, case_network
+from dsdctl.bench.cases import Job, case_network, load_images
 from dsdctl.bench.results import CaseName, Spread
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.device import configure
@@ -75,18 +76,31 @@ def test_a_spread_is_the_median_and_the_ends() -> None:
         (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), "x_train is uint8 (4, 8, 8)"),
         (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "x_train is float32"),
         (np.zeros((4, 32, 32, 3), np.uint8), np.full(4, 10), "y_train is int64 (4,)"),
+        (np.zeros((4, 32, 32, 3), np.uint8), np.full(4, -1), "y_train is int64 (4,)"),
         (np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int), "holds 4 images, 768 are needed"),
+        (np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), "holds 0 images, 768 are needed"),
     ],
 )
 def test_unfit_images_are_bad_input(
-    dsdctl: Dsdctl, tmp_path: Path, images: np.ndarray, labels: np.ndarray, reason: str
+    tmp_path: Path, images: np.ndarray, labels: np.ndarray, reason: str
 ) -> None:
     file = tmp_path / "images.npz"
     np.savez(file, x_train=images, y_train=labels)
-    done = dsdctl("bench", "--device", "cpu", "--images", file)
-    assert done.returncode == 2
-    assert f"--images: {file}: " in done.stderr
-    assert reason in done.stderr
+    problem = only_problem(lambda: load_images(file, 768))
+    assert problem.startswith(f"--images: {file}: ")
+    assert reason in problem
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"\x93NUMPY", "array"])
+def test_a_file_that_is_no_archive_is_bad_input(tmp_path: Path, content: bytes | str) -> None:
+    file = tmp_path / "images.npz"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        with file.open("wb") as stream:
+            np.save(stream, np.zeros(3))
+    problem = only_problem(lambda: load_images(file, 1))
+    assert problem.startswith(f"--images: {file}: not a readable archive (")
 
 
 def test_a_missing_archive_is_bad_input(dsdctl: Dsdctl, tmp_path: Path) -> None:

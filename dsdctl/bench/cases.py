@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dsdctl.bench.results import CaseName, Precision
+from dsdctl.bench.results import CaseName
+from dsdctl.datasets import UNREADABLE
+from dsdctl.devices import Device
 from dsdctl.errors import InputError
 from dsdctl.fields import Model
 from dsdctl.ml.data import Normalisation, Split, Views
@@ -86,14 +88,15 @@ def load_images(file: Path, count: int) -> Split:
     try:
         with np.load(file, allow_pickle=False) as archive:
             images, labels = archive["x_train"], archive["y_train"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise InputError(f"--images: {file}: not a readable archive ({error})") from error
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
         raise InputError(
             f"--images: {file}: x_train is {images.dtype} {images.shape} "
             "(allowed: uint8 N x 32 x 32 x 3)"
         )
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.max() >= CLASSES:
+    fits = labels.shape == images.shape[:1] and labels.dtype.kind in "iu"
+    if not fits or not ((labels >= 0) & (labels < CLASSES)).all():
         raise InputError(
             f"--images: {file}: y_train is {labels.dtype} {labels.shape} "
             f"(allowed: one integer from 0 to {CLASSES - 1} an image)"
