@@ -3,7 +3,7 @@
 Nothing here runs anything or imports torch; costs are added by cost.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -184,6 +184,10 @@ class Plan:
     specs: tuple[ResolvedSpec, ...]
     rows: tuple[RowPlan, ...]
     trajectories: dict[str, Trajectory] = field(repr=False)
+    def chosen(self, only: Collection[str] = ()) -> list[Trajectory]:
+        """The trajectories of these keys; without any, all."""
+        return [t for key, t in self.trajectories.items() if not only or key in only]
+
 
     def all_uses(self, trajectory: Trajectory) -> list[Use]:
         """The recipes that read `trajectory`, as their student or as their student's teacher."""

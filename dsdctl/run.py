@@ -97,17 +97,13 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         for line in store.damage:
             _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
-        missing = {
-            key: count
-            for key, count in levels_to_run(progress).items()
-            if not options.only or key in options.only
-        }
+        missing = levels_to_run(progress, options.only)
         _log_plan(progress, missing)
         events = stack.enter_context(_event_log(plan, options, log_file, missing))
         failures: dict[str, str] = {}
         observed = calibration.Observed()
         if sum(missing.values()) or options.only:
-            _check_disk(progress, options.store)
+            _check_disk(progress, options)
             failures = _run_missing(progress, options, console, missing, observed, mirrors, events)
             _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
@@ -243,13 +239,14 @@ def _check_teacher_files(plan: Plan) -> None:
         raise InputError(*problems)
 
 
-def _check_disk(progress: Progress, store: Path) -> None:
+def _check_disk(progress: Progress, options: RunOptions) -> None:
     """Refuse to start what the disk has no room for. Raises InputError."""
-    needed = disk_bytes(progress)
-    free = shutil.disk_usage(store).free
+    needed = disk_bytes(progress, options.only)
+    free = shutil.disk_usage(options.store).free
     if needed > free:
         raise InputError(
-            f"--store: {store}: the run may write {size(needed)}, but only {size(free)} are free"
+            f"--store: {options.store}: the run may write {size(needed)}, "
+            f"but only {size(free)} are free"
         )
 
 
