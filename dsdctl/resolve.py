@@ -320,12 +320,14 @@ def _teacher_regime(
 ) -> tuple[Regime, Seed | Literal["paired"], int | None, Literal["auto", "always", "never"]]:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
     laid_over = _with_augment(document, student)
-    for source, target in (
-        (("teacher", "training"), ("training",)),
-        (("teacher", "augment"), ("dataset", "augment")),
-        (("teacher", "pruning"), ("pruning",)),
+    for key, target in (
+        ("training", ("training",)),
+        ("augment", ("dataset", "augment")),
+        ("pruning", ("pruning",)),
     ):
-        laid_over = laid_over.overlay(_with_criterion(document.moved(source, target)))
+        if document.data["teacher"].get(key) is not None:
+            own = document.moved(("teacher", key), target)
+            laid_over = laid_over.overlay(_with_criterion(own))
     experiment = validate(Experiment, laid_over)
     teacher = experiment.teacher
     assert teacher is not None

@@ -499,6 +499,15 @@ class TestMatrix:
         assert len(found) == 2
         assert all("student.depth: halves images of 8 pixels to nothing" in p for p in found)
 
+    def test_null_takes_away_what_the_spec_says(self, tmp_path: Path) -> None:
+        changes = {
+            "dataset.augment": {"flip": True},
+            "matrix": {"dataset.augment": [None, {"crop": 1}]},
+        }
+        own, laid_over = resolved(tmp_path, changes).rows
+        assert own.student.augment == Augment()
+        assert laid_over.student.augment == Augment(flip=True, crop=1)
+
 
 def test_a_folder_is_relative_to_the_file_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
