@@ -122,6 +122,9 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
 def replay(progress: Progress, store: Path, console: Console) -> None:
     """Mirror to W&B whatever the store holds and the tracker has not seen."""
     mirrors = _Mirrors(progress, store)
+    if not mirrors.experiments:
+        _say(console, "W&B: nothing mirrored, no given spec has a `tracking: wandb` in use")
+        return
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
@@ -268,6 +271,11 @@ class _Mirrors:
             if spec.experiment.tracking.wandb is not None
             and effective_mode(spec.experiment.tracking.wandb.mode, os.environ) != "disabled"
         }
+
+    @property
+    def experiments(self) -> list[str]:
+        """Those that want a tracker."""
+        return list(self._settings)
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Mirror a level to the first experiment that reads it and wants a tracker."""
