@@ -30,6 +30,7 @@ from dsdctl.pruning import Pruning
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
 from dsdctl.spec import (
     Experiment,
+    LevelRule,
     Recipe,
     StopRule,
     TeacherLevel,
@@ -86,7 +87,7 @@ class Teaching:
 
     regime: Regime
     seed: Seed | Literal["paired"]
-    rule: Literal["dense", "best"] | int
+    rule: LevelRule
     file: WeightsFile | None
     table: bool
     table_reason: str
@@ -298,7 +299,7 @@ def _teaching(
     if isinstance(rule, TeacherWeights):
         path = path_of(recipe_document, ("distill", "teacher", "weights"), rule.weights)
         file = _weights_file(recipe_document, path, regime)
-    level: Literal["dense", "best"] | int
+    level: LevelRule
     if isinstance(rule, TeacherLevel):
         level = rule.level
     elif rule == "best" and pinned is not None:

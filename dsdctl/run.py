@@ -145,13 +145,6 @@ def _run_missing(
         key: level_pflops_executed(trajectory, fvcore_macs)
         for key, trajectory in progress.plan.trajectories.items()
     }
-    place = Place(
-        store=str(options.store),
-        device=options.device,
-        threads=options.threads,
-        checkpoint_every=options.checkpoint_every,
-        memory_budget=int(options.memory_gib * 2**30),
-    )
     wanted = [
         progress.plan.trajectories[key] for key, count in missing.items() if count or options.only
     ]
@@ -160,7 +153,7 @@ def _run_missing(
     if options.ray is None:
         unprepared = prepare_all(wanted, spare_folder(options.store), console)
     with (
-        closing(_engine(place, options)) as engine,
+        closing(_engine(options)) as engine,
         make_display(console, sum(missing.values())) as display,
     ):
 
@@ -184,7 +177,14 @@ def _run_missing(
     return scheduler.failures
 
 
-def _engine(place: Place, options: RunOptions) -> Engine:
+def _engine(options: RunOptions) -> Engine:
+    place = Place(
+        store=str(options.store),
+        device=options.device,
+        threads=options.threads,
+        checkpoint_every=options.checkpoint_every,
+        memory_budget=int(options.memory_gib * 2**30),
+    )
     if options.ray is None:
         return LocalEngine(place, options.jobs)
     from dsdctl.engines.ray import RayEngine
@@ -266,10 +266,10 @@ class _Mirrors:
         self._store = store
         self._open: dict[str, Mirror] = {}
         self._settings = {
-            spec.experiment.experiment: spec.experiment.tracking.wandb
+            spec.experiment.experiment: wandb
             for spec in progress.plan.specs
-            if spec.experiment.tracking.wandb is not None
-            and effective_mode(spec.experiment.tracking.wandb.mode, os.environ) != "disabled"
+            if (wandb := spec.experiment.tracking.wandb) is not None
+            and effective_mode(wandb.mode, os.environ) != "disabled"
         }
 
     @property
@@ -291,19 +291,16 @@ class _Mirrors:
         """Send each comparison, end the mirrors and say once how that went."""
         for report in reports:
             if anything_new and report.experiment in self._settings:
-                settings = self._settings[report.experiment]
-                assert settings is not None
+                networks = self._settings[report.experiment].networks
                 self._mirror(report.experiment).attach(
-                    attached(self._progress, report, fvcore_macs, networks=settings.networks)
+                    attached(self._progress, report, fvcore_macs, networks=networks)
                 )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
             say(line)
 
     def _mirror(self, experiment: str) -> Mirror:
         if experiment not in self._open:
-            settings = self._settings[experiment]
-            assert settings is not None
-            self._open[experiment] = Mirror(settings, self._store)
+            self._open[experiment] = Mirror(self._settings[experiment], self._store)
         return self._open[experiment]
 
 

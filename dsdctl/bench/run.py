@@ -24,11 +24,12 @@ from dsdctl.bench.results import (
     CaseName,
     CaseResult,
     Ceilings,
-    Precision,
     Spread,
     TableResult,
 )
+from dsdctl.devices import Device
 from dsdctl.errors import WorkError
+from dsdctl.fields import Precision
 
 TABLE1_FORWARDS = 50_000 * 162
 """Training images of specs/table1.yaml times the views that flip and crop give."""
@@ -37,7 +38,7 @@ LOADER_WORKERS = (0, 2)
 
 
 def run_bench(
-    device: Literal["cpu", "cuda"],
+    device: Device,
     *,
     jobs: int | None,
     repeats: int,
@@ -76,11 +77,7 @@ def run_bench(
     ]
     return BenchResult(
         device=_device_name(device),
-        versions={
-            "dsdctl": dsdctl.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=_versions(),
         processes=processes,
         plain_threads=cores,
         ceilings=ceilings,
@@ -225,7 +222,15 @@ def _answer(process: subprocess.Popen[str]) -> str:
     return line.strip()
 
 
-def _device_name(device: str) -> str:
+def _versions() -> dict[str, str]:
+    return {
+        "dsdctl": dsdctl.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _device_name(device: Device) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
