@@ -200,7 +200,7 @@ def _event_log(
         version=dsdctl.__version__,
         pid=os.getpid(),
         device=options.device,
-        jobs=options.jobs,
+        jobs=options.jobs if options.ray is None else options.ray.jobs,
         specs=tuple(str(spec.file) for spec in plan.specs),
         levels_missing=sum(missing.values()),
     )
