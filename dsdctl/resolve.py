@@ -7,7 +7,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -254,7 +254,7 @@ def _with_criterion(document: Document) -> Document:
     """Write `pruning: none` as a mapping, so that it can be laid over one."""
     if document.data.get("pruning") != "none":
         return document
-    return Document({**document.data, "pruning": {"criterion": "none"}}, document.marks)
+    return replace(document, data={**document.data, "pruning": {"criterion": "none"}})
 
 
 def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> StopRule | None:
@@ -339,7 +339,7 @@ def _teacher_regime(
 def _with_augment(document: Document, student: Regime) -> Document:
     """Write out the student's augmentation, so that a teacher's own can be laid over it."""
     dataset = {**document.data["dataset"], "augment": student.augment.model_dump(mode="json")}
-    return Document({**document.data, "dataset": dataset}, document.marks, document.written_as)
+    return replace(document, data={**document.data, "dataset": dataset})
 
 
 def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:

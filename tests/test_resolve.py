@@ -192,6 +192,15 @@ class TestTeacher:
         assert "no level 4 (allowed: 0 to 3)" in problem
         assert teaching(tmp_path, {**changes, "teacher.pruning": {"levels": 4}}).rule == 4
 
+    def test_that_is_not_pruned_is_named_as_it_is_written_where_it_does_not_fit(
+        self, tmp_path: Path
+    ) -> None:
+        changes = {"pruning": {"until_sparsity": 0.5}, "teacher.pruning": "none"}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        line = line_of(tmp_path / "spec.yaml", '"pruning": "none"')
+        where = f"{tmp_path / 'spec.yaml'}:{line}: teacher.pruning: "
+        assert problem.startswith(f"{where}without pruning no sparsity is ever reached")
+
     def test_from_a_file_is_found_beside_its_recipe_and_known_by_content(
         self, tmp_path: Path
     ) -> None:
