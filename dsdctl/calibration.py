@@ -63,9 +63,14 @@ def workload(trajectory: Trajectory, *, of_teacher: bool = False) -> str:
 
 def learn(store: Store, device: str, observed: Observed, count_macs: CountMacs) -> None:
     """Keep the median rate, in MACs a second, of each workload among the observed levels, and how
-    long the run took until its first level began."""
+    long the run took until its first level began.
+
+    A level that diverged did not train to its end, and says nothing of a rate.
+    """
     rates: dict[str, list[float]] = {}
     for trajectory, level in observed.levels:
+        if level.measured is None:
+            continue
         macs = level_pflops_executed(trajectory, count_macs) * PETA
         rate = macs / max(level.environment.wall_seconds, 1e-9)
         rates.setdefault(workload(trajectory), []).append(rate)

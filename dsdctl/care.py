@@ -93,11 +93,16 @@ def leftovers(store: Store) -> list[Path]:
         *((path, path.parent.name) for path in store.root.glob("levels/??/[0-9a-f]*/.*")),
     ]
     found = [path for path, key in unfinished if not _in_use(store, key)]
-    for path in [*store.root.glob(".*-*"), *store.root.glob("tracking/.*-*")]:
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                found.append(path)
+    for pattern in (".*-*", "slurm/.*-*", "tracking/.*-*"):
+        found += filter(_is_stale, store.root.glob(pattern))
     return sorted(found)
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether a temporary file is nobody's by now."""
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    return False
 
 
 def _in_use(store: Store, key: str) -> bool:

@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from dsdctl.console import (
     write,
 )
 from dsdctl.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="dsdctl",
@@ -203,7 +200,10 @@ def status(
         bool, typer.Option("--watch", help="stay until all is done, and show what changes")
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="with --watch: how often to look")
+        float,
+        typer.Option(
+            min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"
+        ),
     ] = 2.0,
 ) -> None:
     """Show how far each trajectory of a spec has come."""
@@ -248,14 +248,15 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec or recipe, for editors."""
-    from dsdctl.reference import reference
-    from dsdctl.spec import Experiment, Recipe
+    with reported():
+        from dsdctl.reference import reference
+        from dsdctl.spec import Experiment, Recipe
 
-    if markdown:
-        print_plain(reference())
-        return
-    model = Experiment if of is SchemaOf.spec else Recipe
-    print_plain(json.dumps(model.model_json_schema(), indent=2))
+        if markdown:
+            print_plain(reference())
+            return
+        model = Experiment if of is SchemaOf.spec else Recipe
+        print_plain(json.dumps(model.model_json_schema(), indent=2))
 
 
 app.command()(cli_bench.bench)

@@ -25,6 +25,7 @@ Jobs = Annotated[
     typer.Option("--jobs", min=1, help="processes; default: one a core on a CPU, one on a GPU"),
 ]
 Memory = Annotated[
-    float, typer.Option(min=0, metavar="GIB", help="data sets that take more stay on the disk")
+    float,
+    typer.Option(min=0, max=2**20, metavar="GIB", help="data sets that take more stay on the disk"),
 ]
 Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]

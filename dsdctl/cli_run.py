@@ -87,7 +87,7 @@ def run(
         if engine is EngineChoice.slurm or dry_run:
             from dsdctl.submission import check_options, submit
 
-            check_options(engine.value, jobs, only)
+            check_options(engine.value, jobs, only, fail_fast=fail_fast)
             options_of_jobs: dict[str, Iterable[object]] = {
                 "--device": [device.value],
                 "--threads": [threads],
@@ -105,7 +105,9 @@ def run(
             from dsdctl.engines.ray import RayCluster
 
             ray = RayCluster(address, jobs)
-        where = ray.choose_device(device.value) if ray else choose_device(device.value)
+        # Of what Slurm's jobs have finished nothing is left to run, here of all places.
+        wish = "cpu" if engine is EngineChoice.slurm else device.value
+        where = ray.choose_device(wish) if ray else choose_device(wish)
         slots = jobs or default_jobs(where)
         options = RunOptions(
             store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only

@@ -68,9 +68,12 @@ def warn(lines: list[str]) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """Write a result to a file. Raises InputError where that cannot be written."""
+    """Write a result to a file, in UTF-8 whatever the locale.
+
+    Raises InputError where that cannot be written.
+    """
     try:
-        file.write_text(text + "\n")
+        file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from error
 

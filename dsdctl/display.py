@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -130,9 +131,8 @@ class LiveDisplay:
     def __init__(self, console: Console, total: int):
         self._bar = _bar(console)
         self._all = self._bar.add_task("levels", total=total)
-        self._rows = {}  # type: ignore[var-annotated]
+        self._rows: dict[str, TaskID] = {}
         self._live = Live(self._bar, console=console, refresh_per_second=8)
-        self._started = time.monotonic()
 
     def __enter__(self) -> "LiveDisplay":
         self._live.__enter__()

@@ -37,10 +37,13 @@ def _devices() -> Iterator[tuple[str, bool]]:
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:
     store = Store(root, read_only=True)
-    if store.absence() is not None:
-        yield f"store {root}: not there yet", True
+    absence = store.absence()
+    if absence is not None:
+        nothing = not root.exists() or (root.is_dir() and not any(root.iterdir()))
+        yield f"store {f'{root}: not there yet' if nothing else absence}", nothing
         return
-    yield f"store {root}: writable", os.access(root, os.W_OK)
+    writable = os.access(root, os.W_OK)
+    yield f"store {root}: {'' if writable else 'not '}writable", writable
     yield f"store {root}: {size(shutil.disk_usage(root).free)} free", True
     entries = list(care.entries(store))
     problems = [problem for entry in entries for problem in care.check(store, entry)]

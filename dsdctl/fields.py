@@ -1,7 +1,7 @@
 """What all models of specs and recipes share: their base and the fields that recur."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,7 @@ PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATT
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def string_or_mapping(value: Any) -> str:

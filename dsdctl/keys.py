@@ -9,10 +9,10 @@ import json
 from typing import Literal
 
 from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
-from dsdctl.fields import Model, Seed
+from dsdctl.fields import Model, Precision, Seed
 from dsdctl.networks import Network
 from dsdctl.pruning import RetrainMode
-from dsdctl.spec import Training
+from dsdctl.spec import LevelRule, Training
 
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
@@ -133,7 +133,7 @@ class TableIdentity(_Identity):
 
     images: ImagesIdentity
     teacher: TeacherIdentity
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Precision
 
 
 class TrajectoryTeacher(Model):
@@ -142,7 +142,7 @@ class TrajectoryTeacher(Model):
     alpha: float
     temperature: float
     trajectory: str | None
-    rule: Literal["dense", "best"] | int
+    rule: LevelRule
     weights: TeacherIdentity | None
     table: bool
 

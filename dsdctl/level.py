@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 import dsdctl
+from dsdctl.devices import Device
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
 from dsdctl.fields import Model
 from dsdctl.inputs import (
@@ -29,11 +30,7 @@ from dsdctl.killpoints import kill_point
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import capture_on
-from dsdctl.ml.masks import (
-    count_nonzero,
-    dense_masks,
-    prunable_weights,
-)
+from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
 from dsdctl.ml.models import Network
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
@@ -72,7 +69,7 @@ class Place(Model):
     """Where and how a worker computes; nothing in it changes what a level is."""
 
     store: str
-    device: Literal["cpu", "cuda"]
+    device: Device
     threads: int = Field(1, ge=1)
     checkpoint_every: float = Field(
         300.0, ge=0, allow_inf_nan=True, description="seconds; 0 is after every epoch"

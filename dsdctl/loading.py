@@ -71,12 +71,7 @@ class Document:
         """Return what lies under `source` as a document that has it under `target`."""
         value: Any = self.data
         for key in source:
-            if isinstance(value, dict):
-                value = value.get(str(key))
-            elif isinstance(value, list):
-                value = value[int(key)]
-        if value is None:
-            return Document({}, {})
+            value = value[key]
         inner = [path for path in self.marks if path[: len(source)] == source]
         places = {(*target, *path[len(source) :]): path for path in inner}
         for key in reversed(target):

@@ -3,10 +3,9 @@
 Nothing here runs anything or imports torch; costs are added by cost.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
@@ -28,10 +27,10 @@ from dsdctl.keys import (
 )
 from dsdctl.matrix import shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
-from dsdctl.spec import StopRule
+from dsdctl.spec import LevelRule, StopRule
 
 
-def levels_needed(rule: Literal["dense", "best"] | int, levels: int) -> int:
+def levels_needed(rule: LevelRule, levels: int) -> int:
     """How many of a teacher's `levels` must be run before the level that teaches is known."""
     if rule == "dense":
         return 1
@@ -44,7 +43,7 @@ class TeacherNeed:
 
     regime: Regime
     trajectory: str | None
-    rule: Literal["dense", "best"] | int
+    rule: LevelRule
     file: WeightsFile | None
     table: bool
     table_reason: str
@@ -184,6 +183,10 @@ class Plan:
     specs: tuple[ResolvedSpec, ...]
     rows: tuple[RowPlan, ...]
     trajectories: dict[str, Trajectory] = field(repr=False)
+
+    def chosen(self, only: Collection[str] = ()) -> list[Trajectory]:
+        """The trajectories of these keys; without any, all."""
+        return [t for key, t in self.trajectories.items() if not only or key in only]
 
     def all_uses(self, trajectory: Trajectory) -> list[Use]:
         """The recipes that read `trajectory`, as their student or as their student's teacher."""

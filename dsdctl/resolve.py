@@ -7,7 +7,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,6 +30,7 @@ from dsdctl.pruning import Pruning
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
 from dsdctl.spec import (
     Experiment,
+    LevelRule,
     Recipe,
     StopRule,
     TeacherLevel,
@@ -86,7 +87,7 @@ class Teaching:
 
     regime: Regime
     seed: Seed | Literal["paired"]
-    rule: Literal["dense", "best"] | int
+    rule: LevelRule
     file: WeightsFile | None
     table: bool
     table_reason: str
@@ -157,7 +158,8 @@ def resolve(file: Path) -> ResolvedSpec:
         experiments.append(experiment)
         for name in experiment.recipes:
             try:
-                recipes.setdefault(name, _read_recipe(name, cell))
+                if name not in recipes:
+                    recipes[name] = _read_recipe(name, cell)
                 rows.append(_row(axes, cell, recipes[name], facts_of))
             except InputError as error:
                 problems.update(dict.fromkeys(error.problems))
@@ -167,9 +169,12 @@ def resolve(file: Path) -> ResolvedSpec:
 
 
 def recipe_file(name: str, spec: Path) -> Path | None:
-    """Where the recipe `name` of `spec` is: beside the spec, in recipes/, or packaged."""
+    """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
+    above, or packaged."""
     folder = spec.parent
-    places = [folder, folder / "recipes", folder.parent / "recipes", packaged_recipes()]
+    # The parent of the path `.` is `.`, and that of `..` too.
+    above = folder / ".." if folder.name in ("", "..") else folder.parent
+    places = [folder, folder / "recipes", above / "recipes", packaged_recipes()]
     return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
 
 
@@ -213,8 +218,8 @@ def _read_recipe(name: str, cell: Document) -> Document:
     if file is None:
         known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
         reason = (
-            f"no recipe {name}.yaml beside {spec.name}, in a folder recipes/ there, or among the "
-            f"packaged ones (allowed: {', '.join(known)})"
+            f"no recipe {name}.yaml beside {spec.name}, in a folder recipes/ there or above, or "
+            f"among the packaged ones (allowed: {', '.join(known)})"
         )
         raise InputError(cell.problem(("recipes", index), reason))
     document = read_document(file)
@@ -249,7 +254,7 @@ def _with_criterion(document: Document) -> Document:
     """Write `pruning: none` as a mapping, so that it can be laid over one."""
     if document.data.get("pruning") != "none":
         return document
-    return Document({**document.data, "pruning": {"criterion": "none"}}, document.marks)
+    return replace(document, data={**document.data, "pruning": {"criterion": "none"}})
 
 
 def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> StopRule | None:
@@ -293,7 +298,7 @@ def _teaching(
     if isinstance(rule, TeacherWeights):
         path = path_of(recipe_document, ("distill", "teacher", "weights"), rule.weights)
         file = _weights_file(recipe_document, path, regime)
-    level: Literal["dense", "best"] | int
+    level: LevelRule
     if isinstance(rule, TeacherLevel):
         level = rule.level
     elif rule == "best" and pinned is not None:
@@ -315,12 +320,14 @@ def _teacher_regime(
 ) -> tuple[Regime, Seed | Literal["paired"], int | None, Literal["auto", "always", "never"]]:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
     laid_over = _with_augment(document, student)
-    for source, target in (
-        (("teacher", "training"), ("training",)),
-        (("teacher", "augment"), ("dataset", "augment")),
-        (("teacher", "pruning"), ("pruning",)),
+    for key, target in (
+        ("training", ("training",)),
+        ("augment", ("dataset", "augment")),
+        ("pruning", ("pruning",)),
     ):
-        laid_over = laid_over.overlay(_with_criterion(document.moved(source, target)))
+        if document.data["teacher"].get(key) is not None:
+            own = document.moved(("teacher", key), target)
+            laid_over = laid_over.overlay(_with_criterion(own))
     experiment = validate(Experiment, laid_over)
     teacher = experiment.teacher
     assert teacher is not None
@@ -331,7 +338,7 @@ def _teacher_regime(
 def _with_augment(document: Document, student: Regime) -> Document:
     """Write out the student's augmentation, so that a teacher's own can be laid over it."""
     dataset = {**document.data["dataset"], "augment": student.augment.model_dump(mode="json")}
-    return Document({**document.data, "dataset": dataset}, document.marks, document.written_as)
+    return replace(document, data={**document.data, "dataset": dataset})
 
 
 def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:

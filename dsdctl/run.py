@@ -97,17 +97,13 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         for line in store.damage:
             _say(console, f"warning: {line}")
         mirrors = _Mirrors(progress, options.store)
-        missing = {
-            key: count
-            for key, count in levels_to_run(progress).items()
-            if not options.only or key in options.only
-        }
+        missing = levels_to_run(progress, options.only)
         _log_plan(progress, missing)
         events = stack.enter_context(_event_log(plan, options, log_file, missing))
         failures: dict[str, str] = {}
         observed = calibration.Observed()
         if sum(missing.values()) or options.only:
-            _check_disk(progress, options.store)
+            _check_disk(progress, options)
             failures = _run_missing(progress, options, console, missing, observed, mirrors, events)
             _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
@@ -126,6 +122,9 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
 def replay(progress: Progress, store: Path, console: Console) -> None:
     """Mirror to W&B whatever the store holds and the tracker has not seen."""
     mirrors = _Mirrors(progress, store)
+    if not mirrors.experiments:
+        _say(console, "W&B: nothing mirrored, no given spec has a `tracking: wandb` in use")
+        return
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
@@ -146,13 +145,6 @@ def _run_missing(
         key: level_pflops_executed(trajectory, fvcore_macs)
         for key, trajectory in progress.plan.trajectories.items()
     }
-    place = Place(
-        store=str(options.store),
-        device=options.device,
-        threads=options.threads,
-        checkpoint_every=options.checkpoint_every,
-        memory_budget=int(options.memory_gib * 2**30),
-    )
     wanted = [
         progress.plan.trajectories[key] for key, count in missing.items() if count or options.only
     ]
@@ -161,7 +153,7 @@ def _run_missing(
     if options.ray is None:
         unprepared = prepare_all(wanted, spare_folder(options.store), console)
     with (
-        closing(_engine(place, options)) as engine,
+        closing(_engine(options)) as engine,
         make_display(console, sum(missing.values())) as display,
     ):
 
@@ -185,7 +177,14 @@ def _run_missing(
     return scheduler.failures
 
 
-def _engine(place: Place, options: RunOptions) -> Engine:
+def _engine(options: RunOptions) -> Engine:
+    place = Place(
+        store=str(options.store),
+        device=options.device,
+        threads=options.threads,
+        checkpoint_every=options.checkpoint_every,
+        memory_budget=int(options.memory_gib * 2**30),
+    )
     if options.ray is None:
         return LocalEngine(place, options.jobs)
     from dsdctl.engines.ray import RayEngine
@@ -201,7 +200,7 @@ def _event_log(
         version=dsdctl.__version__,
         pid=os.getpid(),
         device=options.device,
-        jobs=options.jobs,
+        jobs=options.jobs if options.ray is None else options.ray.jobs,
         specs=tuple(str(spec.file) for spec in plan.specs),
         levels_missing=sum(missing.values()),
     )
@@ -243,13 +242,14 @@ def _check_teacher_files(plan: Plan) -> None:
         raise InputError(*problems)
 
 
-def _check_disk(progress: Progress, store: Path) -> None:
+def _check_disk(progress: Progress, options: RunOptions) -> None:
     """Refuse to start what the disk has no room for. Raises InputError."""
-    needed = disk_bytes(progress)
-    free = shutil.disk_usage(store).free
+    needed = disk_bytes(progress, options.only)
+    free = shutil.disk_usage(options.store).free
     if needed > free:
         raise InputError(
-            f"--store: {store}: the run may write {size(needed)}, but only {size(free)} are free"
+            f"--store: {options.store}: the run may write {size(needed)}, "
+            f"but only {size(free)} are free"
         )
 
 
@@ -266,11 +266,16 @@ class _Mirrors:
         self._store = store
         self._open: dict[str, Mirror] = {}
         self._settings = {
-            spec.experiment.experiment: spec.experiment.tracking.wandb
+            spec.experiment.experiment: wandb
             for spec in progress.plan.specs
-            if spec.experiment.tracking.wandb is not None
-            and effective_mode(spec.experiment.tracking.wandb.mode, os.environ) != "disabled"
+            if (wandb := spec.experiment.tracking.wandb) is not None
+            and effective_mode(wandb.mode, os.environ) != "disabled"
         }
+
+    @property
+    def experiments(self) -> list[str]:
+        """Those that want a tracker."""
+        return list(self._settings)
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Mirror a level to the first experiment that reads it and wants a tracker."""
@@ -286,19 +291,16 @@ class _Mirrors:
         """Send each comparison, end the mirrors and say once how that went."""
         for report in reports:
             if anything_new and report.experiment in self._settings:
-                settings = self._settings[report.experiment]
-                assert settings is not None
+                networks = self._settings[report.experiment].networks
                 self._mirror(report.experiment).attach(
-                    attached(self._progress, report, fvcore_macs, networks=settings.networks)
+                    attached(self._progress, report, fvcore_macs, networks=networks)
                 )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
             say(line)
 
     def _mirror(self, experiment: str) -> Mirror:
         if experiment not in self._open:
-            settings = self._settings[experiment]
-            assert settings is not None
-            self._open[experiment] = Mirror(settings, self._store)
+            self._open[experiment] = Mirror(self._settings[experiment], self._store)
         return self._open[experiment]
 
 

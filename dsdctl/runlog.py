@@ -39,7 +39,7 @@ def log_to(folder: Path, *, verbose: bool) -> Iterator[Path]:
     """Write the log of this run to a new file in `folder`; with `verbose` to standard error too."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    handlers: list[logging.Handler] = [_LogFile(file, encoding="utf-8")]
+    handlers: list[logging.Handler] = [_LogFile(file, encoding="utf-8", errors="backslashreplace")]
     if verbose:
         handlers.append(logging.StreamHandler())
     for handler in handlers:

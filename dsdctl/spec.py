@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.data_spec import Dataset, LabelNoise
-from dsdctl.fields import Fraction, Model, Name, PathText, Seed, Text
+from dsdctl.fields import Fraction, Model, Name, PathText, Precision, Seed, Text
 from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.pruning import MAX_ROUNDS, Pruning, PruningField
 
@@ -43,7 +43,7 @@ class Training(Model):
     batch_size: int = Field(ge=2, le=1_000_000)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    precision: Literal["fp32", "tf32", "bf16"] = Field(
+    precision: Precision = Field(
         "fp32", description="bf16: autocast with fp32 weights; tf32: matrix units' mode on GPUs"
     )
 
@@ -102,6 +102,10 @@ Teacher = Annotated[
     VGGLikeTeacher | ResNet18Teacher | TorchvisionResNetTeacher | MLPTeacher | ViTTeacher,
     Field(discriminator="arch"),
 ]
+
+
+LevelRule = Literal["dense", "best"] | int
+"""Which level of a teacher's trajectory teaches: level 0, the best on validation, or this one."""
 
 
 class TeacherLevel(Model):

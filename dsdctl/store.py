@@ -4,7 +4,8 @@
                             weights.safetensors masks.safetensors checksums.json
     tables/<2 hex>/<key>/   identity.json environment.json logits.safetensors checksums.json
     inflight/<key>          the last checkpoint of a level in flight
-    locks/  setaside/  logs/  tracking/  wandb/  calibration.json  store.json
+    locks/  setaside/  logs/  slurm/  tracking/  wandb/  calibration.json  store.json
+    prepared/               images whose own folder cannot be written
 
 Each file's checksum is checked when the file is read; a folder that fails is set aside, never
 deleted, and its work counts as missing.
@@ -15,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,6 +54,8 @@ FORMAT = {"format": 1}
 
 Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
 
+Found = TypeVar("Found")
+
 _RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
 
 
@@ -81,19 +84,22 @@ class Store:
         if not folder.is_dir():
             return None
         try:
-            checksums = read_checksums(folder)
-            result = _RESULT.validate_json(read_checked(folder, "result.json", checksums))
-            environment = Environment.model_validate_json(
-                read_checked(folder, "environment.json", checksums)
-            )
-            identity = self._identity(folder, LevelIdentity, checksums)
-            if key_of(identity) != key:
-                raise DamagedError(f"{folder}: identity.json does not belong to this key")
-            check_sizes(folder, checksums)
+            return _read_again_if_damaged(lambda: self._level(folder))
         except (DamagedError, ValidationError) as error:
             self._set_aside(folder, error)
             return None
-        return FinishedLevel(key=key, result=result, environment=environment)
+
+    def _level(self, folder: Path) -> FinishedLevel:
+        checksums = read_checksums(folder)
+        result = _RESULT.validate_json(read_checked(folder, "result.json", checksums))
+        environment = Environment.model_validate_json(
+            read_checked(folder, "environment.json", checksums)
+        )
+        identity = self._identity(folder, LevelIdentity, checksums)
+        if key_of(identity) != folder.name:
+            raise DamagedError(f"{folder}: identity.json does not belong to this key")
+        check_sizes(folder, checksums)
+        return FinishedLevel(key=folder.name, result=result, environment=environment)
 
     def level_identity(self, key: str) -> LevelIdentity:
         """Return the identity of a finished level. Raises DamagedError."""
@@ -356,7 +362,9 @@ class Store:
         from safetensors.torch import load
 
         try:
-            return load(read_checked(folder, name, read_checksums(folder)))
+            return _read_again_if_damaged(
+                lambda: load(read_checked(folder, name, read_checksums(folder)))
+            )
         except DamagedError as error:
             self._set_aside(folder, error)
             raise DamagedError(f"{error}; set aside, the next run computes it anew") from error
@@ -374,6 +382,15 @@ class Store:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             folder.rename(target)
         self.damage.append(f"{reason} (set aside as {target})")
+
+
+def _read_again_if_damaged(read: Callable[[], Found]) -> Found:
+    """What `read` returns. Readers hold no lock, so weights that are dropped between the reading of
+    their checksum and their own are missing at first, and known to be dropped the second time."""
+    try:
+        return read()
+    except (DamagedError, ValidationError):
+        return read()
 
 
 def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Environment) -> None:

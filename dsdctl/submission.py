@@ -12,11 +12,11 @@ from dsdctl.progress import Progress
 from dsdctl.store import Store
 
 
-def check_options(engine: str, jobs: int | None, only: Sequence[str]) -> None:
+def check_options(engine: str, jobs: int | None, only: Sequence[str], *, fail_fast: bool) -> None:
     """Refuse options that say nothing here. Raises InputError."""
     if engine != "slurm":
         raise InputError("--dry-run: only with --engine slurm (`dsdctl plan` shows any run)")
-    for option, given in (("--jobs", jobs), ("--trajectory", only)):
+    for option, given in (("--jobs", jobs), ("--trajectory", only), ("--fail-fast", fail_fast)):
         if given:
             raise InputError(f"{option}: not with --engine slurm, where each trajectory is a job")
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 from dsdctl.errors import in_words
@@ -46,7 +46,8 @@ FINISH_SECONDS = 60.0
 
 
 class RunInfo(Model):
-    """A trajectory as a tracked run: `run_id` is its own, `experiment` the group."""
+    """A trajectory, or a comparison, as a tracked run: `run_id` is its own, `experiment` the
+    group."""
 
     run_id: str
     experiment: str
@@ -207,21 +208,25 @@ class _Client:
         if self._has(info.run_id, level):
             return
         if info.run_id not in self._runs:
-            self._runs[info.run_id] = self._open(
-                info.run_id, info.experiment, info.name, info.job_type, info.config
-            )
+            self._runs[info.run_id] = self._open(info)
         scalars = {k: v for k, v in record.items() if isinstance(v, int | float)}
         self._runs[info.run_id].log(scalars, step=level)
         self._sent.setdefault(info.run_id, set()).add(level)
 
     def attach(self, attached: Attached) -> None:
-        run_id = f"{attached.experiment}-comparison"
-        if self._has(run_id, attached.digest):
+        info = RunInfo(
+            run_id=f"{attached.experiment}-comparison",
+            experiment=attached.experiment,
+            name="comparison",
+            job_type="report",
+            config={},
+        )
+        if self._has(info.run_id, attached.digest):
             return
-        run = self._open(run_id, attached.experiment, "comparison", "report", {})
-        self._runs[run_id] = run
+        run = self._open(info)
+        self._runs[info.run_id] = run
         _log_attached(run, attached, self._folder / ATTACHED / attached.experiment)
-        self._sent.setdefault(run_id, set()).add(attached.digest)
+        self._sent.setdefault(info.run_id, set()).add(attached.digest)
 
     def _has(self, run_id: str, item: int) -> bool:
         return item in self._journal.get(run_id, ()) or item in self._sent.get(run_id, ())
@@ -258,28 +263,18 @@ class _Client:
         why = f" ({self._why_offline})" if self._why_offline else ""
         return f"W&B: offline{why}; `wandb sync {self._folder}/wandb/offline-run-*` uploads it"
 
-    def _open(
-        self, run_id: str, experiment: str, name: str, job_type: str, config: dict[str, Any]
-    ) -> "Run":
+    def _open(self, info: RunInfo) -> "Run":
         if self._online:
             try:
-                run = self._init("online", run_id, experiment, name, job_type, config)
-                self._uploading.add(run_id)
+                run = self._init("online", info)
+                self._uploading.add(info.run_id)
                 return run
             except Exception as error:  # no network, a refused key, a server that hangs
                 self._online = False
                 self._why_offline = " ".join(str(error).split())[:120]
-        return self._init("offline", run_id, experiment, name, job_type, config)
+        return self._init("offline", info)
 
-    def _init(
-        self,
-        mode: Any,
-        run_id: str,
-        experiment: str,
-        name: str,
-        job_type: str,
-        config: dict[str, Any],
-    ) -> "Run":
+    def _init(self, mode: Literal["online", "offline"], info: RunInfo) -> "Run":
         if mode == "offline":
             # As an argument alone it would still look up the vendor's host.
             os.environ["WANDB_MODE"] = "offline"
@@ -290,12 +285,12 @@ class _Client:
             project=self._settings.project,
             entity=self._settings.entity,
             tags=list(self._settings.tags),
-            id=run_id,
+            id=info.run_id,
             resume="allow" if mode == "online" else None,
-            group=self._settings.group or experiment,
-            name=name,
-            job_type=job_type,
-            config=config,
+            group=self._settings.group or info.experiment,
+            name=info.name,
+            job_type=info.job_type,
+            config=info.config,
             dir=str(self._folder),
             mode=mode,
             reinit="create_new",
@@ -330,7 +325,7 @@ def _log_attached(run: "Run", attached: Attached, folder: Path) -> None:
     run.log(logged)
     for name, text in attached.files.items():
         file = folder / name
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
         run.save(str(file), base_path=str(folder), policy="now")
     for network in attached.networks:
         artifact = wandb.Artifact(network.name, type="model", metadata=dict(network.about))
@@ -375,8 +370,8 @@ def _has_key(environment: Mapping[str, str]) -> bool:
     if environment.get("WANDB_API_KEY"):
         return True
     host = urlparse(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    file = environment.get("NETRC") or str(Path("~/.netrc").expanduser())
     try:
+        file = environment.get("NETRC") or str(Path("~/.netrc").expanduser())
         return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, RuntimeError, netrc.NetrcParseError):  # a user without a home folder, say
         return False

@@ -1,6 +1,7 @@
 """`store list`, `store check`, `store gc` and `doctor` keep a store in order and results safe."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +136,11 @@ def test_gc_deletes_leftovers_only_with_yes_and_never_results(folder: Path) -> N
     table.mkdir(parents=True)
     written = root / "inflight" / f".{done}-9abc"
     written.write_text("half")
-    leftovers = (stale, unfinished, table, written)
+    jobs = root / "slurm" / ".jobs.json-def0"
+    jobs.parent.mkdir()
+    jobs.write_text("half")
+    os.utime(jobs, (0, 0))
+    leftovers = (stale, unfinished, table, written, jobs)
 
     said = dsdctl(folder, "store", "gc")
     assert said.returncode == 0
@@ -211,6 +216,13 @@ def test_doctor_is_content_where_nothing_was_run_yet(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "ok   store dsdctl-store: not there yet" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_doctor_does_not_take_a_store_without_its_marker_for_none(folder: Path) -> None:
+    (folder / "dsdctl-store" / "store.json").unlink()
+    done = dsdctl(folder, "doctor")
+    assert done.returncode == 3
+    assert "BAD  store dsdctl-store: not a store, there is no store.json in it" in done.stdout
 
 
 def test_reading_from_where_there_is_no_store_says_so(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import TABLE1, only_problem, paper_macs, planned, spec_data, write
+from builders import TABLE1, measured, only_problem, paper_macs, planned, spec_data, write
 from typer.testing import CliRunner
 
 from dsdctl import calibration
@@ -19,8 +19,7 @@ from dsdctl.report.plan_cluster import cluster_plan, in_levels
 from dsdctl.report.plan_pieces import pieces_of, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_summary import levels_to_run, missing_early_states, summarise
 from dsdctl.resolve import resolve
-from dsdctl.results import Diverged as DivergedResult
-from dsdctl.results import Environment, FinishedLevel
+from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult
 from dsdctl.store import Store
 
 PAIR = ["vanilla", "kd-dense-teacher", "kd-pruned-teacher"]
@@ -132,11 +131,11 @@ def test_a_rate_without_gpus_is_refused(tmp_path: Path) -> None:
     assert line == "--images-per-second: says nothing without --gpus"
 
 
-def finished(seconds: float) -> FinishedLevel:
+def finished(seconds: float, result: LevelResult = measured(0, 0.5)) -> FinishedLevel:
     environment = Environment(
         python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=seconds
     )
-    return FinishedLevel(key="k", result=DivergedResult(level=0, epoch=0), environment=environment)
+    return FinishedLevel(key="k", result=result, environment=environment)
 
 
 def test_the_estimate_is_the_schedule_at_the_rates_that_were_learnt(tmp_path: Path) -> None:
@@ -145,7 +144,9 @@ def test_the_estimate_is_the_schedule_at_the_rates_that_were_learnt(tmp_path: Pa
     progress = Progress(planned(tmp_path, {"recipes": ["vanilla"], "seeds": [0, 1, 2]}), store)
     assert seconds_estimate(progress, fvcore_macs, "cpu", 2) is None
     (trajectory, *_) = progress.plan.trajectories.values()
-    observed = Observed([(trajectory, finished(wall)) for wall in (9.0, 2.0, 2.0)])
+    levels = [finished(wall) for wall in (9.0, 2.0, 2.0)]
+    levels += 4 * [finished(0.1, Diverged(level=0, epoch=0))]
+    observed = Observed([(trajectory, level) for level in levels])
     observed.start_seconds = 3.0
     calibration.learn(store, "cpu", observed, fvcore_macs)
     # Three chains of four levels of 2 s on two processes: six levels one after the other.

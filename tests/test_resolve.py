@@ -52,6 +52,16 @@ class TestRecipes:
             assert recipe_file("vanilla", spec) == nearest
         assert recipe_file("nonesuch", spec) is None
 
+    @pytest.mark.parametrize(("folder", "spec"), [("specs", "a.yaml"), ("specs/sub", "../a.yaml")])
+    def test_above_are_found_from_whatever_folder_the_spec_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, spec: str
+    ) -> None:
+        above = write_recipe(tmp_path / "recipes", "mine")
+        (tmp_path / folder).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / folder)
+        found = recipe_file("mine", Path(spec))
+        assert found is not None and found.samefile(above)
+
     def test_beside_the_spec_replace_those_of_the_package(self, tmp_path: Path) -> None:
         write(tmp_path / "vanilla.yaml", {"recipe": "vanilla", "title": "mine"})
         assert only_row(tmp_path, {}).recipe.title == "mine"
@@ -181,6 +191,15 @@ class TestTeacher:
         assert problem.startswith(f"{file}:{line_of(file, 'teacher')}: distill.teacher")
         assert "no level 4 (allowed: 0 to 3)" in problem
         assert teaching(tmp_path, {**changes, "teacher.pruning": {"levels": 4}}).rule == 4
+
+    def test_that_is_not_pruned_is_named_as_it_is_written_where_it_does_not_fit(
+        self, tmp_path: Path
+    ) -> None:
+        changes = {"pruning": {"until_sparsity": 0.5}, "teacher.pruning": "none"}
+        problem = only_problem(lambda: resolved(tmp_path, changes))
+        line = line_of(tmp_path / "spec.yaml", '"pruning": "none"')
+        where = f"{tmp_path / 'spec.yaml'}:{line}: teacher.pruning: "
+        assert problem.startswith(f"{where}without pruning no sparsity is ever reached")
 
     def test_from_a_file_is_found_beside_its_recipe_and_known_by_content(
         self, tmp_path: Path
@@ -488,6 +507,15 @@ class TestMatrix:
         found = problems(lambda: resolved(tmp_path, changes))
         assert len(found) == 2
         assert all("student.depth: halves images of 8 pixels to nothing" in p for p in found)
+
+    def test_null_takes_away_what_the_spec_says(self, tmp_path: Path) -> None:
+        changes = {
+            "dataset.augment": {"flip": True},
+            "matrix": {"dataset.augment": [None, {"crop": 1}]},
+        }
+        own, laid_over = resolved(tmp_path, changes).rows
+        assert own.student.augment == Augment()
+        assert laid_over.student.augment == Augment(flip=True, crop=1)
 
 
 def test_a_folder_is_relative_to_the_file_that_names_it(

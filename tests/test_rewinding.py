@@ -19,7 +19,12 @@ from dsdctl.ml.data import Normalisation, ViewReader, Views, epoch_batches
 from dsdctl.ml.models import build_network
 from dsdctl.ml.train import cross_entropy
 from dsdctl.progress import Progress
-from dsdctl.report.plan_summary import missing_early_states, missing_levels
+from dsdctl.report.plan_summary import (
+    disk_bytes,
+    levels_to_run,
+    missing_early_states,
+    missing_levels,
+)
 from dsdctl.results import Measured
 from dsdctl.store import Store
 
@@ -200,6 +205,19 @@ def test_the_plan_counts_what_modes_share_once(tmp_path: Path) -> None:
     shares = [rewinding[0].regime.rewind_share for rewinding in early]
     # Seven batches are 862 + 2 * 200 of four epochs of 862 images.
     assert shares == [pytest.approx(1 / 4), pytest.approx((862 + 400) / (4 * 862))]
+
+
+def test_of_trajectories_run_by_themselves_each_level_counts(tmp_path: Path) -> None:
+    """What one shares with another that is not run is its own to run."""
+    plan = planned(tmp_path, MODES_SPEC)
+    progress = Progress(plan, Store(tmp_path / "nowhere", read_only=True))
+    last = list(plan.trajectories)[-1:]
+    assert levels_to_run(progress, last) == {last[0]: 3}
+    pieces = [
+        13 + len(missing_early_states(progress)),
+        3 + len(missing_early_states(progress, last)),
+    ]
+    assert disk_bytes(progress) / pieces[0] == disk_bytes(progress, last) / pieces[1]
 
 
 def test_a_dense_teacher_rewinds_to_nothing(tmp_path: Path) -> None:

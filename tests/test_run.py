@@ -206,6 +206,21 @@ def test_output_goes_to_a_file(finished: Path, dsdctl: Dsdctl, tmp_path: Path) -
     assert "| vanilla |" in target.read_text()
 
 
+def test_an_output_is_utf_8_whatever_the_locale_and_the_names_of_files(
+    finished: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    """The name of a file may be no text at all; the page says how to run it."""
+    spec = tmp_path / os.fsdecode(b"t\xffny.yaml")
+    spec.write_text(TINY)
+    ascii_only = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    arguments = ("report", spec, "--store", finished / "dsdctl-store", "--output", "page.html")
+    done = dsdctl(*arguments, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "±" in page
+    assert "t\\udcffny.yaml" in page
+
+
 def test_an_output_that_cannot_be_written_is_bad_input(finished: Path, dsdctl: Dsdctl) -> None:
     done = dsdctl("report", "tiny.yaml", "--output", "/nowhere/table.md", cwd=finished)
     assert done.returncode == 2

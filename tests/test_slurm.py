@@ -98,6 +98,7 @@ def test_students_wait_for_their_own_teacher_and_what_is_queued_is_left_out(
     ("options", "error"),
     [
         (("--jobs", "2"), "--jobs: not with --engine slurm, where each trajectory is a job"),
+        (("--fail-fast",), "--fail-fast: not with --engine slurm, where each trajectory is a job"),
         (("--cluster", "absent.yaml"), "absent.yaml: No such file or directory"),
         (
             ("--trajectory", "xyz"),
@@ -144,6 +145,17 @@ def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> 
     assert done.stdout.startswith(teacher[:8])
     assert done.stdout.endswith("1/1 levels, done\n")
     assert len(levels(tmp_path / "dsdctl-store")) == 1
+
+
+def test_what_jobs_have_finished_on_gpus_is_compared_where_there_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    spec(tmp_path)
+    write(tmp_path / "cluster.yaml", CLUSTER)
+    here = dsdctl(tmp_path, "run", "small.yaml")
+    assert here.returncode == 0, here.stderr
+    done = dsdctl(tmp_path, "run", "small.yaml", "--engine", "slurm", "--device", "cuda")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == here.stdout
 
 
 # A real Slurm

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import dsdctl.store
 from dsdctl.data_spec import Augment, Normalize
 from dsdctl.errors import DriftError, InputError, WorkError
 from dsdctl.folders import DamagedError
@@ -204,6 +205,28 @@ def test_dropped_weights_are_no_damage_and_come_back_only_as_they_were(store: St
     store.commit_level(IDENTITY, RESULT, now, epochs, WEIGHTS, MASKS)
     assert not store.lacks_weights(KEY)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("read", ["check_sizes", "read_checked"])
+def test_a_level_whose_weights_are_dropped_while_it_is_read_is_not_set_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """Readers hold no lock: `store gc --weights` may come between two files."""
+    folder = _commit(store)
+    as_it_was = getattr(dsdctl.store, read)
+
+    def after_a_drop(*arguments: object) -> object:
+        Store(store.root).drop_weights(KEY)
+        return as_it_was(*arguments)
+
+    monkeypatch.setattr(dsdctl.store, read, after_a_drop)
+    if read == "check_sizes":
+        assert store.level(KEY) is not None
+    else:
+        with pytest.raises(WorkError, match="dropped by `dsdctl store gc`"):
+            store.level_tensors(KEY, "weights")
+    assert folder.is_dir()
+    assert store.damage == []
 
 
 def test_weights_of_a_level_that_a_process_is_at_are_not_dropped(store: Store) -> None:

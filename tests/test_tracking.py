@@ -61,6 +61,8 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     assert "W&B: offline" in dsdctl("report", tiny, *options, "--wandb").stderr
     assert [r["level"] for r in _offline_runs(store)["vanilla seed 0"]["history"]] == [0, 1, 2, 3]
     assert "nothing new" in dsdctl("report", tiny, *options, "--wandb").stderr
+    tiny.write_text(TINY)
+    assert "W&B: nothing mirrored" in dsdctl("report", tiny, *options, "--wandb").stderr
 
     again = dsdctl("run", tiny, *options)
     assert again.returncode == 0

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dsdctl.bench.results import CaseName, Precision
+from dsdctl.bench.results import CaseName
 from dsdctl.data_spec import Dataset
 from dsdctl.datasets import dataset_facts
+from dsdctl.devices import Device
 from dsdctl.errors import InputError
-from dsdctl.fields import Model
+from dsdctl.fields import Model, Precision
 from dsdctl.ml.data import Normalisation, Split, Views
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
@@ -47,7 +48,7 @@ class Job(Model):
     side: Literal["ours", "plain"]
     case: CaseName | Literal["table"]
     precision: Precision
-    device: Literal["cpu", "cuda"]
+    device: Device
     threads: int
     batches: int
     images: str | None

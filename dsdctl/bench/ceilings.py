@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsdctl.bench.results import Ceilings, Precision
+from dsdctl.bench.results import Ceilings
+from dsdctl.fields import Precision
 from dsdctl.ml.device import precision
 
 TRIALS = 8

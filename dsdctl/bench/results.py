@@ -6,10 +6,9 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.fields import Model
+from dsdctl.fields import Model, Precision
 
 CaseName = Literal["student", "student-distilled", "teacher", "measure", "digits-level"]
-Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Spread(Model):

@@ -24,11 +24,12 @@ from dsdctl.bench.results import (
     CaseName,
     CaseResult,
     Ceilings,
-    Precision,
     Spread,
     TableResult,
 )
+from dsdctl.devices import Device
 from dsdctl.errors import WorkError
+from dsdctl.fields import Precision
 
 TABLE1_FORWARDS = 50_000 * 162
 """Training images of specs/table1.yaml times the views that flip and crop give."""
@@ -38,7 +39,7 @@ LOADER_WORKERS = (0, 2)
 
 
 def run_bench(
-    device: Literal["cpu", "cuda"],
+    device: Device,
     *,
     jobs: int | None,
     repeats: int,
@@ -230,7 +231,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _device_name(device: str) -> str:
+def _device_name(device: Device) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"

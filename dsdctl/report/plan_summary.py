@@ -1,6 +1,6 @@
 """The run plan as plain data (a contract for `plan --json`), as text and as a graph."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pydantic import ConfigDict, Field
 
@@ -193,18 +193,18 @@ def _totals(
     )
 
 
-def levels_to_run(progress: Progress) -> dict[str, int]:
+def levels_to_run(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
     """By trajectory, how many levels may be run: those missing, and those whose weights were
-    dropped and are needed again."""
-    restored = levels_to_restore(progress)
-    return {key: count + restored[key] for key, count in missing_levels(progress).items()}
+    dropped and are needed again; `only` of those of these keys, if any."""
+    restored = levels_to_restore(progress, only)
+    return {key: count + restored[key] for key, count in missing_levels(progress, only).items()}
 
 
-def levels_to_restore(progress: Progress) -> dict[str, int]:
+def levels_to_restore(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
     """By trajectory, how many levels are run again; a shared one counts for the first of them."""
     counts: dict[str, int] = {}
     counted: set[str] = set()
-    for trajectory in progress.plan.trajectories.values():
+    for trajectory in progress.plan.chosen(only):
         levels = progress.known[trajectory.key].levels
         new = {levels[k].key for k in progress.levels_to_restore(trajectory)} - counted
         counted |= new
@@ -212,12 +212,12 @@ def levels_to_restore(progress: Progress) -> dict[str, int]:
     return counts
 
 
-def missing_levels(progress: Progress) -> dict[str, int]:
+def missing_levels(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
     """By trajectory, how many levels may still be run: up to the last, since a stop is not known
     before. A level that trajectories share counts for the first of them."""
     missing: dict[str, int] = {}
     counted: set[tuple[object, ...]] = set()
-    for trajectory in progress.plan.trajectories.values():
+    for trajectory in progress.plan.chosen(only):
         names = trajectory.level_names()[progress.known[trajectory.key].next_level :]
         new = set(names) - counted if progress.wants_level(trajectory) else set()
         counted |= new
@@ -225,12 +225,13 @@ def missing_levels(progress: Progress) -> dict[str, int]:
     return missing
 
 
-def disk_bytes(progress: Progress) -> int:
-    """Bytes that missing levels and teacher tables may write."""
+def disk_bytes(progress: Progress, only: Collection[str] = ()) -> int:
+    """Bytes that missing levels and teacher tables may write; `only` those for the trajectories of
+    these keys, if any."""
     total = 0
     tables: set[str] = set()
-    missing = levels_to_run(progress)
-    for trajectory in progress.plan.trajectories.values():
+    missing = levels_to_run(progress, only)
+    for trajectory in progress.plan.chosen(only):
         count = missing[trajectory.key]
         total += count * level_bytes(_weights(trajectory))
         need = trajectory.teacher
@@ -240,14 +241,16 @@ def disk_bytes(progress: Progress) -> int:
         if key not in tables and not progress.store.has_table(key):
             tables.add(key)
             total += table_bytes(trajectory.regime)
-    early = missing_early_states(progress).values()
+    early = missing_early_states(progress, only).values()
     return total + sum(level_bytes(_weights(rewinding[0])) for rewinding in early)
 
 
-def missing_early_states(progress: Progress) -> dict[str, list[Trajectory]]:
+def missing_early_states(
+    progress: Progress, only: Collection[str] = ()
+) -> dict[str, list[Trajectory]]:
     """By key, each early state of level 0 still to be computed, and who rewinds to it."""
     states: dict[str, list[Trajectory]] = {}
-    for trajectory in progress.plan.trajectories.values():
+    for trajectory in progress.plan.chosen(only):
         rewinds = trajectory.regime.rewind_iterations > 0 and trajectory.levels > 1
         if not rewinds or not progress.wants_level(trajectory):
             continue

@@ -11,9 +11,7 @@ def status_lines(
 ) -> Iterator[str]:
     """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for, or how
     its job stands; `only` those of these keys, if any."""
-    for trajectory in progress.plan.trajectories.values():
-        if only and trajectory.key not in only:
-            continue
+    for trajectory in progress.plan.chosen(only):
         known = progress.known[trajectory.key]
         name = ", ".join(progress.plan.used_by(trajectory))
         name += f"; {trajectory.variant}" if trajectory.variant else ""
