@@ -1,5 +1,6 @@
 """`dsdctl run --engine slurm`: what is submitted, and that a real Slurm runs it to equal bytes."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,12 +22,15 @@ from dsdctl.store import Store
 CLUSTER = """\
 partition: debug
 account: lab
+cpus: 2
 time: 1-02:03:04
 memory_gib: 0.5
 setup: [export GREETING=hello]
 """
 
 SLURM = ("run", "small.yaml", "--engine", "slurm", "--device", "cpu", "--checkpoint-every", "0")
+
+WITH_SLURM = "--cluster: only with --engine slurm\n--dry-run: only with --engine slurm"
 
 TAUGHT = ("[vanilla]", "[vanilla, kd-dense-teacher]")
 
@@ -53,6 +57,15 @@ def test_a_wrong_cluster_file_is_reported_line_by_line(tmp_path: Path) -> None:
     ]
 
 
+def test_a_warning_that_comes_before_the_work_is_refused(tmp_path: Path) -> None:
+    """A job would be queued again and again, an epoch each time."""
+    file = write(tmp_path / "cluster.yaml", "time: 2\n")
+    assert problems(lambda: read_cluster(file)) == (
+        f"{file}:1: `warning_seconds` is 120, so that no work is done before the warning "
+        "(allowed: less than `time`, 120)",
+    )
+
+
 # What would be submitted
 
 
@@ -68,6 +81,8 @@ def test_a_dry_run_prints_the_scripts_and_writes_nothing(tmp_path: Path) -> None
             assert f"#SBATCH {line}\n" in script
         assert "#SBATCH --requeue\n" in script
         assert "\nexport GREETING=hello\n" in script
+        assert "#SBATCH --cpus-per-task=2\n" in script
+        assert re.search("^srun .* --cpus-per-task=2 ", script, re.M)
     assert "#SBATCH --array=0-1%2\n" in first
     assert "--dependency" not in first
     plan = make_plan([resolve(tmp_path / "small.yaml")])
@@ -98,12 +113,12 @@ def test_students_wait_for_their_own_teacher_and_what_is_queued_is_left_out(
     ("options", "error"),
     [
         (("--jobs", "2"), "--jobs: not with --engine slurm, where each trajectory is a job"),
+        (("--fail-fast",), "--fail-fast: not with --engine slurm, where each trajectory is a job"),
+        (("--address", "head:1"), "--address: only with --engine ray"),
+        (("--engine", "local"), "--cluster: only with --engine slurm"),
+        (("--engine", "ray", "--dry-run"), WITH_SLURM),
         (("--cluster", "absent.yaml"), "absent.yaml: No such file or directory"),
-        (
-            ("--trajectory", "xyz"),
-            "--trajectory: xyz: 0 trajectories of the given specs have a key that begins so "
-            "(allowed: one of `dsdctl plan`)",
-        ),
+        (("--threads", "3"), "--threads: is 3 (allowed: at most `cpus` of cluster.yaml, 2)"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -111,7 +126,8 @@ def test_what_cannot_be_submitted_is_bad_input(
     options: tuple[str, ...], error: str, tmp_path: Path
 ) -> None:
     spec(tmp_path)
-    done = dsdctl(tmp_path, *SLURM, *options)
+    write(tmp_path / "cluster.yaml", "cpus: 2\n")
+    done = dsdctl(tmp_path, *SLURM, "--cluster", "cluster.yaml", *options)
     assert (done.returncode, done.stderr, done.stdout) == (2, f"{error}\n", "")
     assert not (tmp_path / "dsdctl-store").exists()
 
@@ -128,6 +144,17 @@ def test_without_submitit_one_line_says_so(tmp_path: Path) -> None:
 
 
 # What a job runs
+
+
+def test_a_trajectory_that_no_spec_has_is_bad_input(tmp_path: Path) -> None:
+    spec(tmp_path)
+    done = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", "xyz")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "--trajectory: xyz: 0 trajectories of the given specs have a key that begins so (allowed: "
+        "one of `dsdctl plan`)\n"
+    )
+    assert not (tmp_path / "dsdctl-store").exists()
 
 
 def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ class Slurm:
             "constraint": cluster.constraint,
             "gres": cluster.gres,
             "cpus_per_task": cluster.cpus,
+            # From Slurm 22.05 on srun does not take over what sbatch was asked for.
+            "srun_args": [f"--cpus-per-task={cluster.cpus}"],
             "mem": None if cluster.memory_gib is None else f"{cluster.memory_gib * 1024:.0f}M",
             "time": minutes_of(cluster.time),
             "signal_delay_s": cluster.warning_seconds,
