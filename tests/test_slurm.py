@@ -19,6 +19,8 @@ from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
 from dsdctl.store import Store
 
+pytestmark = pytest.mark.timeout(600)
+
 CLUSTER = """\
 partition: debug
 account: lab
