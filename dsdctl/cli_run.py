@@ -19,6 +19,7 @@ from dsdctl.console import (
     reported,
     say,
     terminable,
+    warn,
 )
 from dsdctl.errors import InputError
 
@@ -116,7 +117,10 @@ def run(
 
             ray = RayCluster(address, jobs)
         where = ray.choose_device(device.value) if ray else choose_device(device.value)
-        slots = jobs or default_jobs(where)
+        slots = ray.slots(where, threads) if ray else jobs or default_jobs(where)
+        if ray and not ray.has_room(where, threads):
+            needed = f"{threads} CPUs" + (" and a GPU" if where == "cuda" else "")
+            warn([f"no node of {ray} has {needed}, which a level takes; waiting for one"])
         options = RunOptions(
             store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only
         )

@@ -164,6 +164,18 @@ def test_a_node_without_the_data_says_where_it_looked(nodes: Nodes, tmp_path: Pa
     assert not levels(tmp_path / "dsdctl-store")
 
 
+@pytest.mark.long
+def test_a_level_that_no_node_has_room_for_is_said_to_wait(nodes: Nodes, store: Path) -> None:
+    process = start(store.parent, *_run(nodes), "--threads", "2")
+    assert process.stderr is not None
+    assert process.stderr.readline() == (
+        f"warning: no node of Ray at {nodes.address} has 2 CPUs, which a level takes; waiting for "
+        "one\n"
+    )
+    process.send_signal(signal.SIGINT)
+    assert ended(process).returncode == 130
+
+
 class _LosingEngine:
     """Loses whatever it is given."""
 
