@@ -231,6 +231,10 @@ def test_jobs_are_submitted_once_and_end_as_a_local_run(slurm: SlurmNode, tmp_pa
     wait_until(lambda: not slurm.queue())
     assert "job" not in dsdctl(tmp_path, "status", "small.yaml").stdout
     _assert_as_local(tmp_path)
+    spec(tmp_path, TAUGHT, ("levels: 1", "levels: 2"), name="longer")
+    longer = dsdctl(tmp_path, "status", "longer.yaml").stdout
+    assert "1/3 levels, ready" in longer or "2/3 levels, ready" in longer
+    assert "job" not in longer  # those that ended did not fail, and none was submitted for this
 
 
 @pytest.mark.long

@@ -55,6 +55,8 @@ class TrajectoryJob:
             time.sleep(GRACE_SECONDS)
         if code != 0:
             raise WorkError(f"{shlex.join(self.command)}: exit code {code}")
+        here = submitit.JobEnvironment()
+        jobs.done_file(here.paths.folder, here.job_id).touch()
 
     def checkpoint(self) -> DelayedSubmission:
         """End the command, which leaves a checkpoint, and say what to run when queued again."""
