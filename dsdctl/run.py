@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
@@ -199,6 +200,7 @@ def _event_log(
     return event_log(
         log_file.with_suffix(".jsonl"),
         version=dsdctl.__version__,
+        host=socket.gethostname(),
         pid=os.getpid(),
         device=options.device,
         jobs=options.jobs,
