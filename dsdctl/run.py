@@ -125,8 +125,15 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
 
 
 def replay(progress: Progress, store: Path, console: Console) -> None:
-    """Mirror to W&B whatever the store holds and the tracker has not seen."""
+    """Mirror to W&B whatever the store holds and the tracker has not seen.
+
+    Raises InputError where no spec wants a tracker.
+    """
+    if not any(spec.experiment.tracking.wandb for spec in progress.plan.specs):
+        raise InputError("--wandb: no given spec has `tracking: {wandb: ...}`")
     mirrors = _Mirrors(progress, store)
+    if not mirrors.wanted:
+        _say(console, "W&B: disabled by `mode` of the spec or by $WANDB_MODE")
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
@@ -273,6 +280,11 @@ class _Mirrors:
             if spec.experiment.tracking.wandb is not None
             and effective_mode(spec.experiment.tracking.wandb.mode, os.environ) != "disabled"
         }
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is mirrored at all."""
+        return bool(self._settings)
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Mirror a level to the first experiment that reads it and wants a tracker."""
