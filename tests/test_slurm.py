@@ -250,7 +250,8 @@ def test_a_job_that_is_preempted_or_warned_goes_on_from_its_checkpoint(
     wait_until(lambda: _restarts(slurm, number) == 1)
     trained = _epochs(store)
     wait_until(lambda: _epochs(store) > trained)
-    slurm.command("scancel", "--signal=USR2", number)  # what Slurm does before the time is over
+    # What Slurm does before the time is over: docs/running.md says how that was shown.
+    slurm.command("scancel", "--signal=USR2", number)
     wait_until(lambda: _restarts(slurm, number) == 2)
     wait_until(lambda: not slurm.queue())
     _assert_as_local(tmp_path)
