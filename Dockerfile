@@ -1,5 +1,5 @@
 # docker build -t dsdctl .                             for GPUs (CUDA comes with torch's wheels)
-# docker build -t dsdctl --build-arg DEVICE=cpu .      without CUDA, a third of the size
+# docker build -t dsdctl --build-arg DEVICE=cpu .      without CUDA, much smaller
 # docker build -t dsdctl --build-arg EXTRAS=ray .      with optional dependencies of pyproject.toml
 # docker run --rm --gpus all -v dsdctl-store:/store -v "$HOME/data:/data" dsdctl run specs/digits.yaml
 FROM python:3.11-slim

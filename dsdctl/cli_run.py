@@ -19,7 +19,9 @@ from dsdctl.console import (
     reported,
     say,
     terminable,
+    warn,
 )
+from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
     from dsdctl.plan import Plan
@@ -34,7 +36,15 @@ class EngineChoice(StrEnum):
     slurm = "slurm"
 
 
+_ENGINES = {"address": "ray", "cluster": "slurm", "dry_run": "slurm"}
+"""Options that say nothing but with one engine."""
+
+_NOT_FOR_JOBS = ("jobs", "trajectory", "fail_fast")
+"""Options that say nothing with Slurm, where each trajectory is a job of its own."""
+
+
 def run(
+    context: typer.Context,
     specs: Specs,
     store: StoreOption = DEFAULT_STORE,
     engine: Annotated[
@@ -80,23 +90,24 @@ def run(
 ) -> None:
     """Run what is missing, and print the comparison."""
     with reported():
+        _check_options(engine, context)
         made = make_plan_of(specs, recipe, seed)
         from dsdctl.plan import keys_beginning
 
         only = keys_beginning(made, trajectory or ())
-        if engine is EngineChoice.slurm or dry_run:
-            from dsdctl.submission import check_options, submit
+        if engine is EngineChoice.slurm:
+            from dsdctl.submission import submit
 
-            check_options(engine.value, jobs, only, fail_fast=fail_fast)
             options_of_jobs: dict[str, Iterable[object]] = {
                 "--device": [device.value],
-                "--threads": [threads],
                 "--checkpoint-every": [checkpoint_every],
                 "--memory": [memory],
                 "--recipe": recipe or [],
                 "--seed": seed or [],
             }
-            if submit(made, specs, store, cluster, options_of_jobs, dry_run=dry_run):
+            if submit(
+                made, specs, store, cluster, options_of_jobs, threads=threads, dry_run=dry_run
+            ):
                 return
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
 
@@ -108,7 +119,10 @@ def run(
         # Of what Slurm's jobs have finished nothing is left to run, here of all places.
         wish = "cpu" if engine is EngineChoice.slurm else device.value
         where = ray.choose_device(wish) if ray else choose_device(wish)
-        slots = jobs or default_jobs(where)
+        slots = ray.slots(where, threads) if ray else jobs or default_jobs(where)
+        if ray and not ray.has_room(where, threads):
+            needed = f"{threads} CPUs" + (" and a GPU" if where == "cuda" else "")
+            warn([f"no node of {ray} has {needed}, which a level takes; waiting for one"])
         options = RunOptions(
             store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only
         )
@@ -118,6 +132,21 @@ def run(
             _end_with_status(made, store, only, finished.failures.values())
         else:
             _end_with_comparison(finished)
+
+
+def _check_options(engine: EngineChoice, context: typer.Context) -> None:
+    """Refuse what was asked for and would say nothing. Raises InputError."""
+    problems = []
+    for name in context.params:
+        source, option = context.get_parameter_source(name), "--" + name.replace("_", "-")
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if _ENGINES.get(name, engine) != engine:
+            problems.append(f"{option}: only with --engine {_ENGINES[name]}")
+        if engine is EngineChoice.slurm and name in _NOT_FOR_JOBS:
+            problems.append(f"{option}: not with --engine slurm, where each trajectory is a job")
+    if problems:
+        raise InputError(*problems)
 
 
 def _end_with_comparison(finished: "Finished") -> None:

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from dsdctl.fields import Model, Text
 from dsdctl.loading import read_document, validate
@@ -36,7 +36,7 @@ def _checked_time(time: int | str) -> int | str:
 
 
 class Cluster(Model):
-    """How jobs are submitted."""
+    """How `dsdctl run --engine slurm` submits its jobs, each of them a trajectory."""
 
     partition: Text | None = None
     account: Text | None = None
@@ -46,14 +46,26 @@ class Cluster(Model):
     cpus: int = Field(1, ge=1, description="of a job")
     memory_gib: float | None = Field(None, gt=0, description="of a job")
     time: Annotated[int | str, AfterValidator(_checked_time)] = Field(
-        60, description="minutes, or `[days-]hours:minutes:seconds`, until a job is requeued"
+        60, description="minutes, or `[days-]hours:minutes:seconds`, of a job until it is requeued"
     )
     warning_seconds: int = Field(
-        120, ge=1, description="left for a last checkpoint; longer than an epoch takes"
+        120,
+        ge=1,
+        description="left for a last checkpoint; longer than an epoch takes, shorter than `time`",
     )
     requeues: int = Field(50, ge=0, description="how often a job may run out of time")
     at_once: int = Field(256, ge=1, description="jobs of an array that run at once")
     setup: tuple[Text, ...] = Field((), description="lines before the work: module load cuda")
+
+    @model_validator(mode="after")
+    def _time_before_the_warning(self) -> Self:
+        seconds = 60 * minutes_of(self.time)
+        if self.warning_seconds >= seconds:
+            raise ValueError(
+                f"`warning_seconds` is {self.warning_seconds}, so that no work is done before the "
+                f"warning (allowed: less than `time`, {seconds})"
+            )
+        return self
 
 
 def read_cluster(file: Path) -> Cluster:

@@ -43,6 +43,7 @@ class Entry(Model):
     gpu_peak_bytes: int | None = None
     reason: str | None = None
     version: str | None = None
+    host: str | None = None
     pid: int | None = None
     device: str | None = None
     jobs: int | None = None

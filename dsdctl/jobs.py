@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from dsdctl.errors import WorkError
@@ -61,9 +62,16 @@ def record(store: Store, numbers: Mapping[str, str]) -> None:
     store.write_json(RECORD, {**recorded(store), **numbers})
 
 
+def done_file(folder: Path, number: str) -> Path:
+    """What a job leaves in its folder when its work is done: it has left the queue, not failed."""
+    return folder / f"{number}.done"
+
+
 def jobs_of(store: Store) -> dict[str, Job]:
-    """The last job of each trajectory that was submitted, by its key; Slurm need not answer."""
-    numbers = recorded(store)
+    """The last job of each trajectory that was submitted and whose work is not done, by its key;
+    Slurm need not answer."""
+    folder = store.root / Path(RECORD).parent
+    numbers = {k: n for k, n in recorded(store).items() if not done_file(folder, n).exists()}
     if not numbers:
         return {}
     try:

@@ -1,9 +1,10 @@
-"""The reference of specs and recipes as Markdown, made from their JSON Schema."""
+"""The reference of specs, recipes and cluster.yaml as Markdown, made from their JSON Schema."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dsdctl.cluster import Cluster
 from dsdctl.spec import Experiment, Recipe
 
 Schema = Mapping[str, Any]
@@ -23,15 +24,16 @@ _BOUNDS = {
 
 
 def reference() -> str:
-    """One page: the keys of a spec, of a recipe, and of all that they hold."""
-    parts = ["# Reference of specs and recipes", INTRODUCTION]
+    """One page: the keys of a spec, of a recipe and all that they hold, and of a cluster.yaml."""
+    parts = ["# Reference of specs, recipes and cluster.yaml", INTRODUCTION]
     shown: set[str] = set()
     for title, schema in (
         ("A spec", Experiment.model_json_schema()),
         ("A recipe", Recipe.model_json_schema()),
+        ("A cluster.yaml", Cluster.model_json_schema()),
     ):
         parts += _section(f"## {title}", schema)
-        for name, part in schema["$defs"].items():
+        for name, part in schema.get("$defs", {}).items():
             if name not in shown and "properties" in part:
                 shown.add(name)
                 parts += _section(f"### {name}", part)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
@@ -120,11 +121,15 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
 
 
 def replay(progress: Progress, store: Path, console: Console) -> None:
-    """Mirror to W&B whatever the store holds and the tracker has not seen."""
+    """Mirror to W&B whatever the store holds and the tracker has not seen.
+
+    Raises InputError where no spec wants a tracker.
+    """
+    if not any(spec.experiment.tracking.wandb for spec in progress.plan.specs):
+        raise InputError("--wandb: no given spec has `tracking: {wandb: ...}`")
     mirrors = _Mirrors(progress, store)
-    if not mirrors.experiments:
-        _say(console, "W&B: nothing mirrored, no given spec has a `tracking: wandb` in use")
-        return
+    if not mirrors.wanted:
+        _say(console, "W&B: disabled by `mode` of the spec or by $WANDB_MODE")
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
@@ -198,9 +203,10 @@ def _event_log(
     return event_log(
         log_file.with_suffix(".jsonl"),
         version=dsdctl.__version__,
+        host=socket.gethostname(),
         pid=os.getpid(),
         device=options.device,
-        jobs=options.jobs if options.ray is None else options.ray.jobs,
+        jobs=options.jobs,
         specs=tuple(str(spec.file) for spec in plan.specs),
         levels_missing=sum(missing.values()),
     )
@@ -273,9 +279,9 @@ class _Mirrors:
         }
 
     @property
-    def experiments(self) -> list[str]:
-        """Those that want a tracker."""
-        return list(self._settings)
+    def wanted(self) -> bool:
+        """Whether anything is mirrored at all."""
+        return bool(self._settings)
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Mirror a level to the first experiment that reads it and wants a tracker."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -38,7 +39,9 @@ class _LogFile(logging.FileHandler):
 def log_to(folder: Path, *, verbose: bool) -> Iterator[Path]:
     """Write the log of this run to a new file in `folder`; with `verbose` to standard error too."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    # In containers each run may be process 1.
+    run = f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}"
+    file = folder / f"{run}.log"
     handlers: list[logging.Handler] = [_LogFile(file, encoding="utf-8", errors="backslashreplace")]
     if verbose:
         handlers.append(logging.StreamHandler())

@@ -1,7 +1,7 @@
 """`dsdctl run --engine slurm`: what is missing of a plan, as jobs."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dsdctl.cluster import read_cluster
@@ -12,15 +12,6 @@ from dsdctl.progress import Progress
 from dsdctl.store import Store
 
 
-def check_options(engine: str, jobs: int | None, only: Sequence[str], *, fail_fast: bool) -> None:
-    """Refuse options that say nothing here. Raises InputError."""
-    if engine != "slurm":
-        raise InputError("--dry-run: only with --engine slurm (`dsdctl plan` shows any run)")
-    for option, given in (("--jobs", jobs), ("--trajectory", only), ("--fail-fast", fail_fast)):
-        if given:
-            raise InputError(f"{option}: not with --engine slurm, where each trajectory is a job")
-
-
 def submit(
     plan: Plan,
     specs: Iterable[Path],
@@ -28,14 +19,19 @@ def submit(
     cluster: Path,
     options: Mapping[str, Iterable[object]],
     *,
+    threads: int,
     dry_run: bool,
 ) -> bool:
     """Submit what is missing, or print the scripts that would be; return whether that is all to do.
 
-    `options` are those of the jobs' own `dsdctl run`, with their values. Raises InputError where
-    the cluster's file is not usable, WorkError where Slurm is not.
+    `options` are those of the jobs' own `dsdctl run`, with their values, but for `threads`. Raises
+    InputError where the cluster's file is not usable, WorkError where Slurm is not.
     """
     wanted = read_cluster(cluster)
+    if threads > wanted.cpus:
+        raise InputError(
+            f"--threads: is {threads} (allowed: at most `cpus` of {cluster}, {wanted.cpus})"
+        )
     from dsdctl.engines.slurm import Slurm
 
     opened = Store(store, read_only=dry_run)
@@ -44,7 +40,7 @@ def submit(
     progress = Progress(plan, opened)
     left = list(progress.unfinished())
     words = [sys.executable, "-m", "dsdctl", "run", *(str(spec.absolute()) for spec in specs)]
-    words += ["--store", str(store.absolute()), "--jobs", "1"]
+    words += ["--store", str(store.absolute()), "--jobs", "1", "--threads", str(threads)]
     words += [str(w) for name, values in options.items() for v in values for w in (name, v)]
     slurm = Slurm(wanted, opened, tuple(words))
     if dry_run:

@@ -200,7 +200,8 @@ class _Client:
         self._sent: dict[str, set[int]] = {}
         self._uploading: set[str] = set()
         self._online = effective_mode(settings.mode, os.environ) == "online"
-        self._why_offline = ""
+        refused = wished_mode(settings.mode, os.environ) == "online" and not self._online
+        self._why_offline = "there is no key, `wandb login` asks for one" if refused else ""
 
     def level(self, run_json: str, record: dict[str, Any]) -> None:
         info = RunInfo.model_validate_json(run_json)
@@ -225,7 +226,9 @@ class _Client:
             return
         run = self._open(info)
         self._runs[info.run_id] = run
-        _log_attached(run, attached, self._folder / ATTACHED / attached.experiment)
+        # A file of an offline run does not know how often its run was continued before.
+        step = len(self._journal.get(info.run_id, ()))
+        _log_attached(run, attached, self._folder / ATTACHED / attached.experiment, step)
         self._sent.setdefault(info.run_id, set()).add(attached.digest)
 
     def _has(self, run_id: str, item: int) -> bool:
@@ -309,8 +312,8 @@ class _Client:
         )
 
 
-def _log_attached(run: "Run", attached: Attached, folder: Path) -> None:
-    """Log tables, images, files and networks; what a run refers to stays in `folder`."""
+def _log_attached(run: "Run", attached: Attached, folder: Path, step: int) -> None:
+    """Log tables, images, files and networks; images that a run refers to stay in `folder`."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -322,11 +325,14 @@ def _log_attached(run: "Run", attached: Attached, folder: Path) -> None:
         file = folder / f"{name}.png"
         file.write_bytes(content)
         logged[name] = wandb.Image(str(file))
-    run.log(logged)
+    run.log(logged, step=step)
+    # Where the client would only link to them, with a warning each.
+    inside = Path(run.settings.files_dir)
+    inside.mkdir(parents=True, exist_ok=True)
     for name, text in attached.files.items():
-        file = folder / name
+        file = inside / name
         file.write_text(text, encoding="utf-8", errors="backslashreplace")
-        run.save(str(file), base_path=str(folder), policy="now")
+        run.save(str(file), base_path=str(inside), policy="now", glob=False)
     for network in attached.networks:
         artifact = wandb.Artifact(network.name, type="model", metadata=dict(network.about))
         for path in network.files:
@@ -353,12 +359,16 @@ def add_to_journal(store: Store, new: Mapping[str, Set[int]]) -> None:
         time.sleep(0.1)
 
 
+def wished_mode(mode: str, environment: Mapping[str, str]) -> str:
+    """What the spec says, else $WANDB_MODE."""
+    return environment.get("WANDB_MODE", "auto") if mode == "auto" else mode
+
+
 def effective_mode(mode: str, environment: Mapping[str, str]) -> str:
-    """`online`, `offline` or `disabled`: what the spec says, else $WANDB_MODE, else by the key."""
-    if mode == "auto":
-        mode = environment.get("WANDB_MODE", "auto")
-    if mode in ("disabled", "offline"):
-        return mode
+    """`online`, `offline` or `disabled`: what is wished, as far as there is a key."""
+    wished = wished_mode(mode, environment)
+    if wished in ("disabled", "offline"):
+        return wished
     return "online" if _has_key(environment) else "offline"
 
 

@@ -10,18 +10,19 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from soak import session_members, wait_until
+from soak import pieces_of, session_members, wait_until
 from tiny import ROOT
 
 SMALL = ("--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000")
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # By default it takes a quarter of a minute until a node is given up.
+    # By default it takes a quarter of a minute until a node is given up. A dead one refuses each
+    # check at once; one that is only slow has time to answer.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "2",
+    "RAY_health_check_timeout_ms": "10000",
+    "RAY_health_check_failure_threshold": "4",
     "PYTHONPATH": str(ROOT),
     "WANDB_MODE": "disabled",
 }
@@ -45,6 +46,11 @@ class Nodes:
             self._head = self._start(*head, *quiet)
         if self._second is None:
             self._second = self._start(f"--address={self.address}")
+
+    def at_work_on_second(self, store: Path) -> list[str]:
+        """The keys of the pieces of work that the second node is at."""
+        assert self._second is not None
+        return [key for pid in session_members(self._second.pid) for key in pieces_of(pid, store)]
 
     def kill_second(self) -> None:
         self._second = _kill(self._second)

@@ -72,15 +72,15 @@ class SlurmNode:
         files = [f"--{name}-file={self.folder}/munge.{name}" for name in ("pid", "log", "seed")]
         munge = ["munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket"]
         self._spawn(*munge, f"--key-file={key}", *files)
-        wait_until(lambda: (self.folder / "munge.socket").exists(), 20)
+        wait_until(lambda: (self.folder / "munge.socket").exists())
         self._spawn("slurmctld", "-D")
         self._spawn("slurmd", "-D")
-        wait_until(lambda: "idle" in self.command("sinfo", "-h", "-o", "%T"), 30)
+        wait_until(lambda: "idle" in self.command("sinfo", "-h", "-o", "%T"))
 
     def command(self, *words: str) -> str:
         """What one of Slurm's commands prints."""
         done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, timeout=20, check=False
+            words, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
         return done.stdout
 

@@ -11,6 +11,7 @@ from tiny import ROOT
 from typer.testing import CliRunner
 
 from dsdctl.cli import app
+from dsdctl.cluster import Cluster
 from dsdctl.reference import reference
 from dsdctl.resolve import resolve
 from dsdctl.spec import Experiment, Recipe
@@ -28,9 +29,9 @@ def test_the_reference_is_up_to_date() -> None:
 
 def test_the_reference_has_every_key_of_every_model() -> None:
     text = reference()
-    for model in (Experiment, Recipe):
+    for model in (Experiment, Recipe, Cluster):
         schema = model.model_json_schema()
-        for part in (schema, *schema["$defs"].values()):
+        for part in (schema, *schema.get("$defs", {}).values()):
             assert all(f"| `{name}` |" in text for name in part.get("properties", {}))
     links = set(re.findall(r"\]\(#([a-z0-9]+)\)", text))
     assert links <= {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.M)}

@@ -30,7 +30,9 @@ from dsdctl.progress import Progress
 from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
 from dsdctl.store import Store
 
-EPOCHS = 100
+pytestmark = pytest.mark.timeout(600)
+
+EPOCHS = 150
 
 CHANGES = (
     ("epochs: 3", f"epochs: {EPOCHS}"),
@@ -74,21 +76,26 @@ def nodes(cluster: Nodes) -> Nodes:
     return cluster
 
 
-def _assert_as_local(folder: Path, done: subprocess.CompletedProcess[str], local: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Where a run of `local`'s spec in a folder of its own keeps its work."""
+    spec(tmp_path, *CHANGES)
+    return tmp_path / "dsdctl-store"
+
+
+def _assert_as_local(store: Path, done: subprocess.CompletedProcess[str], local: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == (local / "stdout").read_text()
-    assert result_bytes(folder / "dsdctl-store") == result_bytes(local / "dsdctl-store")
-    assert not inflight(folder / "dsdctl-store")
+    assert result_bytes(store) == result_bytes(local / "dsdctl-store")
+    assert not inflight(store)
 
 
 @pytest.mark.long
 def test_a_driver_that_is_stopped_or_killed_goes_on_by_the_same_command(
-    nodes: Nodes, local: Path, tmp_path: Path
+    nodes: Nodes, local: Path, store: Path
 ) -> None:
-    spec(tmp_path, *CHANGES)
-    store = tmp_path / "dsdctl-store"
     checkpoints = Checkpoints(store)
-    stopped = start(tmp_path, *_run(nodes))
+    stopped = start(store.parent, *_run(nodes))
     wait_until(lambda: inflight(store))
     stopped.send_signal(signal.SIGINT)
     done = ended(stopped)
@@ -96,11 +103,11 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_by_the_same_command(
     assert "interrupted; the same command goes on from here" in done.stderr
     assert inflight(store)
     assert not levels(store)
-    killed = start(tmp_path, *_run(nodes))
+    killed = start(store.parent, *_run(nodes))
     wait_until(lambda: levels(store))
     killed.kill()
     killed.communicate()
-    _assert_as_local(tmp_path, dsdctl(tmp_path, *_run(nodes)), local)
+    _assert_as_local(store, dsdctl(store.parent, *_run(nodes)), local)
     for key, taken in checkpoints.taken().items():
         # Asked to stop, a task keeps what it has once more; and once it may have been killed
         # between an epoch and its checkpoint.
@@ -109,28 +116,26 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_by_the_same_command(
 
 @pytest.mark.long
 def test_what_is_lost_with_a_node_goes_on_elsewhere_from_its_last_checkpoint(
-    nodes: Nodes, local: Path, tmp_path: Path
+    nodes: Nodes, local: Path, store: Path
 ) -> None:
-    spec(tmp_path, *CHANGES)
-    store = tmp_path / "dsdctl-store"
     checkpoints = Checkpoints(store)
-    process = start(tmp_path, *_run(nodes))
-    wait_until(lambda: len(inflight(store)) == 2)
+    process = start(store.parent, *_run(nodes))
+    wait_until(
+        lambda: set(nodes.at_work_on_second(store)) & {file.name for file in inflight(store)}
+    )
     nodes.kill_second()
     done = ended(process)
     assert "level 0: lost (its node died), run again" in done.stderr
-    _assert_as_local(tmp_path, done, local)
+    _assert_as_local(store, done, local)
     for key, taken in checkpoints.taken().items():
         assert EPOCHS <= taken <= EPOCHS + 1, key
 
 
 @pytest.mark.long
 def test_a_lost_head_ends_the_run_and_a_new_one_goes_on(
-    nodes: Nodes, local: Path, tmp_path: Path
+    nodes: Nodes, local: Path, store: Path
 ) -> None:
-    spec(tmp_path, *CHANGES)
-    store = tmp_path / "dsdctl-store"
-    process = start(tmp_path, *_run(nodes))
+    process = start(store.parent, *_run(nodes))
     wait_until(lambda: inflight(store))
     nodes.kill_second()
     nodes.kill_head()
@@ -141,7 +146,7 @@ def test_a_lost_head_ends_the_run_and_a_new_one_goes_on(
         "same command goes on from here"
     ) in done.stderr
     nodes.complete()
-    _assert_as_local(tmp_path, dsdctl(tmp_path, *_run(nodes)), local)
+    _assert_as_local(store, dsdctl(store.parent, *_run(nodes)), local)
 
 
 @pytest.mark.long
@@ -157,6 +162,18 @@ def test_a_node_without_the_data_says_where_it_looked(nodes: Nodes, tmp_path: Pa
     failure = f"on {socket.gethostname()}: /proc/self/cwd/d.npz: No such file or directory"
     assert f"error: {failure}\n" in done.stderr
     assert not levels(tmp_path / "dsdctl-store")
+
+
+@pytest.mark.long
+def test_a_level_that_no_node_has_room_for_is_said_to_wait(nodes: Nodes, store: Path) -> None:
+    process = start(store.parent, *_run(nodes), "--threads", "2")
+    assert process.stderr is not None
+    assert process.stderr.readline() == (
+        f"warning: no node of Ray at {nodes.address} has 2 CPUs, which a level takes; waiting for "
+        "one\n"
+    )
+    process.send_signal(signal.SIGINT)
+    assert ended(process).returncode == 130
 
 
 class _LosingEngine:

@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from soak import alive, ended, pieces_of, start, wait_until, workers
 from tiny import TINY, Dsdctl
 
 from dsdctl.eventlog import read_events
@@ -356,49 +356,38 @@ def test_a_report_over_several_environments_says_so(
 
 
 def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "dsdctl", "run", str(tiny), "--jobs", "2"]
     long = TINY.replace("epochs: 2", "epochs: 300").replace("levels: 3", "levels: 0")
     tiny.write_text(long.replace("kd-dense-teacher, kd-pruned-teacher, ", ""))
-    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    victim = _first_worker(process.pid)
-    os.kill(victim, signal.SIGKILL)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 3, err
-    assert b"its worker process died" in err
-    assert b"(1/2)" in out
+    process = start(tmp_path, "run", tiny, "--jobs", "2", "--checkpoint-every", "0")
+    os.kill(_worker_in_training(process.pid, tmp_path / "dsdctl-store"), signal.SIGKILL)
+    done = ended(process)
+    assert done.returncode == 3, done.stderr
+    assert "its worker process died" in done.stderr
+    assert "(1/2)" in done.stdout
 
 
-def _first_worker(parent: int) -> int:
-    """Wait for a worker that is training: a child that has used some seconds of processor time."""
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline:
-        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            try:
-                command = Path(f"/proc/{child}/cmdline").read_bytes()
-                ticks = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[11])
-            except OSError:
-                continue
-            if b"spawn_main" in command and ticks > 3 * os.sysconf("SC_CLK_TCK"):
-                return int(child)
-        time.sleep(0.05)
-    raise AssertionError("no worker started to train")
+def _worker_in_training(parent: int, store: Path) -> int:
+    """Wait for a worker that is at a level with a checkpoint."""
+    found: list[int] = []
+
+    def in_training(pid: int) -> bool:
+        return any((store / "inflight" / key).exists() for key in pieces_of(pid, store))
+
+    wait_until(lambda: found.extend(filter(in_training, workers(parent))) or found)
+    return found[0]
 
 
 def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
-    tiny.write_text(TINY.replace("epochs: 2", "epochs: 5000"))
-    line = [sys.executable, "-m", "dsdctl", "run", str(tiny)]
+    tiny.write_text(TINY.replace("epochs: 2", "epochs: 100000"))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE)
-        try:
-            worker = _first_worker(process.pid)
-            process.send_signal(number)
-            _, err = process.communicate(timeout=100)
-        finally:
-            process.kill()
-        assert process.returncode == code
-        assert b"the same command goes on from here" in err
-        assert b"Traceback" not in err
-        assert not Path(f"/proc/{worker}").exists()
+        store = tmp_path / number.name
+        process = start(tmp_path, "run", tiny, "--checkpoint-every", "0", "--store", store)
+        worker = _worker_in_training(process.pid, store)
+        process.send_signal(number)
+        done = ended(process)
+        assert done.returncode == code
+        assert "the same command goes on from here" in done.stderr
+        assert not alive(worker)
 
 
 def test_bad_input_exits_2_with_one_message_and_writes_nothing(

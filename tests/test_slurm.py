@@ -1,5 +1,6 @@
 """`dsdctl run --engine slurm`: what is submitted, and that a real Slurm runs it to equal bytes."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,15 +19,20 @@ from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
 from dsdctl.store import Store
 
+pytestmark = pytest.mark.timeout(600)
+
 CLUSTER = """\
 partition: debug
 account: lab
+cpus: 2
 time: 1-02:03:04
 memory_gib: 0.5
 setup: [export GREETING=hello]
 """
 
 SLURM = ("run", "small.yaml", "--engine", "slurm", "--device", "cpu", "--checkpoint-every", "0")
+
+WITH_SLURM = "--cluster: only with --engine slurm\n--dry-run: only with --engine slurm"
 
 TAUGHT = ("[vanilla]", "[vanilla, kd-dense-teacher]")
 
@@ -53,6 +59,15 @@ def test_a_wrong_cluster_file_is_reported_line_by_line(tmp_path: Path) -> None:
     ]
 
 
+def test_a_warning_that_comes_before_the_work_is_refused(tmp_path: Path) -> None:
+    """A job would be queued again and again, an epoch each time."""
+    file = write(tmp_path / "cluster.yaml", "time: 2\n")
+    assert problems(lambda: read_cluster(file)) == (
+        f"{file}:1: `warning_seconds` is 120, so that no work is done before the warning "
+        "(allowed: less than `time`, 120)",
+    )
+
+
 # What would be submitted
 
 
@@ -68,6 +83,8 @@ def test_a_dry_run_prints_the_scripts_and_writes_nothing(tmp_path: Path) -> None
             assert f"#SBATCH {line}\n" in script
         assert "#SBATCH --requeue\n" in script
         assert "\nexport GREETING=hello\n" in script
+        assert "#SBATCH --cpus-per-task=2\n" in script
+        assert re.search("^srun .* --cpus-per-task=2 ", script, re.M)
     assert "#SBATCH --array=0-1%2\n" in first
     assert "--dependency" not in first
     plan = make_plan([resolve(tmp_path / "small.yaml")])
@@ -99,12 +116,11 @@ def test_students_wait_for_their_own_teacher_and_what_is_queued_is_left_out(
     [
         (("--jobs", "2"), "--jobs: not with --engine slurm, where each trajectory is a job"),
         (("--fail-fast",), "--fail-fast: not with --engine slurm, where each trajectory is a job"),
+        (("--address", "head:1"), "--address: only with --engine ray"),
+        (("--engine", "local"), "--cluster: only with --engine slurm"),
+        (("--engine", "ray", "--dry-run"), WITH_SLURM),
         (("--cluster", "absent.yaml"), "absent.yaml: No such file or directory"),
-        (
-            ("--trajectory", "xyz"),
-            "--trajectory: xyz: 0 trajectories of the given specs have a key that begins so "
-            "(allowed: one of `dsdctl plan`)",
-        ),
+        (("--threads", "3"), "--threads: is 3 (allowed: at most `cpus` of cluster.yaml, 2)"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -112,7 +128,8 @@ def test_what_cannot_be_submitted_is_bad_input(
     options: tuple[str, ...], error: str, tmp_path: Path
 ) -> None:
     spec(tmp_path)
-    done = dsdctl(tmp_path, *SLURM, *options)
+    write(tmp_path / "cluster.yaml", "cpus: 2\n")
+    done = dsdctl(tmp_path, *SLURM, "--cluster", "cluster.yaml", *options)
     assert (done.returncode, done.stderr, done.stdout) == (2, f"{error}\n", "")
     assert not (tmp_path / "dsdctl-store").exists()
 
@@ -129,6 +146,17 @@ def test_without_submitit_one_line_says_so(tmp_path: Path) -> None:
 
 
 # What a job runs
+
+
+def test_a_trajectory_that_no_spec_has_is_bad_input(tmp_path: Path) -> None:
+    spec(tmp_path)
+    done = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", "xyz")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "--trajectory: xyz: 0 trajectories of the given specs have a key that begins so (allowed: "
+        "one of `dsdctl plan`)\n"
+    )
+    assert not (tmp_path / "dsdctl-store").exists()
 
 
 def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> None:
@@ -214,6 +242,10 @@ def test_jobs_are_submitted_once_and_end_as_a_local_run(slurm: SlurmNode, tmp_pa
     wait_until(lambda: not slurm.queue())
     assert "job" not in dsdctl(tmp_path, "status", "small.yaml").stdout
     _assert_as_local(tmp_path)
+    spec(tmp_path, TAUGHT, ("levels: 1", "levels: 2"), name="longer")
+    longer = dsdctl(tmp_path, "status", "longer.yaml").stdout
+    assert "1/3 levels, ready" in longer or "2/3 levels, ready" in longer
+    assert "job" not in longer  # those that ended did not fail, and none was submitted for this
 
 
 @pytest.mark.long
@@ -229,7 +261,8 @@ def test_a_job_that_is_preempted_or_warned_goes_on_from_its_checkpoint(
     wait_until(lambda: _restarts(slurm, number) == 1)
     trained = _epochs(store)
     wait_until(lambda: _epochs(store) > trained)
-    slurm.command("scancel", "--signal=USR2", number)  # what Slurm does before the time is over
+    # What Slurm does before the time is over: docs/running.md says how that was shown.
+    slurm.command("scancel", "--signal=USR2", number)
     wait_until(lambda: _restarts(slurm, number) == 2)
     wait_until(lambda: not slurm.queue())
     _assert_as_local(tmp_path)

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_in_mid_run_fails_in_one_message_and_room_lets_it_g
     mount: Mount, tmp_path: Path
 ) -> None:
     disk = mount("size=2m")
-    spec(tmp_path, ("epochs: 3", "epochs: 40"), ("seeds: [0]", "seeds: [0, 1]"))
+    spec(tmp_path, ("epochs: 3", "epochs: 150"), ("seeds: [0]", "seeds: [0, 1]"))
     line = ("run", "small.yaml", "--store", "disk/store", "--checkpoint-every", "0")
     process = start(tmp_path, *line, "--jobs", "2")
     wait_until(lambda: inflight(disk / "store"))

@@ -78,6 +78,16 @@ class RayCluster:
         """What a task asks Ray for."""
         return {"num_cpus": threads, "num_gpus": 1 / (self.jobs or 1) if device == "cuda" else 0}
 
+    def has_room(self, device: Device, threads: int) -> bool:
+        """Say whether a node that is there now could run a task; if not, one may still come."""
+        wanted = self.requirements(device, threads)
+        return any(
+            node["Alive"]
+            and node["Resources"].get("CPU", 0) >= wanted["num_cpus"]
+            and node["Resources"].get("GPU", 0) >= wanted["num_gpus"]
+            for node in ray.nodes()
+        )
+
     def require_head(self, seconds: float) -> None:
         """Raises WorkError where the head is out of reach for `seconds`."""
         deadline = time.monotonic() + seconds

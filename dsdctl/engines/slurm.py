@@ -55,6 +55,8 @@ class TrajectoryJob:
             time.sleep(GRACE_SECONDS)
         if code != 0:
             raise WorkError(f"{shlex.join(self.command)}: exit code {code}")
+        here = submitit.JobEnvironment()
+        jobs.done_file(here.paths.folder, here.job_id).touch()
 
     def checkpoint(self) -> DelayedSubmission:
         """End the command, which leaves a checkpoint, and say what to run when queued again."""
@@ -148,6 +150,8 @@ class Slurm:
             "constraint": cluster.constraint,
             "gres": cluster.gres,
             "cpus_per_task": cluster.cpus,
+            # From Slurm 22.05 on srun does not take over what sbatch was asked for.
+            "srun_args": [f"--cpus-per-task={cluster.cpus}"],
             "mem": None if cluster.memory_gib is None else f"{cluster.memory_gib * 1024:.0f}M",
             "time": minutes_of(cluster.time),
             "signal_delay_s": cluster.warning_seconds,

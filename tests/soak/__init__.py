@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 SPEC = """\
@@ -97,6 +98,16 @@ def workers(parent: int) -> list[int]:
     return found
 
 
+def pieces_of(pid: int, store: Path) -> list[str]:
+    """The keys of the pieces of work that a process is at: whose locks it has open."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            file = link.readlink()
+            found += [file.name] if file.parent == store / "locks" else []
+    return found
+
+
 def alive(pid: int) -> bool:
     """Say whether a process still runs; one that nobody has waited for yet does not."""
     try:
@@ -118,7 +129,7 @@ def session_members(session: int) -> list[int]:
     return members
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 200) -> None:
     """Wait for something outside this process; the limit only guards against a hang."""
     deadline = time.monotonic() + seconds
     while not condition():
