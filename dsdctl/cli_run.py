@@ -117,8 +117,8 @@ def run(
 
             ray = RayCluster(address, jobs)
         # Of what Slurm's jobs have finished nothing is left to run, here of all places.
-        wish = "cpu" if engine is EngineChoice.slurm else device.value
-        where = ray.choose_device(wish) if ray else choose_device(wish)
+        wish = DeviceChoice.cpu if engine is EngineChoice.slurm else device
+        where = ray.choose_device(wish.value) if ray else choose_device(wish.value)
         slots = ray.slots(where, threads) if ray else jobs or default_jobs(where)
         if ray and not ray.has_room(where, threads):
             needed = f"{threads} CPUs" + (" and a GPU" if where == "cuda" else "")
