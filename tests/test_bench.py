@@ -14,7 +14,6 @@ from dsdctl.bench import ours, plain
 from dsdctl.bench.cases import Job, case_network, load_images
 from dsdctl.bench.results import CaseName, Spread
 from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.device import configure
 from dsdctl.ml.vgg import AdaptivePool
 
 
@@ -48,9 +47,9 @@ def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
         assert case["share_of_ceiling"] > 0
 
 
+@pytest.mark.usefixtures("one_deterministic_thread")
 @pytest.mark.parametrize("case", ["student", "student-distilled", "measure"])
 def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:
-    configure(torch.device("cpu"), 1)
     assert ours.prepare(a_job("ours", case)).run() == 256
     assert plain.prepare(a_job("plain", case)).run() == 256
 

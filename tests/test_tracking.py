@@ -143,6 +143,7 @@ def test_online_without_a_key_says_why_it_is_offline(
 ) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_API_KEY", "")
+    Store(tmp_path).open_for_writing()
     mirror = Mirror(Wandb(project="x", mode="online"), tmp_path)
     run = RunInfo(run_id="a", experiment="e", name="n", job_type="j", config={})
     mirror.level(run, {"level": 0})

@@ -6,6 +6,7 @@ from dsdctl.ml.device import configure, precision
 CPU = torch.device("cpu")
 
 
+@pytest.mark.usefixtures("one_deterministic_thread")
 def test_configure_sets_threads_determinism_and_flushes_denormals() -> None:
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)
