@@ -137,7 +137,7 @@ def _known_content(listing: Listing) -> str | None:
 
 MAX_CHANNELS, MAX_CLASSES = 16, 100_000
 
-UNREADABLE = (
+_UNREADABLE = (
     OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, RuntimeError, zlib.error,
     zipfile.BadZipFile,
 )  # fmt: skip
@@ -148,7 +148,7 @@ def _npz_facts(file: Path) -> Facts:
     content = file_sha256(file)
     try:
         shapes, labels = _npz_shapes_and_labels(file)
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{file}: not a readable .npz archive of plain arrays ({reason})"
