@@ -89,7 +89,7 @@ def run(
     verbose: Annotated[bool, typer.Option("-v", help="print the log to standard error")] = False,
 ) -> None:
     """Run what is missing, and print the comparison."""
-    with reported():
+    with reported(resumable=True):
         _check_options(engine, context)
         made = make_plan_of(specs, recipe, seed)
         from dsdctl.plan import keys_beginning

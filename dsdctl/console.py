@@ -79,8 +79,11 @@ def write(file: Path, text: str) -> None:
 
 
 @contextmanager
-def reported() -> Iterator[None]:
-    """Turn what can go wrong into one line a problem and an exit code."""
+def reported(*, resumable: bool = False) -> Iterator[None]:
+    """Turn what can go wrong into one line a problem and an exit code.
+
+    A command that is `resumable` goes on where it was interrupted, and says so.
+    """
     try:
         yield
     except InputError as error:
@@ -100,7 +103,7 @@ def reported() -> Iterator[None]:
         raise typer.Exit(SOME_FAILED) from None
     except KeyboardInterrupt as interrupt:
         code = TERMINATED if interrupt.args else INTERRUPTED
-        say("interrupted; the same command goes on from here")
+        say("interrupted" + ("; the same command goes on from here" if resumable else ""))
         raise typer.Exit(code) from None
 
 

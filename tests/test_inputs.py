@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from archives import Cifar, write_flowers, write_human_labels, write_image_folder
+from batches import epoch_batches
 from builders import resolved
 from PIL import Image
 from torch import Tensor
@@ -23,7 +24,7 @@ from dsdctl.inputs import (
     training_reader,
 )
 from dsdctl.keys import TrajectoryIdentity
-from dsdctl.ml.data import Data, MappedImages, Split, epoch_batches
+from dsdctl.ml.data import Data, MappedImages, Split
 from dsdctl.ml.measure import measure
 from dsdctl.ml.models import build_network
 from dsdctl.plan import make_plan

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from batches import epoch_batches
 from builders import only_trajectory, planned, spec_data, write
 from soak import dsdctl, result_bytes
 from torch import Tensor
@@ -15,7 +16,7 @@ from dsdctl.cost import Macs, early_state_pflops, level_pflops_executed, measuri
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.level import LevelTask, Place, load_data, run_task
-from dsdctl.ml.data import Normalisation, ViewReader, Views, epoch_batches
+from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.models import build_network
 from dsdctl.ml.train import cross_entropy
 from dsdctl.progress import Progress

@@ -272,12 +272,3 @@ def epoch_order(
     order = torch.randperm(count, generator=stream).to(labels.device)
     views = torch.randint(reader.views.count, (count,), generator=stream).to(labels.device)
     yield from zip(torch.split(order, batch_size), torch.split(views, batch_size), strict=True)
-
-
-def epoch_batches(
-    reader: Reader, labels: Tensor, batch_size: int, *, seed: int, level: int, epoch: int
-) -> Iterator[Batch]:
-    """Yield the batches of `epoch_order`, read."""
-    order = epoch_order(reader, labels, batch_size, seed=seed, level=level, epoch=epoch)
-    for indices, views in order:
-        yield Batch(reader(indices, views), labels[indices], indices, views)

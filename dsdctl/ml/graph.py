@@ -86,7 +86,7 @@ class GraphedStep:
         except RuntimeError as error:
             self.refused = f"the step cannot be recorded: {error}"
         else:
-            if all(map(torch.equal, self._state(), expected)):
+            if all(map(_same, self._state(), expected)):
                 self._inputs, self._replay = inputs, replay
                 return
             self.refused = "the recorded step gives other results"
@@ -100,6 +100,11 @@ class GraphedStep:
         with torch.no_grad():
             for tensor, copy in zip(self._state(), copies, strict=True):
                 tensor.copy_(copy)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all values are equal; a step that diverges gives NaN, recorded or not."""
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 @functools.cache

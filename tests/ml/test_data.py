@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import epoch_batches
 from torch import Tensor
 
 from dsdctl.ml.data import (
@@ -14,7 +15,6 @@ from dsdctl.ml.data import (
     Split,
     ViewReader,
     Views,
-    epoch_batches,
     split_source,
 )
 from dsdctl.ml.noise import Noise

@@ -106,6 +106,17 @@ def test_full_batches_are_replayed_on_their_own_inputs() -> None:
     assert graphed.refused == ""
 
 
+def test_a_step_that_diverges_is_recorded_too() -> None:
+    weight = torch.ones(2)
+    step = GraphedStep(
+        lambda _i, _v: weight.mul_(torch.inf).sub_(torch.inf), lambda: [weight], 4, faithful
+    )
+    for _ in range(3):
+        step(torch.arange(4), torch.arange(4))
+    assert weight.isnan().all()
+    assert step.refused == ""
+
+
 @pytest.mark.parametrize(
     ("capture", "reason"),
     [(unfaithful, "gives other results"), (impossible, "not permitted when stream is capturing")],

@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from batches import epoch_batches
 from torch import Tensor, nn
 
 from dsdctl.ml.batches import BATCH
-from dsdctl.ml.data import Batch, Normalisation, Split, ViewReader, Views, epoch_batches
+from dsdctl.ml.data import Batch, Normalisation, Split, ViewReader, Views
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.teacher import TeacherLogits, build_table, called, distilled, looked_up

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import epoch_batches
 from samples import SETTINGS
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from dsdctl.ml.data import Split, ViewReader, epoch_batches
+from dsdctl.ml.data import Split, ViewReader
 from dsdctl.ml.masks import (
     Masks,
     count_nonzero,
