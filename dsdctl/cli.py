@@ -96,7 +96,7 @@ def plan(
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
         made = make_plan_of(specs, recipe, seed)
-        from dsdctl.cost import fvcore_macs
+        from dsdctl.counting import KeptMacs
         from dsdctl.report import plan_summary, plan_view
         from dsdctl.report.cluster_view import rich_cluster
         from dsdctl.report.plan_pieces import plan_for_cluster, seconds_estimate
@@ -105,16 +105,17 @@ def plan(
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)
         progress = progress_of(made, store, may_be_absent=True)
-        seconds = seconds_estimate(progress, fvcore_macs, where, slots)
+        macs = KeptMacs(progress.store)
+        seconds = seconds_estimate(progress, macs, where, slots)
         on = "cuda" if device is DeviceChoice.auto else device.value
-        cluster = plan_for_cluster(progress, fvcore_macs, on, gpus, images_per_second)
-        summary = plan_summary.summarise(progress, fvcore_macs, seconds, cluster)
+        cluster = plan_for_cluster(progress, macs, on, gpus, images_per_second)
+        summary = plan_summary.summarise(progress, macs, seconds, cluster)
         if graph is not None:
             write(graph, plan_view.graph(summary))
         if as_json:
             print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
-            out().print(plan_view.rich_plan(progress, summary, fvcore_macs, where, slots))
+            out().print(plan_view.rich_plan(progress, summary, macs, where, slots))
             if cluster is not None:
                 out().print(rich_cluster(cluster))
 
@@ -165,7 +166,7 @@ def report(
             _deliver(compared(sides, wanted, out()), output)
             return
         made = make_plan_of(specs, recipe, seed)
-        from dsdctl.cost import fvcore_macs
+        from dsdctl.counting import KeptMacs
         from dsdctl.report.render import render
         from dsdctl.report.table import make_report
 
@@ -175,11 +176,12 @@ def report(
 
             progress.store.require()
             replay(progress, store, err())
-        reports = make_report(progress, fvcore_macs)
+        macs = KeptMacs(progress.store)
+        reports = make_report(progress, macs)
         if wanted == "html":
             from dsdctl.report.html.page import html
 
-            text = html(progress, reports, fvcore_macs, _filters(recipe, seed))
+            text = html(progress, reports, macs, _filters(recipe, seed))
         else:
             text = render(reports, wanted, out())
         _deliver(text, output)

@@ -1,6 +1,8 @@
 """Where work is computed."""
 
+import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from dsdctl.errors import InputError
@@ -18,3 +20,12 @@ def resolve_device(wish: DeviceWish, sees_gpu: Callable[[], bool], lacking: str)
     if wish == "cuda":
         raise InputError(f"--device: cuda, but {lacking} (allowed: auto, cpu)")
     return "cpu"
+
+
+def has_gpu_driver() -> bool:
+    """Whether torch could see a GPU at all: to ask torch itself takes seconds, to import it."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()  # AMD's
+    return True

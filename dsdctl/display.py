@@ -20,10 +20,10 @@ from rich.progress import (
 )
 
 from dsdctl.console import can_draw, print_as_is
-from dsdctl.level import TableTask, Task
 from dsdctl.rates import rate_line
 from dsdctl.results import FinishedLevel
 from dsdctl.schedule import Event
+from dsdctl.tasks import TableTask, Task
 
 LINE_SECONDS = 30.0
 """How often a log says how far the preparation of a data set has come."""

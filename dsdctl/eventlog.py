@@ -15,10 +15,10 @@ from pydantic import Field
 from dsdctl.errors import in_words
 from dsdctl.fields import Model
 from dsdctl.keys import key_of
-from dsdctl.level import TableTask, Task
 from dsdctl.rates import images_per_second
 from dsdctl.runlog import log
 from dsdctl.schedule import Event
+from dsdctl.tasks import TableTask, Task
 
 Happened = Literal[
     "run-started", "run-ended",

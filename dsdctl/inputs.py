@@ -31,9 +31,7 @@ from dsdctl.ml.data import (
 from dsdctl.ml.large import ResizedCropReader, StreamedReader
 from dsdctl.ml.noise import Noise
 from dsdctl.prepared import FOLDER, Original, Progress, open_part, prepare, read_manifest
-
-MEMORY_BUDGET = 8 * 2**30
-"""Bytes of images that a process holds in memory; larger data sets are read from the disk."""
+from dsdctl.tasks import MEMORY_BUDGET
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,6 @@ class Files:
     path: Path
     spare: Path
     memory_budget: int = MEMORY_BUDGET
-
-
-def spare_folder(store: Path) -> Path:
-    """Where prepared images go if the data's own folder cannot be written."""
-    return store / "prepared"
 
 
 @functools.lru_cache(maxsize=2)

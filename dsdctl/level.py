@@ -6,26 +6,19 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
 
 import dsdctl
-from dsdctl.devices import Device
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
-from dsdctl.fields import Model
 from dsdctl.inputs import (
-    MEMORY_BUDGET,
     Files,
     load_data,
     measuring_normalisation,
-    spare_folder,
     training_reader,
 )
-from dsdctl.keys import NO_NOISE, LevelIdentity, TableIdentity, TeacherIdentity, key_of
+from dsdctl.keys import NO_NOISE, LevelIdentity, TeacherIdentity, key_of
 from dsdctl.killpoints import kill_point
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
@@ -45,51 +38,7 @@ from dsdctl.starting_point import (
     starting_point,
 )
 from dsdctl.store import Checkpoint, Store
-
-
-class LevelTask(Model):
-    """One level to run, and where its inputs lie on this machine."""
-
-    kind: Literal["level"] = "level"
-    identity: LevelIdentity
-    dataset_path: str
-    teacher_weights: str | None = None
-
-
-class TableTask(Model):
-    """One teacher table to build, and where its inputs lie on this machine."""
-
-    kind: Literal["table"] = "table"
-    identity: TableIdentity
-    dataset_path: str
-    teacher_weights: str | None = None
-
-
-class Place(Model):
-    """Where and how a worker computes; nothing in it changes what a level is."""
-
-    store: str
-    device: Device
-    threads: int = Field(1, ge=1)
-    checkpoint_every: float = Field(
-        300.0, ge=0, allow_inf_nan=True, description="seconds; 0 is after every epoch"
-    )
-    memory_budget: int = Field(
-        MEMORY_BUDGET, ge=0, description="bytes of images that a process holds in memory at most"
-    )
-
-
-Task = LevelTask | TableTask
-
-StopRequested = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What came of a task: a level's result, None of a table; and the damage that was met with."""
-
-    level: FinishedLevel | None
-    damage: tuple[str, ...] = ()
+from dsdctl.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task, spare_folder
 
 
 def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> Done:

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from dsdctl.data_spec import LOADED_AS_THEY_ARE
 from dsdctl.display import preparation
 from dsdctl.errors import DsdctlError
-from dsdctl.inputs import Files, prepare_data, prepared_folder
 from dsdctl.plan import Trajectory
 from dsdctl.prepared import read_manifest
+
+if TYPE_CHECKING:
+    from dsdctl.inputs import Files
 
 LARGE = 4 * 2**30
 """Bytes from which it is said that prepared images are being checked."""
@@ -26,6 +29,8 @@ def prepare_all(
         images, noise = trajectory.identity.images, trajectory.identity.noise
         if trajectory.regime.images.dataset.name in LOADED_AS_THEY_ARE:
             continue
+        from dsdctl.inputs import Files, prepared_folder
+
         files = Files(trajectory.regime.images.path, spare)
         what = prepared_folder(images, files), noise.labels
         if what not in outcomes:
@@ -36,8 +41,10 @@ def prepare_all(
     return failures
 
 
-def _prepare(trajectory: Trajectory, files: Files, console: Console) -> str | None:
+def _prepare(trajectory: Trajectory, files: "Files", console: Console) -> str | None:
     """Prepare one data set; return why that failed, in words."""
+    from dsdctl.inputs import prepare_data, prepared_folder
+
     images, noise = trajectory.identity.images, trajectory.identity.noise
     name = trajectory.regime.images.dataset.name
     manifest = read_manifest(prepared_folder(images, files))

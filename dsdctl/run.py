@@ -14,15 +14,14 @@ from rich.console import Console
 import dsdctl
 from dsdctl import calibration
 from dsdctl.console import print_as_is
-from dsdctl.cost import fvcore_macs, level_pflops_executed
-from dsdctl.devices import Device, DeviceWish, resolve_device
+from dsdctl.cost import level_pflops_executed
+from dsdctl.counting import KeptMacs
+from dsdctl.devices import Device, DeviceWish, has_gpu_driver, resolve_device
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
 from dsdctl.eventlog import EventLog, event_log
-from dsdctl.inputs import spare_folder
 from dsdctl.keys import key_of
-from dsdctl.level import Place, teacher_from_file
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
@@ -34,6 +33,7 @@ from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
 from dsdctl.store import Store
+from dsdctl.tasks import Place, spare_folder
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def choose_device(wish: DeviceWish) -> Device:
 
 
 def _torch_sees_gpu() -> bool:
+    if not has_gpu_driver():
+        return False
     import torch
 
     return torch.cuda.is_available()
@@ -95,9 +97,10 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         log.info("dsdctl %s, pid %d, %s", dsdctl.__version__, os.getpid(), options)
         log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
         progress = Progress(plan, store)
+        macs = KeptMacs(store)
         for line in store.damage:
             _say(console, f"warning: {line}")
-        mirrors = _Mirrors(progress, options.store)
+        mirrors = _Mirrors(progress, options.store, macs)
         missing = levels_to_run(progress, options.only)
         _log_plan(progress, missing)
         events = stack.enter_context(_event_log(plan, options, log_file, missing))
@@ -105,9 +108,11 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         observed = calibration.Observed()
         if sum(missing.values()) or options.only:
             _check_disk(progress, options)
-            failures = _run_missing(progress, options, console, missing, observed, mirrors, events)
-            _calibrate(store, options, observed)
-        reports = make_report(progress, fvcore_macs)
+            failures = _run_missing(
+                progress, options, console, missing, macs, observed, mirrors, events
+            )
+            _calibrate(store, options, observed, macs)
+        reports = make_report(progress, macs)
         mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
         log.info(
             "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
@@ -127,13 +132,14 @@ def replay(progress: Progress, store: Path, console: Console) -> None:
     """
     if not any(spec.experiment.tracking.wandb for spec in progress.plan.specs):
         raise InputError("--wandb: no given spec has `tracking: {wandb: ...}`")
-    mirrors = _Mirrors(progress, store)
+    macs = KeptMacs(progress.store)
+    mirrors = _Mirrors(progress, store, macs)
     if not mirrors.wanted:
         _say(console, "W&B: disabled by `mode` of the spec or by $WANDB_MODE")
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
-    mirrors.finish(make_report(progress, fvcore_macs), True, lambda line: _say(console, line))
+    mirrors.finish(make_report(progress, macs), True, lambda line: _say(console, line))
 
 
 def _run_missing(
@@ -141,15 +147,17 @@ def _run_missing(
     options: RunOptions,
     console: Console,
     missing: Mapping[str, int],
+    macs: KeptMacs,
     observed: calibration.Observed,
     mirrors: "_Mirrors",
     events: EventLog,
 ) -> dict[str, str]:
     """Run, adding to `observed`; return the failures by trajectory."""
     costs = {
-        key: level_pflops_executed(trajectory, fvcore_macs)
+        key: level_pflops_executed(trajectory, macs)
         for key, trajectory in progress.plan.trajectories.items()
     }
+    _keep(macs)
     wanted = [
         progress.plan.trajectories[key] for key, count in missing.items() if count or options.only
     ]
@@ -225,10 +233,20 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
         )
 
 
-def _calibrate(store: Store, options: RunOptions, observed: calibration.Observed) -> None:
+def _keep(macs: KeptMacs) -> None:
+    """Keep what was counted for later commands; that it cannot be kept is no reason to fail."""
+    try:
+        macs.keep()
+    except (OSError, WorkError) as error:
+        log.warning("MACs not kept: %s", error)
+
+
+def _calibrate(
+    store: Store, options: RunOptions, observed: calibration.Observed, macs: KeptMacs
+) -> None:
     """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
     try:
-        calibration.learn(store, options.device, observed, fvcore_macs)
+        calibration.learn(store, options.device, observed, macs)
     except (OSError, WorkError) as error:
         log.warning("rates not kept: %s", error)
 
@@ -239,6 +257,8 @@ def _check_teacher_files(plan: Plan) -> None:
     for trajectory in plan.trajectories.values():
         need = trajectory.teacher
         if need is not None and need.file is not None:
+            from dsdctl.level import teacher_from_file
+
             facts = trajectory.regime.images.facts
             try:
                 teacher_from_file(need.file.identity, need.file.path, facts.shape, facts.classes)
@@ -267,8 +287,9 @@ def _say(console: Console, line: str) -> None:
 class _Mirrors:
     """The tracker of each experiment that wants one, started with its first level."""
 
-    def __init__(self, progress: Progress, store: Path):
+    def __init__(self, progress: Progress, store: Path, macs: KeptMacs):
         self._progress = progress
+        self._macs = macs
         self._store = store
         self._open: dict[str, Mirror] = {}
         self._settings = {
@@ -299,7 +320,7 @@ class _Mirrors:
             if anything_new and report.experiment in self._settings:
                 networks = self._settings[report.experiment].networks
                 self._mirror(report.experiment).attach(
-                    attached(self._progress, report, fvcore_macs, networks=networks)
+                    attached(self._progress, report, self._macs, networks=networks)
                 )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
             say(line)

@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 
 from dsdctl.keys import LevelIdentity, TableIdentity, key_of
 from dsdctl.killpoints import kill_point
-from dsdctl.level import LevelTask, TableTask, Task
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel
+from dsdctl.tasks import LevelTask, TableTask, Task
 
 BUSY_SECONDS = 1.0
 """How long to leave a piece of work alone that another process is at."""

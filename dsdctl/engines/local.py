@@ -10,9 +10,9 @@ from multiprocessing.connection import Connection
 
 from dsdctl.engines.worker import Answer, work
 from dsdctl.errors import in_words
-from dsdctl.level import Place, Task
 from dsdctl.processes import held_back
 from dsdctl.schedule import Outcome
+from dsdctl.tasks import Place, Task
 
 GRACE_SECONDS = 60.0
 """How long workers that were asked to stop may take to the end of their epoch."""

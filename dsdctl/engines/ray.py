@@ -21,9 +21,9 @@ from dsdctl.devices import Device, DeviceWish, resolve_device
 from dsdctl.engines.local import GRACE_SECONDS, outcome_of
 from dsdctl.engines.worker import Answer, attempt
 from dsdctl.errors import InputError, WorkError
-from dsdctl.level import Place, Task
 from dsdctl.runlog import log
 from dsdctl.schedule import Outcome
+from dsdctl.tasks import Place, Task
 
 try:
     import ray

@@ -16,7 +16,7 @@ from dsdctl.errors import BusyError, DsdctlError, StoppedError, in_words
 from dsdctl.processes import end_with_parent, take_signals
 
 if TYPE_CHECKING:
-    from dsdctl.level import Done, Place, Task
+    from dsdctl.tasks import Done, Place, Task
 
 
 @dataclass(frozen=True)

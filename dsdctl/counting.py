@@ -1,0 +1,78 @@
+"""The MACs of networks, counted once and kept with the store: to read them takes no torch."""
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dsdctl.cost import Macs, fvcore_macs
+from dsdctl.resolve import Regime
+from dsdctl.store import Store
+
+FILE = "macs.json"
+
+_COUNTS: TypeAdapter[dict[str, tuple[int, list[tuple[str, int]]]]] = TypeAdapter(
+    dict[str, tuple[int, list[tuple[str, int]]]]
+)
+"""By what is counted: the total, and each layer's, in the network's order."""
+
+
+class KeptMacs:
+    """Counts as `fvcore_macs` does, but for what a store knows already.
+
+    What was counted by other versions, or altered since, counts as unknown.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._counts = _read(store)
+        self._new = False
+
+    def __call__(self, regime: Regime) -> Macs:
+        name = _name(regime)
+        if name not in self._counts:
+            self._counts[name] = fvcore_macs(regime)
+            self._new = True
+        return self._counts[name]
+
+    def keep(self) -> None:
+        """Write what the store does not know yet. Raises OSError, WorkError if it has vanished."""
+        if self._new:
+            counts = {
+                name: [macs.total, [[*layer] for layer in macs.per_layer.items()]]
+                for name, macs in self._counts.items()
+            }
+            self._store.write_json(FILE, {"counts": counts, "checksum": _checksum(counts)})
+            self._new = False
+
+
+def _read(store: Store) -> dict[str, Macs]:
+    found = store.read_json(FILE) or {}
+    counts = found.get("counts")
+    if found.get("checksum") != _checksum(counts):
+        return {}
+    try:
+        known = _COUNTS.validate_python(counts)
+    except ValidationError:
+        return {}
+    return {name: Macs(total, dict(layers)) for name, (total, layers) in known.items()}
+
+
+def _name(regime: Regime) -> str:
+    """What a count depends on: the network, its input and its output."""
+    facts = regime.images.facts
+    shape = (facts.channels, facts.height, facts.width, facts.classes)
+    return json.dumps([regime.network.model_dump(mode="json"), shape], sort_keys=True)
+
+
+def _checksum(counts: Any) -> str:
+    """Of the counts and of what counts: fvcore, torch, and the code of the networks."""
+    digest = hashlib.sha256(json.dumps(counts, sort_keys=True).encode())
+    for package in ("fvcore", "torch", "torchvision"):
+        digest.update(importlib.metadata.version(package).encode())
+    for file in sorted((Path(__file__).parent / "ml").glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

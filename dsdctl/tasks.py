@@ -1,0 +1,66 @@
+"""What an engine hands to a worker, and what comes back. Nothing here imports torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dsdctl.devices import Device
+from dsdctl.fields import Model
+from dsdctl.keys import LevelIdentity, TableIdentity
+from dsdctl.results import FinishedLevel
+
+MEMORY_BUDGET = 8 * 2**30
+"""Bytes of images that a process holds in memory; larger data sets are read from the disk."""
+
+
+def spare_folder(store: Path) -> Path:
+    """Where prepared images go if the data's own folder cannot be written."""
+    return store / "prepared"
+
+
+class LevelTask(Model):
+    """One level to run, and where its inputs lie on this machine."""
+
+    kind: Literal["level"] = "level"
+    identity: LevelIdentity
+    dataset_path: str
+    teacher_weights: str | None = None
+
+
+class TableTask(Model):
+    """One teacher table to build, and where its inputs lie on this machine."""
+
+    kind: Literal["table"] = "table"
+    identity: TableIdentity
+    dataset_path: str
+    teacher_weights: str | None = None
+
+
+class Place(Model):
+    """Where and how a worker computes; nothing in it changes what a level is."""
+
+    store: str
+    device: Device
+    threads: int = Field(1, ge=1)
+    checkpoint_every: float = Field(
+        300.0, ge=0, allow_inf_nan=True, description="seconds; 0 is after every epoch"
+    )
+    memory_budget: int = Field(
+        MEMORY_BUDGET, ge=0, description="bytes of images that a process holds in memory at most"
+    )
+
+
+Task = LevelTask | TableTask
+
+StopRequested = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a task: a level's result, None of a table; and the damage that was met with."""
+
+    level: FinishedLevel | None
+    damage: tuple[str, ...] = ()
