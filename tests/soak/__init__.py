@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 SPEC = """\
@@ -46,8 +46,25 @@ def start(
 
 
 def dsdctl(folder: Path, *arguments: object, kill_at: str = "") -> subprocess.CompletedProcess[str]:
-    """Run dsdctl in `folder` to its end; a defect that shows as a traceback is an error."""
+    """Run dsdctl in `folder` to its end; a defect that shows as a traceback is an error.
+
+    What is not `run` is called in this process, which has imported torch already.
+    """
+    if arguments[0] != "run":
+        return called(folder, *arguments)
     return ended(start(folder, *arguments, kill_at=kill_at))
+
+
+def called(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Call dsdctl in `folder` without a process of its own; a defect is raised."""
+    from typer.testing import CliRunner
+
+    from dsdctl.cli import app
+
+    line = [str(argument) for argument in arguments]
+    with chdir(folder):
+        done = CliRunner().invoke(app, line, catch_exceptions=False)
+    return subprocess.CompletedProcess(line, done.exit_code, done.stdout, done.stderr)
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
