@@ -94,6 +94,9 @@ class Mirror:
         try:
             context = multiprocessing.get_context("spawn")
             self._messages: multiprocessing.Queue[tuple[Any, ...]] = context.Queue()
+            # A run that is interrupted does not finish, and must not wait at its end for a thread
+            # that writes to a pipe which nobody reads any more.
+            self._messages.cancel_join_thread()
             self._answer, remote = context.Pipe(duplex=False)
             inside = (
                 settings.model_dump_json(),
@@ -128,7 +131,6 @@ class Mirror:
                 said = self._answer.recv()
         except (EOFError, OSError):
             said = f"W&B: its client died; {KEPT}"
-        self._messages.cancel_join_thread()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,24 @@ def test_finishing_never_waits_for_a_dead_mirror(tmp_path: Path) -> None:
     mirror._process.kill()
     mirror.level(RunInfo(run_id="a", experiment="e", name="n", job_type="j", config={}), {})
     assert "the store holds everything" in mirror.finish(5)
+
+
+ENDED = """
+import sys
+from pathlib import Path
+from dsdctl.spec import Wandb
+from dsdctl.tracking import Attached, Mirror
+if __name__ == "__main__":
+    mirror = Mirror(Wandb(project="x", mode="offline"), Path(sys.argv[1]))
+    mirror._process.kill()
+    mirror.attach(Attached("e", {}, {"more than a pipe takes": bytes(1_000_000)}, {}))
+"""
+
+
+def test_a_run_that_is_interrupted_never_waits_for_its_mirror(tmp_path: Path) -> None:
+    """It ends without `finish`, while more is to be sent than a pipe takes."""
+    line = [sys.executable, "-c", ENDED, str(tmp_path)]
+    subprocess.run(line, check=True, timeout=100)
 
 
 @pytest.mark.parametrize(
