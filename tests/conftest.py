@@ -68,6 +68,8 @@ def dsdctl(tmp_path: Path) -> Dsdctl:
             return called(options.get("cwd", tmp_path), *arguments)
         line = [sys.executable, "-m", "dsdctl", *map(str, arguments)]
         settings = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 200}
+        # Else it would get the COLUMNS that readline sets behind Python's back.
+        settings["env"] = dict(os.environ)
         return subprocess.run(line, check=False, **{**settings, **options})
 
     return command

@@ -1,6 +1,7 @@
 """A run that is interrupted anywhere and started again ends as if it had never been."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from soak import (
 )
 from tiny import ROOT
 
+from dsdctl.counting import FILE as MACS
 from dsdctl.killpoints import POINTS
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
@@ -124,6 +126,12 @@ def _write_taught(folder: Path) -> None:
     spec(folder, ("[vanilla]", "[taught]"), ("levels: 1", "levels: 2"))
 
 
+def _copy_macs(source: Path, folder: Path) -> None:
+    """Have a store know what takes torch to count, as any does but a new one."""
+    (folder / "dsdctl-store").mkdir()
+    shutil.copy(source / "dsdctl-store" / MACS, folder / "dsdctl-store")
+
+
 def _assert_ends_as_if_never_interrupted(folder: Path, taught: Path) -> None:
     done = dsdctl(folder, "run", "small.yaml", *EVERY_EPOCH)
     assert done.returncode == 0, done.stderr
@@ -171,6 +179,7 @@ def test_killed_at_any_one_point_it_ends_with_the_same_bytes(
     kill: str, taught: Path, tmp_path: Path
 ) -> None:
     _write_taught(tmp_path)
+    _copy_macs(taught, tmp_path)
     killed = dsdctl(tmp_path, "run", "small.yaml", *EVERY_EPOCH, kill_at=kill)
     assert killed.returncode == (-signal.SIGKILL if kill.startswith("scheduling") else 3)
     _assert_ends_as_if_never_interrupted(tmp_path, taught)

@@ -32,9 +32,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "dsdctl", "run", "tiny.yaml", *arguments]
-    return subprocess.run(
-        line, cwd=folder, capture_output=True, text=True, timeout=200, check=False
-    )
+    settings = {"cwd": folder, "capture_output": True, "text": True, "timeout": 200}
+    # Else it would get the COLUMNS that readline sets behind Python's back.
+    return subprocess.run(line, env=dict(os.environ), check=False, **settings)
 
 
 def _level_files(store: Path) -> dict[str, bytes]:

@@ -208,7 +208,7 @@ def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) ->
 def test_memory_exhausted_in_the_command_itself_is_one_message(tmp_path: Path) -> None:
     """Once torch itself does not fit, and once a network of which the operations are counted."""
     spec(tmp_path, ("width: 4, pool: 2", "width: 2048, pool: 2"))
-    for limit in (300_000_000, _address_space_of_torch() + 300_000_000):
+    for limit in (300_000_000, _address_space_of_torch() + 200_000_000):
         process = start(
             tmp_path,
             *("run", "small.yaml", "--jobs", "1"),
