@@ -25,10 +25,10 @@ from soak import (
     wait_until,
 )
 
-from dsdctl.level import Task
 from dsdctl.progress import Progress
 from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
 from dsdctl.store import Store
+from dsdctl.tasks import Task
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -28,13 +28,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from dsdctl.level import Task
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
 from dsdctl.results import Environment, FinishedLevel, Measured
 from dsdctl.schedule import Outcome, Scheduler
 from dsdctl.store import Store
+from dsdctl.tasks import Task
 
 from . import levels, spec, start
 
