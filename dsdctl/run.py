@@ -113,6 +113,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             )
             _calibrate(store, options, observed, macs)
         reports = make_report(progress, macs)
+        _keep(macs)
         mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
         log.info(
             "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
