@@ -13,7 +13,8 @@ from slurm_node import PROGRAMS, SlurmNode
 from soak import Checkpoints, dsdctl, inflight, levels, result_bytes, spec, wait_until
 
 from dsdctl.cluster import minutes_of, read_cluster
-from dsdctl.jobs import batches
+from dsdctl.errors import WorkError
+from dsdctl.jobs import batches, queue
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
@@ -143,6 +144,19 @@ def test_without_submitit_one_line_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "--engine slurm: needs submitit (pip install 'dsdctl[slurm]')\n"
     assert not (tmp_path / "dsdctl-store").exists()
+
+
+def test_a_queue_that_does_not_answer_is_one_line_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue = write(
+        tmp_path / "squeue", "#!/bin/sh\nprintf 'squeue: error: no\\nfatal\\n' >&2\nexit 1\n"
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(WorkError) as raised:
+        queue()
+    assert str(raised.value) == "squeue: error: no fatal"
 
 
 # What a job runs
