@@ -266,7 +266,7 @@ def test_jobs_are_submitted_once_and_end_as_a_local_run(slurm: SlurmNode, tmp_pa
 def test_a_job_that_is_preempted_or_warned_goes_on_from_its_checkpoint(
     slurm: SlurmNode, tmp_path: Path
 ) -> None:
-    epochs = 200
+    epochs = 500  # for longer than Slurm takes to preempt, which are seconds whatever the machine
     store = _written(tmp_path, ("epochs: 3", f"epochs: {epochs}"), ("levels: 1", "levels: 0"))
     checkpoints = Checkpoints(store)
     (number,) = dsdctl(tmp_path, *SLURM).stdout.split()[-1:]
