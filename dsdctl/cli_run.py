@@ -124,8 +124,9 @@ def run(
             needed = f"{threads} CPUs" + (" and a GPU" if where == "cuda" else "")
             warn([f"no node of {ray} has {needed}, which a level takes; waiting for one"])
         options = RunOptions(
-            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only
-        )
+            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only,
+            after_jobs=engine is EngineChoice.slurm,
+        )  # fmt: skip
         with terminable():
             finished = run_plan(made, options, err())
         if only:

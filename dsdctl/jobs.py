@@ -89,8 +89,8 @@ def queue() -> dict[str, Job]:
             line, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None)
-        raise WorkError(f"squeue: {said.strip() if isinstance(said, str) else error}") from error
+        said = " ".join(str(getattr(error, "stderr", None) or "").split())
+        raise WorkError(said or f"squeue: {error}") from error
     return {job.number: job for job in map(_job, done.stdout.splitlines())}
 
 

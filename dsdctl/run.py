@@ -54,7 +54,9 @@ class RunOptions:
     verbose: bool = False
     ray: "RayCluster | None" = None
     only: tuple[str, ...] = ()
-    """Keys of the trajectories to run, if not all."""
+    """Keys of the trajectories to run, if not all. Their comparison is left to who runs all."""
+    after_jobs: bool = False
+    """Whether jobs ran what is there, one for each trajectory."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             _calibrate(store, options, observed, macs)
         reports = make_report(progress, macs)
         _keep(macs)
-        mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
+        compared = not options.only and (options.after_jobs or bool(observed.levels))
+        mirrors.finish(reports if compared else [], lambda line: _say(console, line))
         log.info(
             "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
         )
@@ -140,7 +143,7 @@ def replay(progress: Progress, store: Path, console: Console) -> None:
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
-    mirrors.finish(make_report(progress, macs), True, lambda line: _say(console, line))
+    mirrors.finish(make_report(progress, macs), lambda line: _say(console, line))
 
 
 def _run_missing(
@@ -313,12 +316,10 @@ class _Mirrors:
                 self._mirror(use.experiment).level(info, level_record(level))
                 return
 
-    def finish(
-        self, reports: Sequence[Report], anything_new: bool, say: Callable[[str], None]
-    ) -> None:
+    def finish(self, reports: Sequence[Report], say: Callable[[str], None]) -> None:
         """Send each comparison, end the mirrors and say once how that went."""
         for report in reports:
-            if anything_new and report.experiment in self._settings:
+            if report.experiment in self._settings:
                 networks = self._settings[report.experiment].networks
                 self._mirror(report.experiment).attach(
                     attached(self._progress, report, self._macs, networks=networks)

@@ -13,7 +13,8 @@ from slurm_node import PROGRAMS, SlurmNode
 from soak import Checkpoints, dsdctl, inflight, levels, result_bytes, spec, wait_until
 
 from dsdctl.cluster import minutes_of, read_cluster
-from dsdctl.jobs import batches
+from dsdctl.errors import WorkError
+from dsdctl.jobs import batches, queue
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
@@ -145,6 +146,19 @@ def test_without_submitit_one_line_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "dsdctl-store").exists()
 
 
+def test_a_queue_that_does_not_answer_is_one_line_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue = write(
+        tmp_path / "squeue", "#!/bin/sh\nprintf 'squeue: error: no\\nfatal\\n' >&2\nexit 1\n"
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(WorkError) as raised:
+        queue()
+    assert str(raised.value) == "squeue: error: no fatal"
+
+
 # What a job runs
 
 
@@ -252,7 +266,7 @@ def test_jobs_are_submitted_once_and_end_as_a_local_run(slurm: SlurmNode, tmp_pa
 def test_a_job_that_is_preempted_or_warned_goes_on_from_its_checkpoint(
     slurm: SlurmNode, tmp_path: Path
 ) -> None:
-    epochs = 200
+    epochs = 500  # for longer than Slurm takes to preempt, which are seconds whatever the machine
     store = _written(tmp_path, ("epochs: 3", f"epochs: {epochs}"), ("levels: 1", "levels: 0"))
     checkpoints = Checkpoints(store)
     (number,) = dsdctl(tmp_path, *SLURM).stdout.split()[-1:]

@@ -129,6 +129,25 @@ def test_a_trajectory_that_goes_on_continues_its_run(
     assert sorted(steps) == [0, 1]
 
 
+@pytest.mark.long
+def test_jobs_mirror_their_levels_and_the_command_after_them_the_comparison(
+    tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    """Of many jobs at once none may send what it has seen of a comparison under one name."""
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    tiny.write_text(TRACKED)
+    options = (tiny, "--recipe", "vanilla", "--seed", "0")
+    plan = json.loads(dsdctl("plan", *options, "--json").stdout)
+    job = dsdctl("run", *options, "--trajectory", plan["trajectories"][0]["key"])
+    assert job.returncode == 0, job.stderr
+    store = tmp_path / "dsdctl-store"
+    assert set(_offline_runs(store)) == {"vanilla seed 0"}
+    (tmp_path / "cluster.yaml").write_text("partition: debug\n")
+    last = dsdctl("run", *options, "--engine", "slurm")
+    assert last.returncode == 0, last.stderr
+    assert set(_offline_runs(store)) == {"vanilla seed 0", "comparison"}
+
+
 def test_a_replay_that_mirrors_nothing_says_why(tiny: Path, dsdctl: Dsdctl, tmp_path: Path) -> None:
     Store(tmp_path / "dsdctl-store").open_for_writing()
     untracked = dsdctl("report", tiny, "--wandb")

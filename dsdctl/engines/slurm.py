@@ -118,7 +118,8 @@ class Slurm:
                     for trajectory in batch.trajectories
                 ]
         except (RuntimeError, OSError) as error:
-            raise WorkError(f"sbatch: {_one_line(error)}") from error
+            said = " ".join(str(error).split()).removeprefix("sbatch: ")
+            raise WorkError(f"sbatch: {said}") from error
         keys = [trajectory.key for trajectory in batch.trajectories]
         return dict(zip(keys, (job.job_id for job in submitted), strict=True))
 
@@ -163,7 +164,3 @@ class Slurm:
             "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"},
         }
         return {name: value for name, value in parameters.items() if value is not None}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
