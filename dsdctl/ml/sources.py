@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dsdctl.errors import WorkError
@@ -248,6 +248,8 @@ def _image_part(
             digests[file] = hashlib.sha256(content).digest()
             with Image.open(io.BytesIO(content)) as image:
                 return cut(image)
+        except UnidentifiedImageError as error:  # names no file, but the bytes in memory
+            raise WorkError(f"{file}: not a readable image (of no known format)") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise WorkError(f"{file}: not a readable image ({error})") from error
 
