@@ -166,9 +166,7 @@ def _run_missing(
         progress.plan.trajectories[key] for key, count in missing.items() if count or options.only
     ]
     # What the nodes of a cluster read they prepare themselves: it may lie on their disks alone.
-    unprepared = {}
-    if options.ray is None:
-        unprepared = prepare_all(wanted, spare_folder(options.store), console)
+    unprepared = _prepare(wanted, options, console, events) if options.ray is None else {}
     with (
         closing(_engine(options)) as engine,
         make_display(console, sum(missing.values())) as display,
@@ -192,6 +190,19 @@ def _run_missing(
         observed.begin()
         scheduler.run()
     return scheduler.failures
+
+
+def _prepare(
+    trajectories: Sequence[Trajectory], options: RunOptions, console: Console, events: EventLog
+) -> dict[str, str]:
+    """Make their data ready; return what failed, by trajectory, once the logs have it."""
+    failures = prepare_all(trajectories, spare_folder(options.store), console)
+    for trajectory in trajectories:
+        reason = failures.get(trajectory.key)
+        if reason is not None:
+            log.error("failed %s (%s): %s", trajectory.key, trajectory.label, reason)
+            events.write("failed", trajectory=trajectory.key, label=trajectory.label, reason=reason)
+    return failures
 
 
 def _engine(options: RunOptions) -> Engine:

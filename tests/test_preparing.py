@@ -14,6 +14,7 @@ from builders import paper_macs, planned, spec_data, write
 from rich.console import Console
 
 from dsdctl.display import preparation
+from dsdctl.eventlog import read_events
 from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
 from dsdctl.plan import Plan, make_plan
 from dsdctl.preparing import prepare_all
@@ -229,6 +230,11 @@ def test_data_that_cannot_be_had_stop_only_their_own_work(tmp_path: Path) -> Non
     assert len(errors) == 2
     assert errors[0].startswith(f"error: dataset cifar10: not found under {tmp_path}/absent")
     assert errors[1] == "error: the comparison of small is not complete"
+    (events,) = (tmp_path / "dsdctl-store" / "logs").glob("*.jsonl")
+    (failed,) = [event for event in read_events(events) if event.event == "failed"]
+    assert (failed.label, failed.piece) == ("vanilla seed 0", None)
+    assert f"error: {failed.reason}" == errors[0]
+    assert str(failed.reason) in events.with_suffix(".log").read_text()
     shown = [sys.executable, "-m", "dsdctl", "report", "other.yaml", "--format", "json"]
     report = subprocess.run(shown, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(report.stdout)["complete"]

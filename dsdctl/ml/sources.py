@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dsdctl.errors import WorkError
@@ -83,7 +83,7 @@ def cifar(name: str, root: Path) -> Original:
     parts = {}
     for part in ("train", "test"):
         load = functools.partial(dataset, str(root), train=part == "train")
-        found = _found_or_downloaded(name, root, dataset.filename, load)
+        found = _found_or_downloaded(name, root, dataset.base_folder, dataset.filename, load)
         parts[part] = Part(found.targets, found.data.shape[1:], _rows_of(found.data))
     return Original(10 if name == "cifar10" else 100, parts)
 
@@ -96,7 +96,7 @@ def flowers102(root: Path, cut: Cut) -> Original:
     parts = {}
     for part in ("train", "test"):
         load = functools.partial(datasets.Flowers102, str(root), split=part)
-        found = _found_or_downloaded("flowers102", root, "flowers-102/", load)
+        found = _found_or_downloaded("flowers102", root, "flowers-102", "flowers-102/", load)
         parts[part] = _image_part(found._image_files, found._labels, cut, {})
     return Original(102, parts)
 
@@ -199,17 +199,25 @@ def _plain_arrays(file: Path) -> dict[str, Any]:
 # Parts
 
 
-def _found_or_downloaded(name: str, root: Path, wanted: str, load: Callable[..., Any]) -> Any:
-    """What `load(download=...)` gives: from the disk or, where it is not there, the network."""
+def _found_or_downloaded(
+    name: str, root: Path, folder: str, wanted: str, load: Callable[..., Any]
+) -> Any:
+    """What `load(download=...)` gives: from the disk or, where it is not there, the network.
+
+    `folder` of `root` is what it reads, `wanted` what a user can put there. Raises WorkError.
+    """
     try:
         try:
             return _loaded(load, download=False)
         except RuntimeError:  # absent, or not what its md5 says
             return _loaded(load, download=True)
     except (OSError, RuntimeError) as error:
+        state = f"not found under {root.resolve()}"
+        if any((root / folder).glob("*")):
+            state = f"{root.resolve() / folder} is not whole, or not what was published,"
         raise WorkError(
-            f"dataset {name}: not found under {root.resolve()} and it could not be downloaded "
-            f"({error}); put {wanted} there, or set dataset.root"
+            f"dataset {name}: {state} and it could not be downloaded ({error}); "
+            f"put {wanted} into {root.resolve()}, or set dataset.root"
         ) from error
 
 
@@ -240,6 +248,8 @@ def _image_part(
             digests[file] = hashlib.sha256(content).digest()
             with Image.open(io.BytesIO(content)) as image:
                 return cut(image)
+        except UnidentifiedImageError as error:  # names no file, but the bytes in memory
+            raise WorkError(f"{file}: not a readable image (of no known format)") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise WorkError(f"{file}: not a readable image ({error})") from error
 

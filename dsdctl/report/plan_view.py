@@ -17,6 +17,7 @@ from dsdctl.progress import Progress
 from dsdctl.pruning import Pruning
 from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
+from dsdctl.report.whole_words import WholeWords
 from dsdctl.resolve import Regime
 
 
@@ -28,11 +29,11 @@ def rich_plan(
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
         *[Text(f"  {line}") for line in data_lines(progress)],
-        _recipes(progress.plan, summary),
-        _trajectories(progress.plan, summary),
+        WholeWords(_recipes(progress.plan, summary)),
+        WholeWords(_trajectories(progress.plan, summary)),
         *_shared(progress.plan),
-        _prunings(progress),
-        *([_tables(summary)] if summary.teacher_tables else []),
+        WholeWords(_prunings(progress)),
+        *([WholeWords(_tables(summary))] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
         *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
         Text(),
