@@ -17,8 +17,8 @@ from dsdctl.spec import LevelRule, Training
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
 
-NUMERICS_VERSION = 2
-"""Raised when the same identity would give other numbers."""
+NUMERICS_VERSION = 3
+"""Raised when the same identity would give other numbers, be it in the last bit on one device."""
 
 
 class NoiseIdentity(Model):
