@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsdctl.errors import WorkError
-from dsdctl.keys import LevelIdentity
+from dsdctl.folders import DamagedError
+from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.store import Store
@@ -36,6 +37,12 @@ def entries(store: Store) -> Iterator[Entry]:
 
 def describe(store: Store, entry: Entry) -> str:
     """An entry in one line."""
+    try:
+        schema, numerics = store.versions(entry.folder)
+    except DamagedError:
+        return "DAMAGED"
+    if (schema, numerics) != (SCHEMA_VERSION, NUMERICS_VERSION):
+        return f"{entry.kind} of schema {schema}, numerics {numerics}: not read by this version"
     if entry.kind == "table":
         return "teacher table"
     level = store.level(entry.key)

@@ -38,7 +38,7 @@ from dsdctl.folders import (
     write_checksums,
     write_folder,
 )
-from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of
+from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of, key_of_json
 from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
 
 if TYPE_CHECKING:
@@ -176,9 +176,7 @@ class Store:
 
         Raises DamagedError where not even its checksums can be read.
         """
-        model: type[LevelIdentity] | type[TableIdentity] = LevelIdentity
-        if folder.parent.parent.name == "tables":
-            model = TableIdentity
+        kind = TableIdentity if folder.parent.parent.name == "tables" else LevelIdentity
         found = []
         checksums = read_checksums(folder)
         for name, checksum in checksums.items():
@@ -188,13 +186,16 @@ class Store:
                 content = read_checked(folder, name, checksums)
                 if len(content) != checksum.bytes:
                     found.append(f"{folder}/checksums.json: another size than {name} has")
-                if name == "identity.json":
-                    key = key_of(model.model_validate_json(content))
-                    if key != folder.name:
-                        found.append(f"{folder}/{name}: does not belong to this key")
-            except (DamagedError, ValidationError) as error:
-                found.append(" ".join(str(error).split()))
+                if name == "identity.json" and key_of_json(kind, content) != folder.name:
+                    found.append(f"{folder}/{name}: does not belong to this key")
+            except DamagedError as error:
+                found.append(str(error))
         return found
+
+    def versions(self, folder: Path) -> tuple[int, int]:
+        """The schema and the numerics version that a finished folder is of. Raises DamagedError."""
+        identity = json.loads(read_checked(folder, "identity.json", read_checksums(folder)))
+        return identity["schema_version"], identity["numerics_version"]
 
     # Teacher tables
 
