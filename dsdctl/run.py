@@ -311,6 +311,7 @@ class _Mirrors:
 
 
 def _run_info(plan: Plan, trajectory: Trajectory, experiment: str) -> RunInfo:
+    trajectory = trajectory.within(experiment)
     return RunInfo(
         run_id=f"{experiment}-{trajectory.key[:12]}",
         experiment=experiment,
