@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tiny import TINY, Dsdctl
 from wandb_file import read_run
+from wandb_server import Server
 
 from dsdctl.spec import Wandb
 from dsdctl.store import Store
@@ -170,6 +171,42 @@ def test_a_server_that_never_answers_costs_a_run_nothing(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("W&B:") == 1
     assert len(list((tmp_path / "dsdctl-store/levels").glob("*/*"))) == 4
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", ["refusing", "dies"])
+def test_what_a_server_did_not_take_is_sent_later_and_once(
+    trouble: str, tiny: Path, dsdctl: Dsdctl, tmp_path: Path
+) -> None:
+    text = TRACKED.replace("mode: offline", "mode: auto").replace("networks: true", "group: g")
+    tiny.write_text(text)
+    options = ("--recipe", "vanilla", "--jobs", "1")
+    with Server(**{trouble: True}) as server:
+        done = dsdctl("run", tiny, *options, env=server.environment)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "wandb" in line.lower()] == [
+        line for line in done.stderr.splitlines() if line.startswith("W&B: ")
+    ]
+    assert done.stderr.count("W&B: ") == 1
+    assert "report SPEC --wandb" in done.stderr
+    store = tmp_path / "dsdctl-store"
+    assert len(list(store.glob("levels/*/*"))) == 8
+    offline = _offline_runs(store)
+    assert [row["level"] for row in offline["vanilla seed 1"]["history"]][-2:] == [2, 3]
+
+    with Server() as server:
+        said = dsdctl("report", tiny, *options, "--wandb", env=server.environment).stderr
+        assert "W&B: online, project pruning-tests" in said
+        sent = dict(server.rows)
+        said = dsdctl("report", tiny, *options, "--wandb", env=server.environment).stderr
+        assert "W&B: nothing new to mirror" in said
+        assert server.rows == sent
+    report = json.loads(dsdctl("report", tiny, *options, "--format", "json").stdout)
+    runs = [f"tiny-{trajectory['key'][:12]}" for trajectory in report["trajectories"]]
+    assert sent == {
+        **{(run, level): 1 for run in runs for level in range(4)},
+        ("tiny-comparison", 0): 1,
+    }
 
 
 def test_a_tracker_that_cannot_write_costs_a_run_nothing(tiny: Path, dsdctl: Dsdctl) -> None:
