@@ -23,7 +23,8 @@ from dsdctl.eventlog import EventLog, event_log
 from dsdctl.inputs import spare_folder
 from dsdctl.keys import key_of
 from dsdctl.level import Place, teacher_from_file
-from dsdctl.plan import Plan, Trajectory
+from dsdctl.matrix import row_name
+from dsdctl.plan import Plan, TeacherNeed, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
 from dsdctl.report.attached import attached
@@ -109,6 +110,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
         mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
+        _log_readings(progress)
         log.info(
             "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
         )
@@ -216,13 +218,43 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
     for trajectory in progress.plan.trajectories.values():
         key, again = trajectory.key, progress.levels_to_restore(trajectory)
         log.info(
-            "trajectory %s (%s): %d levels done, at most %d to run%s",
+            "trajectory %s (%s): %d levels done, at most %d to run%s%s",
             key,
             trajectory.label,
             progress.known[key].next_level,
             missing.get(key, 0),
             f", of these again for their dropped weights {again}" if again else "",
+            "" if trajectory.teacher is None else f"; {_teacher_line(trajectory.teacher)}",
         )
+
+
+def _teacher_line(need: TeacherNeed) -> str:
+    """Who teaches, and whether from a table."""
+    table = "its logits from a table" if need.table else "called for every batch"
+    who = f"level {need.rule}" if isinstance(need.rule, int) else f"the {need.rule} level"
+    source = f"{who} of {need.trajectory}" if need.file is None else str(need.file.path)
+    return f"taught by {source}, {table} ({need.table_reason})"
+
+
+def _log_readings(progress: Progress) -> None:
+    """Log what each recipe saw: where it stopped and why, its best level, who taught."""
+    for row_plan in progress.plan.rows:
+        row = row_plan.row
+        for key in row_plan.students:
+            trajectory, reading = progress.plan.trajectories[key], progress.reading(row_plan, key)
+            taught = ""
+            if trajectory.teacher is not None and trajectory.teacher.file is None:
+                taught = f"; taught by level {progress.teacher_level(trajectory.teacher)}"
+            log.info(
+                "%s: %s, seed %d: %s after %d trainings, best level on validation %s%s",
+                row_plan.experiment,
+                row_name(row.recipe.recipe, row.variant),
+                trajectory.seed,
+                reading.reason,
+                reading.trainings,
+                reading.best,
+                taught,
+            )
 
 
 def _calibrate(store: Store, options: RunOptions, observed: calibration.Observed) -> None:
