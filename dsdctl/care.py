@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.errors import WorkError
-from dsdctl.folders import DamagedError
+from dsdctl.errors import DamagedError, WorkError
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured

@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsdctl.errors import DriftError, InputError, WorkError
+from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.folders import (
     WEIGHTS,
     Checksums,
-    DamagedError,
     check_sizes,
     checksum_of,
     json_bytes,
@@ -368,7 +367,7 @@ class Store:
             )
         except DamagedError as error:
             self._set_aside(folder, error)
-            raise DamagedError(f"{error}; set aside, the next run computes it anew") from error
+            raise DamagedError(f"{error}; set aside, to be computed anew") from error
 
     def _set_aside(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
