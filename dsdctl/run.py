@@ -30,7 +30,7 @@ from dsdctl.progress import Progress
 from dsdctl.report.attached import attached
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
-from dsdctl.report.table import Report, level_record, make_report
+from dsdctl.report.table import Report, level_record, make_report, stop_reason
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
@@ -250,7 +250,7 @@ def _log_readings(progress: Progress) -> None:
                 row_plan.experiment,
                 row_name(row.recipe.recipe, row.variant),
                 trajectory.seed,
-                reading.reason,
+                stop_reason(progress, trajectory, reading),
                 reading.trainings,
                 reading.best,
                 taught,
