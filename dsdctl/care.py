@@ -64,6 +64,14 @@ def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
     return f"{what}: diverged"
 
 
+def check_all(store: Store) -> tuple[int, list[str]]:
+    """Read every byte of a store; return how many folders it holds, and a line a damaged file."""
+    found = list(entries(store))
+    problems = [problem for entry in found for problem in check(store, entry)]
+    checkpoints = [f"{file}: a damaged checkpoint" for file in store.damaged_checkpoints()]
+    return len(found), problems + checkpoints
+
+
 def check(store: Store, entry: Entry) -> list[str]:
     """Read every byte of an entry; return what is wrong, in a line a file."""
     try:

@@ -57,11 +57,10 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
 
         opened = Store(store, read_only=True)
         opened.require()
-        entries = list(care.entries(opened))
-        problems = [problem for entry in entries for problem in care.check(opened, entry)]
+        folders, problems = care.check_all(opened)
         for problem in problems:
             print_line(problem)
-        say(f"{len(entries)} folders checked, {len(problems)} problems")
+        say(f"{folders} folders checked, {len(problems)} problems")
         if problems:
             raise typer.Exit(SOME_FAILED)
 

@@ -260,8 +260,8 @@ class Store:
             stored = file.read_bytes()
         except FileNotFoundError:
             return None
-        content, digest = stored[:-32], stored[-32:]
-        if hashlib.sha256(content).digest() != digest:
+        content = _undigested(stored)
+        if content is None:
             self._set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
             return None
         header_length = int.from_bytes(content[:8], "little")
@@ -269,6 +269,15 @@ class Store:
         epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         environment = Environment.model_validate_json(metadata["environment"])
         return Checkpoint(epochs, load(content), environment)
+
+    def damaged_checkpoints(self) -> list[Path]:
+        """Read every checkpoint; return those that are damaged."""
+        found = []
+        for file in sorted(self.root.glob("inflight/[0-9a-f]*")):
+            with contextlib.suppress(FileNotFoundError):  # its level was finished meanwhile
+                if _undigested(file.read_bytes()) is None:
+                    found.append(file)
+        return found
 
     def drop_checkpoint(self, key: str) -> None:
         """Forget the checkpoint of a level that is finished."""
@@ -391,6 +400,12 @@ def _read_again_if_damaged(read: Callable[[], Found]) -> Found:
         return read()
     except (DamagedError, ValidationError):
         return read()
+
+
+def _undigested(stored: bytes) -> bytes | None:
+    """What comes before a digest of itself, None where that does not fit."""
+    content, digest = stored[:-32], stored[-32:]
+    return content if hashlib.sha256(content).digest() == digest else None
 
 
 def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Environment) -> None:

@@ -79,6 +79,11 @@ def test_every_kind_of_damage_in_every_file_is_found_and_named(folder: Path) -> 
     for kind, level in zip(kinds[2:], levels(store)[len(kinds) :], strict=False):
         kind(level / "checksums.json")
         damaged.append(level / "checksums.json")
+    here = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
+    for key in "01":
+        Store(store).save_checkpoint(64 * key, Checkpoint([], {}, here))
+    damaged.append(store / "inflight" / (64 * "1"))
+    _flip_a_bit(damaged[-1])
     before = result_bytes(store)
 
     checked = dsdctl(folder, "store", "check")

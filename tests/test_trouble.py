@@ -314,7 +314,7 @@ def test_a_truncated_parent_is_named_set_aside_and_recomputed(tmp_path: Path) ->
     assert before.items() <= result_bytes(store).items()
 
 
-@pytest.mark.parametrize("name", ["weights", "masks"])
+@pytest.mark.parametrize("name", ["weights", pytest.param("masks", marks=pytest.mark.long)])
 def test_altered_tensors_are_named_set_aside_and_computed_anew_before_they_are_read(
     name: str, tmp_path: Path
 ) -> None:
