@@ -96,8 +96,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         log.info("dsdctl %s, pid %d, %s", dsdctl.__version__, os.getpid(), options)
         log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
         progress = Progress(plan, store)
-        for line in store.damage:
-            _say(console, f"warning: {line}")
+        _say_damage(store, 0, console)
+        said = len(store.damage)
         mirrors = _Mirrors(progress, options.store)
         missing = levels_to_run(progress, options.only)
         _log_plan(progress, missing)
@@ -109,6 +109,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             failures = _run_missing(progress, options, console, missing, observed, mirrors, events)
             _calibrate(store, options, observed)
         reports = make_report(progress, fvcore_macs)
+        _say_damage(store, said, console)
         mirrors.finish(reports, bool(observed.levels), lambda line: _say(console, line))
         _log_readings(progress)
         log.info(
@@ -289,6 +290,12 @@ def _check_disk(progress: Progress, options: RunOptions) -> None:
             f"--store: {options.store}: the run may write {size(needed)}, "
             f"but only {size(free)} are free"
         )
+
+
+def _say_damage(store: Store, said: int, console: Console) -> None:
+    """Name what this process found damaged, but for the first `said` findings."""
+    for line in store.damage[said:]:
+        _say(console, f"warning: {line}")
 
 
 def _say(console: Console, line: str) -> None:
