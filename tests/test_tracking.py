@@ -58,7 +58,7 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     _check_attached(store, runs["comparison"], report)
 
     # A replay sends what the tracker has not seen, once.
-    (store / "tracking/wandb.json").unlink()
+    (store / "tracking/wandb-offline.json").unlink()
     shutil.rmtree(store / "wandb")
     assert "W&B: offline" in dsdctl("report", tiny, *options, "--wandb").stderr
     assert [r["level"] for r in _offline_runs(store)["vanilla seed 0"]["history"]] == [0, 1, 2, 3]
