@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +19,6 @@ class Server:
         self._refusing, self._dies = refusing, dies
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.environment = {
-            **os.environ,
             "WANDB_MODE": "online",
             "WANDB_API_KEY": "0" * 40,
             "WANDB_BASE_URL": f"http://127.0.0.1:{self._http.server_port}",
@@ -66,7 +64,7 @@ class Server:
             return 200, {}
         if path.endswith("/graphql"):
             request = json.loads(content)
-            return 200, {"data": _data(request["operationName"], request["variables"])}
+            return 200, {"data": _data(request["operationName"], request.get("variables") or {})}
         return 200, {}
 
 
