@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.errors import WorkError
-from dsdctl.keys import LevelIdentity
+from dsdctl.errors import DamagedError, WorkError
+from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.store import Store
@@ -36,6 +36,12 @@ def entries(store: Store) -> Iterator[Entry]:
 
 def describe(store: Store, entry: Entry) -> str:
     """An entry in one line."""
+    try:
+        schema, numerics = store.versions(entry.folder)
+    except DamagedError:
+        return "DAMAGED"
+    if (schema, numerics) != (SCHEMA_VERSION, NUMERICS_VERSION):
+        return f"{entry.kind} of schema {schema}, numerics {numerics}: not read by this version"
     if entry.kind == "table":
         return "teacher table"
     level = store.level(entry.key)
@@ -56,6 +62,14 @@ def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
     if isinstance(level.result, Measured):
         return f"{what}: test {100 * level.result.test_accuracy:.2f} %"
     return f"{what}: diverged"
+
+
+def check_all(store: Store) -> tuple[int, list[str]]:
+    """Read every byte of a store; return how many folders it holds, and a line a damaged file."""
+    found = list(entries(store))
+    problems = [problem for entry in found for problem in check(store, entry)]
+    checkpoints = [f"{file}: a damaged checkpoint" for file in store.damaged_checkpoints()]
+    return len(found), problems + checkpoints
 
 
 def check(store: Store, entry: Entry) -> list[str]:

@@ -8,9 +8,22 @@ import typer
 from dsdctl.console import SOME_FAILED, print_line, reported, say, warn
 from dsdctl.errors import InputError
 
+
+def _folder(text: str) -> Path:
+    if not text:  # an unset variable of a script, which must not mean the current folder
+        raise typer.BadParameter("is empty (allowed: a folder)")
+    return Path(text)
+
+
 StoreOption = Annotated[
     Path,
-    typer.Option("--store", envvar="DSDCTL_STORE", help="folder of finished work"),
+    typer.Option(
+        "--store",
+        envvar="DSDCTL_STORE",
+        parser=_folder,
+        metavar="FOLDER",
+        help="folder of finished work",
+    ),
 ]
 
 DEFAULT_STORE = Path("dsdctl-store")
@@ -44,11 +57,10 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
 
         opened = Store(store, read_only=True)
         opened.require()
-        entries = list(care.entries(opened))
-        problems = [problem for entry in entries for problem in care.check(opened, entry)]
+        folders, problems = care.check_all(opened)
         for problem in problems:
             print_line(problem)
-        say(f"{len(entries)} folders checked, {len(problems)} problems")
+        say(f"{folders} folders checked, {len(problems)} problems")
         if problems:
             raise typer.Exit(SOME_FAILED)
 

@@ -110,7 +110,8 @@ class PlainDisplay:
         if event.kind == "started":
             return
         self._done += event.level is not None
-        counter = f"[{self._done}/{self._total}]"
+        # What was damaged is computed once more than was counted.
+        counter = f"[{self._done}/{max(self._done, self._total)}]"
         left = ""
         if event.level is not None and 0 < self._done < self._total:
             passed = time.monotonic() - self._started

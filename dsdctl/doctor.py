@@ -45,11 +45,10 @@ def _store(root: Path) -> Iterator[tuple[str, bool]]:
     writable = os.access(root, os.W_OK)
     yield f"store {root}: {'' if writable else 'not '}writable", writable
     yield f"store {root}: {size(shutil.disk_usage(root).free)} free", True
-    entries = list(care.entries(store))
-    problems = [problem for entry in entries for problem in care.check(store, entry)]
+    folders, problems = care.check_all(store)
     for problem in problems:
         yield problem, False
-    yield f"store {root}: {len(entries)} folders, {len(problems)} problems", not problems
+    yield f"store {root}: {folders} folders, {len(problems)} problems", not problems
     aside = list((root / "setaside").glob("*"))
     if aside:
         yield f"store {root}: {len(aside)} damaged things set aside in {root}/setaside", True

@@ -41,6 +41,10 @@ class DriftError(WorkError):
     """Something computed does not agree with what must hold, such as a mask's exact count."""
 
 
+class DamagedError(WorkError):
+    """A stored folder is incomplete or altered."""
+
+
 _GPU_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "std::bad_alloc")
 

@@ -13,13 +13,13 @@ class Model(BaseModel):
 
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+TEXT_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
 
 Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
-"""One line for people to read, without control characters."""
+"""One line for people to read, without what moves a cursor, ends a line or turns its direction."""
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATTERN)]
 """A path; relative to the file in which it is written, `~` is the home folder."""

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsdctl.errors import WorkError
+from dsdctl.errors import DamagedError, WorkError
 from dsdctl.fields import Model
 from dsdctl.killpoints import kill_point
 
@@ -40,10 +40,6 @@ _REQUIRED = {
     "tables": {"identity.json", "environment.json", "logits.safetensors"},
 }
 """What the checksums of a folder must name."""
-
-
-class DamagedError(WorkError):
-    """A stored folder is incomplete or altered."""
 
 
 class Checksum(Model):

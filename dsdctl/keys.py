@@ -17,8 +17,8 @@ from dsdctl.spec import LevelRule, Training
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
 
-NUMERICS_VERSION = 2
-"""Raised when the same identity would give other numbers."""
+NUMERICS_VERSION = 3
+"""Raised when the same identity would give other numbers, be it in the last bit on one device."""
 
 
 class NoiseIdentity(Model):
@@ -172,5 +172,9 @@ def canonical_json(identity: Model) -> str:
 
 def key_of(identity: Model) -> str:
     """sha256 of the canonical JSON, in hex. The kind of identity is part of what is hashed."""
-    text = f"{type(identity).__name__}:{canonical_json(identity)}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    return key_of_json(type(identity), canonical_json(identity).encode())
+
+
+def key_of_json(kind: type[Model], canonical: bytes) -> str:
+    """The key of an identity that was written by any version, whose fields may be others now."""
+    return hashlib.sha256(kind.__name__.encode() + b":" + canonical).hexdigest()

@@ -4,7 +4,7 @@ Nothing here runs anything or imports torch; costs are added by cost.py.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dsdctl.data_spec import LabelNoise
@@ -25,7 +25,7 @@ from dsdctl.keys import (
     early_state,
     key_of,
 )
-from dsdctl.matrix import shared_axes, variant_name
+from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
 from dsdctl.spec import LevelRule, StopRule
 
@@ -86,6 +86,8 @@ class Trajectory:
     """Keys of the trajectories that this one teaches."""
     taught_uses: tuple[Use, ...] = ()
     """The recipes that read those."""
+    experiments: tuple[str, ...] = ()
+    """Those that read it, where the plan is of several."""
 
     @property
     def roles(self) -> list[str]:
@@ -98,15 +100,27 @@ class Trajectory:
 
     @property
     def name(self) -> str:
-        """What people call it: the recipes whose student it is, or `teacher`, and the variant."""
+        """What people call it: the recipes whose student it is, or `teacher`, and the variant.
+
+        With the experiments that read it, where there are several.
+        """
         recipes = dict.fromkeys(use.recipe for use in self.uses)
         name = "+".join(recipes) or "teacher"
-        return f"{name} [{self.variant}]" if self.variant else name
+        experiments = f"{', '.join(self.experiments)}: " if self.experiments else ""
+        return experiments + row_name(name, self.variant)
 
     @property
     def label(self) -> str:
         """Its name and its seed."""
         return f"{self.name} seed {self.seed}"
+
+    def within(self, experiment: str) -> "Trajectory":
+        """It, as one experiment alone knows it, whatever else was planned beside it."""
+        own = [
+            tuple(use for use in uses if use.experiment == experiment)
+            for uses in (self.uses, self.taught_uses)
+        ]
+        return replace(self, uses=own[0], taught_uses=own[1], experiments=())
 
     def level_identity(
         self, level: int, parent: str | None, distillation: DistillationIdentity | None
@@ -217,7 +231,20 @@ def make_plan(
         for row in spec.rows:
             if wanted and (not recipes or row.recipe.recipe in recipes):
                 rows.append(builder.add(spec.experiment.experiment, row, wanted))
-    return Plan(tuple(specs), tuple(rows), builder.trajectories)
+    plan = Plan(tuple(specs), tuple(rows), builder.trajectories)
+    return plan if len(specs) == 1 else _with_experiments(plan)
+
+
+def _with_experiments(plan: Plan) -> Plan:
+    """Tell each trajectory which experiments read it, so that its name can say so."""
+    trajectories = {
+        key: replace(
+            trajectory,
+            experiments=tuple(dict.fromkeys(use.experiment for use in plan.all_uses(trajectory))),
+        )
+        for key, trajectory in plan.trajectories.items()
+    }
+    return replace(plan, trajectories=trajectories)
 
 
 def _check_names(specs: Sequence[ResolvedSpec]) -> None:

@@ -12,11 +12,12 @@ not whole is made anew. Nothing here imports torch.
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,8 +231,27 @@ def _fits(file: Path, size: int, digest: str | None) -> bool:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Wait for the lock of `folder`, which the system frees when its owner ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """Wait for the lock of `folder`, which the system frees when its owner ends.
+
+    Its owner deletes it and, after a failure, the folders made for it that are empty: a search
+    that finds nothing leaves nothing behind.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    with ExitStack() as stack:
+        while True:
+            made = [parent for parent in path.parents if not parent.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # its last owner has deleted it meanwhile
+                file = stack.enter_context(path.open("a"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    break
+        try:
+            yield
+        except BaseException:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty, and so somebody's
+                for parent in made:
+                    parent.rmdir()
+            raise
+        path.unlink(missing_ok=True)

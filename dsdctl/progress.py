@@ -59,6 +59,12 @@ class Progress:
         assert level.result.level == known.next_level
         known.levels.append(level)
 
+    def forget_missing(self) -> None:
+        """Forget the levels that are no longer in the store, and those that follow from them."""
+        for known in self.known.values():
+            there = itertools.takewhile(lambda level: self.store.level(level.key), known.levels)
+            known.levels = list(there)
+
     def flip_rate(self, trajectory: Trajectory) -> FlipRate:
         """The true flip rate of the training labels: measured, or as far as it is known before."""
         measured = self.known[trajectory.key].measured

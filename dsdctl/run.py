@@ -22,13 +22,14 @@ from dsdctl.engines.local import LocalEngine
 from dsdctl.errors import InputError, WorkError
 from dsdctl.eventlog import EventLog, event_log
 from dsdctl.keys import key_of
-from dsdctl.plan import Plan, Trajectory
+from dsdctl.matrix import row_name
+from dsdctl.plan import Plan, TeacherNeed, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
 from dsdctl.report.attached import attached
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
 from dsdctl.report.plan_view import size
-from dsdctl.report.table import Report, level_record, make_report
+from dsdctl.report.table import Report, level_record, make_report, stop_reason
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
@@ -100,8 +101,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         log.info("specs: %s", ", ".join(str(spec.file) for spec in plan.specs))
         progress = Progress(plan, store)
         macs = KeptMacs(store)
-        for line in store.damage:
-            _say(console, f"warning: {line}")
+        _say_damage(store, 0, console)
+        said = len(store.damage)
         mirrors = _Mirrors(progress, options.store, macs)
         missing = levels_to_run(progress, options.only)
         _log_plan(progress, missing)
@@ -116,8 +117,10 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             _calibrate(store, options, observed, macs)
         reports = make_report(progress, macs)
         _keep(macs)
+        _say_damage(store, said, console)
         compared = not options.only and (options.after_jobs or bool(observed.levels))
         mirrors.finish(reports if compared else [], lambda line: _say(console, line))
+        _log_readings(progress)
         log.info(
             "ended: %d levels run, %d trajectories failed", len(observed.levels), len(failures)
         )
@@ -239,13 +242,43 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
     for trajectory in progress.plan.trajectories.values():
         key, again = trajectory.key, progress.levels_to_restore(trajectory)
         log.info(
-            "trajectory %s (%s): %d levels done, at most %d to run%s",
+            "trajectory %s (%s): %d levels done, at most %d to run%s%s",
             key,
             trajectory.label,
             progress.known[key].next_level,
             missing.get(key, 0),
             f", of these again for their dropped weights {again}" if again else "",
+            "" if trajectory.teacher is None else f"; {_teacher_line(trajectory.teacher)}",
         )
+
+
+def _teacher_line(need: TeacherNeed) -> str:
+    """Who teaches, and whether from a table."""
+    table = "its logits from a table" if need.table else "called for every batch"
+    who = f"level {need.rule}" if isinstance(need.rule, int) else f"the {need.rule} level"
+    source = f"{who} of {need.trajectory}" if need.file is None else str(need.file.path)
+    return f"taught by {source}, {table} ({need.table_reason})"
+
+
+def _log_readings(progress: Progress) -> None:
+    """Log what each recipe saw: where it stopped and why, its best level, who taught."""
+    for row_plan in progress.plan.rows:
+        row = row_plan.row
+        for key in row_plan.students:
+            trajectory, reading = progress.plan.trajectories[key], progress.reading(row_plan, key)
+            taught = ""
+            if trajectory.teacher is not None and trajectory.teacher.file is None:
+                taught = f"; taught by level {progress.teacher_level(trajectory.teacher)}"
+            log.info(
+                "%s: %s, seed %d: %s after %d trainings, best level on validation %s%s",
+                row_plan.experiment,
+                row_name(row.recipe.recipe, row.variant),
+                trajectory.seed,
+                stop_reason(progress, trajectory, reading),
+                reading.trainings,
+                reading.best,
+                taught,
+            )
 
 
 def _keep(macs: KeptMacs) -> None:
@@ -292,6 +325,12 @@ def _check_disk(progress: Progress, options: RunOptions) -> None:
             f"--store: {options.store}: the run may write {size(needed)}, "
             f"but only {size(free)} are free"
         )
+
+
+def _say_damage(store: Store, said: int, console: Console) -> None:
+    """Name what this process found damaged, but for the first `said` findings."""
+    for line in store.damage[said:]:
+        _say(console, f"warning: {line}")
 
 
 def _say(console: Console, line: str) -> None:
@@ -345,6 +384,7 @@ class _Mirrors:
 
 
 def _run_info(plan: Plan, trajectory: Trajectory, experiment: str) -> RunInfo:
+    trajectory = trajectory.within(experiment)
     return RunInfo(
         run_id=f"{experiment}-{trajectory.key[:12]}",
         experiment=experiment,

@@ -18,7 +18,8 @@ BUSY_SECONDS = 1.0
 """How long to leave a piece of work alone that another process is at."""
 
 LOSSES = 5
-"""How often a piece of work may be lost with its worker or node before it counts as failed."""
+"""How often a piece of work may be lost with its worker or node, or meet with damage in what it
+reads, before it counts as failed."""
 
 Identity = LevelIdentity | TableIdentity
 
@@ -26,14 +27,14 @@ Identity = LevelIdentity | TableIdentity
 @dataclass(frozen=True)
 class Outcome:
     """How a task ended: done (a level has its result, a table none), failed for a reason in words,
-    stopped at a checkpoint, not begun because another process is at it, or lost with a worker or
-    node, to be run again elsewhere.
+    stopped at a checkpoint, not begun because another process is at it, lost with a worker or node,
+    to be run again elsewhere, or damaged: what it was to read was, and must be computed anew first.
 
     `damage` says in a line each what it met with in the store, and set aside; a defect leaves its
     `trace`, for the log."""
 
     task: Task
-    status: Literal["done", "failed", "stopped", "busy", "lost"]
+    status: Literal["done", "failed", "stopped", "busy", "lost", "damaged"]
     level: FinishedLevel | None = None
     failure: str | None = None
     damage: tuple[str, ...] = ()
@@ -104,7 +105,7 @@ class Scheduler:
         self._met_busy: set[str] = set()
         """Keys of such pieces, each of which is said once."""
         self._losses: Counter[str] = Counter()
-        """How often a piece was lost, by its key."""
+        """How often a piece was lost or met with damage, by its key."""
 
     def run(self) -> None:
         """Run until nothing more can be run. Failures are kept, other work goes on."""
@@ -218,7 +219,12 @@ class Scheduler:
                 self._losses[key] += 1
                 self._listener(Event("lost", trajectory, task, reason=outcome.failure))
                 self._enqueue(trajectory.key)
-            case "failed" | "stopped" | "lost":
+            case "damaged" if self._losses[key] < LOSSES:
+                self._losses[key] += 1
+                self._listener(Event("damaged", trajectory, task, reason=outcome.failure))
+                self.progress.forget_missing()
+                self._enqueue(*(found.key for found in self.progress.unfinished()))
+            case "failed" | "stopped" | "lost" | "damaged":
                 failure = outcome.failure or "stopped from outside; the same command goes on"
                 self.failures[trajectory.key] = failure
                 self._listener(Event("failed", trajectory, task, None, failure, outcome.trace))

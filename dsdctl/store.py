@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsdctl.errors import DriftError, InputError, WorkError
+from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.folders import (
     WEIGHTS,
     Checksums,
-    DamagedError,
     check_sizes,
     checksum_of,
     json_bytes,
@@ -38,7 +37,7 @@ from dsdctl.folders import (
     write_checksums,
     write_folder,
 )
-from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of
+from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of, key_of_json
 from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
 
 if TYPE_CHECKING:
@@ -176,9 +175,7 @@ class Store:
 
         Raises DamagedError where not even its checksums can be read.
         """
-        model: type[LevelIdentity] | type[TableIdentity] = LevelIdentity
-        if folder.parent.parent.name == "tables":
-            model = TableIdentity
+        kind = TableIdentity if folder.parent.parent.name == "tables" else LevelIdentity
         found = []
         checksums = read_checksums(folder)
         for name, checksum in checksums.items():
@@ -188,13 +185,16 @@ class Store:
                 content = read_checked(folder, name, checksums)
                 if len(content) != checksum.bytes:
                     found.append(f"{folder}/checksums.json: another size than {name} has")
-                if name == "identity.json":
-                    key = key_of(model.model_validate_json(content))
-                    if key != folder.name:
-                        found.append(f"{folder}/{name}: does not belong to this key")
-            except (DamagedError, ValidationError) as error:
-                found.append(" ".join(str(error).split()))
+                if name == "identity.json" and key_of_json(kind, content) != folder.name:
+                    found.append(f"{folder}/{name}: does not belong to this key")
+            except DamagedError as error:
+                found.append(str(error))
         return found
+
+    def versions(self, folder: Path) -> tuple[int, int]:
+        """The schema and the numerics version that a finished folder is of. Raises DamagedError."""
+        identity = json.loads(read_checked(folder, "identity.json", read_checksums(folder)))
+        return identity["schema_version"], identity["numerics_version"]
 
     # Teacher tables
 
@@ -260,8 +260,8 @@ class Store:
             stored = file.read_bytes()
         except FileNotFoundError:
             return None
-        content, digest = stored[:-32], stored[-32:]
-        if hashlib.sha256(content).digest() != digest:
+        content = _undigested(stored)
+        if content is None:
             self._set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
             return None
         header_length = int.from_bytes(content[:8], "little")
@@ -269,6 +269,15 @@ class Store:
         epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         environment = Environment.model_validate_json(metadata["environment"])
         return Checkpoint(epochs, load(content), environment)
+
+    def damaged_checkpoints(self) -> list[Path]:
+        """Read every checkpoint; return those that are damaged."""
+        found = []
+        for file in sorted(self.root.glob("inflight/[0-9a-f]*")):
+            with contextlib.suppress(FileNotFoundError):  # its level was finished meanwhile
+                if _undigested(file.read_bytes()) is None:
+                    found.append(file)
+        return found
 
     def drop_checkpoint(self, key: str) -> None:
         """Forget the checkpoint of a level that is finished."""
@@ -367,7 +376,7 @@ class Store:
             )
         except DamagedError as error:
             self._set_aside(folder, error)
-            raise DamagedError(f"{error}; set aside, the next run computes it anew") from error
+            raise DamagedError(f"{error}; set aside, to be computed anew") from error
 
     def _set_aside(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
@@ -391,6 +400,12 @@ def _read_again_if_damaged(read: Callable[[], Found]) -> Found:
         return read()
     except (DamagedError, ValidationError):
         return read()
+
+
+def _undigested(stored: bytes) -> bytes | None:
+    """What comes before a digest of itself, None where that does not fit."""
+    content, digest = stored[:-32], stored[-32:]
+    return content if hashlib.sha256(content).digest() == digest else None
 
 
 def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Environment) -> None:

@@ -1,8 +1,9 @@
 """Weights & Biases as a mirror of the store: in a process of its own, never waited for long.
 
 The store is the record. Whatever happens to the tracker (no network, a server that hangs, a crash
-of its client) costs a run nothing but this mirror, and is said once. A journal in the store keeps
-which levels were mirrored, so that a second run mirrors nothing twice.
+of its client) costs a run nothing but this mirror, and is said once. Journals in the store keep
+which levels W&B has and which are in its offline files, so that a second run mirrors nothing twice
+and a replay sends what no server has seen.
 """
 
 import multiprocessing
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from wandb import Run
 
 JOURNAL = "tracking/wandb.json"
-"""What was mirrored: the levels of each run, and a checksum of each comparison."""
+"""What W&B has: the levels of each run, and a checksum of each comparison."""
+
+OFFLINE_JOURNAL = "tracking/wandb-offline.json"
+"""The same of its files on this machine, which may never be uploaded."""
 
 ATTACHED = "attached"
 """The folder beside W&B's own in which lie the files that its runs refer to."""
@@ -198,7 +202,8 @@ class _Client:
         self._store = store
         self._folder = store.root.resolve() / "wandb"
         self._runs: dict[str, Run] = {}
-        self._journal = read_journal(store)
+        self._uploaded = read_journal(store, JOURNAL)
+        self._offline = read_journal(store, OFFLINE_JOURNAL)
         self._sent: dict[str, set[int]] = {}
         self._uploading: set[str] = set()
         self._online = effective_mode(settings.mode, os.environ) == "online"
@@ -211,7 +216,10 @@ class _Client:
         if self._has(info.run_id, level):
             return
         if info.run_id not in self._runs:
-            self._runs[info.run_id] = self._open(info)
+            run = self._open(info, level)
+            if run is None:
+                return
+            self._runs[info.run_id] = run
         scalars = {k: v for k, v in record.items() if isinstance(v, int | float)}
         self._runs[info.run_id].log(scalars, step=level)
         self._sent.setdefault(info.run_id, set()).add(level)
@@ -226,15 +234,21 @@ class _Client:
         )
         if self._has(info.run_id, attached.digest):
             return
-        run = self._open(info)
+        run = self._open(info, attached.digest)
+        if run is None:
+            return
         self._runs[info.run_id] = run
         # A file of an offline run does not know how often its run was continued before.
-        step = len(self._journal.get(info.run_id, ()))
+        before = set[int]().union(
+            *(journal.get(info.run_id, ()) for journal in (self._uploaded, self._offline))
+        )
+        step = len(before - {attached.digest})
         _log_attached(run, attached, self._folder / ATTACHED / attached.experiment, step)
         self._sent.setdefault(info.run_id, set()).add(attached.digest)
 
     def _has(self, run_id: str, item: int) -> bool:
-        return item in self._journal.get(run_id, ()) or item in self._sent.get(run_id, ())
+        journals = [self._uploaded, self._sent] + [self._offline] * (not self._online)
+        return any(item in journal.get(run_id, ()) for journal in journals)
 
     def confirm_offline(self) -> None:
         """Write to the journal what was sent some seconds ago and so is on the disk by now."""
@@ -254,11 +268,11 @@ class _Client:
         return failure
 
     def _confirm(self, run_ids: Set[str]) -> None:
-        new = {run_id: self._sent.pop(run_id) for run_id in run_ids if run_id in self._sent}
-        if new:
-            for run_id, items in new.items():
-                self._journal.setdefault(run_id, set()).update(items)
-            add_to_journal(self._store, new)
+        for run_id in run_ids & self._sent.keys():
+            new = {run_id: self._sent.pop(run_id)}
+            uploaded = run_id in self._uploading
+            _merge(self._uploaded if uploaded else self._offline, new)
+            add_to_journal(self._store, JOURNAL if uploaded else OFFLINE_JOURNAL, new)
 
     def summary(self) -> str:
         if not self._runs:
@@ -266,23 +280,41 @@ class _Client:
         if self._online:
             return f"W&B: online, project {self._settings.project}"
         why = f" ({self._why_offline})" if self._why_offline else ""
-        return f"W&B: offline{why}; `wandb sync {self._folder}/wandb/offline-run-*` uploads it"
+        sync = f"`wandb sync {self._folder}/wandb/offline-run-*`"
+        return f"W&B: offline{why}; {sync} uploads it, or later `dsdctl report SPEC --wandb`"
 
-    def _open(self, info: RunInfo) -> "Run":
+    def _open(self, info: RunInfo, item: int) -> "Run | None":
+        """Begin or continue a run; None where only offline files can be written and have `item`."""
         if self._online:
             try:
                 run = self._init("online", info)
                 self._uploading.add(info.run_id)
                 return run
             except Exception as error:  # no network, a refused key, a server that hangs
-                self._online = False
-                self._why_offline = " ".join(str(error).split())[:120]
+                self._go_offline(" ".join(str(error).split())[:120])
+        if self._has(info.run_id, item):
+            return None
         return self._init("offline", info)
+
+    def _go_offline(self, why: str) -> None:
+        """End the client's service, which holds the run that could not begin for one in use.
+
+        The other runs end with it. What they sent is not taken for uploaded, but sent again.
+        """
+        import wandb
+
+        self._online, self._why_offline = False, why
+        for run_id in self._uploading:
+            self._runs.pop(run_id, None)
+            self._sent.pop(run_id, None)
+        self._uploading.clear()
+        wandb.teardown()
 
     def _init(self, mode: Literal["online", "offline"], info: RunInfo) -> "Run":
         if mode == "offline":
             # As an argument alone it would still look up the vendor's host.
             os.environ["WANDB_MODE"] = "offline"
+        os.environ["WANDB_SILENT"] = "true"  # as an argument it comes after the login
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -342,23 +374,31 @@ def _log_attached(run: "Run", attached: Attached, folder: Path, step: int) -> No
         run.log_artifact(artifact)
 
 
-def read_journal(store: Store) -> dict[str, set[int]]:
-    """What W&B has by run: levels, or checksums of comparisons."""
-    runs = store.read_json(JOURNAL) or {}
+Journal = dict[str, set[int]]
+"""What was mirrored by run: levels, or checksums of comparisons."""
+
+
+def read_journal(store: Store, name: str) -> Journal:
+    """A journal of a store; empty where it is none."""
+    runs = store.read_json(name) or {}
     return {run_id: set(items) for run_id, items in runs.items() if isinstance(items, list)}
 
 
-def add_to_journal(store: Store, new: Mapping[str, Set[int]]) -> None:
-    """Add to the journal, which mirrors of several runs may share."""
+def add_to_journal(store: Store, name: str, new: Journal) -> None:
+    """Add to a journal, which mirrors of several runs may share."""
     for _ in range(100):
         with store.lock("tracking") as locked:
             if locked:
-                journal = read_journal(store)
-                for run_id, items in new.items():
-                    journal.setdefault(run_id, set()).update(items)
-                store.write_json(JOURNAL, {k: sorted(v) for k, v in journal.items()})
+                journal = read_journal(store, name)
+                _merge(journal, new)
+                store.write_json(name, {k: sorted(v) for k, v in journal.items()})
                 return
         time.sleep(0.1)
+
+
+def _merge(journal: Journal, new: Journal) -> None:
+    for run_id, items in new.items():
+        journal.setdefault(run_id, set()).update(items)
 
 
 def wished_mode(mode: str, environment: Mapping[str, str]) -> str:

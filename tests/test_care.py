@@ -1,5 +1,6 @@
 """`store list`, `store check`, `store gc` and `doctor` keep a store in order and results safe."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from soak import dsdctl, levels, result_bytes, spec
 
+from dsdctl import care
+from dsdctl.folders import checksum_of, read_checksums, write_checksums
 from dsdctl.results import Environment
 from dsdctl.store import Checkpoint, Store
 
@@ -76,6 +79,11 @@ def test_every_kind_of_damage_in_every_file_is_found_and_named(folder: Path) -> 
     for kind, level in zip(kinds[2:], levels(store)[len(kinds) :], strict=False):
         kind(level / "checksums.json")
         damaged.append(level / "checksums.json")
+    here = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
+    for key in "01":
+        Store(store).save_checkpoint(64 * key, Checkpoint([], {}, here))
+    damaged.append(store / "inflight" / (64 * "1"))
+    _flip_a_bit(damaged[-1])
     before = result_bytes(store)
 
     checked = dsdctl(folder, "store", "check")
@@ -106,6 +114,35 @@ def test_a_whole_store_is_listed_and_found_whole(finished: Path) -> None:
     examined = dsdctl(finished, "doctor")
     assert examined.returncode == 0, examined.stdout
     assert "BAD" not in examined.stdout
+
+
+def test_a_level_of_older_versions_is_whole_but_read_by_nobody(folder: Path) -> None:
+    """Its fields may be others by now; a store that outlives an upgrade is not damaged."""
+    store = Store(folder / "dsdctl-store", read_only=True)
+    level = levels(store.root)[0]
+    identity = json.loads((level / "identity.json").read_bytes())
+    identity.update(schema_version=1, numerics_version=2, pruning={"retrain": "continue"})
+    content = json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()
+    key = hashlib.sha256(b"LevelIdentity:" + content).hexdigest()
+    older = store.root / "levels" / key[:2] / key
+    older.parent.mkdir(exist_ok=True)
+    level.rename(older)
+    (older / "identity.json").write_bytes(content)
+    checksums = read_checksums(older)
+    write_checksums(older, {**checksums, "identity.json": checksum_of(content)})
+
+    (entry,) = [entry for entry in care.entries(store) if entry.key == key]
+    assert care.check(store, entry) == []
+    assert care.describe(store, entry) == "level of schema 1, numerics 2: not read by this version"
+    (older / "identity.json").write_bytes(content[:-1] + b" ")
+    assert care.describe(store, entry) == "DAMAGED"
+    assert [line.partition(": ")[2] for line in care.check(store, entry)] == [
+        "its checksum does not fit"
+    ]
+    write_checksums(older, {**checksums, "identity.json": checksum_of(content[:-1] + b" ")})
+    assert [line.partition(": ")[2] for line in care.check(store, entry)] == [
+        "does not belong to this key"
+    ]
 
 
 def test_status_shows_damage_and_touches_nothing(folder: Path) -> None:

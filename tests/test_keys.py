@@ -395,6 +395,12 @@ def test_an_integer_where_a_float_is_meant_is_the_same_number(tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("version", ["schema_version", "numerics_version"])
+def test_what_another_version_made_has_another_key(tmp_path: Path, version: str) -> None:
+    for identity in identities(tmp_path):
+        assert key_of(identity.model_copy(update={version: 1})) != key_of(identity)
+
+
 def test_two_keys_of_table_1_are_pinned() -> None:
     """Level 0 of the vanilla student of seed 0, and the trajectory taught by a pruned teacher.
 
@@ -407,9 +413,9 @@ def test_two_keys_of_table_1_are_pinned() -> None:
     vanilla = plan.trajectories[students["vanilla"]]
     assert (
         key_of(level_0(vanilla))
-        == "ecb1fd5c6937beadd9a83e7775a8162a358ea50dde558b47e619440e8af5ba88"
+        == "35c3ba3897a269b4e094ba1ca42f004694a057b284e3b6abd74278e7e4213a05"
     )
     assert (
         students["kd-pruned-teacher"]
-        == "f6fb21edb3731a0ce14586fac85097b4dc4ae3d7f9a3cba1eda6c71285f73808"
+        == "7d88a739df36d028735be91610443e3ab55ccc11622be6056b4087ea40749f01"
     )

@@ -150,6 +150,14 @@ def test_specs_that_overlap_share_their_work(tmp_path: Path) -> None:
     assert [row.experiment for row in plan.rows] == 4 * ["small"] + 2 * ["other"]
     shared = plan.trajectories[plan.rows[-1].students[0]]
     assert [use.experiment for use in shared.uses] == ["small", "small", "other"]
+    assert shared.label == "small, other: vanilla+early-stop seed 1"
+    # What an experiment calls it does not depend on what it was planned with.
+    for experiment, name in (("small", "vanilla+early-stop"), ("other", "vanilla")):
+        assert shared.within(experiment).label == f"{name} seed 1"
+    assert [t.label for t in plan.trajectories.values() if t.seed == 2] == [
+        "other: kd-dense-teacher seed 2",
+        "other: vanilla seed 2",
+    ]
 
 
 def test_variants_share_what_they_do_not_change(tmp_path: Path) -> None:

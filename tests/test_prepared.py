@@ -49,7 +49,7 @@ def assert_right(folder: Path) -> None:
         images, labels = open_part(folder, "test", mapped=mapped)
         assert np.array_equal(images, TEST)
         assert labels.tolist() == [3] * 30
-    assert sorted(path.name for path in folder.parent.iterdir()) == [".set.lock", "set"]
+    assert [path.name for path in folder.parent.iterdir()] == ["set"]
 
 
 def test_what_is_prepared_is_what_was_read(tmp_path: Path) -> None:
@@ -124,7 +124,27 @@ def test_an_original_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(WorkError, match="cannot be read"):
         prepare(tmp_path / "set", lambda: original(fail), silent, thorough=True)
-    assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_that_finds_nothing_leaves_nothing_behind(tmp_path: Path) -> None:
+    def absent() -> Original:
+        raise WorkError("not found")
+
+    for folder in (tmp_path / "data" / "dsdctl-prepared" / "set", tmp_path / "set"):
+        with pytest.raises(WorkError, match="not found"):
+            prepare(folder, absent, silent, thorough=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_download_began_is_not_taken_away(tmp_path: Path) -> None:
+    def broken_off() -> Original:
+        (tmp_path / "data" / "half").write_text("")
+        raise WorkError("not found")
+
+    with pytest.raises(WorkError, match="not found"):
+        prepare(tmp_path / "data" / "dsdctl-prepared" / "set", broken_off, silent, thorough=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "half"]
 
 
 def test_a_disk_without_room_is_said_before_it_is_full(
@@ -134,7 +154,7 @@ def test_a_disk_without_room_is_said_before_it_is_full(
     monkeypatch.setattr(prepared.shutil, "disk_usage", lambda _folder: usage)
     with pytest.raises(WorkError, match=r"/set: the prepared images take .* GiB, but only"):
         prepare(tmp_path / "set", original, silent, thorough=True)
-    assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -180,6 +200,31 @@ def test_a_process_that_is_killed_halfway_is_cleared_up_after(tmp_path: Path) ->
     assert not (tmp_path / "set").exists()
     prepare(tmp_path / "set", original, silent, thorough=True)
     assert_right(tmp_path / "set")
+
+
+def _prepare_what_fails(folder: Path, log: Path) -> None:
+    def fail() -> Original:
+        with log.open("a") as stream:
+            stream.write("began ")
+        time.sleep(0.02)
+        with log.open("a") as stream:
+            stream.write("ended\n")
+        raise WorkError("not found")
+
+    for _ in range(20):
+        with pytest.raises(WorkError, match="not found"):
+            prepare(folder, fail, silent, thorough=True)
+
+
+def test_processes_that_all_tidy_up_still_take_turns(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    arguments = (tmp_path / "data" / "set", log)
+    processes = [start(_prepare_what_fails, *arguments) for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == 60 * "began ended\n"
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_of_two_processes_one_prepares_and_the_other_waits(tmp_path: Path) -> None:

@@ -81,9 +81,16 @@ def test_a_run_writes_what_happened_beside_its_log(finished: Path, dsdctl: Dsdct
     assert [event.time for event in events] == sorted(event.time for event in events)
     tables = list(finished.glob("dsdctl-store/tables/*/*"))
     assert {e.key for e in done if e.piece == "table"} == {folder.name for folder in tables}
+    report = _report(dsdctl, finished)
+    for row in report["rows"]:
+        for seed, why, trainings in zip(
+            row["seeds"], row["stop_reasons"], row["trainings"]["values"], strict=True
+        ):
+            line = f"tiny: {row['recipe']}, seed {seed}: {why} after {trainings:.0f} trainings, "
+            assert line in log.read_text()
     levels = {
         level["key"]: level
-        for trajectory in _report(dsdctl, finished)["trajectories"]
+        for trajectory in report["trajectories"]
         for level in trajectory["levels"]
     }
     assert {event.key for event in done if event.piece == "level"} == set(levels)

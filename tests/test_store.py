@@ -12,8 +12,7 @@ import torch
 
 import dsdctl.store
 from dsdctl.data_spec import Augment, Normalize
-from dsdctl.errors import DriftError, InputError, WorkError
-from dsdctl.folders import DamagedError
+from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
     LevelIdentity,

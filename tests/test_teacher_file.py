@@ -64,6 +64,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], bytes], str]] = {
     "extra": (_with(lambda w: w.update(more=torch.ones(2))), "more is not one of the network's"),
     "shape": (_with(lambda w: w.update({NAME: w[NAME].T.contiguous()})), f"{NAME} has shape"),
     "scalar": (_with(lambda w: w.update({NAME: torch.tensor(1.0)})), f"{NAME} has shape ()"),
+    "half": (_with(lambda w: w.update({NAME: w[NAME].half()})), f"{NAME} is torch.float16"),
+    "whole": (_with(lambda w: w.update({NAME: w[NAME].long()})), f"{NAME} is torch.int64"),
     "not-a-number": (_with(lambda w: w.update({NAME: w[NAME] * torch.nan})), "not finite"),
     "infinite": (_with(lambda w: w.update({NAME: w[NAME] / 0})), "not finite"),
     "empty": (lambda _: b"", "not a whole safetensors file"),

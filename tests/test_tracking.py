@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tiny import TINY, Dsdctl
 from wandb_file import read_run
+from wandb_server import Server
 
 from dsdctl.spec import Wandb
 from dsdctl.store import Store
@@ -59,7 +60,7 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     _check_attached(store, runs["comparison"], report)
 
     # A replay sends what the tracker has not seen, once.
-    (store / "tracking/wandb.json").unlink()
+    (store / "tracking/wandb-offline.json").unlink()
     shutil.rmtree(store / "wandb")
     assert "W&B: offline" in dsdctl("report", tiny, *options, "--wandb").stderr
     assert [r["level"] for r in _offline_runs(store)["vanilla seed 0"]["history"]] == [0, 1, 2, 3]
@@ -191,6 +192,41 @@ def test_a_server_that_never_answers_costs_a_run_nothing(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("W&B:") == 1
     assert len(list((tmp_path / "dsdctl-store/levels").glob("*/*"))) == 4
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    ["refusing", pytest.param("dies", marks=[pytest.mark.long, pytest.mark.timeout(300)])],
+)
+def test_what_a_server_did_not_take_is_sent_later_and_once(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).open_for_writing()
+    levels = [(run, level) for run in "ab" for level in range(3)]
+
+    def mirrored(server: Server) -> str:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        mirror = Mirror(Wandb(project="x"), tmp_path)
+        for run, level in levels:
+            info = RunInfo(run_id=run, experiment="e", name=run, job_type="student", config={})
+            mirror.level(info, {"level": level})
+        return mirror.finish(150)
+
+    with Server(**{trouble: True}) as failing:
+        said = mirrored(failing)
+    assert said.startswith("W&B: offline (" if trouble == "refusing" else "W&B: not all of x ")
+    assert "`dsdctl report SPEC --wandb`" in said
+    if trouble == "refusing":
+        offline = _offline_runs(tmp_path)
+        assert [(run, row["level"]) for run in "ab" for row in offline[run]["history"]] == levels
+    with Server() as server:
+        assert mirrored(server) == "W&B: online, project x"
+        sent = dict(server.rows)
+        assert sent.keys() | failing.rows.keys() == set(levels)
+        assert set(sent.values()) == {1}
+        assert mirrored(server) == "W&B: nothing new to mirror"
+        assert server.rows == sent
 
 
 def test_a_tracker_that_cannot_write_costs_a_run_nothing(tiny: Path, dsdctl: Dsdctl) -> None:

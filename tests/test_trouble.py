@@ -314,16 +314,27 @@ def test_a_truncated_parent_is_named_set_aside_and_recomputed(tmp_path: Path) ->
     assert before.items() <= result_bytes(store).items()
 
 
-def test_altered_weights_of_a_parent_are_named_and_never_trained_on(tmp_path: Path) -> None:
-    spec(tmp_path, ("levels: 1", "levels: 0"))
-    spec(tmp_path, name="longer")
+@pytest.mark.parametrize("name", ["weights", pytest.param("masks", marks=pytest.mark.long)])
+def test_altered_tensors_are_named_set_aside_and_computed_anew_before_they_are_read(
+    name: str, tmp_path: Path
+) -> None:
+    """Their size is right, so that they are only found when the next level starts from them."""
+    spec(tmp_path)
+    spec(tmp_path, ("levels: 1", "levels: 2"), name="longer")
     assert dsdctl(tmp_path, "run", "small.yaml").returncode == 0
     store = tmp_path / "dsdctl-store"
-    (level,) = levels(store)
-    weights = level / "weights.safetensors"
-    content = bytearray(weights.read_bytes())
+    before = result_bytes(store)
+    parent = next(
+        level for level in levels(store) if b'"level":1' in (level / "identity.json").read_bytes()
+    )
+    file = parent / f"{name}.safetensors"
+    content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    weights.write_bytes(content)
+    file.write_bytes(content)
     done = dsdctl(tmp_path, "run", "longer.yaml")
-    assert f"{weights.relative_to(tmp_path)}: its checksum does not fit" in done.stderr
-    assert done.returncode == 3 or len(list(store.glob("setaside/*"))) == 1
+    assert done.returncode == 0, done.stderr
+    assert f"{file.relative_to(tmp_path)}: its checksum does not fit; set aside" in done.stderr
+    (aside,) = store.glob("setaside/*")
+    assert (aside / file.name).read_bytes() == content
+    assert len(levels(store)) == 3
+    assert before.items() <= result_bytes(store).items()

@@ -69,6 +69,27 @@ def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--store", ""),
+        ("--memory", "inf"),
+        ("--memory", "nan"),
+        ("--checkpoint-every", "nan"),
+        ("--jobs", "0"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_and_nothing_written(
+    option: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "spec.yaml", spec_data())
+    done = CliRunner().invoke(app, ["run", str(file), *option])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option[0]}'" in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_spec_must_be_given() -> None:
     result = validate()
     assert result.exit_code == 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
 
-from dsdctl.errors import BusyError, DsdctlError, StoppedError, in_words
+from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in_words
 from dsdctl.processes import end_with_parent, take_signals
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Answer:
     """How a task ended; a defect comes with its trace, for the log."""
 
-    status: Literal["done", "failed", "stopped", "busy", "lost"]
+    status: Literal["done", "failed", "stopped", "busy", "lost", "damaged"]
     done: "Done | None" = None
     failure: str | None = None
     trace: str | None = None
@@ -59,6 +59,8 @@ def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> Answer:
         return Answer("busy")
     except StoppedError:
         return Answer("stopped")
+    except DamagedError as error:
+        return Answer("damaged", failure=str(error))
     except DsdctlError as error:
         return Answer("failed", failure=str(error))
     except Exception as error:

@@ -1,6 +1,7 @@
 """How many images go through a network at once where nothing is learnt from batches.
 
-A function of the network and the images alone, never of the machine: it is part of the numerics.
+A function of the network and the images alone, never of the machine: it is part of the numerics,
+and whoever changes it raises NUMERICS_VERSION.
 """
 
 import torch

@@ -61,7 +61,8 @@ def _executed(progress: Progress, report: Report, count_macs: CountMacs) -> Rows
         trajectory = progress.plan.trajectories[entry.key]
         pflops = level_pflops_executed(trajectory, count_macs)
         done = len(entry.levels)
-        lines.append([trajectory.label, entry.key, done, pflops, done * pflops])
+        label = trajectory.within(report.experiment).label
+        lines.append([label, entry.key, done, pflops, done * pflops])
     return lines
 
 

@@ -111,7 +111,7 @@ def _shared(plan: Plan) -> list[Text]:
     """How many trajectories several specs read together; nothing if none do."""
     counts: Counter[tuple[str, ...]] = Counter()
     for trajectory in plan.trajectories.values():
-        counts[tuple(dict.fromkeys(use.experiment for use in plan.all_uses(trajectory)))] += 1
+        counts[trajectory.experiments] += 1
     lines = [f"  {', '.join(specs)}: {count}" for specs, count in counts.items() if len(specs) > 1]
     if not lines:
         return []
@@ -242,19 +242,17 @@ def order_of_work(progress: Progress) -> list[str]:
     if restored:
         lines.append(f"first, again for their dropped weights: {'; '.join(restored)}")
     if at_once:
-        lines.append(f"at once, {len(at_once)} side by side: {_listed(progress.plan, at_once)}")
+        lines.append(f"at once, {len(at_once)} side by side: {_listed(at_once)}")
     for awaited, students in waiting.items():
-        lines.append(f"after {awaited}: {_listed(progress.plan, students)}")
+        lines.append(f"after {awaited}: {_listed(students)}")
     return lines or ["nothing is left to run"]
 
 
-def _listed(plan: Plan, trajectories: Sequence[Trajectory]) -> str:
-    """Their names, with their experiments where there are several, each once with all its seeds."""
+def _listed(trajectories: Sequence[Trajectory]) -> str:
+    """Their names, each once with all its seeds."""
     seeds: dict[str, list[str]] = {}
     for trajectory in trajectories:
-        readers = dict.fromkeys(use.experiment for use in plan.all_uses(trajectory))
-        experiments = f"{', '.join(readers)}: " if len(plan.specs) > 1 else ""
-        seeds.setdefault(experiments + trajectory.name, []).append(str(trajectory.seed))
+        seeds.setdefault(trajectory.name, []).append(str(trajectory.seed))
     return "; ".join(
         f"{name} seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
         for name, numbers in seeds.items()

@@ -202,7 +202,10 @@ def _row(
     trainings = [reading.trainings if reading.finished else None for reading in readings]
     level = stats([result.level if result else None for result in chosen])
     flipped = [progress.flip_rate(student) for student in students]
-    reasons = _stop_reasons(progress, students, readings)
+    reasons = tuple(
+        stop_reason(progress, student, reading)
+        for student, reading in zip(students, readings, strict=True)
+    )
     return ReportRow(
         recipe=recipe.recipe,
         variant=row_plan.row.variant,
@@ -239,14 +242,9 @@ def _selected(progress: Progress, student: Trajectory, level: int | None) -> Mea
     return None if level is None else progress.known[student.key].measured[level]
 
 
-def _stop_reasons(
-    progress: Progress, students: Sequence[Trajectory], readings: Sequence[Reading]
-) -> tuple[str, ...]:
-    """Why each seed stopped, or has not yet."""
-    return tuple(
-        "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
-        for student, reading in zip(students, readings, strict=True)
-    )
+def stop_reason(progress: Progress, student: Trajectory, reading: Reading) -> str:
+    """Why a seed stopped, or has not yet."""
+    return "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
 
 
 def _nonzero_pflops(

@@ -24,4 +24,6 @@ def test_as_many_images_as_the_outputs_of_all_layers_leave_room_for(
 def test_images_of_cifar_keep_their_batch_and_large_ones_do_not() -> None:
     network = build_network("vgg-like", 3, 10, seed=0, depth=5, width=32).eval()
     assert images_at_once(network, torch.zeros(1, 3, 32, 32)) == BATCH
-    assert 1 < images_at_once(network, torch.zeros(1, 3, 256, 256)) < BATCH
+    # Last bits depend on it: other numbers here are another numerics version.
+    for side, expected in ((128, 167), (224, 54), (256, 41)):
+        assert images_at_once(network, torch.zeros(1, 3, side, side)) == expected
