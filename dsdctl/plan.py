@@ -200,6 +200,17 @@ class Plan:
         """The variants that read `trajectory`; empty without a matrix."""
         return "; ".join(dict.fromkeys(use.variant for use in self.all_uses(trajectory)))
 
+    def alone(self, experiment: str) -> "Plan":
+        """The plan of one of its specs, as if there were no other."""
+        builder = _Builder()
+        rows = tuple(
+            builder.add(experiment, row_plan.row, row_plan.seeds)
+            for row_plan in self.rows
+            if row_plan.experiment == experiment
+        )
+        specs = tuple(spec for spec in self.specs if spec.experiment.experiment == experiment)
+        return Plan(specs, rows, builder.trajectories)
+
 
 def make_plan(
     specs: Sequence[ResolvedSpec],

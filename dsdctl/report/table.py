@@ -118,26 +118,29 @@ def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
 
 
 def make_report(progress: Progress, count_macs: CountMacs) -> list[Report]:
-    """One report for each spec of the plan, from what is known by now."""
-    return [_report(progress, spec.experiment, count_macs) for spec in progress.plan.specs]
+    """One report for each spec of the plan, from what is known by now.
+
+    Each is as it would be alone: no level, role or reader of a trajectory is another spec's.
+    """
+    return [
+        _report(progress.alone(spec.experiment.experiment), spec.experiment, count_macs)
+        for spec in progress.plan.specs
+    ]
 
 
 def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Report:
-    plan, experiment = progress.plan, spec.experiment
-    row_plans = [row_plan for row_plan in plan.rows if row_plan.experiment == experiment]
+    row_plans = progress.plan.rows
     rows = _with_differences(
         [_row(progress, row_plan, spec.reference, count_macs) for row_plan in row_plans]
     )
     return Report(
-        experiment=experiment,
+        experiment=spec.experiment,
         title=spec.title,
         complete=all(row.finished_seeds == len(row.seeds) for row in rows),
         selected_on=_selected_on(row_plans),
         rows=rows,
         trajectories=tuple(
-            _trajectory(progress, trajectory)
-            for trajectory in plan.trajectories.values()
-            if any(use.experiment == experiment for use in plan.all_uses(trajectory))
+            _trajectory(progress, trajectory) for trajectory in progress.plan.trajectories.values()
         ),
         curves=tuple(_curve(progress, row_plan) for row_plan in row_plans),
         same_for_all_seeds=_same_for_all_seeds(row_plans),
