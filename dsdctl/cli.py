@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsdctl import cli_bench, cli_export, cli_report, cli_run, cli_store
-from dsdctl.cli_options import Device, DeviceChoice, Jobs, Recipes, Seeds, Specs
+from dsdctl.cli_options import Device, DeviceChoice, Interval, Jobs, Recipes, Seeds, Specs
 from dsdctl.cli_plan import make_plan_of, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
@@ -114,12 +114,7 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="stay until all is done, and show what changes")
     ] = False,
-    interval: Annotated[
-        float,
-        typer.Option(
-            min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"
-        ),
-    ] = 2.0,
+    interval: Interval = 2.0,
 ) -> None:
     """Show how far each trajectory of a spec has come."""
     with reported():

@@ -1,16 +1,30 @@
 """`dsdctl report`: the comparison in any format, at any time."""
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli_options import Recipes, Seeds, Specs
+from dsdctl.cli_options import Interval, Recipes, Seeds, Specs
 from dsdctl.cli_plan import make_plan_of, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
-from dsdctl.console import err, out, print_as_is, print_plain, reported, write
+from dsdctl.console import (
+    can_draw,
+    err,
+    out,
+    print_as_is,
+    print_plain,
+    reported,
+    terminable,
+    write,
+)
 from dsdctl.errors import InputError
+
+if TYPE_CHECKING:
+    from dsdctl.progress import Progress
 
 
 class Format(StrEnum):
@@ -26,6 +40,10 @@ class Format(StrEnum):
 
 ENDINGS = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
 """What the name of an output file says of its format."""
+
+
+Present = Callable[[], None]
+"""Prints or writes the comparison as it is by now."""
 
 
 def report(
@@ -53,6 +71,10 @@ def report(
     compare: Annotated[
         bool, typer.Option("--compare", help="of two specs, how the second one differs")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="stay until all is done; redraw, or write --output anew")
+    ] = False,
+    interval: Interval = 2.0,
 ) -> None:
     """Print the comparison, complete or not, from what the store holds."""
     with reported():
@@ -60,8 +82,8 @@ def report(
         if show and (output is None or wanted != "html"):
             raise InputError("--open: needs an HTML file (--output report.html)")
         if compare:
-            if figures is not None or wandb:
-                raise InputError("--compare: not with --figures or --wandb")
+            if figures is not None or wandb or watch:
+                raise InputError("--compare: not with --figures, --wandb or --watch")
             from dsdctl.report.compare_view import compared
 
             plans = [make_plan_of([spec], recipe, seed) for spec in specs]
@@ -69,32 +91,73 @@ def report(
             sides = [progress_of(one, store, may_be_absent=one is not plans[0]) for one in plans]
             _deliver(compared(sides, wanted, out()), output)
             return
-        made = make_plan_of(specs, recipe, seed)
-        from dsdctl.cost import fvcore_macs
-        from dsdctl.report.render import render
-        from dsdctl.report.table import make_report
-
-        progress = progress_of(made, store)
+        progress = progress_of(make_plan_of(specs, recipe, seed), store)
+        present = partial(_present, progress, wanted, output, _filters(recipe, seed))
+        drawn = watch and _watch(progress, interval, wanted, output, present)
         if wandb:
             from dsdctl.run import replay
 
             progress.store.require()
             replay(progress, store, err())
-        reports = make_report(progress, fvcore_macs)
-        if wanted == "html":
-            from dsdctl.report.html.page import html
-
-            text = html(progress, reports, fvcore_macs, _filters(recipe, seed))
-        else:
-            text = render(reports, wanted, out())
-        _deliver(text, output)
+        if not drawn:
+            present()
         if show:
             typer.launch(str(output))
         if figures is not None:
-            from dsdctl.report.figures.draw import save_figures
+            _draw_figures(progress, figures)
 
-            for line in save_figures(reports, figures):
-                print_as_is(err(), line)
+
+def _watch(
+    progress: "Progress", seconds: float, wanted: str, output: Path | None, present: Present
+) -> bool:
+    """Stay until all is done; say whether the comparison then stands on the terminal already.
+
+    Where it is not drawn there, standard error shows how far each trajectory has come, and a file
+    is written anew with each change.
+    """
+    from dsdctl.cost import fvcore_macs
+    from dsdctl.report.render import rich_reports
+    from dsdctl.report.table import make_report
+    from dsdctl.watch import redraw, watch
+
+    here = out()
+    drawn = wanted == "rich" and output is None and can_draw(here)
+    with terminable():
+        if drawn:
+            redraw(
+                progress,
+                here,
+                seconds,
+                lambda: rich_reports(make_report(progress, fvcore_macs), here),
+            )
+        else:
+            watch(progress, err(), seconds, present if output else lambda: None)
+    return drawn
+
+
+def _present(progress: "Progress", wanted: str, output: Path | None, options: list[str]) -> None:
+    """Print the comparison as it is by now, or write it to `output`."""
+    from dsdctl.cost import fvcore_macs
+    from dsdctl.report.render import render
+    from dsdctl.report.table import make_report
+
+    reports = make_report(progress, fvcore_macs)
+    if wanted == "html":
+        from dsdctl.report.html.page import html
+
+        text = html(progress, reports, fvcore_macs, options)
+    else:
+        text = render(reports, wanted, out())
+    _deliver(text, output)
+
+
+def _draw_figures(progress: "Progress", folder: Path) -> None:
+    from dsdctl.cost import fvcore_macs
+    from dsdctl.report.figures.draw import save_figures
+    from dsdctl.report.table import make_report
+
+    for line in save_figures(make_report(progress, fvcore_macs), folder):
+        print_as_is(err(), line)
 
 
 def _deliver(text: str, output: Path | None) -> None:
