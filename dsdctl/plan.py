@@ -11,6 +11,7 @@ from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
 from dsdctl.keys import (
     NO_NOISE,
+    BestOf,
     DistillationIdentity,
     ImagesIdentity,
     LevelIdentity,
@@ -389,7 +390,7 @@ def _trajectory_teacher(need: TeacherNeed) -> TrajectoryTeacher:
         alpha=need.alpha,
         temperature=need.temperature,
         trajectory=need.trajectory,
-        rule=need.rule,
+        rule=BestOf(best_of=need.levels) if need.rule == "best" else need.rule,
         weights=need.file.identity if need.file else None,
         table=need.table,
     )
