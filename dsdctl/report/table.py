@@ -302,7 +302,21 @@ def _phase(curve: Curve, level: Stats) -> str | None:
 def _curve(progress: Progress, row_plan: RowPlan) -> Curve:
     row, levels = row_plan.row, row_plan.row.student.levels
     seeds = [progress.known[key].measured[:levels] for key in row_plan.students]
-    return summarise_curve(row.recipe.recipe, row.variant, seeds)
+    return summarise_curve(row.recipe.recipe, row.variant, seeds, _cut_short(progress, row_plan))
+
+
+def _cut_short(progress: Progress, row_plan: RowPlan) -> str:
+    """Why the mean curve ends before all is known; empty where it does not."""
+    known = [progress.known[key] for key in row_plan.students]
+    diverged = [there.next_level - 1 for there in known if there.diverged]
+    if diverged and min(diverged) < row_plan.row.student.levels:
+        return f"a seed diverged at level {min(diverged)}, where the mean ends"
+    wanted = any(
+        progress.wants_level(progress.plan.trajectories[key])
+        and progress.known[key].next_level < row_plan.row.student.levels
+        for key in row_plan.students
+    )
+    return "levels are missing, a dip may come" if wanted else ""
 
 
 def _trajectory(progress: Progress, trajectory: Trajectory) -> TrajectoryReport:
