@@ -38,7 +38,15 @@ class Format(StrEnum):
     html = "html"
 
 
-ENDINGS = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
+ENDINGS = {
+    ".md": "markdown",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".json": "json",
+    ".html": "html",
+    ".txt": "rich",
+    "": "rich",
+}
 """What the name of an output file says of its format."""
 
 
@@ -78,7 +86,7 @@ def report(
 ) -> None:
     """Print the comparison, complete or not, from what the store holds."""
     with reported():
-        wanted = style.value if style else ENDINGS.get(output.suffix if output else "", "rich")
+        wanted = style.value if style else _format_of(output)
         if show and (output is None or wanted != "html"):
             raise InputError("--open: needs an HTML file (--output report.html)")
         if compare:
@@ -105,6 +113,17 @@ def report(
             typer.launch(str(output))
         if figures is not None:
             _draw_figures(progress, figures)
+
+
+def _format_of(output: Path | None) -> str:
+    """What the name of the output file says. Raises InputError where it says something else."""
+    ending = output.suffix if output else ""
+    if ending not in ENDINGS:
+        allowed = ", ".join(filter(None, ENDINGS))
+        raise InputError(
+            f"--output: {output}: {ending} is no format (allowed: {allowed}; --format)"
+        )
+    return ENDINGS[ending]
 
 
 def _watch(

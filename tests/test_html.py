@@ -162,6 +162,20 @@ def test_the_ending_of_the_output_chooses_the_format(tmp_path: Path) -> None:
     assert "dsdctl run spec.yaml" in output.read_text()
 
 
+def test_an_ending_that_says_no_format_is_refused(tmp_path: Path) -> None:
+    spec, output = write(tmp_path / "spec.yaml", spec_data()), tmp_path / "report.pdf"
+    line = ["report", str(spec), "--store", str(tmp_path / "none"), "--output", str(output)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"--output: {output}: .pdf is no format "
+        "(allowed: .md, .tex, .csv, .json, .html, .txt; --format)\n"
+    )
+    assert not output.exists()
+    assert CliRunner().invoke(app, [*line, "--format", "rich"]).exit_code == 0
+    assert output.exists()
+
+
 def test_only_a_file_of_html_can_be_opened(tmp_path: Path) -> None:
     spec, output = write(tmp_path / "spec.yaml", spec_data()), tmp_path / "report.md"
     for options in ([], ["--output", str(output)]):
