@@ -22,6 +22,7 @@ from dsdctl.report.compare import Comparison, compare
 from dsdctl.report.compare_view import render_comparison
 from dsdctl.report.figures.draw import save_figures
 from dsdctl.report.render import render, tidy_csv
+from dsdctl.report.seeds import stats
 from dsdctl.report.table import Report, make_report
 from dsdctl.resolve import ResolvedSpec
 from dsdctl.results import Measured
@@ -77,6 +78,27 @@ class TestCompare:
         turned = compare(second, first, ("b", "a"))
         assert turned.only_in_second == ("early-stop",)
         assert [row.name for row in turned.rows] == [row.name for row in comparison.rows]
+
+    def test_is_over_the_same_seeds_in_every_column(self, first: Report) -> None:
+        """A seed that only one has moves no difference, however far it is off."""
+        row = first.rows[0]
+        without_first = {
+            "seeds": row.seeds[1:],
+            "trajectory_keys": row.trajectory_keys[1:],
+            **{
+                name: stats(getattr(row, name).values[1:])
+                for name in ("test_accuracy", "pflops", "level", "sparsity")
+            },
+        }
+        far = {name: stats([9.0, *getattr(row, name).values[1:]]) for name in ("level", "pflops")}
+        ours = first.model_copy(update={"rows": (row.model_copy(update=far),)})
+        theirs = first.model_copy(update={"rows": (row.model_copy(update=without_first),)})
+        (line,) = [
+            line
+            for line in shown(compare(ours, theirs, ("a", "b")), "markdown").splitlines()
+            if "| difference |" in line
+        ]
+        assert line.endswith("| +0.00 [+0.00, +0.00] (2/3) | +0 | +0.00 | +0.0 |")
 
     def test_without_pairs_has_no_interval(self, first: Report, tmp_path: Path) -> None:
         others = report_of(tmp_path, {**SECOND, "seeds": [7, 8]}, better)
