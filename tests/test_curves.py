@@ -201,7 +201,8 @@ def test_the_interpolation_threshold_is_the_last_level_that_fits_its_labels(
             "a dip of 10.5 points [-8.6, 29.6] may be none",
         ),
         # Too few seeds, too few levels.
-        ([[0.72, 0.60, 0.72]], "unclear", "fewer than two seeds"),
+        ([[0.72, 0.60, 0.72]], "unclear", "a dip of 12.0 points of a single seed"),
+        ([[0.72, 0.70, 0.60]], "unclear", "fewer than two seeds"),
         (3 * [[0.72, 0.60]], "unclear", "fewer than three levels"),
         (3 * [[]], "unclear", "fewer than three levels"),
         ([], "unclear", "fewer than two seeds"),

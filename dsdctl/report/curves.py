@@ -128,13 +128,13 @@ def judge(curves: Sequence[Sequence[float]], *, open_end: str = "") -> Judgement
     `open_end` says why a dip may lie beyond the last level, if that is so.
     """
     mean = mean_curve(curves)
-    if len(curves) < 2:
-        return Judgement("unclear", "fewer than two seeds")
-    if len(mean) < 3:
-        return Judgement("unclear", "fewer than three levels")
     dip = find_dip(mean)
     depth = dip.depth if dip else 0.0
     seen = f"a dip of {100 * depth:.1f} points"
+    if len(curves) < 2:
+        return Judgement("unclear", f"{seen} of a single seed" if dip else "fewer than two seeds")
+    if len(mean) < 3:
+        return Judgement("unclear", "fewer than three levels")
     if dip is None or depth < NO_DIP:
         if open_end:
             return Judgement("unclear", open_end)
