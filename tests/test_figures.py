@@ -22,7 +22,13 @@ from reports import TWINS, double_descent, nothing, report_of
 
 from dsdctl.plan import Trajectory
 from dsdctl.report.figures import style
-from dsdctl.report.figures.against_pflops import SHAPES, against_pflops, cost_ticks, pareto_front
+from dsdctl.report.figures.against_pflops import (
+    SHAPES,
+    against_pflops,
+    cost_ticks,
+    pareto_front,
+    priced,
+)
 from dsdctl.report.figures.by_level import CURVES, MEMORISATION, by_level
 from dsdctl.report.figures.draw import Drawn, figures, save_figures
 from dsdctl.report.panels import clouds, panels
@@ -173,8 +179,8 @@ def test_without_flipped_labels_there_is_no_memorisation(tmp_path: Path) -> None
 
 
 def test_a_point_that_is_alone_is_compared_with_nothing(tmp_path: Path) -> None:
-    names = [figure.name for figure in figures(report_of(tmp_path, TWINS["figure2"]))]
-    assert names == ["small-curves", "small-memorisation"]
+    assert priced(clouds(report_of(tmp_path / "2", TWINS["figure2"]))) == []
+    assert len(priced(clouds(report_of(tmp_path / "5", TWINS["figure5"])))) == 6
 
 
 def test_points_of_variants_are_told_apart(tmp_path: Path) -> None:

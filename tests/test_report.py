@@ -304,7 +304,7 @@ class TestPlot:
         text = plot(panel, sparsity_axis([panel]), 80).plain
         assert max(map(len, text.splitlines()[:-1])) <= 80
         title, heading, *_ = text.splitlines()
-        assert title == "mean test accuracy % against sparsity %"
+        assert title == "mean test accuracy % against sparsity %, phases of vanilla"
         assert heading.split() == ["light", "critical", "sweet", "collapsed"]
         assert "● vanilla, early-stop" in text.replace("\u00a0", " ")
 
