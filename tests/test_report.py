@@ -159,6 +159,14 @@ class TestMarks:
             assert curve.sparse_double_descent == verdict
         assert curve.reason == "levels are missing, a dip may come"
 
+    def test_levels_that_a_seed_lacks_are_missing_and_not_few(self, tmp_path: Path) -> None:
+        def make(trajectory: Trajectory, level: int) -> Measured | None:
+            return double_descent(trajectory, level) if trajectory.seed else None
+
+        report = report_of(tmp_path, {"pruning.levels": 9, "seeds": [0, 1, 2]}, make)
+        assert report.curves[0].reason == "levels are missing, a dip may come"
+        assert [panel.phased for panel in panels(report)] == [None]
+
     def test_show_that_a_seed_is_missing(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1, 2], "recipes": COMPARED["recipes"]}, unfinished)
         vanilla, _, distilled, _ = one.rows

@@ -134,7 +134,7 @@ def judge(curves: Sequence[Sequence[float]], *, open_end: str = "") -> Judgement
     if len(curves) < 2:
         return Judgement("unclear", f"{seen} of a single seed" if dip else "fewer than two seeds")
     if len(mean) < 3:
-        return Judgement("unclear", "fewer than three levels")
+        return Judgement("unclear", open_end or "fewer than three levels")
     if dip is None or depth < NO_DIP:
         if open_end:
             return Judgement("unclear", open_end)

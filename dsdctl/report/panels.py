@@ -260,13 +260,17 @@ def _teachers(
 
 
 def _phased(report: Report, lines: Sequence[Line]) -> Curve | None:
-    """The curve of the one line that only prunes; with several, whose phases would be shown?"""
+    """The curve of the one line that only prunes; with several, whose phases would be shown?
+
+    None also while some seed has no level yet, and there are no phases.
+    """
     plain = [line.rows[0] for line in lines if line.rows[0].plain]
     if len(plain) != 1:
         return None
     (row,) = plain
     wanted = (row.recipe, row.variant)
-    return next(curve for curve in report.curves if (curve.recipe, curve.variant) == wanted)
+    curves = {(curve.recipe, curve.variant): curve for curve in report.curves if curve.phases}
+    return curves.get(wanted)
 
 
 def sparsity_axis(shown: Sequence[Panel]) -> SparsityAxis:
