@@ -28,4 +28,8 @@ Memory = Annotated[
     float,
     typer.Option(min=0, max=2**20, metavar="GIB", help="data sets that take more stay on the disk"),
 ]
+Interval = Annotated[
+    float,
+    typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"),
+]
 Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]

@@ -12,7 +12,7 @@ from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
 from dsdctl.fields import Model, Precision, Seed
 from dsdctl.networks import Network
 from dsdctl.pruning import RetrainMode
-from dsdctl.spec import LevelRule, Training
+from dsdctl.spec import Training
 
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
@@ -136,13 +136,19 @@ class TableIdentity(_Identity):
     precision: Precision
 
 
+class BestOf(Model):
+    """The best level of so many: which one that is depends on where the teacher ends."""
+
+    best_of: int
+
+
 class TrajectoryTeacher(Model):
     """A teacher by rule, as known before anything has run."""
 
     alpha: float
     temperature: float
     trajectory: str | None
-    rule: LevelRule
+    rule: Literal["dense"] | BestOf | int
     weights: TeacherIdentity | None
     table: bool
 
@@ -150,7 +156,8 @@ class TrajectoryTeacher(Model):
 class TrajectoryIdentity(_Identity):
     """A network, a seed and how it is pruned and retrained.
 
-    How many levels there are is not part of it, but a list of their sparsities is.
+    How many levels there are is not part of it, but a list of their sparsities is, and how many of
+    its teacher's the best is chosen from.
     """
 
     images: ImagesIdentity

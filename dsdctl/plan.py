@@ -11,6 +11,7 @@ from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
 from dsdctl.keys import (
     NO_NOISE,
+    BestOf,
     DistillationIdentity,
     ImagesIdentity,
     LevelIdentity,
@@ -214,6 +215,17 @@ class Plan:
         """The variants that read `trajectory`; empty without a matrix."""
         return "; ".join(dict.fromkeys(use.variant for use in self.all_uses(trajectory)))
 
+    def alone(self, experiment: str) -> "Plan":
+        """The plan of one of its specs, as if there were no other."""
+        builder = _Builder()
+        rows = tuple(
+            builder.add(experiment, row_plan.row, row_plan.seeds)
+            for row_plan in self.rows
+            if row_plan.experiment == experiment
+        )
+        specs = tuple(spec for spec in self.specs if spec.experiment.experiment == experiment)
+        return Plan(specs, rows, builder.trajectories)
+
 
 def make_plan(
     specs: Sequence[ResolvedSpec],
@@ -405,7 +417,7 @@ def _trajectory_teacher(need: TeacherNeed) -> TrajectoryTeacher:
         alpha=need.alpha,
         temperature=need.temperature,
         trajectory=need.trajectory,
-        rule=need.rule,
+        rule=BestOf(best_of=need.levels) if need.rule == "best" else need.rule,
         weights=need.file.identity if need.file else None,
         table=need.table,
     )

@@ -1,5 +1,6 @@
 """How far a plan has come: what is in the store, which levels are known, what could run next."""
 
+import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,6 +53,16 @@ class Progress:
             table = self.table_identity(trajectory)
             if table is not None:
                 self.store.has_table(key_of(table))  # so that damage is said before work begins
+
+    def alone(self, experiment: str) -> "Progress":
+        """The same of one of the plan's specs: without levels that only others ask for."""
+        one = copy.copy(self)
+        one.plan = self.plan.alone(experiment)
+        one.known = {
+            key: Known(self.known[key].levels[: trajectory.levels])
+            for key, trajectory in one.plan.trajectories.items()
+        }
+        return one
 
     def add(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Take in a level that has just been finished."""

@@ -371,8 +371,9 @@ class _Mirrors:
         for report in reports:
             if report.experiment in self._settings:
                 networks = self._settings[report.experiment].networks
+                alone = self._progress.alone(report.experiment)
                 self._mirror(report.experiment).attach(
-                    attached(self._progress, report, self._macs, networks=networks)
+                    attached(alone, report, self._macs, networks=networks)
                 )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
             say(line)

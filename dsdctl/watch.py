@@ -1,9 +1,9 @@
-"""`dsdctl status --watch`: how far a plan has come, shown again whenever that changes."""
+"""`--watch` of status and report: how far a plan has come, shown again whenever that changes."""
 
 import time
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -15,26 +15,43 @@ from dsdctl.report.status import status_lines
 Show = Callable[[Sequence[str]], None]
 
 
-def watch(progress: Progress, console: Console, seconds: float) -> None:
+def watch(
+    progress: Progress,
+    console: Console,
+    seconds: float,
+    changed: Callable[[], object] = lambda: None,
+) -> None:
     """Look every `seconds` until nothing of the plan is wanted any more.
 
     On a terminal the lines stay in place and are drawn only when they change; elsewhere each line
-    is printed when it is new.
+    is printed when it is new. `changed` is called after each change.
     """
     if can_draw(console):
         with Live(console=console, auto_refresh=False) as live:
-            _follow(progress, seconds, lambda lines: _draw(live, lines))
+            _follow(progress, seconds, lambda lines: _draw(live, lines), changed)
     else:
         printed: set[str] = set()
-        _follow(progress, seconds, lambda lines: _print_new(console, lines, printed))
+        _follow(progress, seconds, lambda lines: _print_new(console, lines, printed), changed)
 
 
-def _follow(progress: Progress, seconds: float, show: Show) -> None:
+def redraw(
+    progress: Progress, console: Console, seconds: float, draw: Callable[[], RenderableType]
+) -> None:
+    """The same on a terminal, with what `draw` returns in place of the lines.
+
+    It is cut at the window's last line until the end, when the whole is left standing.
+    """
+    with Live(console=console, auto_refresh=False) as live:
+        _follow(progress, seconds, lambda _: live.update(draw(), refresh=True), lambda: None)
+
+
+def _follow(progress: Progress, seconds: float, show: Show, changed: Callable[[], object]) -> None:
     shown: list[str] = []
     while True:
         lines = list(status_lines(progress, jobs_of(progress.store)))
         if lines != shown:
             show(lines)
+            changed()
             shown = lines
         if next(progress.unfinished(), None) is None:
             return

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import paper_macs, planned, resolved, spec_data, write
+from builders import measured, paper_macs, planned, resolved, spec_data, write
 from reports import double_descent, progress_of, report_of
 from rich.console import Console
 from scipy import stats as scipy_stats
@@ -20,8 +21,10 @@ from dsdctl.plan import Trajectory, make_plan
 from dsdctl.report.compare import Comparison, compare
 from dsdctl.report.compare_view import render_comparison
 from dsdctl.report.figures.draw import save_figures
-from dsdctl.report.render import render
+from dsdctl.report.render import render, tidy_csv
+from dsdctl.report.seeds import stats
 from dsdctl.report.table import Report, make_report
+from dsdctl.resolve import ResolvedSpec
 from dsdctl.results import Measured
 
 FIRST: dict[str, Any] = {
@@ -75,6 +78,27 @@ class TestCompare:
         turned = compare(second, first, ("b", "a"))
         assert turned.only_in_second == ("early-stop",)
         assert [row.name for row in turned.rows] == [row.name for row in comparison.rows]
+
+    def test_is_over_the_same_seeds_in_every_column(self, first: Report) -> None:
+        """A seed that only one has moves no difference, however far it is off."""
+        row = first.rows[0]
+        without_first = {
+            "seeds": row.seeds[1:],
+            "trajectory_keys": row.trajectory_keys[1:],
+            **{
+                name: stats(getattr(row, name).values[1:])
+                for name in ("test_accuracy", "pflops", "level", "sparsity")
+            },
+        }
+        far = {name: stats([9.0, *getattr(row, name).values[1:]]) for name in ("level", "pflops")}
+        ours = first.model_copy(update={"rows": (row.model_copy(update=far),)})
+        theirs = first.model_copy(update={"rows": (row.model_copy(update=without_first),)})
+        (line,) = [
+            line
+            for line in shown(compare(ours, theirs, ("a", "b")), "markdown").splitlines()
+            if "| difference |" in line
+        ]
+        assert line.endswith("| +0.00 [+0.00, +0.00] (2/3) | +0 | +0.00 | +0.0 |")
 
     def test_without_pairs_has_no_interval(self, first: Report, tmp_path: Path) -> None:
         others = report_of(tmp_path, {**SECOND, "seeds": [7, 8]}, better)
@@ -141,6 +165,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[Report]:
     return make_report(progress_of(folder, make_plan(specs)), paper_macs)
 
 
+def flat(_trajectory: Trajectory, level: int) -> Measured:
+    """The same of every trajectory, in whatever company it is planned."""
+    return measured(level, 0.5)
+
+
 class TestSeveralSpecs:
     def test_are_all_in_every_format(self, reports: list[Report]) -> None:
         console = Console(width=160)
@@ -153,6 +182,28 @@ class TestSeveralSpecs:
         assert [one["experiment"] for one in found] == ["small", "other"]
         lines = csv.DictReader(io.StringIO(render(reports, "csv", console)))
         assert {line["experiment"] for line in lines} == {"small", "other"}
+
+    def test_are_each_as_alone(self, tmp_path: Path) -> None:
+        """Where one trains further what teaches in another, neither shows what it did not ask for:
+        no level, no teacher, no reader."""
+        teacher = spec_data()["teacher"]
+        pruned = {"student": teacher, "pruning.levels": 5, "seeds": [0, 1], "experiment": "pruned"}
+        taught = {"recipes": ["vanilla", "kd-pruned-teacher"], "experiment": "taught"}
+        (one,) = planned(tmp_path / "1", pruned).specs
+        (other,) = planned(tmp_path / "2", taught).specs
+        shared = make_plan([one]).trajectories.keys() & make_plan([other]).trajectories.keys()
+        assert len(shared) == 1
+
+        def reports_of(*specs: ResolvedSpec) -> list[Report]:
+            return make_report(progress_of(tmp_path, make_plan(specs), flat), paper_macs)
+
+        together = reports_of(one, other)
+        assert together == [*reports_of(one), *reports_of(other)]
+        lines = [list(csv.DictReader(io.StringIO(tidy_csv([report])))) for report in together]
+        assert [Counter(line["role"] for line in part) for part in lines] == [
+            {"student": 2 * 6},
+            {"student": 2 * 4, "teacher": 4},
+        ]
 
     @pytest.mark.long
     def test_have_figures_of_their_own(self, reports: list[Report], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dsdctl.report.curves import (
     PHASES,
     Dip,
+    Judgement,
     Span,
     Verdict,
     find_dip,
@@ -200,7 +201,8 @@ def test_the_interpolation_threshold_is_the_last_level_that_fits_its_labels(
             "a dip of 10.5 points [-8.6, 29.6] may be none",
         ),
         # Too few seeds, too few levels.
-        ([[0.72, 0.60, 0.72]], "unclear", "fewer than two seeds"),
+        ([[0.72, 0.60, 0.72]], "unclear", "a dip of 12.0 points of a single seed"),
+        ([[0.72, 0.70, 0.60]], "unclear", "fewer than two seeds"),
         (3 * [[0.72, 0.60]], "unclear", "fewer than three levels"),
         (3 * [[]], "unclear", "fewer than three levels"),
         ([], "unclear", "fewer than two seeds"),
@@ -215,12 +217,11 @@ def test_verdicts(curves: list[list[float]], expected: Verdict, reason: str) -> 
     assert (judgement.verdict, judgement.reason) == (expected, reason)
 
 
-def test_a_curve_that_ends_in_interpolation_is_not_said_to_have_no_dip() -> None:
+def test_a_curve_that_may_go_on_is_not_said_to_have_no_dip() -> None:
     falling = 3 * [[0.72, 0.70, 0.60]]
-    assert judge(falling, dip_may_come=True).verdict == "unclear"
-    assert "still interpolates" in judge(falling, dip_may_come=True).reason
+    assert judge(falling, open_end="why") == Judgement("unclear", "why")
     # A dip that is already there is judged all the same.
-    assert judge(3 * [[0.72, 0.60, 0.72]], dip_may_come=True).verdict == "yes"
+    assert judge(3 * [[0.72, 0.60, 0.72]], open_end="why").verdict == "yes"
 
 
 def test_what_falls_and_scatters_by_a_point_is_not_said_to_dip() -> None:

@@ -1,6 +1,7 @@
 """`dsdctl export`: what it writes computes what the store's network does, or nothing is written."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
     _same_tensors(weights, folder / "model.safetensors")
     card = (folder / "README.md").read_text()
     assert facts["key"] in card
+    before, after = (
+        sum(
+            tensor.size for tensor in _tensors(folder / f"{name}.safetensors", "running", "batches")
+        )
+        for name in ("model", "compact")
+    )
+    assert f"with {after:,} instead of {before:,} parameters" in card
+    assert ("Removed were channels" in card) == (after < before)
+    assert ("none was removed" in card) == (after == before)
     assert f"test accuracy {100 * result['test_accuracy']:.2f} %" in card.replace("\n", " ")
 
 
@@ -103,6 +113,13 @@ def _test_images(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
     ).test
     scaled = split.pixels.to(torch.float32).permute(0, 3, 1, 2) / 255
     return ((scaled - mean) / std).contiguous().numpy(), split.labels.numpy()
+
+
+def _tensors(file: Path, *but: str) -> list[np.ndarray]:
+    """The parameters in a file: all but those that are named so."""
+    from safetensors.numpy import load_file
+
+    return [value for name, value in load_file(file).items() if not any(b in name for b in but)]
 
 
 def _same_tensors(one: Path, other: Path) -> None:
@@ -171,6 +188,11 @@ class TestNothingIsWritten:
         output.mkdir()
         assert self.refused(copy, 2, *self.WIDTH_4) == f"--output: {output}: is already there"
         assert list(output.iterdir()) == []
+
+    def test_into_a_folder_that_cannot_be_made(self, copy: Path) -> None:
+        output = copy / "out"
+        line = self.refused(copy, 2, *self.WIDTH_4, "--output", output)
+        assert re.fullmatch(f"--output: {output}: (File exists|Not a directory)", line)
 
     def test_without_the_extra(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

@@ -22,7 +22,13 @@ from reports import TWINS, double_descent, nothing, report_of
 
 from dsdctl.plan import Trajectory
 from dsdctl.report.figures import style
-from dsdctl.report.figures.against_pflops import against_pflops, cost_ticks, pareto_front
+from dsdctl.report.figures.against_pflops import (
+    SHAPES,
+    against_pflops,
+    cost_ticks,
+    pareto_front,
+    priced,
+)
 from dsdctl.report.figures.by_level import CURVES, MEMORISATION, by_level
 from dsdctl.report.figures.draw import Drawn, figures, save_figures
 from dsdctl.report.panels import clouds, panels
@@ -160,7 +166,8 @@ def _labels_left_out(axes: Axes) -> Iterator[Text]:
 
 def test_text_of_a_variant_is_no_markup_and_may_be_in_any_script(tmp_path: Path) -> None:
     matrix = {"dataset.root": ["$x^{", "<b>&amp;", "字"]}
-    drawn = list(figures(report_of(tmp_path, {"matrix": matrix})))
+    recipes = ["vanilla", "kd-dense-teacher"]
+    drawn = list(figures(report_of(tmp_path, {"matrix": matrix, "recipes": recipes})))
     assert len(drawn) == 3
     for figure in drawn:
         ElementTree.fromstring(figure.svg)
@@ -168,7 +175,30 @@ def test_text_of_a_variant_is_no_markup_and_may_be_in_any_script(tmp_path: Path)
 
 def test_without_flipped_labels_there_is_no_memorisation(tmp_path: Path) -> None:
     clean = report_of(tmp_path, {"label_noise": {"rate": 0.0}})
-    assert [figure.name for figure in figures(clean)] == ["small-curves", "small-pflops"]
+    assert [figure.name for figure in figures(clean)] == ["small-curves"]
+
+
+def test_a_point_that_is_alone_is_compared_with_nothing(tmp_path: Path) -> None:
+    assert priced(clouds(report_of(tmp_path / "2", TWINS["figure2"]))) == []
+    assert len(priced(clouds(report_of(tmp_path / "5", TWINS["figure5"])))) == 6
+
+
+def test_points_of_variants_are_told_apart(tmp_path: Path) -> None:
+    """Four networks in two recipes; `depth 1` is `depth 1, width 32` but for its name."""
+    sizes = [{"student.depth": [1, 2]}, {"student.depth": [1], "student.width": [16, 32, 64]}]
+    shown = clouds(report_of(tmp_path, {**TWINS["figure4"], "matrix": sizes}))
+    with style.settings():
+        figure = against_pflops(shown)
+    (axes,) = figure.axes
+    drawn = {
+        (line.get_color(), line.get_marker(), *map(float, line.get_xydata()[0]))
+        for line in axes.lines
+        if line.get_linestyle() == "None" and len(line.get_xydata()) == 1
+    }
+    assert len({(color, marker) for color, marker, *_ in drawn if marker in SHAPES}) == 2 * 4
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    variants = ["depth 1", "depth 2", "depth 1, width 16", "depth 1, width 64"]
+    assert names == ["vanilla", "kd-dense-teacher", "Pareto front", *variants]
 
 
 def test_before_the_first_level_there_is_nothing_to_draw(tmp_path: Path) -> None:

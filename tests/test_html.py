@@ -19,7 +19,7 @@ from dsdctl.cli import app
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.report.html.page import html as rendered
-from dsdctl.report.ledger import make_ledger, places
+from dsdctl.report.ledger import executed, make_ledger, places
 from dsdctl.report.table import make_report
 
 COMPARED: dict[str, Any] = {
@@ -162,6 +162,20 @@ def test_the_ending_of_the_output_chooses_the_format(tmp_path: Path) -> None:
     assert "dsdctl run spec.yaml" in output.read_text()
 
 
+def test_an_ending_that_says_no_format_is_refused(tmp_path: Path) -> None:
+    spec, output = write(tmp_path / "spec.yaml", spec_data()), tmp_path / "report.pdf"
+    line = ["report", str(spec), "--store", str(tmp_path / "none"), "--output", str(output)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"--output: {output}: .pdf is no format "
+        "(allowed: .md, .tex, .csv, .json, .html, .txt; --format)\n"
+    )
+    assert not output.exists()
+    assert CliRunner().invoke(app, [*line, "--format", "rich"]).exit_code == 0
+    assert output.exists()
+
+
 def test_only_a_file_of_html_can_be_opened(tmp_path: Path) -> None:
     spec, output = write(tmp_path / "spec.yaml", spec_data()), tmp_path / "report.md"
     for options in ([], ["--output", str(output)]):
@@ -184,6 +198,18 @@ class TestLedger:
         macs, images = 67_831_296, 862
         executed = 4 * macs * (3 * images * 4 + 1797) / 1e15
         assert _ledger(tmp_path, ["vanilla"]).executed == pytest.approx(executed)
+
+    def test_a_level_that_trajectories_share_is_executed_once(self, tmp_path: Path) -> None:
+        """Two ways to retrain have the dense network in common."""
+        plan = planned(tmp_path, {"matrix": {"pruning.retrain": ["rewind", "reinit"]}})
+        progress = progress_of(tmp_path, plan, double_descent)
+        first, second = (known.levels for known in progress.known.values())
+        second[0] = first[0]
+        pieces = executed(progress, paper_macs)
+        owners = Counter(piece.trajectory.key for piece in pieces)
+        assert list(owners.values()) == [4, 3]
+        ledger = make_ledger(progress, make_report(progress, paper_macs), paper_macs)
+        assert ledger.executed == sum(piece.pflops for piece in pieces)
 
     def test_levels_are_counted_where_they_were_computed(self, tmp_path: Path) -> None:
         plan = planned(tmp_path, {"recipes": ["vanilla", "early-stop"], "seeds": [0, 1]})

@@ -51,7 +51,7 @@ def test_the_papers_figures_follow_from_their_matrices(
 
 def test_costs_are_compared_over_networks_but_not_over_data(tmp_path: Path) -> None:
     (cloud,) = clouds(report_of(tmp_path / "4", TWINS["figure4"]))
-    assert len(cloud.groups) == 2 * (3 + 2)
+    assert len(cloud.groups) == len(cloud.labels) == 2 * (3 + 2)
     assert [cloud.title for cloud in clouds(report_of(tmp_path / "2", TWINS["figure2"]))] == NOISY
 
 

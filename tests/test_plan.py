@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import only_problem, planned, resolved, spec_data, write, write_recipe
+from builders import only_problem, paper_macs, planned, resolved, spec_data, write, write_recipe
 
 from dsdctl.plan import Plan, Trajectory, levels_needed, make_plan
+from dsdctl.progress import Progress
+from dsdctl.report.plan_summary import plan_tables
 from dsdctl.resolve import resolve
+from dsdctl.store import Store
 
 ALL = ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
 PAIR = ["kd-dense-teacher", "kd-pruned-teacher"]
@@ -86,6 +89,19 @@ def test_a_teacher_is_run_as_far_as_the_most_demanding_rule_needs(
 ) -> None:
     (teacher,) = teachers(planned(tmp_path, {"recipes": recipes}))
     assert teacher.levels == 4
+
+
+def test_the_best_of_more_levels_is_another_teacher(tmp_path: Path) -> None:
+    changes = {"recipes": ["vanilla", *PAIR], "matrix": {"teacher.pruning.levels": [3, 6]}}
+    plan = planned(tmp_path, changes)
+    students = [row.students for row in plan.rows]
+    vanilla, dense, best = students[:3]
+    assert students[3:5] == [vanilla, dense]
+    assert students[5] != best
+    needs = [plan.trajectories[key].teacher for (key,) in (best, students[5])]
+    assert [need and need.levels for need in needs] == [4, 7]
+    tables = plan_tables(Progress(plan, Store(tmp_path / "none", read_only=True)), paper_macs)
+    assert len({table.key for table in tables.values()}) == 3
 
 
 def test_levels_needed_of_a_teacher_of_ten_levels() -> None:

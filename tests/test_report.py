@@ -19,6 +19,7 @@ from dsdctl.report.latex import latex, tex
 from dsdctl.report.notes import CONVENTION, notes, trajectory_name
 from dsdctl.report.panels import panels, sparsity_axis
 from dsdctl.report.render import render
+from dsdctl.report.seeds import stats
 from dsdctl.report.table import Report, make_report
 from dsdctl.report.terminal import plot
 from dsdctl.resolve import resolve
@@ -136,6 +137,36 @@ class TestMarks:
         assert "† Diverged, and ended there: vanilla seed 1 at level 2." in notes(one)
         assert "Incomplete" not in " ".join(notes(one))
 
+    def test_a_dip_beyond_a_diverged_seed_is_not_denied(self, tmp_path: Path) -> None:
+        """The two other seeds show it, but the mean ends where the one diverged."""
+        report = report_of(tmp_path, COMPARED, diverging(1, at=4))
+        (vanilla, *_) = report.curves
+        assert vanilla.levels == (0, 1, 2, 3)
+        assert vanilla.sparse_double_descent == "unclear"
+        assert vanilla.reason == "a seed diverged at level 4, where the mean ends"
+        (row, *_) = report.rows
+        assert cells(row)[HEADINGS.index("non-zero PFLOPs")].endswith(" (2/3)")
+
+    def test_a_dip_that_may_come_is_not_denied(self, tmp_path: Path) -> None:
+        def make(trajectory: Trajectory, level: int) -> Measured | None:
+            made = double_descent(trajectory, level)
+            return made.model_copy(update={"train_accuracy": 0.5}) if level < 5 else None
+
+        for levels, verdict in ((4, "no"), (5, "unclear")):
+            changes = {"pruning.levels": levels, "seeds": [0, 1]}
+            (curve,) = report_of(tmp_path, changes, make).curves
+            assert len(curve.levels) == 5
+            assert curve.sparse_double_descent == verdict
+        assert curve.reason == "levels are missing, a dip may come"
+
+    def test_levels_that_a_seed_lacks_are_missing_and_not_few(self, tmp_path: Path) -> None:
+        def make(trajectory: Trajectory, level: int) -> Measured | None:
+            return double_descent(trajectory, level) if trajectory.seed else None
+
+        report = report_of(tmp_path, {"pruning.levels": 9, "seeds": [0, 1, 2]}, make)
+        assert report.curves[0].reason == "levels are missing, a dip may come"
+        assert [panel.phased for panel in panels(report)] == [None]
+
     def test_show_that_a_seed_is_missing(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1, 2], "recipes": COMPARED["recipes"]}, unfinished)
         vanilla, _, distilled, _ = one.rows
@@ -208,7 +239,9 @@ class TestNotes:
     def test_put_the_convention_under_every_table_with_pflops(
         self, report: Report, style: str
     ) -> None:
-        assert CONVENTION in one_line(shown(report, style))
+        text = one_line(shown(report, style))
+        assert CONVENTION in text
+        assert ("Non-zero PFLOPs:" in text) == ("non-zero" in text)
 
     @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
     def test_say_where_the_papers_numbers_do_not_fit(self, table1: Report, style: str) -> None:
@@ -279,7 +312,7 @@ class TestPlot:
         text = plot(panel, sparsity_axis([panel]), 80).plain
         assert max(map(len, text.splitlines()[:-1])) <= 80
         title, heading, *_ = text.splitlines()
-        assert title == "mean test accuracy % against sparsity %"
+        assert title == "mean test accuracy % against sparsity %, phases of vanilla"
         assert heading.split() == ["light", "critical", "sweet", "collapsed"]
         assert "● vanilla, early-stop" in text.replace("\u00a0", " ")
 
@@ -391,11 +424,19 @@ class TestLatex:
     def test_compiles_and_fits_a_column(
         self, report: Report, table1: Report, tmp_path: Path
     ) -> None:
-        log = compiled(tmp_path, latex([table1, report]))
+        log = compiled(tmp_path, latex([table1, report, widened(report)]))
         assert "Overfull" not in log
         assert "Warning" not in log
         diverged = report_of(tmp_path / "1", {**COMPARED, "seeds": [0, 1]}, diverging(1, at=2))
         compiled(tmp_path, latex([renamed(diverged), report_of(tmp_path / "2", make=nothing)]))
+
+
+def widened(report: Report) -> Report:
+    """The same with cells that are too long for a column together."""
+    long = stats([0.4583, 0.6279, 0.7975])
+    changes = {"pflops": stats([0.00049] * 3), "teacher_pflops": 0.00011, "sparsity": long}
+    rows = [row.model_copy(update={**changes, "test_accuracy": long}) for row in report.rows]
+    return report.model_copy(update={"experiment": "wide", "rows": tuple(rows)})
 
 
 def compiled(folder: Path, body: str) -> str:
@@ -403,7 +444,7 @@ def compiled(folder: Path, body: str) -> str:
     (folder / "table.tex").write_text(
         "\\documentclass[twocolumn]{article}\n"
         "\\usepackage[textwidth=178mm,columnsep=8mm]{geometry}\n"
-        "\\usepackage{booktabs,amssymb}\n"
+        "\\usepackage{booktabs,amssymb,graphicx}\n"
         f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
     )
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]

@@ -14,6 +14,12 @@ from tiny import TINY, Dsdctl
 from wandb_file import read_run
 from wandb_server import Server
 
+from dsdctl.cost import fvcore_macs
+from dsdctl.plan import make_plan
+from dsdctl.progress import Progress
+from dsdctl.report.ledger import make_ledger
+from dsdctl.report.table import make_report
+from dsdctl.resolve import resolve
 from dsdctl.spec import Wandb
 from dsdctl.store import Store
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
@@ -58,6 +64,11 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     assert runs["vanilla seed 0"]["config"]["trajectory"] == stored["key"]
     assert runs["vanilla seed 0"]["tags"] == ["ci"]
     _check_attached(store, runs["comparison"], report)
+    plan = make_plan([resolve(tiny)], recipes=("vanilla", "kd-dense-teacher"), seeds=(0,))
+    progress = Progress(plan, Store(store, read_only=True))
+    ledger = make_ledger(progress, make_report(progress, fvcore_macs), fvcore_macs)
+    executed = _tables(store)["executed"]
+    assert sum(line[4] for line in executed) == pytest.approx(ledger.executed)
 
     # A replay sends what the tracker has not seen, once.
     (store / "tracking/wandb-offline.json").unlink()
@@ -72,27 +83,38 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     assert len(_offline_runs(store)) == 4
 
 
+def _comparison(store: Path) -> Path:
+    """What the run of the comparison has written."""
+    return next(store.glob("wandb/wandb/offline-run-*-tiny-comparison"))
+
+
+def _tables(store: Path) -> dict[str, list[list[Any]]]:
+    """The tables of the comparison's run, by name."""
+    return {
+        file.name.split("_")[0]: json.loads(file.read_text())["data"]
+        for file in _comparison(store).glob("files/media/table/*.table.json")
+    }
+
+
 def _check_attached(store: Path, run: dict[str, Any], report: dict[str, Any]) -> None:
     """The comparison's run holds its tables, figures, plan and the networks that rows report."""
-    folder = next(store.glob("wandb/wandb/offline-run-*-tiny-comparison"))
-    tables = {
-        file.name.split("_")[0]: json.loads(file.read_text())["data"]
-        for file in folder.glob("files/media/table/*.table.json")
-    }
+    folder, tables = _comparison(store), _tables(store)
     assert set(tables) == {"comparison", "ledger", "executed"}
     for name in ("comparison", "ledger"):
         assert [line[0] for line in tables[name]] == ["vanilla", "kd-dense-teacher"]
     pflops = [row["pflops"]["mean"] for row in report["rows"]]
     assert [line[3] for line in tables["ledger"]] == pflops
-    assert [line[2] for line in tables["executed"]] == [
-        len(trajectory["levels"]) for trajectory in report["trajectories"]
-    ]
+    levels = [line[3] for line in tables["executed"] if line[2] == "level"]
+    assert levels == [len(trajectory["levels"]) for trajectory in report["trajectories"]]
     images = [file.read_bytes() for file in folder.glob("files/media/images/*.png")]
     assert len(images) == 3
     assert all(image.startswith(b"\x89PNG") for image in images)
     assert json.loads((folder / "files/report.json").read_text()) == report
     plan = json.loads((folder / "files/plan.json").read_text())
     assert plan["totals"]["trainings_done"] == plan["totals"]["trainings"]
+    assert len(plan["teacher_tables"]) == 1
+    looked_up = [line[4] for line in tables["executed"] if line[2] == "teacher table"]
+    assert looked_up == [table["pflops"] for table in plan["teacher_tables"]]
     assert set(run["files"]) >= {"plan.json", "report.json"}
     chosen = [(row["trajectory_keys"][0], row["level"]["values"][0]) for row in report["rows"]]
     levels = {trajectory["key"]: trajectory["levels"] for trajectory in report["trajectories"]}

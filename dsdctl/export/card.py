@@ -34,8 +34,11 @@ class Check:
         )
 
 
+REMOVED = "Removed were channels that no weight reads, and constant ones, which no weight writes."
+
+NOTHING_TO_REMOVE = "Each channel is still read and written by some weight: none was removed."
+
 LIMITS = (
-    "Removed were channels that no weight reads, and constant ones, which no weight writes. "
     "The sum that the blocks of a ResNet add to, torchvision's ResNets and vision transformers are "
     "not compacted. Single weights that are zero stay zeros; no file is sparse."
 )
@@ -63,7 +66,9 @@ def model_card(
             *[f"- `{name}`: {size(count)}" for name, count in sizes.items()],
             "",
             f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. "
-            + LIMITS,
+            + (REMOVED if after < before else NOTHING_TO_REMOVE),
+            "",
+            LIMITS,
             "",
             f"ONNX opset {OPSET}. Compared with the stored network on test images:",
             "",

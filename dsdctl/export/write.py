@@ -36,8 +36,8 @@ class Batch:
 def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
     """Write the network's files into a new `folder`; return a line for each check.
 
-    Raises InputError where `folder` is there already, WorkError where a file does not compute what
-    the network does. Either way nothing is written.
+    Raises InputError where `folder` is there already or cannot be written, WorkError where a file
+    does not compute what the network does. Either way nothing is written.
     """
     if folder.exists():
         raise InputError(f"--output: {folder}: is already there")
@@ -59,7 +59,10 @@ def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
     ]
     sizes = {name: len(content) for name, content in files.items()}
     card = model_card(chosen, checks, sizes, (_parameters(network), _parameters(smaller)))
-    write_folder(folder, {**files, "README.md": card.encode()})
+    try:
+        write_folder(folder, {**files, "README.md": card.encode()})
+    except OSError as error:
+        raise InputError(f"--output: {folder}: {error.strerror or error}") from error
     return [check.line for check in checks]
 
 

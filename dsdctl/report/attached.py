@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from dsdctl.cost import CountMacs, level_pflops_executed
+from dsdctl.cost import CountMacs
 from dsdctl.progress import Progress
 from dsdctl.report.cells import HEADINGS, cells
+from dsdctl.report.ledger import executed
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.table import Report, ReportRow
 from dsdctl.store import Store
@@ -14,7 +15,7 @@ LEDGER = (
     "recipe", "variant", "trainings", "PFLOPs", "teacher PFLOPs", "PFLOPs non-zero weights",
 )  # fmt: skip
 
-EXECUTED = ("trajectory", "key", "levels", "PFLOPs a level", "PFLOPs")
+EXECUTED = ("trajectory", "key", "work", "pieces", "PFLOPs")
 
 
 def attached(
@@ -22,7 +23,7 @@ def attached(
 ) -> Attached:
     """Gather what belongs to `report`; with `networks` the files of the levels that rows report.
 
-    Imports matplotlib.
+    `progress` is that of the report's spec alone. Imports matplotlib.
     """
     from dsdctl.report.figures.draw import figures
 
@@ -31,7 +32,7 @@ def attached(
         tables={
             "comparison": (HEADINGS, [cells(row) for row in report.rows]),
             "ledger": (LEDGER, [_ledger_line(row) for row in report.rows]),
-            "executed": (EXECUTED, _executed(progress, report, count_macs)),
+            "executed": (EXECUTED, _executed(progress, count_macs)),
         },
         images={figure.name: figure.png for figure in figures(report)},
         files={
@@ -54,16 +55,16 @@ def _ledger_line(row: ReportRow) -> list[float | str | None]:
     ]
 
 
-def _executed(progress: Progress, report: Report, count_macs: CountMacs) -> Rows:
-    """What each trajectory's finished levels took, teacher calls and measuring included."""
-    lines: Rows = []
-    for entry in report.trajectories:
-        trajectory = progress.plan.trajectories[entry.key]
-        pflops = level_pflops_executed(trajectory, count_macs)
-        done = len(entry.levels)
-        label = trajectory.within(report.experiment).label
-        lines.append([label, entry.key, done, pflops, done * pflops])
-    return lines
+def _executed(progress: Progress, count_macs: CountMacs) -> Rows:
+    """What was run, by trajectory and kind of work; what several share stands with the first.
+
+    The sum over all lines is the ledger's.
+    """
+    kinds: dict[tuple[str, str, str], list[float]] = {}
+    for piece in executed(progress, count_macs):
+        kind = piece.trajectory.label, piece.trajectory.key, piece.work
+        kinds.setdefault(kind, []).append(piece.pflops)
+    return [[*kind, len(pflops), sum(pflops)] for kind, pflops in kinds.items()]
 
 
 def _networks(store: Store, report: Report) -> Iterator[ChosenNetwork]:

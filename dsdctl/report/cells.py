@@ -46,7 +46,7 @@ def cells(row: ReportRow) -> list[str]:
         percent_text(row.sparsity),
         number_text(row.level),
         number_text(row.stopped_at),
-        pflops_text(row.pflops_nonzero.mean, None),
+        _counted(pflops_text(row.pflops_nonzero.mean, None), row.pflops_nonzero),
     ]
 
 
@@ -175,13 +175,18 @@ def number_text(stats: Stats) -> str:
 
 
 def _spread(stats: Stats, scale: float, digits: int) -> str:
-    """mean ± std; missing seeds are marked, as `(1/3)`, or `—` where all are missing."""
+    """mean ± std, or `—` where all seeds are missing."""
     if stats.mean is None:
         return "—"
     text = f"{scale * stats.mean:.{digits}f}"
     if stats.std is not None:
         text += f" ± {scale * stats.std:.{digits}f}"
-    return text if stats.n == len(stats.values) else f"{text} ({stats.n}/{len(stats.values)})"
+    return _counted(text, stats)
+
+
+def _counted(text: str, stats: Stats) -> str:
+    """Missing seeds are marked, as `(1/3)`, but where all are."""
+    return text if stats.n in (0, len(stats.values)) else f"{text} ({stats.n}/{len(stats.values)})"
 
 
 def pflops_text(own: float | None, teacher: float | None) -> str:

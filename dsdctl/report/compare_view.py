@@ -20,7 +20,7 @@ from dsdctl.report.cells import (
 )
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare
 from dsdctl.report.render import escaped, markdown_table
-from dsdctl.report.seeds import CONFIDENCE
+from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import make_report
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
@@ -91,11 +91,22 @@ def _lines(comparison: Comparison, row: ComparedRow) -> list[list[str]]:
             "",
             "difference",
             _difference(row),
-            _pflops_change(second.pflops.mean, first.pflops.mean),
-            _change(second.sparsity.mean, first.sparsity.mean, 100, ".2f"),
-            _change(second.level.mean, first.level.mean, 1, ".1f"),
+            _pflops_change(*_means(row, "pflops")),
+            _change(*_means(row, "sparsity"), 100, ".2f"),
+            _change(*_means(row, "level"), 1, ".1f"),
         ],
     ]
+
+
+def _means(row: ComparedRow, quantity: str) -> tuple[float | None, float | None]:
+    """The second report's mean and the first's, over the seeds that pair, or all where none do."""
+    means = []
+    for side in (row.second, row.first):
+        values: Stats = getattr(side, quantity)
+        by_seed = dict(zip(side.seeds, values.values, strict=True))
+        paired = stats([by_seed[seed] for seed in row.paired])
+        means.append(paired.mean if row.paired else values.mean)
+    return means[0], means[1]
 
 
 def _side(side: Side) -> list[str]:
@@ -112,8 +123,7 @@ def _difference(row: ComparedRow) -> str:
     if row.difference is not None:
         seeds = max(len(row.first.seeds), len(row.second.seeds))
         return difference_text(row.difference, seeds)
-    ours, theirs = row.second.test_accuracy.mean, row.first.test_accuracy.mean
-    change = _change(ours, theirs, 100, ".2f")
+    change = _change(*_means(row, "test_accuracy"), 100, ".2f")
     return f"{change} (no seed pairs)" if change else ""
 
 
@@ -130,8 +140,8 @@ def _pflops_change(after: float | None, before: float | None) -> str:
 def comparison_notes(comparison: Comparison) -> list[str]:
     """What a reader must know beside the numbers."""
     notes = [
-        f"Difference: {comparison.second} minus {comparison.first}; of accuracies over the seeds "
-        f"that both have finished, in points, with a {100 * CONFIDENCE:.0f} % t interval of the "
+        f"Difference: {comparison.second} minus {comparison.first}, over the seeds that both have "
+        f"finished; of accuracies in points, with a {100 * CONFIDENCE:.0f} % t interval of the "
         "paired differences. PFLOPs are one seed's, in the paper's convention."
     ]
     for name, rows in (

@@ -14,6 +14,8 @@ from dsdctl.report.curves import (
 )
 from dsdctl.results import Measured
 
+STILL_INTERPOLATES = "it still interpolates at the last level, a dip may come"
+
 
 class DipLevels(Model):
     """Where a curve falls from, how far, and where it has risen to."""
@@ -47,15 +49,17 @@ class Curve(Model):
     mean_fitted_true: tuple[float, ...] | None
 
 
-def summarise_curve(recipe: str, variant: str, seeds: Sequence[Sequence[Measured]]) -> Curve:
-    """Read the levels 0, 1, ... of each seed."""
+def summarise_curve(
+    recipe: str, variant: str, seeds: Sequence[Sequence[Measured]], cut_short: str = ""
+) -> Curve:
+    """Read the levels 0, 1, ... of each seed; `cut_short` says why they are not all there."""
     mean, train = _mean(seeds, "test_accuracy"), _mean(seeds, "train_accuracy")
     sparsity = _mean(seeds, "sparsity")
     dip, threshold = find_dip(mean), interpolation_threshold(train)
-    interpolates = bool(mean) and threshold == len(mean) - 1
+    interpolates = bool(mean) and threshold == len(mean) - 1 and sparsity[-1] > 0
     judgement = judge(
         [[result.test_accuracy for result in results] for results in seeds],
-        dip_may_come=interpolates and sparsity[-1] > 0,
+        open_end=cut_short or (STILL_INTERPOLATES if interpolates else ""),
     )
     noisy = bool(mean) and all(results[0].fitted_noisy is not None for results in seeds)
     return Curve(

@@ -14,11 +14,11 @@ least 99 %. Up to there the network can still fit the noise.
 
 Verdict on the mean curve: `yes` when the dip is at least 3 points and its 95 % t interval over the
 seeds, measured at the same three levels, lies above 0; `no` when it is under 2 points, unless a
-pruned network still interpolates at the last level, since a dip may yet come; `unclear` otherwise,
-and always with fewer than two seeds or three levels. The three levels are chosen on the seeds that
-the interval is over, which makes it too narrow: of 1,000 simulated curves of three seeds that fall
-evenly by 6 points over 20 levels, 0, 8 and 19 % are judged `yes` where each seed scatters by 1, 2
-and 3 points a level.
+pruned network still interpolates at the last level, levels are missing or a seed diverged, since a
+dip may lie beyond; `unclear` otherwise, and always with fewer than two seeds or three levels. The
+three levels are chosen on the seeds that the interval is over, which makes it too narrow: of 1,000
+simulated curves of three seeds that fall evenly by 6 points over 20 levels, 0, 8 and 19 % are
+judged `yes` where each seed scatters by 1, 2 and 3 points a level.
 """
 
 import itertools
@@ -122,22 +122,22 @@ class Judgement:
     reason: str
 
 
-def judge(curves: Sequence[Sequence[float]], *, dip_may_come: bool = False) -> Judgement:
+def judge(curves: Sequence[Sequence[float]], *, open_end: str = "") -> Judgement:
     """Say whether the mean of `curves` (test accuracies, one a seed) shows sparse double descent.
 
-    `dip_may_come` says that the network is pruned and still interpolates at the last level.
+    `open_end` says why a dip may lie beyond the last level, if that is so.
     """
     mean = mean_curve(curves)
-    if len(curves) < 2:
-        return Judgement("unclear", "fewer than two seeds")
-    if len(mean) < 3:
-        return Judgement("unclear", "fewer than three levels")
     dip = find_dip(mean)
     depth = dip.depth if dip else 0.0
     seen = f"a dip of {100 * depth:.1f} points"
+    if len(curves) < 2:
+        return Judgement("unclear", f"{seen} of a single seed" if dip else "fewer than two seeds")
+    if len(mean) < 3:
+        return Judgement("unclear", open_end or "fewer than three levels")
     if dip is None or depth < NO_DIP:
-        if dip_may_come:
-            return Judgement("unclear", "it still interpolates at the last level, a dip may come")
+        if open_end:
+            return Judgement("unclear", open_end)
         return Judgement(
             "no", f"{seen} is under {100 * NO_DIP:.0f}" if dip else "it never rises again"
         )

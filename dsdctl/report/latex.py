@@ -15,6 +15,9 @@ _HEADINGS = (
     ("Sparsity", "[\\%]"),
 )
 
+_FITTED = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
+"""Shrinks a table that is wider than the column; a brace ends it."""
+
 _ESCAPED = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -46,13 +49,14 @@ def _table(report: Report) -> str:
     named = _needs_names(report)
     columns = "l" * named + "cccrrr"
     lines = [
-        "% needs \\usepackage{booktabs,amssymb}",
+        "% needs \\usepackage{booktabs,amssymb,graphicx}",
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{tex(report.title or report.experiment)}}}",
         f"\\label{{tab:{report.experiment}}}",
         "\\scriptsize",
         "\\setlength{\\tabcolsep}{2pt}",
+        _FITTED,
         f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         "\\toprule",
         *(" & ".join([""] * named + list(line)) + " \\\\" for line in zip(*_HEADINGS, strict=True)),
@@ -63,7 +67,7 @@ def _table(report: Report) -> str:
             lines.append(f"\\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{tex(variant)}}}}} \\\\")
         for row in rows:
             lines += _row(row, named=named)
-    lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip"]
+    lines += ["\\bottomrule", "\\end{tabular}}", "\\par\\smallskip"]
     lines += ["\\begin{minipage}{\\linewidth}"]
     lines += [tex(note) for note in table_notes(report)]
     return "\n".join([*lines, "\\end{minipage}", "\\end{table}"])

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dsdctl.cost import CountMacs, early_state_pflops, level_pflops_executed, table_pflops
 from dsdctl.keys import key_of
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.table import Report
-from dsdctl.results import Environment, FinishedLevel, environment_line
+from dsdctl.results import Environment, environment_line
 
 
 @dataclass(frozen=True)
@@ -47,49 +48,66 @@ def make_ledger(progress: Progress, reports: Sequence[Report], count_macs: Count
             if value is not None
         ),
         nonzero=sum(value or 0.0 for row in rows for value in row.pflops_nonzero.values),
-        executed=_executed(progress, count_macs),
+        executed=sum(piece.pflops for piece in executed(progress, count_macs)),
     )
 
 
-def _executed(progress: Progress, count_macs: CountMacs) -> float:
-    """A level that diverged counts as if it had been trained to its end."""
-    pieces: dict[str, float] = {}
-    for trajectory, level in _levels(progress):
-        pieces.setdefault(level.key, level_pflops_executed(trajectory, count_macs))
-    for trajectory in progress.plan.trajectories.values():
-        pieces.update(_read_before_levels(progress, trajectory, count_macs))
-    return sum(pieces.values())
+Work = Literal["level", "teacher table", "state to rewind to"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A finished piece of work as it was run, and the first trajectory of those that read it."""
+
+    key: str
+    work: Work
+    trajectory: Trajectory
+    pflops: float
+
+
+def executed(progress: Progress, count_macs: CountMacs) -> list[Piece]:
+    """Each distinct piece of work that is finished, once.
+
+    A level that diverged counts as if it had been trained to its end.
+    """
+    pieces: dict[str, Piece] = {}
+    for key, trajectory in progress.plan.trajectories.items():
+        found = [*_read_before_levels(progress, trajectory, count_macs)]
+        price = level_pflops_executed(trajectory, count_macs)
+        found += [
+            Piece(level.key, "level", trajectory, price) for level in progress.known[key].levels
+        ]
+        for piece in found:
+            pieces.setdefault(piece.key, piece)
+    return list(pieces.values())
 
 
 def _read_before_levels(
     progress: Progress, trajectory: Trajectory, count_macs: CountMacs
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[Piece]:
     """Its teacher's table and the state that its levels rewind to, as far as they are there."""
     need, levels = trajectory.teacher, progress.known[trajectory.key].next_level
     table = progress.table_identity(trajectory)
     if table is not None and need is not None and progress.store.has_table(key_of(table)):
-        yield key_of(table), table_pflops(trajectory.regime, count_macs(need.regime))
+        price = table_pflops(trajectory.regime, count_macs(need.regime))
+        yield Piece(key_of(table), "teacher table", trajectory, price)
     if levels > 1 and trajectory.regime.rewind_iterations:
         teacher = progress.teacher_identity(need) if need else None
         early = trajectory.early_state(trajectory.distillation(teacher) if teacher else None)
         assert early is not None
-        yield key_of(early), early_state_pflops(trajectory, count_macs)
+        price = early_state_pflops(trajectory, count_macs)
+        yield Piece(key_of(early), "state to rewind to", trajectory, price)
 
 
 def places(progress: Progress) -> list[Place]:
     """Every environment that computed a level, a level that trajectories share once."""
     found: dict[tuple[str, str, str], dict[str, Environment]] = {}
-    for _, level in _levels(progress):
-        there = level.environment
-        name = environment_line(there), there.python, there.dsdctl
-        found.setdefault(name, {})[level.key] = there
+    for known in progress.known.values():
+        for level in known.levels:
+            there = level.environment
+            name = environment_line(there), there.python, there.dsdctl
+            found.setdefault(name, {})[level.key] = there
     return [
         Place(*name, len(levels), sum(there.wall_seconds for there in levels.values()))
         for name, levels in found.items()
     ]
-
-
-def _levels(progress: Progress) -> Iterator[tuple[Trajectory, FinishedLevel]]:
-    for key, trajectory in progress.plan.trajectories.items():
-        for level in progress.known[key].levels:
-            yield trajectory, level

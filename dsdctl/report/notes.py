@@ -8,15 +8,19 @@ from dsdctl.report.table import Report, ReportRow, TrajectoryReport
 CONVENTION = (
     "Training PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "
     "of one seed, dense at every level; one FLOP is one multiply-accumulate. The teacher's "
-    "trainings in brackets; its forward passes are not counted. Non-zero PFLOPs: the same without "
-    "the teacher, each layer's MACs scaled by the share of its weights that a level has left."
+    "trainings in brackets; its forward passes are not counted."
+)
+NONZERO = (
+    "Non-zero PFLOPs: the same without the teacher, each layer's MACs scaled by the share of its "
+    "weights that a level has left."
 )
 DIP_RULE = (
     "Dip: the most that the mean test curve falls below both some earlier and some later level. "
     "Sparse double descent: yes when the dip is at least 3 points and its 95 % t interval over the "
-    "seeds lies above 0, no when it is under 2 points and the network, if pruned, no longer fits "
-    "its labels at the last level. The levels are chosen on these same seeds: where each scatters "
-    "by 2 points a level or more, a yes may be chance."
+    "seeds, at the same three levels, lies above 0, no when it is under 2 points, no level is "
+    "missing, and the network, if pruned, no longer fits its labels at the last one. The levels "
+    "are chosen on these same seeds: where each scatters by 2 points a level or more, a yes may be "
+    "chance."
 )
 PHASES_RULE = (
     "Phases of a dip of 2 points or more: light while within a point of the best before it, "
@@ -27,11 +31,11 @@ PHASES_RULE = (
 
 def notes(report: Report) -> list[str]:
     """Sentences to be put below the comparison, in any format."""
-    return [*table_notes(report), *_difference_note(report), DIP_RULE, PHASES_RULE]
+    return [*table_notes(report), NONZERO, *_difference_note(report), DIP_RULE, PHASES_RULE]
 
 
 def table_notes(report: Report) -> list[str]:
-    """Those of them that the table of rows itself needs."""
+    """Those of them that the columns of the paper's table need."""
     lines = [*_seeds(report), _selection(report), *dict.fromkeys(map(_noise, report.rows))]
     lines.append(CONVENTION)
     lines += [*_dense_after_all(report), *_environments(report)]

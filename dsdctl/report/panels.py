@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,10 +143,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Rows on the same data, to be drawn as points; in a group are those of one line."""
+    """Rows on the same data, to be drawn as points; in a group are those of one line.
+
+    `labels` tell the groups' variants apart, and are empty where there is one variant.
+    """
 
     title: str
     groups: tuple[tuple[ReportRow, ...], ...]
+    labels: tuple[str, ...]
 
 
 def panels(report: Report) -> list[Panel]:
@@ -169,12 +173,26 @@ def panels(report: Report) -> list[Panel]:
 
 
 def clouds(report: Report) -> list[Cloud]:
-    """Sort the rows by what they are trained on."""
-    found: dict[tuple[str, ...], list[tuple[ReportRow, ...]]] = {}
+    """Sort the rows by what they are trained on; variants that are one network are one."""
+    found: dict[tuple[str, ...], dict[object, tuple[ReportRow, ...]]] = {}
     for rows in _groups(report):
-        axes = {axis: value for axis, value in rows[0].axes.items() if _is_data(axis)}
-        found.setdefault(tuple(map(_words, axes, axes.values())), []).append(rows)
-    return [Cloud(_joined(title), tuple(groups)) for title, groups in found.items()]
+        data = {axis: value for axis, value in rows[0].axes.items() if _is_data(axis)}
+        points = [(row.recipe, row.trainings.values, row.level.values) for row in rows]
+        groups = found.setdefault(tuple(map(_words, data, data.values())), {})
+        groups.setdefault((rows[0].trajectory_keys, *points), rows)
+    return [
+        Cloud(_joined(title), tuple(groups.values()), _labels(groups.values()))
+        for title, groups in found.items()
+    ]
+
+
+def _labels(groups: Iterable[Sequence[ReportRow]]) -> tuple[str, ...]:
+    """What each group's variant is called beside the others on the same data."""
+    labels = [
+        _joined([_words(axis, value) for axis, value in rows[0].axes.items() if not _is_data(axis)])
+        for rows in groups
+    ]
+    return tuple(labels if len(set(labels)) > 1 else [""] * len(labels))
 
 
 def _groups(report: Report) -> list[tuple[ReportRow, ...]]:
@@ -242,13 +260,17 @@ def _teachers(
 
 
 def _phased(report: Report, lines: Sequence[Line]) -> Curve | None:
-    """The curve of the one line that only prunes; with several, whose phases would be shown?"""
+    """The curve of the one line that only prunes; with several, whose phases would be shown?
+
+    None also while some seed has no level yet, and there are no phases.
+    """
     plain = [line.rows[0] for line in lines if line.rows[0].plain]
     if len(plain) != 1:
         return None
     (row,) = plain
     wanted = (row.recipe, row.variant)
-    return next(curve for curve in report.curves if (curve.recipe, curve.variant) == wanted)
+    curves = {(curve.recipe, curve.variant): curve for curve in report.curves if curve.phases}
+    return curves.get(wanted)
 
 
 def sparsity_axis(shown: Sequence[Panel]) -> SparsityAxis:

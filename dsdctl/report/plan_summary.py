@@ -294,7 +294,8 @@ def _table_key(progress: Progress, trajectory: Trajectory) -> str:
     need = trajectory.teacher
     assert need is not None
     views = trajectory.regime.augment
-    return f"{need.trajectory}@{need.rule}/flip={views.flip},crop={views.crop}"
+    details = f"levels={need.levels},flip={views.flip},crop={views.crop}"
+    return f"{need.trajectory}@{need.rule}/{details}"
 
 
 def _needs(trajectory: Trajectory, tables: Mapping[str, PlanTable]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, reference_cells
 from dsdctl.report.latex import latex
@@ -18,10 +18,14 @@ def render(reports: Sequence[Report], style: str, console: Console) -> str:
     """Return the reports in one of FORMATS; `rich` draws for the width of `console`."""
     if style == "rich":
         with console.capture() as capture:
-            for report in reports:
-                console.print(rich_report(report, console))
+            console.print(rich_reports(reports, console))
         return capture.get().rstrip("\n")
     return FORMATS[style](reports)
+
+
+def rich_reports(reports: Sequence[Report], console: Console) -> RenderableType:
+    """The reports one below the other, drawn for the width of `console`."""
+    return Group(*(rich_report(report, console) for report in reports))
 
 
 def markdown(reports: Sequence[Report]) -> str:

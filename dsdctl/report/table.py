@@ -118,26 +118,29 @@ def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
 
 
 def make_report(progress: Progress, count_macs: CountMacs) -> list[Report]:
-    """One report for each spec of the plan, from what is known by now."""
-    return [_report(progress, spec.experiment, count_macs) for spec in progress.plan.specs]
+    """One report for each spec of the plan, from what is known by now.
+
+    Each is as it would be alone: no level, role or reader of a trajectory is another spec's.
+    """
+    return [
+        _report(progress.alone(spec.experiment.experiment), spec.experiment, count_macs)
+        for spec in progress.plan.specs
+    ]
 
 
 def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Report:
-    plan, experiment = progress.plan, spec.experiment
-    row_plans = [row_plan for row_plan in plan.rows if row_plan.experiment == experiment]
+    row_plans = progress.plan.rows
     rows = _with_differences(
         [_row(progress, row_plan, spec.reference, count_macs) for row_plan in row_plans]
     )
     return Report(
-        experiment=experiment,
+        experiment=spec.experiment,
         title=spec.title,
         complete=all(row.finished_seeds == len(row.seeds) for row in rows),
         selected_on=_selected_on(row_plans),
         rows=rows,
         trajectories=tuple(
-            _trajectory(progress, trajectory)
-            for trajectory in plan.trajectories.values()
-            if any(use.experiment == experiment for use in plan.all_uses(trajectory))
+            _trajectory(progress, trajectory) for trajectory in progress.plan.trajectories.values()
         ),
         curves=tuple(_curve(progress, row_plan) for row_plan in row_plans),
         same_for_all_seeds=_same_for_all_seeds(row_plans),
@@ -297,7 +300,21 @@ def _phase(curve: Curve, level: Stats) -> str | None:
 def _curve(progress: Progress, row_plan: RowPlan) -> Curve:
     row, levels = row_plan.row, row_plan.row.student.levels
     seeds = [progress.known[key].measured[:levels] for key in row_plan.students]
-    return summarise_curve(row.recipe.recipe, row.variant, seeds)
+    return summarise_curve(row.recipe.recipe, row.variant, seeds, _cut_short(progress, row_plan))
+
+
+def _cut_short(progress: Progress, row_plan: RowPlan) -> str:
+    """Why the mean curve ends before all is known; empty where it does not."""
+    known = [progress.known[key] for key in row_plan.students]
+    diverged = [there.next_level - 1 for there in known if there.diverged]
+    if diverged and min(diverged) < row_plan.row.student.levels:
+        return f"a seed diverged at level {min(diverged)}, where the mean ends"
+    wanted = any(
+        progress.wants_level(progress.plan.trajectories[key])
+        and progress.known[key].next_level < row_plan.row.student.levels
+        for key in row_plan.students
+    )
+    return "levels are missing, a dip may come" if wanted else ""
 
 
 def _trajectory(progress: Progress, trajectory: Trajectory) -> TrajectoryReport:

@@ -93,6 +93,8 @@ def plot(panel: Panel, axis: SparsityAxis, width: int) -> Text:
 
 def _title(panel: Panel, axis: SparsityAxis) -> Text:
     words = f"mean test accuracy % against {'sparsity %' if axis.pruned else 'level'}"
+    if panel.phased:
+        words += f", phases of {panel.phased.recipe}"
     return Text(f"{words}: {panel.title}" if panel.title else words, "bold")
 
 

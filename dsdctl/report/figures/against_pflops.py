@@ -1,5 +1,6 @@
 """The figure of what accuracy costs."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ def against_pflops(shown: Sequence[Cloud]) -> Figure:
     grid = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False, sharey="row")
     names = dict.fromkeys(recipe_names(rows) for cloud in shown for rows in cloud.groups)
     looks = {name: look(number) for number, name in enumerate(names)}
+    labels = dict.fromkeys(label for cloud in shown for label in cloud.labels if label)
+    shapes = dict(zip(labels, itertools.cycle(SHAPES), strict=False))
     handles: dict[str, Line2D] = {}
     for axes, cloud in zip(grid.flat, shown, strict=False):
-        _scatter(axes, cloud, looks, handles)
+        _scatter(axes, cloud, looks, shapes, handles)
         entitle(axes, cloud.title, panel_points(figure, len(shown)))
         axes.set_xlabel("training PFLOPs, the teacher's included")
     for axes in grid.flat[len(shown) :]:
@@ -39,7 +42,8 @@ def against_pflops(shown: Sequence[Cloud]) -> Figure:
     for axes in grid[:, 0]:
         axes.set_ylabel("test accuracy (%)")
     handles["front"] = handle("Pareto front", FRONT)
-    legend(figure, list(handles.values()), PFLOPS_KEY)
+    variants = [handle(label, _marker("0.3", shape)) for label, shape in shapes.items()]
+    legend(figure, [*handles.values(), *variants], PFLOPS_KEY)
     return figure
 
 
@@ -49,6 +53,18 @@ PFLOPS_KEY = (
     "without the teacher's trainings. Its forward passes are not counted."
 )
 FRONT: Pen = {"color": "0.6", "linewidth": 0.8, "linestyle": "-"}
+SHAPES = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
+"""Markers of variants, where these differ in more than their data."""
+
+
+def _marker(color: str, shape: str, *, filled: bool = True) -> Pen:
+    return {
+        "color": color,
+        "linestyle": "none",
+        "marker": shape,
+        "markersize": 4.5,
+        "markerfacecolor": color if filled else "none",
+    }
 
 
 @dataclass(frozen=True)
@@ -57,38 +73,43 @@ class Point:
 
     row: ReportRow
     line: str
+    variant: str
     own: float
     cost: float
     accuracy: float
 
-    def pen(self, style: Look, *, first: bool) -> Pen:
-        """The first row of a line has the line's marker, further ones are rings, as stops are."""
-        return {
-            "color": style.color,
-            "linestyle": "none",
-            "marker": style.marker if first else "o",
-            "markersize": 4.5,
-            "markerfacecolor": style.color if first else "none",
-        }
+    def pen(self, style: Look, shape: str | None) -> Pen:
+        """In the line's marker, or the `shape` of its variant.
+
+        Of the rows of a line the first one is filled; further ones are rings, as stops are.
+        """
+        first = self.line.split(", ")[0] == self.row.recipe
+        return _marker(style.color, shape or (style.marker if first else "o"), filled=first)
 
 
 def _points(cloud: Cloud) -> list[Point]:
     """The rows of which cost and accuracy are known."""
     return [
-        Point(row, recipe_names(rows), own, own + (row.teacher_pflops or 0.0), 100 * accuracy)
-        for rows in cloud.groups
+        Point(
+            row, recipe_names(rows), label, own, own + (row.teacher_pflops or 0.0), 100 * accuracy
+        )
+        for rows, label in zip(cloud.groups, cloud.labels, strict=True)
         for row in rows
         if (own := row.pflops.mean) is not None and (accuracy := row.test_accuracy.mean) is not None
     ]
 
 
 def priced(clouds: Sequence[Cloud]) -> list[Cloud]:
-    """Those of `clouds` in which there is a point to draw."""
-    return [cloud for cloud in clouds if _points(cloud)]
+    """Those of `clouds` in which there are points to compare."""
+    return [cloud for cloud in clouds if len(_points(cloud)) > 1]
 
 
 def _scatter(
-    axes: Axes, cloud: Cloud, looks: Mapping[str, Look], handles: dict[str, Line2D]
+    axes: Axes,
+    cloud: Cloud,
+    looks: Mapping[str, Look],
+    shapes: Mapping[str, str],
+    handles: dict[str, Line2D],
 ) -> None:
     """Draw a cloud, and add what it needs to the legend's `handles`."""
     points = _points(cloud)
@@ -96,12 +117,14 @@ def _scatter(
     axes.set_xscale("log")
     axes.step([x for x, _ in front], [y for _, y in front], where="post", zorder=1, **FRONT)
     for point in points:
-        row, color = point.row, looks[point.line].color
-        pen = point.pen(looks[point.line], first=point.line.split(", ")[0] == row.recipe)
+        row, style = point.row, looks[point.line]
+        pen = point.pen(style, shapes.get(point.variant))
         spread = 100 * (row.test_accuracy.std or 0.0)
         axes.errorbar(point.cost, point.accuracy, spread, elinewidth=0.7, zorder=3, **pen)
-        axes.hlines(point.accuracy, point.own, point.cost, color=color, linewidth=0.7)
-        handles.setdefault(row.recipe, handle(row.recipe, pen))
+        axes.hlines(point.accuracy, point.own, point.cost, color=style.color, linewidth=0.7)
+        handles.setdefault(
+            row.recipe, handle(row.recipe, point.pen(style, "o" if shapes else None))
+        )
     low = min(point.own for point in points) / MARGIN
     high = max(point.cost for point in points) * MARGIN
     ticks = cost_ticks(low, high)
