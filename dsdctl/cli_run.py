@@ -39,8 +39,11 @@ class EngineChoice(StrEnum):
 _ENGINES = {"address": "ray", "cluster": "slurm", "dry_run": "slurm"}
 """Options that say nothing but with one engine."""
 
-_NOT_FOR_JOBS = ("jobs", "trajectory", "fail_fast")
-"""Options that say nothing with Slurm, where each trajectory is a job of its own."""
+_NOT_FOR_JOBS = {
+    **dict.fromkeys(("jobs", "trajectory", "fail_fast"), "where each trajectory is a job"),
+    "grace": "where it is `warning_seconds` of cluster.yaml",
+}
+"""Options that say nothing with Slurm, and why."""
 
 
 def run(
@@ -82,6 +85,16 @@ def run(
             help="how often a level in flight is kept; 0: after every epoch, inf: when stopped",
         ),
     ] = 300.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace",
+            min=0,
+            max=86_400,
+            metavar="SECONDS",
+            help="how long an interrupted level may take to its next checkpoint",
+        ),
+    ] = 60.0,
     memory: Memory = 8.0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="start nothing more after a failure")
@@ -125,7 +138,7 @@ def run(
             warn([f"no node of {ray} has {needed}, which a level takes; waiting for one"])
         options = RunOptions(
             store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only,
-            after_jobs=engine is EngineChoice.slurm,
+            after_jobs=engine is EngineChoice.slurm, grace=grace,
         )  # fmt: skip
         with terminable():
             finished = run_plan(made, options, err())
@@ -145,7 +158,7 @@ def _check_options(engine: EngineChoice, context: typer.Context) -> None:
         if _ENGINES.get(name, engine) != engine:
             problems.append(f"{option}: only with --engine {_ENGINES[name]}")
         if engine is EngineChoice.slurm and name in _NOT_FOR_JOBS:
-            problems.append(f"{option}: not with --engine slurm, where each trajectory is a job")
+            problems.append(f"{option}: not with --engine slurm, {_NOT_FOR_JOBS[name]}")
     if problems:
         raise InputError(*problems)
 

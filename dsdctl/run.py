@@ -18,7 +18,7 @@ from dsdctl.cost import level_pflops_executed
 from dsdctl.counting import KeptMacs
 from dsdctl.devices import Device, DeviceWish, has_gpu_driver, resolve_device
 from dsdctl.display import event_line, make_display
-from dsdctl.engines.local import LocalEngine
+from dsdctl.engines.local import GRACE_SECONDS, LocalEngine
 from dsdctl.errors import InputError, WorkError
 from dsdctl.eventlog import EventLog, event_log
 from dsdctl.keys import key_of
@@ -58,6 +58,8 @@ class RunOptions:
     """Keys of the trajectories to run, if not all. Their comparison is left to who runs all."""
     after_jobs: bool = False
     """Whether jobs ran what is there, one for each trajectory."""
+    grace: float = GRACE_SECONDS
+    """Seconds that levels in flight may take to a checkpoint when the run is to end."""
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,10 @@ def _engine(options: RunOptions) -> Engine:
         memory_budget=int(options.memory_gib * 2**30),
     )
     if options.ray is None:
-        return LocalEngine(place, options.jobs)
+        return LocalEngine(place, options.jobs, options.grace)
     from dsdctl.engines.ray import RayEngine
 
-    return RayEngine(options.ray, place)
+    return RayEngine(options.ray, place, options.grace)
 
 
 def _event_log(

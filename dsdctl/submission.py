@@ -41,6 +41,7 @@ def submit(
     left = list(progress.unfinished())
     words = [sys.executable, "-m", "dsdctl", "run", *(str(spec.absolute()) for spec in specs)]
     words += ["--store", str(store.absolute()), "--jobs", "1", "--threads", str(threads)]
+    words += ["--grace", str(wanted.warning_seconds)]
     words += [str(w) for name, values in options.items() for v in values for w in (name, v)]
     slurm = Slurm(wanted, opened, tuple(words))
     if dry_run:

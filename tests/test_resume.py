@@ -17,6 +17,7 @@ from soak import (
     ended,
     inflight,
     levels,
+    pieces_of,
     result_bytes,
     spec,
     start,
@@ -211,6 +212,22 @@ def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path: Path) -> Non
     assert sum(checkpoints.taken().values()) == epochs - trained
     assert done.stdout == reference.stdout
     assert result_bytes(store) == result_bytes(tmp_path / "reference")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("grace", "kept"), [(0, 0), (60, 1)])
+def test_an_interrupted_level_has_the_given_time_to_the_end_of_its_epoch(
+    grace: int, kept: int, tmp_path: Path
+) -> None:
+    """An epoch takes a second or more; none is kept but for the signal."""
+    spec(tmp_path, ("batch_size: 200", "batch_size: 2"), ("epochs: 3", "epochs: 1000"))
+    store = tmp_path / "dsdctl-store"
+    line = ("run", "small.yaml", "--checkpoint-every", "inf", "--jobs", "1")
+    process = start(tmp_path, *line, "--grace", grace)
+    wait_until(lambda: any(pieces_of(worker, store) for worker in workers(process.pid)))
+    process.send_signal(signal.SIGTERM)
+    assert ended(process).returncode == 143
+    assert len(inflight(store)) == kept
 
 
 def _epochs(store: Path) -> int:

@@ -27,6 +27,7 @@ partition: debug
 account: lab
 cpus: 2
 time: 1-02:03:04
+warning_seconds: 600
 memory_gib: 0.5
 setup: [export GREETING=hello]
 """
@@ -92,6 +93,7 @@ def test_a_dry_run_prints_the_scripts_and_writes_nothing(tmp_path: Path) -> None
     teacher = next(t for t in plan.trajectories.values() if t.taught)
     assert f"#SBATCH --dependency=afterok:JOB_OF_{teacher.key[:8]}\n" in second
     assert f"--seed 0 --trajectory {teacher.key}\n" in first
+    assert " --grace 600 " in first
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cluster.yaml", "small.yaml"]
 
 
@@ -117,6 +119,10 @@ def test_students_wait_for_their_own_teacher_and_what_is_queued_is_left_out(
     [
         (("--jobs", "2"), "--jobs: not with --engine slurm, where each trajectory is a job"),
         (("--fail-fast",), "--fail-fast: not with --engine slurm, where each trajectory is a job"),
+        (
+            ("--grace", "5"),
+            "--grace: not with --engine slurm, where it is `warning_seconds` of cluster.yaml",
+        ),
         (("--address", "head:1"), "--address: only with --engine ray"),
         (("--engine", "local"), "--cluster: only with --engine slurm"),
         (("--engine", "ray", "--dry-run"), WITH_SLURM),

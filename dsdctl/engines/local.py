@@ -15,15 +15,17 @@ from dsdctl.schedule import Outcome
 from dsdctl.tasks import Place, Task
 
 GRACE_SECONDS = 60.0
-"""How long workers that were asked to stop may take to the end of their epoch."""
+"""How long workers that were asked to stop may take to the end of their epoch, unless said."""
 
 
 class LocalEngine:
     """Up to `jobs` worker processes. A worker that dies takes only its own task with it."""
 
-    def __init__(self, place: Place, jobs: int):
+    def __init__(self, place: Place, jobs: int, grace: float = GRACE_SECONDS):
+        """`grace`: seconds that levels in flight may take to a checkpoint when all is closed."""
         self.slots = jobs
         self._place = place
+        self._grace = grace
         self._idle: list[_Worker] = []
         self._running: dict[Connection, tuple[Task, _Worker]] = {}
         self._not_started: list[Outcome] = []
@@ -63,7 +65,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """End all workers. Those in a level are asked to leave a checkpoint first."""
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self._grace
         workers = [worker for _, worker in self._running.values()]
         try:
             for worker in workers:

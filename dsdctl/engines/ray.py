@@ -113,8 +113,10 @@ class RayEngine:
     """At most as many tasks as the cluster has room for. A lost node takes only its tasks with it,
     which end as `lost`."""
 
-    def __init__(self, cluster: RayCluster, place: Place):
+    def __init__(self, cluster: RayCluster, place: Place, grace: float = GRACE_SECONDS):
+        """`grace`: seconds that levels in flight may take to a checkpoint when all is closed."""
         self._cluster = cluster
+        self._grace = grace
         self._place = place.model_copy(update={"store": _everywhere(place.store)})
         self._work = ray.remote(
             **cluster.requirements(place.device, place.threads), max_retries=0, max_calls=0
@@ -156,7 +158,7 @@ class RayEngine:
                 ray.cancel(reference)
             if self._running:
                 everything = list(self._running)
-                ray.wait(everything, num_returns=len(everything), timeout=GRACE_SECONDS)
+                ray.wait(everything, num_returns=len(everything), timeout=self._grace)
         except (WorkError, ConnectionError, exceptions.RayError):
             return  # there is nobody left to ask
         finally:
