@@ -232,7 +232,7 @@ def test_data_that_cannot_be_had_stop_only_their_own_work(tmp_path: Path) -> Non
     assert errors[1] == "error: the comparison of small is not complete"
     (events,) = (tmp_path / "dsdctl-store" / "logs").glob("*.jsonl")
     (failed,) = [event for event in read_events(events) if event.event == "failed"]
-    assert (failed.label, failed.piece) == ("vanilla seed 0", None)
+    assert (failed.label, failed.piece) == ("small: vanilla seed 0", None)
     assert f"error: {failed.reason}" == errors[0]
     assert str(failed.reason) in events.with_suffix(".log").read_text()
     shown = [sys.executable, "-m", "dsdctl", "report", "other.yaml", "--format", "json"]
