@@ -24,7 +24,11 @@ from dsdctl.console import (
 from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
+    from dsdctl.counting import KeptMacs
     from dsdctl.progress import Progress
+    from dsdctl.report.table import Report
+
+    Reports = list[Report]
 
 
 class Format(StrEnum):
@@ -48,10 +52,6 @@ ENDINGS = {
     "": "rich",
 }
 """What the name of an output file says of its format."""
-
-
-Present = Callable[[], None]
-"""Prints or writes the comparison as it is by now."""
 
 
 def report(
@@ -100,19 +100,28 @@ def report(
             _deliver(compared(sides, wanted, out()), output)
             return
         progress = progress_of(make_plan_of(specs, recipe, seed), store)
-        present = partial(_present, progress, wanted, output, _filters(recipe, seed))
-        drawn = watch and _watch(progress, interval, wanted, output, present)
+        from dsdctl.counting import KeptMacs
+        from dsdctl.report.table import make_report
+
+        macs = KeptMacs(progress.store)
+        by_now = partial(make_report, progress, macs)
+        present = partial(_present, progress, macs, wanted, output, _filters(recipe, seed))
+        here = wanted == "rich" and output is None and can_draw(out())
+        if watch:
+            rewrite = (lambda: None) if output is None else (lambda: present(by_now()))
+            _watch(progress, interval, by_now, rewrite, here=here)
+        reports = by_now()
         if wandb:
             from dsdctl.run import replay
 
             progress.store.require()
-            replay(progress, store, err())
-        if not drawn:
-            present()
+            replay(progress, reports, macs, err())
+        if not (watch and here):
+            present(reports)
         if show:
             typer.launch(str(output))
         if figures is not None:
-            _draw_figures(progress, figures)
+            _draw_figures(reports, figures)
 
 
 def _format_of(output: Path | None) -> str:
@@ -127,36 +136,40 @@ def _format_of(output: Path | None) -> str:
 
 
 def _watch(
-    progress: "Progress", seconds: float, wanted: str, output: Path | None, present: Present
-) -> bool:
-    """Stay until all is done; say whether the comparison then stands on the terminal already.
+    progress: "Progress",
+    seconds: float,
+    by_now: "Callable[[], Reports]",
+    rewrite: Callable[[], None],
+    *,
+    here: bool,
+) -> None:
+    """Stay until all is done, with the comparison drawn `here`, where it is then left standing.
 
-    Where it is not drawn there, standard error shows how far each trajectory has come, and a file
-    is written anew with each change.
+    Elsewhere standard error shows how far each trajectory has come, and a file is written anew
+    with each change.
     """
-    from dsdctl.counting import KeptMacs
     from dsdctl.report.render import rich_reports
-    from dsdctl.report.table import make_report
     from dsdctl.watch import redraw, watch
 
-    here, macs = out(), KeptMacs(progress.store)
-    drawn = wanted == "rich" and output is None and can_draw(here)
     with terminable():
-        if drawn:
-            redraw(progress, here, seconds, lambda: rich_reports(make_report(progress, macs), here))
+        if here:
+            terminal = out()
+            redraw(progress, terminal, seconds, lambda: rich_reports(by_now(), terminal))
         else:
-            watch(progress, err(), seconds, present if output else lambda: None)
-    return drawn
+            watch(progress, err(), seconds, rewrite)
 
 
-def _present(progress: "Progress", wanted: str, output: Path | None, options: list[str]) -> None:
-    """Print the comparison as it is by now, or write it to `output`."""
-    from dsdctl.counting import KeptMacs
+def _present(
+    progress: "Progress",
+    macs: "KeptMacs",
+    wanted: str,
+    output: Path | None,
+    options: list[str],
+    reports: "Reports",
+) -> None:
+    """Print the comparison, or write it to `output`."""
     from dsdctl.report.render import render
-    from dsdctl.report.table import make_report
 
-    macs = KeptMacs(progress.store)
-    reports = make_report(progress, macs)
     if wanted == "html":
         from dsdctl.report.html.page import html
 
@@ -166,12 +179,10 @@ def _present(progress: "Progress", wanted: str, output: Path | None, options: li
     _deliver(text, output)
 
 
-def _draw_figures(progress: "Progress", folder: Path) -> None:
-    from dsdctl.counting import KeptMacs
+def _draw_figures(reports: "Reports", folder: Path) -> None:
     from dsdctl.report.figures.draw import save_figures
-    from dsdctl.report.table import make_report
 
-    for line in save_figures(make_report(progress, KeptMacs(progress.store)), folder):
+    for line in save_figures(reports, folder):
         print_as_is(err(), line)
 
 

@@ -105,7 +105,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         macs = KeptMacs(store)
         _say_damage(store, 0, console)
         said = len(store.damage)
-        mirrors = _Mirrors(progress, options.store, macs)
+        mirrors = _Mirrors(progress, macs)
         missing = levels_to_run(progress, options.only)
         _log_plan(progress, missing)
         events = stack.enter_context(_event_log(plan, options, log_file, missing))
@@ -134,21 +134,20 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
     return Finished(reports, failures)
 
 
-def replay(progress: Progress, store: Path, console: Console) -> None:
+def replay(progress: Progress, reports: Sequence[Report], macs: KeptMacs, console: Console) -> None:
     """Mirror to W&B whatever the store holds and the tracker has not seen.
 
     Raises InputError where no spec wants a tracker.
     """
     if not any(spec.experiment.tracking.wandb for spec in progress.plan.specs):
         raise InputError("--wandb: no given spec has `tracking: {wandb: ...}`")
-    macs = KeptMacs(progress.store)
-    mirrors = _Mirrors(progress, store, macs)
+    mirrors = _Mirrors(progress, macs)
     if not mirrors.wanted:
         _say(console, "W&B: disabled by `mode` of the spec or by $WANDB_MODE")
     for trajectory in progress.plan.trajectories.values():
         for level in progress.known[trajectory.key].levels:
             mirrors.level(trajectory, level)
-    mirrors.finish(make_report(progress, macs), lambda line: _say(console, line))
+    mirrors.finish(reports, lambda line: _say(console, line))
 
 
 def _run_missing(
@@ -343,10 +342,9 @@ def _say(console: Console, line: str) -> None:
 class _Mirrors:
     """The tracker of each experiment that wants one, started with its first level."""
 
-    def __init__(self, progress: Progress, store: Path, macs: KeptMacs):
+    def __init__(self, progress: Progress, macs: KeptMacs):
         self._progress = progress
         self._macs = macs
-        self._store = store
         self._open: dict[str, Mirror] = {}
         self._settings = {
             spec.experiment.experiment: wandb
@@ -382,7 +380,8 @@ class _Mirrors:
 
     def _mirror(self, experiment: str) -> Mirror:
         if experiment not in self._open:
-            self._open[experiment] = Mirror(self._settings[experiment], self._store)
+            store = self._progress.store.root
+            self._open[experiment] = Mirror(self._settings[experiment], store)
         return self._open[experiment]
 
 
