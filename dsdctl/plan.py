@@ -115,14 +115,6 @@ class Trajectory:
         """Its name and its seed."""
         return f"{self.name} seed {self.seed}"
 
-    def within(self, experiment: str) -> "Trajectory":
-        """It, as one experiment alone knows it, whatever else was planned beside it."""
-        own = [
-            tuple(use for use in uses if use.experiment == experiment)
-            for uses in (self.uses, self.taught_uses)
-        ]
-        return replace(self, uses=own[0], taught_uses=own[1], experiments=())
-
     def level_identity(
         self, level: int, parent: str | None, distillation: DistillationIdentity | None
     ) -> LevelIdentity:

@@ -352,6 +352,7 @@ class _Mirrors:
             if (wandb := spec.experiment.tracking.wandb) is not None
             and effective_mode(wandb.mode, os.environ) != "disabled"
         }
+        self._plans = {experiment: progress.plan.alone(experiment) for experiment in self._settings}
 
     @property
     def wanted(self) -> bool:
@@ -362,7 +363,7 @@ class _Mirrors:
         """Mirror a level to the first experiment that reads it and wants a tracker."""
         for use in self._progress.plan.all_uses(trajectory):
             if use.experiment in self._settings:
-                info = _run_info(self._progress.plan, trajectory, use.experiment)
+                info = _run_info(self._plans[use.experiment], trajectory.key, use.experiment)
                 self._mirror(use.experiment).level(info, level_record(level))
                 return
 
@@ -385,8 +386,9 @@ class _Mirrors:
         return self._open[experiment]
 
 
-def _run_info(plan: Plan, trajectory: Trajectory, experiment: str) -> RunInfo:
-    trajectory = trajectory.within(experiment)
+def _run_info(plan: Plan, key: str, experiment: str) -> RunInfo:
+    """A trajectory as the experiment alone knows it, whose `plan` it is."""
+    trajectory = plan.trajectories[key]
     return RunInfo(
         run_id=f"{experiment}-{trajectory.key[:12]}",
         experiment=experiment,

@@ -169,7 +169,8 @@ def test_specs_that_overlap_share_their_work(tmp_path: Path) -> None:
     assert shared.label == "small, other: vanilla+early-stop seed 1"
     # What an experiment calls it does not depend on what it was planned with.
     for experiment, name in (("small", "vanilla+early-stop"), ("other", "vanilla")):
-        assert shared.within(experiment).label == f"{name} seed 1"
+        alone = plan.alone(experiment).trajectories[shared.key]
+        assert alone.label == f"{name} seed 1"
     assert [t.label for t in plan.trajectories.values() if t.seed == 2] == [
         "other: kd-dense-teacher seed 2",
         "other: vanilla seed 2",
