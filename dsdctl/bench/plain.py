@@ -27,6 +27,7 @@ from dsdctl.bench.cases import (
     case_network,
 )
 from dsdctl.ml.convolution import Conv3x3
+from dsdctl.ml.relu_norm import FusedSequential
 from dsdctl.ml.torchvision_compat import transforms
 from dsdctl.ml.vgg import AdaptivePool
 
@@ -146,11 +147,14 @@ def _measuring(job: Job, network: nn.Module | None = None) -> Work:
 
 def _plain(network: nn.Module) -> nn.Module:
     """The same network of torch's own modules, in the default memory layout."""
+    torchs = {
+        Conv3x3: nn.Conv2d,
+        AdaptivePool: nn.AdaptiveAvgPool2d,
+        FusedSequential: nn.Sequential,
+    }
     for module in network.modules():
-        for own, torchs in ((Conv3x3, nn.Conv2d), (AdaptivePool, nn.AdaptiveAvgPool2d)):
-            if isinstance(module, own):
-                # Ours only compute the same in another way.
-                module.__class__ = torchs  # type: ignore[assignment]
+        # Ours only compute the same in another way.
+        module.__class__ = torchs.get(type(module), type(module))
     return network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -30,33 +31,66 @@ def _convolve_2x2(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, C, 2, 2), (C', C, 3, 3), (C',) -> (B, C', 2, 2)."""
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
-    inputs = maps.permute(0, 2, 3, 1).flatten(1)
-    matrix = _TapMatrix.apply(weight, dtype).t()  # type: ignore[no-untyped-call]
-    outputs = inputs @ matrix if bias is None else torch.addmm(bias.repeat(4), inputs, matrix)
-    return outputs.view(len(maps), 2, 2, len(weight)).permute(0, 3, 1, 2)
+    inputs = maps.permute(0, 2, 3, 1).to(dtype)
+    outputs = _Convolution2x2.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
+    return outputs.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
-class _TapMatrix(torch.autograd.Function):
+class _Convolution2x2(torch.autograd.Function):
+    """(B, 2, 2, C), (C', C, 3, 3), (C',) -> (B, 2, 2, C'), in the type of the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = _tap_matrix(weight, inputs.dtype)
+        ctx.save_for_backward(inputs, rows)
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
+        offsets = None if bias is None else bias.to(inputs.dtype).repeat(4)
+        return _linear(inputs.flatten(1), rows, offsets).view(len(inputs), 2, 2, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        inputs, rows = ctx.saved_tensors
+        upstream = gradients[0].contiguous()
+        of_inputs = _linear(upstream.flatten(1), rows.t()).view_as(inputs)
+        channels = upstream.shape[3], inputs.shape[3]
+        of_weight = inputs.new_empty(channels[0], 3, 3, channels[1], dtype=ctx.weight_dtype)
+        for y in range(3):
+            for x in range(3):
+                of_weight[:, y, x] = _tap_gradient(upstream, inputs, y, x)
+        of_bias = ctx.bias_dtype and upstream.sum((0, 1, 2), dtype=ctx.bias_dtype)
+        return of_inputs, of_weight.permute(0, 3, 1, 2), of_bias
+
+
+def _tap_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix (4 C', 4 C) of the taps that are not on the padding; rows are outputs."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.shape, ctx.dtype = weight.shape, weight.dtype
-        taps = weight.to(dtype).permute(0, 2, 3, 1)
-        return torch.cat([_valid(taps, y, x).flatten(1) for y in (0, 1) for x in (0, 1)])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        out_channels, in_channels = ctx.shape[:2]
-        blocks = gradients[0].view(2, 2, out_channels, 2, 2, in_channels)
-        # In the weight's own type also under autocast: up to four parts are summed.
-        taps = torch.zeros(out_channels, 3, 3, in_channels, dtype=ctx.dtype)
-        for y in (0, 1):
-            for x in (0, 1):
-                _valid(taps, y, x).add_(blocks[y, x])
-        return taps.permute(0, 3, 1, 2), None
+    out_channels, in_channels = weight.shape[:2]
+    blocks = weight.new_empty(2, 2, out_channels, 2, 2, in_channels, dtype=dtype)
+    taps = weight.permute(0, 2, 3, 1)
+    for y in (0, 1):
+        for x in (0, 1):
+            blocks[y, x] = taps[:, 1 - y : 3 - y, 1 - x : 3 - x]
+    return blocks.view(4 * out_channels, 4 * in_channels)
 
 
-def _valid(taps: Tensor, y: int, x: int) -> Tensor:
-    """Of the taps (C', 3, 3, C), those that the output at (y, x) has within a 2x2 map."""
-    return taps[:, 1 - y : 3 - y, 1 - x : 3 - x]
+def _tap_gradient(upstream: Tensor, inputs: Tensor, y: int, x: int) -> Tensor:
+    """(B, 2, 2, C'), (B, 2, 2, C) -> (C', C), over all pairs of pixels that a tap connects."""
+    # The tap (1, 1) connects each pixel to itself, (0, 1) those of a lower row to the row above.
+    (to_y, from_y), (to_x, from_x) = _connected(y), _connected(x)
+    to = upstream[:, to_y, to_x].reshape(-1, upstream.shape[3]).contiguous()
+    origin = inputs[:, from_y, from_x].reshape(-1, inputs.shape[3]).contiguous()
+    return _linear(to.t(), origin.t())
+
+
+def _connected(tap: int) -> tuple[slice, slice]:
+    """Along one side of a 2x2 map: the outputs that a tap has inputs for, and these."""
+    shift = tap - 1
+    return slice(max(0, -shift), min(2, 2 - shift)), slice(max(0, shift), min(2, 2 + shift))
+
+
+def _linear(inputs: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(M, K), (N, K), (N,) -> (M, N)."""
+    if inputs.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        # By oneDNN, as torch's compiler has linear layers computed: the BLAS that torch's wheels
+        # bring does fp32 products on AMD's processors at half the speed.
+        return torch.ops.mkldnn._linear_pointwise(inputs, rows, bias, "none", [], "")  # type: ignore[no-any-return]
+    return F.linear(inputs, rows, bias)

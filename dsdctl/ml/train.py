@@ -80,8 +80,14 @@ class Trainer:
         self.settings = settings
         self.loss = loss
         device = next(network.parameters()).device
+        self._parameters = dict(network.named_parameters())
+        # In other orders than that of memory the optimiser would copy the channels-last ones.
+        self._flat = {
+            name: _in_memory_order(parameter.detach()).requires_grad_()
+            for name, parameter in self._parameters.items()
+        }
         self.optimizer = torch.optim.SGD(
-            network.parameters(),
+            self._flat.values(),
             # Read from memory by a recorded step, so that it can change.
             lr=torch.tensor(settings.lr, device=device) if device.type == "cuda" else settings.lr,
             momentum=settings.momentum,
@@ -164,10 +170,11 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on: parameters, buffers, momentum."""
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+        for name, parameter in self._parameters.items():
+            momentum = self.optimizer.state[self._flat[name]].get("momentum_buffer")
             if momentum is not None:
-                tensors[f"momentum/{name}"] = momentum
+                shaped = momentum.as_strided(parameter.shape, parameter.stride())
+                tensors[f"momentum/{name}"] = shaped
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -177,16 +184,29 @@ class Trainer:
             part, _, inner = name.partition("/")
             parts[part][inner] = tensor
         self.network.load_state_dict(parts["network"])
-        for name, parameter in self.network.named_parameters():
-            if name in parts["momentum"]:
-                # In the parameter's own memory layout, as the optimiser itself allocates it.
-                momentum = torch.empty_like(parameter).copy_(parts["momentum"][name])
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
+        for name, momentum in parts["momentum"].items():
+            state = self.optimizer.state[self._flat[name]]
+            state["momentum_buffer"] = _flat_like(self._parameters[name], momentum)
 
     def step(self, loss: Tensor) -> None:
         """One optimiser step; then the masks, since decay and momentum know nothing of them."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        for name, parameter in self._parameters.items():
+            gradient = parameter.grad
+            self._flat[name].grad = None if gradient is None else _flat_like(parameter, gradient)
         self.optimizer.step()
         if self._masks:
             torch._foreach_mul_(self._weights, self._masks)
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """All numbers of a tensor without gaps, (N,), in the same memory."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _flat_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The numbers of a tensor (N,) in the order that those of `parameter` have in memory."""
+    if tensor.stride() != parameter.stride():
+        tensor = torch.empty_like(parameter).copy_(tensor)
+    return _in_memory_order(tensor.detach())

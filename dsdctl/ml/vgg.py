@@ -6,10 +6,12 @@ Shapes: B images, C channels, H x W pixels, K classes.
 import functools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.initialisation import default_init
+from dsdctl.ml.relu_norm import FusedSequential, watched
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):
@@ -74,13 +76,21 @@ class VGGLike(nn.Module):
                 ]
                 channels = out_channels
             layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
+        self.features = FusedSequential(*layers)
         self.pool = AdaptivePool(pool)
         self.classifier = nn.Linear(channels * pool * pool, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, K)."""
-        return self.classifier(self.pool(self.features(images)).flatten(1))  # type: ignore[no-any-return]
+        maps = self.features(images)
+        traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
+        hidden = not traced and not watched(self.pool) and not watched(self.classifier)
+        if self.training and hidden and maps.shape[2:] == (1, 1):
+            # The pooled map is pool x pool copies of one pixel, which needs not be written.
+            weight = self.classifier.weight
+            summed = weight.view(len(weight), maps.shape[1], -1).sum(2)
+            return F.linear(maps.flatten(1), summed, self.classifier.bias)
+        return self.classifier(self.pool(maps).flatten(1))  # type: ignore[no-any-return]
 
     def initialise(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order."""

@@ -1,0 +1,68 @@
+"""The functions of kernels.cpp, where installing dsdctl could compile them."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+LIBRARY = SOURCE.with_name("libkernels.so")
+LANES = 16
+"""The channels that are computed at once: maps have a multiple of that many."""
+
+_SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library; None where there is none, or one of another source."""
+    try:
+        compiled = ctypes.CDLL(str(LIBRARY))
+    except OSError:
+        return None
+    compiled.kernels_source.restype = ctypes.c_char_p
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    if compiled.kernels_source() != digest.encode():
+        logging.getLogger(__name__).warning(
+            "the compiled kernels are those of another version of %s and are not used; "
+            "install dsdctl again to compile them",
+            SOURCE.name,
+        )
+        return None
+    return compiled
+
+
+def usable(maps: Tensor) -> bool:
+    """Whether the kernels can be called on `maps` (B, C, H, W), by this process as it is."""
+    return (
+        maps.device.type == "cpu"
+        and maps.dtype in _SUFFIXES
+        and maps.shape[1] % LANES == 0
+        and maps.is_contiguous(memory_format=torch.channels_last)
+        and torch.get_num_threads() == 1  # which is how many they run on
+        and library() is not None
+    )
+
+
+def call(name: str, maps: Tensor, *arguments: Tensor | int | float | None) -> None:
+    """Call the function `name` for the dtype of `maps`, its first argument; tensors are dense."""
+    compiled = library()
+    assert compiled is not None
+    function = getattr(compiled, f"{name}_{_SUFFIXES[maps.dtype]}")
+    function(*(_as_c(argument) for argument in (maps, *arguments)))
+
+
+def _as_c(argument: Tensor | int | float | None) -> object:
+    match argument:
+        case Tensor():
+            return ctypes.c_void_p(argument.data_ptr())
+        case int():
+            return ctypes.c_int64(argument)
+        case float():
+            return ctypes.c_double(argument)
+        case None:
+            return ctypes.c_void_p(None)

@@ -1,0 +1,119 @@
+"""ReLU, BatchNorm and 2x2 max-pooling, trained as one on CPUs that have the compiled kernels.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dsdctl.ml import kernels
+
+
+class FusedSequential(nn.Sequential):
+    """nn.Sequential that trains ReLU, BatchNorm2d and, after them, MaxPool2d(2) in one go.
+
+    One by one each of them reads and writes all maps, and takes longer to do so than to compute.
+    Where something else looks at a module's output, and in eval mode, they are called one by one.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
+        if not self.training or traced:
+            return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
+        layers = list(self)
+        while layers:
+            maps, used = _forward(layers, maps)
+            del layers[:used]
+        return maps
+
+
+def _forward(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
+    """`maps` after the first of `layers`, and after how many of them."""
+    match layers:
+        case [nn.ReLU(), nn.BatchNorm2d() as norm, *rest] if _fits(layers[:2], maps):
+            height, width = maps.shape[2:]
+            pooled = height % 2 == width % 2 == 0 and _pools(rest[:1])
+            return _relu_norm(maps, norm, pooled), 3 if pooled else 2
+    return layers[0](maps), 1
+
+
+def _fits(layers: list[nn.Module], maps: Tensor) -> bool:
+    norm = layers[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    return (
+        kernels.usable(maps)
+        and maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
+        and norm.training
+        and norm.affine
+        and norm.weight.dtype == torch.float32
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and not any(map(watched, layers))
+    )
+
+
+def watched(layer: nn.Module) -> bool:
+    """Whether something is to be told of the layer's calls, so that it has to be called."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def _pools(layers: list[nn.Module]) -> bool:
+    """Whether it is a 2x2 max-pooling that nobody watches."""
+    return any(
+        isinstance(layer, nn.MaxPool2d)
+        and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == (2, 2, 0, 1)
+        and not watched(layer)
+        for layer in layers
+    )
+
+
+def _relu_norm(maps: Tensor, norm: nn.BatchNorm2d, pooled: bool) -> Tensor:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    normalised, mean, variance = _ReluNorm.apply(  # type: ignore[no-untyped-call]
+        maps, norm.weight, norm.bias, norm.eps, pooled
+    )
+    pixels = maps.numel() // maps.shape[1]
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
+    return normalised  # type: ignore[no-any-return]
+
+
+class _ReluNorm(torch.autograd.Function):
+    """BatchNorm of relu(maps), in training; then, if `pooled`, max-pooling."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float, pooled: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the new maps and, each (C,), the mean and the biased variance of relu(maps)."""
+        batch, channels, height, width = maps.shape
+        mean, variance, inverse = torch.empty(3, channels)
+        size = (height // 2, width // 2) if pooled else (height, width)
+        layout = torch.channels_last
+        out = torch.empty(batch, channels, *size, dtype=maps.dtype, memory_format=layout)
+        choice = torch.empty_like(out, dtype=torch.uint8) if pooled else None
+        sizes = (batch * height, width, channels)
+        results = (mean, variance, inverse, out, choice)
+        kernels.call("forward", maps, *sizes, weight, bias, eps, *results)
+        ctx.save_for_backward(maps, weight, mean, inverse, choice)
+        ctx.mark_non_differentiable(mean, variance)
+        return out, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, mean, inverse, choice = ctx.saved_tensors
+        upstream = gradients[0].contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = maps.shape
+        of_weight, of_bias = torch.empty(2, channels)
+        of_maps = torch.empty_like(maps)
+        sizes = (batch * height, width, channels)
+        results = (of_weight, of_bias, of_maps)
+        kernels.call("backward", upstream, maps, *sizes, weight, mean, inverse, choice, *results)
+        return of_maps, of_weight, of_bias, None, None
