@@ -6,12 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsdctl.ml import kernels
+
+
+CACHED_WEIGHTS = 2**16
+"""Pairs of channels up to which the sums of the compiled weight gradient stay in a cache."""
+
 
 class Conv3x3(nn.Conv2d):
-    """nn.Conv2d with a 3x3 kernel and padding 1; on CPUs faster where maps are 2x2.
+    """nn.Conv2d with a 3x3 kernel and padding 1, faster on CPUs.
 
-    There 20 of the 36 products of a kernel fall on the padding. What is left is one matrix product,
-    from all inputs of an image to all its outputs, with 16 entries for each pair of channels.
+    Of 2x2 maps 20 of the 36 products of a kernel fall on the padding. What is left is one matrix
+    product, from all inputs of an image to all its outputs, with 16 entries for each pair of
+    channels. Elsewhere the gradient of fp32 weights is a compiled kernel, where there is one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True):
@@ -20,11 +27,60 @@ class Conv3x3(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         # Counting and exporting trace the network, and are to see the convolution that it is.
-        small = maps.shape[2:] == (2, 2) and self.stride == (1, 1)
         traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
-        if small and maps.device.type == "cpu" and not traced:
-            return _convolve_2x2(maps, self.weight, self.bias)
+        if maps.device.type == "cpu" and self.stride == (1, 1) and not traced:
+            if maps.shape[2:] == (2, 2):
+                return _convolve_2x2(maps, self.weight, self.bias)
+            if self._has_kernel(maps):
+                return _Convolution3x3.apply(maps, self.weight, self.bias)  # type: ignore[no-untyped-call, no-any-return]
         return super().forward(maps)
+
+    def _has_kernel(self, maps: Tensor) -> bool:
+        return (
+            self.weight.requires_grad
+            and torch.is_grad_enabled()
+            and maps.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and maps.is_contiguous(memory_format=torch.channels_last)
+            and self.weight.is_contiguous(memory_format=torch.channels_last)
+            and self.out_channels % kernels.LANES == 0
+            and self.in_channels * self.out_channels <= CACHED_WEIGHTS
+            and kernels.at_hand()
+            and kernels.wide()
+        )
+
+
+class _Convolution3x3(torch.autograd.Function):
+    """torch's convolution (B, C, H, W), (C', C, 3, 3), (C',) -> (B, C', H, W), but for a gradient.
+
+    That of the weights oneDNN computes at half the rate of the outputs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.biased = bias is not None
+        return F.conv2d(maps, weight, bias, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        maps, weight = ctx.saved_tensors
+        upstream = gradients[0].contiguous(memory_format=torch.channels_last)
+        of_maps = _gradient_of_maps(upstream, maps, weight) if ctx.needs_input_grad[0] else None
+        of_weight = torch.empty_like(weight)
+        batch, in_channels, height, width = maps.shape
+        sizes = (batch, height, width, in_channels, len(weight))
+        kernels.call("weight_gradient", maps, upstream, *sizes, of_weight)
+        return of_maps, of_weight, upstream.sum((0, 2, 3)) if ctx.biased else None
+
+
+def _gradient_of_maps(upstream: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+    # torch.nn.grad has this too, but copies maps that are not read.
+    once, all_three = [1, 1], (upstream, maps, weight)
+    gradients = torch.ops.aten.convolution_backward(
+        *all_three, None, once, once, once, False, [0, 0], 1, [True, False, False]
+    )
+    return gradients[0]  # type: ignore[no-any-return]
 
 
 def _convolve_2x2(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,7 +1,8 @@
-// ReLU, BatchNorm and 2x2 max-pooling in as few passes over memory as their mathematics allows.
+// What training on CPUs gains most from. Maps are channels-last.
 //
-// Maps are channels-last, (rows, width, channels) with the rows of all images one after another
-// and the channels a multiple of 16, in float or bfloat16. x = relu(y) is never written: it is
+// First, ReLU, BatchNorm and 2x2 max-pooling in as few passes over memory as their mathematics
+// allows. Maps are (rows, width, channels) with the rows of all images one after another and the
+// channels a multiple of 16, in float or bfloat16. x = relu(y) is never written: it is
 // made anew from y, which the convolution wrote, whenever it is needed. Per channel, n being the
 // pixels that sums and means are over:
 //
@@ -263,6 +264,99 @@ INLINE void backward(const T* dz, const T* y, Shape shape, const float* weight, 
         pooled_gradients(dz, y, shape, mean, scale.data(), offset.data(), slope.data(), choice, dy);
     else
         gradients(dz, y, shape, mean, scale.data(), offset.data(), slope.data(), dy);
+}
+
+// Of a 3x3 convolution padded by one: the gradient of its weights, summed over all pixels.
+//
+// The channels of the output lie side by side in registers, and each channel of the input is
+// multiplied with all of them: per pixel there are LEADING x 16 TRAILING products, of LEADING +
+// 16 TRAILING numbers that are in the cache.
+struct Maps {
+    int64_t images, height, width, in, out;
+};
+
+template <int LEADING, int TRAILING>
+INLINE void add_products(const float* x, const float* dy, Maps maps, int64_t rows, int64_t columns,
+                         float* sums) {
+    Floats products[LEADING][TRAILING] = {};
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t p = r * maps.width; p < r * maps.width + columns; p++) {
+            Floats gradient[TRAILING];
+            for (int o = 0; o < TRAILING; o++)
+                gradient[o] = load(dy + p * maps.out + o * LANES);
+            for (int i = 0; i < LEADING; i++)
+                for (int o = 0; o < TRAILING; o++)
+                    products[i][o] += x[p * maps.in + i] * gradient[o];
+        }
+    for (int i = 0; i < LEADING; i++)
+        for (int o = 0; o < TRAILING; o++) {
+            float* sum = sums + i * maps.out + o * LANES;
+            store(sum, load(sum) + products[i][o]);
+        }
+}
+
+template <int TRAILING>
+INLINE void add_all_products(const float* x, const float* dy, Maps maps, int64_t rows,
+                             int64_t columns, float* sums) {
+    constexpr int leading = 16 / TRAILING;  // as many sums as registers can hold
+    int64_t i = 0;
+    for (; i + leading <= maps.in; i += leading)
+        add_products<leading, TRAILING>(x + i, dy, maps, rows, columns, sums + i * maps.out);
+    for (; i + 3 <= maps.in; i += 3)
+        add_products<3, TRAILING>(x + i, dy, maps, rows, columns, sums + i * maps.out);
+    for (; i < maps.in; i++)
+        add_products<1, TRAILING>(x + i, dy, maps, rows, columns, sums + i * maps.out);
+}
+
+// `sums`: (3, 3, in, out).
+template <int TRAILING>
+INLINE void sum_products(const float* x, const float* dy, Maps maps, float* sums) {
+    const int64_t height = maps.height, width = maps.width;
+    const int64_t at_once = 4 * BLOCK < width ? 1 : 4 * BLOCK / width;
+    for (int64_t image = 0; image < maps.images; image++)
+        for (int64_t start = 0; start < height; start += at_once)
+            for (int64_t tap = 0; tap < 9; tap++) {
+                // Where this tap's inputs are not on the padding.
+                const int64_t down = tap / 3 - 1, right = tap % 3 - 1;
+                const int64_t top = start + down < 0 ? 1 : start;
+                const int64_t end = start + at_once < height ? start + at_once : height;
+                const int64_t bottom = end + down > height ? height - 1 : end;
+                const int64_t left = right < 0 ? 1 : 0;
+                const int64_t columns = right == 0 ? width : width - 1;
+                const int64_t pixel = (image * height + top) * width + left;
+                for (int64_t o = 0; o < maps.out; o += TRAILING * LANES)
+                    add_all_products<TRAILING>(x + (pixel + down * width + right) * maps.in,
+                                               dy + pixel * maps.out + o, maps, bottom - top,
+                                               columns, sums + tap * maps.in * maps.out + o);
+            }
+}
+
+// `dweight`: (out, 3, 3, in).
+INLINE void weight_gradient(const float* x, const float* dy, Maps maps, float* dweight) {
+    std::vector<float> sums(9 * maps.in * maps.out);
+    if (maps.out % (4 * LANES) == 0)
+        sum_products<4>(x, dy, maps, sums.data());
+    else if (maps.out % (2 * LANES) == 0)
+        sum_products<2>(x, dy, maps, sums.data());
+    else
+        sum_products<1>(x, dy, maps, sums.data());
+    for (int64_t i = 0; i < 9 * maps.in; i++)
+        for (int64_t o = 0; o < maps.out; o++)
+            dweight[o * 9 * maps.in + i] = sums[i * maps.out + o];
+}
+
+KERNEL void weight_gradient_float32(const float* x, const float* dy, int64_t images, int64_t height,
+                                    int64_t width, int64_t in, int64_t out, float* dweight) {
+    weight_gradient(x, dy, {images, height, width, in, out}, dweight);
+}
+
+// Whether weight_gradient is worth calling: it needs 512-bit registers, and 32 of them.
+extern "C" int64_t has_wide_registers() {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f") != 0;
+#else
+    return 0;
+#endif
 }
 
 // Of what source this was built, so that a library of another is not used.

@@ -25,6 +25,7 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     compiled.kernels_source.restype = ctypes.c_char_p
+    compiled.has_wide_registers.restype = ctypes.c_int64
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     if compiled.kernels_source() != digest.encode():
         logging.getLogger(__name__).warning(
@@ -36,16 +37,26 @@ def library() -> ctypes.CDLL | None:
     return compiled
 
 
-def usable(maps: Tensor) -> bool:
-    """Whether the kernels can be called on `maps` (B, C, H, W), by this process as it is."""
+def at_hand() -> bool:
+    """Whether this process, as it is, is to call them; they run on one thread."""
+    return torch.get_num_threads() == 1 and library() is not None
+
+
+def fit(maps: Tensor) -> bool:
+    """Whether `maps` (B, C, H, W) are as the kernels take them."""
     return (
         maps.device.type == "cpu"
         and maps.dtype in _SUFFIXES
         and maps.shape[1] % LANES == 0
         and maps.is_contiguous(memory_format=torch.channels_last)
-        and torch.get_num_threads() == 1  # which is how many they run on
-        and library() is not None
     )
+
+
+@functools.cache
+def wide() -> bool:
+    """Whether the processor is one that `weight_gradient` is fast on."""
+    compiled = library()
+    return compiled is not None and bool(compiled.has_wide_registers())
 
 
 def call(name: str, maps: Tensor, *arguments: Tensor | int | float | None) -> None:

@@ -44,7 +44,8 @@ def _fits(layers: list[nn.Module], maps: Tensor) -> bool:
     norm = layers[1]
     assert isinstance(norm, nn.BatchNorm2d)
     return (
-        kernels.usable(maps)
+        kernels.at_hand()
+        and kernels.fit(maps)
         and maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
         and norm.training
         and norm.affine
