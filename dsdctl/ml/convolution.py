@@ -18,7 +18,7 @@ class Conv3x3(nn.Conv2d):
 
     Of 2x2 maps 20 of the 36 products of a kernel fall on the padding. What is left is one matrix
     product, from all inputs of an image to all its outputs, with 16 entries for each pair of
-    channels. Elsewhere the gradient of fp32 weights is a compiled kernel, where there is one.
+    channels. Elsewhere the gradient of the weights is a compiled kernel, where there is one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True):
@@ -31,23 +31,28 @@ class Conv3x3(nn.Conv2d):
         if maps.device.type == "cpu" and self.stride == (1, 1) and not traced:
             if maps.shape[2:] == (2, 2):
                 return _convolve_2x2(maps, self.weight, self.bias)
-            if self._has_kernel(maps):
-                return _Convolution3x3.apply(maps, self.weight, self.bias)  # type: ignore[no-untyped-call, no-any-return]
+            dtype = _autocast(maps.dtype)
+            if self._has_kernel(maps, dtype):
+                return _Convolution3x3.apply(maps.to(dtype), self.weight, self.bias)  # type: ignore[no-untyped-call, no-any-return]
         return super().forward(maps)
 
-    def _has_kernel(self, maps: Tensor) -> bool:
+    def _has_kernel(self, maps: Tensor, dtype: torch.dtype) -> bool:
         return (
-            self.weight.requires_grad
-            and torch.is_grad_enabled()
-            and maps.dtype == self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and maps.is_contiguous(memory_format=torch.channels_last)
+            torch.is_grad_enabled()
+            and self.weight.requires_grad
+            and self.weight.dtype == torch.float32
             and self.weight.is_contiguous(memory_format=torch.channels_last)
+            and maps.is_contiguous(memory_format=torch.channels_last)
             and self.out_channels % kernels.LANES == 0
             and self.in_channels * self.out_channels <= CACHED_WEIGHTS
             and kernels.at_hand()
-            and kernels.wide()
+            and kernels.multiplies(dtype)
         )
+
+
+def _autocast(dtype: torch.dtype) -> torch.dtype:
+    """In what a convolution of maps of `dtype` is computed."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else dtype
 
 
 class _Convolution3x3(torch.autograd.Function):
@@ -58,20 +63,22 @@ class _Convolution3x3(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(maps, weight)
+        cast = weight.to(maps.dtype)
+        ctx.save_for_backward(maps, cast)
         ctx.biased = bias is not None
-        return F.conv2d(maps, weight, bias, padding=1)
+        return F.conv2d(maps, cast, None if bias is None else bias.to(maps.dtype), padding=1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         maps, weight = ctx.saved_tensors
         upstream = gradients[0].contiguous(memory_format=torch.channels_last)
         of_maps = _gradient_of_maps(upstream, maps, weight) if ctx.needs_input_grad[0] else None
-        of_weight = torch.empty_like(weight)
+        of_weight = torch.empty_like(weight, dtype=torch.float32)
+        of_bias = torch.empty(len(weight))
         batch, in_channels, height, width = maps.shape
         sizes = (batch, height, width, in_channels, len(weight))
-        kernels.call("weight_gradient", maps, upstream, *sizes, of_weight)
-        return of_maps, of_weight, upstream.sum((0, 2, 3)) if ctx.biased else None
+        kernels.call("weight_gradient", maps, upstream, *sizes, of_weight, of_bias)
+        return of_maps, of_weight, of_bias if ctx.biased else None
 
 
 def _gradient_of_maps(upstream: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
@@ -85,9 +92,7 @@ def _gradient_of_maps(upstream: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
 
 def _convolve_2x2(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, C, 2, 2), (C', C, 3, 3), (C',) -> (B, C', 2, 2)."""
-    autocast = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
-    inputs = maps.permute(0, 2, 3, 1).to(dtype)
+    inputs = maps.permute(0, 2, 3, 1).to(_autocast(weight.dtype))
     outputs = _Convolution2x2.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
     return outputs.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 

@@ -269,24 +269,57 @@ INLINE void backward(const T* dz, const T* y, Shape shape, const float* weight, 
 // Of a 3x3 convolution padded by one: the gradient of its weights, summed over all pixels.
 //
 // The channels of the output lie side by side in registers, and each channel of the input is
-// multiplied with all of them: per pixel there are LEADING x 16 TRAILING products, of LEADING +
-// 16 TRAILING numbers that are in the cache.
+// multiplied with all of them: LEADING x 16 TRAILING products of LEADING + 16 TRAILING numbers
+// that are in the cache. Numbers are floats, or pairs of bfloat16: a channel's of two neighbouring
+// pixels, which one instruction multiplies with another pair's and adds.
+typedef uint32_t Pair;
+
 struct Maps {
     int64_t images, height, width, in, out;
+    int64_t pixels() const { return height * width; }
+    Maps from(int64_t image, int64_t at_most) const {
+        Maps some = *this;
+        some.images = images - image < at_most ? images - image : at_most;
+        return some;
+    }
 };
 
-template <int LEADING, int TRAILING>
-INLINE void add_products(const float* x, const float* dy, Maps maps, int64_t rows, int64_t columns,
-                         float* sums) {
+// What one tap multiplies: of some images `rows` of `steps` numbers a channel, channels side by
+// side; and how far it is from image to image and row to row.
+template <class Number>
+struct Products {
+    const Number *x, *dy;
+    int64_t rows, steps, x_image, dy_image, x_row, dy_row;
+};
+
+INLINE Floats lanes(const float* from) { return read<Floats>(from); }
+INLINE Words lanes(const Pair* from) { return read<Words>(from); }
+
+INLINE void multiply_add(Floats& sum, Floats one, Floats other) { sum += one * other; }
+
+#if defined(__x86_64__)
+INLINE void multiply_add(Floats& sum, Words one, Words other) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(one), "v"(other));
+}
+#endif
+
+template <int LEADING, int TRAILING, class Number>
+INLINE void add_products(Products<Number> of, Maps maps, float* sums) {
     Floats products[LEADING][TRAILING] = {};
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t p = r * maps.width; p < r * maps.width + columns; p++) {
-            Floats gradient[TRAILING];
-            for (int o = 0; o < TRAILING; o++)
-                gradient[o] = load(dy + p * maps.out + o * LANES);
-            for (int i = 0; i < LEADING; i++)
-                for (int o = 0; o < TRAILING; o++)
-                    products[i][o] += x[p * maps.in + i] * gradient[o];
+    for (int64_t image = 0; image < maps.images; image++)
+        for (int64_t row = 0; row < of.rows; row++) {
+            const Number* x = of.x + image * of.x_image + row * of.x_row;
+            const Number* dy = of.dy + image * of.dy_image + row * of.dy_row;
+            for (int64_t step = 0; step < of.steps; step++, x += maps.in, dy += maps.out) {
+                typedef decltype(lanes(dy)) Vector;
+                Vector gradient[TRAILING];
+                for (int o = 0; o < TRAILING; o++) gradient[o] = lanes(dy + o * LANES);
+                for (int i = 0; i < LEADING; i++) {
+                    const Vector input = Vector{} + x[i];
+                    for (int o = 0; o < TRAILING; o++)
+                        multiply_add(products[i][o], input, gradient[o]);
+                }
+            }
         }
     for (int i = 0; i < LEADING; i++)
         for (int o = 0; o < TRAILING; o++) {
@@ -295,69 +328,188 @@ INLINE void add_products(const float* x, const float* dy, Maps maps, int64_t row
         }
 }
 
-template <int TRAILING>
-INLINE void add_all_products(const float* x, const float* dy, Maps maps, int64_t rows,
-                             int64_t columns, float* sums) {
-    constexpr int leading = 16 / TRAILING;  // as many sums as registers can hold
-    int64_t i = 0;
-    for (; i + leading <= maps.in; i += leading)
-        add_products<leading, TRAILING>(x + i, dy, maps, rows, columns, sums + i * maps.out);
-    for (; i + 3 <= maps.in; i += 3)
-        add_products<3, TRAILING>(x + i, dy, maps, rows, columns, sums + i * maps.out);
-    for (; i < maps.in; i++)
-        add_products<1, TRAILING>(x + i, dy, maps, rows, columns, sums + i * maps.out);
+template <int TRAILING, class Number>
+INLINE void add_in_registers(Products<Number> of, Maps maps, float* sums) {
+    constexpr int leading = 16 / TRAILING;  // as many sums as there are registers for
+    for (int64_t o = 0; o < maps.out; o += TRAILING * LANES) {
+        Products<Number> part = of;
+        part.dy += o;
+        int64_t i = 0;
+        for (; i + leading <= maps.in; i += leading, part.x += leading)
+            add_products<leading, TRAILING>(part, maps, sums + i * maps.out + o);
+        for (; i + 3 <= maps.in; i += 3, part.x += 3)
+            add_products<3, TRAILING>(part, maps, sums + i * maps.out + o);
+        for (; i < maps.in; i++, part.x++)
+            add_products<1, TRAILING>(part, maps, sums + i * maps.out + o);
+    }
 }
 
-// `sums`: (3, 3, in, out).
-template <int TRAILING>
-INLINE void sum_products(const float* x, const float* dy, Maps maps, float* sums) {
-    const int64_t height = maps.height, width = maps.width;
-    const int64_t at_once = 4 * BLOCK < width ? 1 : 4 * BLOCK / width;
-    for (int64_t image = 0; image < maps.images; image++)
-        for (int64_t start = 0; start < height; start += at_once)
-            for (int64_t tap = 0; tap < 9; tap++) {
-                // Where this tap's inputs are not on the padding.
-                const int64_t down = tap / 3 - 1, right = tap % 3 - 1;
-                const int64_t top = start + down < 0 ? 1 : start;
-                const int64_t end = start + at_once < height ? start + at_once : height;
-                const int64_t bottom = end + down > height ? height - 1 : end;
-                const int64_t left = right < 0 ? 1 : 0;
-                const int64_t columns = right == 0 ? width : width - 1;
-                const int64_t pixel = (image * height + top) * width + left;
-                for (int64_t o = 0; o < maps.out; o += TRAILING * LANES)
-                    add_all_products<TRAILING>(x + (pixel + down * width + right) * maps.in,
-                                               dy + pixel * maps.out + o, maps, bottom - top,
-                                               columns, sums + tap * maps.in * maps.out + o);
-            }
-}
-
-// `dweight`: (out, 3, 3, in).
-INLINE void weight_gradient(const float* x, const float* dy, Maps maps, float* dweight) {
-    std::vector<float> sums(9 * maps.in * maps.out);
+// `sums`: (in, out).
+template <class Number>
+INLINE void add_tap(Products<Number> of, Maps maps, float* sums) {
     if (maps.out % (4 * LANES) == 0)
-        sum_products<4>(x, dy, maps, sums.data());
+        add_in_registers<4>(of, maps, sums);
     else if (maps.out % (2 * LANES) == 0)
-        sum_products<2>(x, dy, maps, sums.data());
+        add_in_registers<2>(of, maps, sums);
     else
-        sum_products<1>(x, dy, maps, sums.data());
-    for (int64_t i = 0; i < 9 * maps.in; i++)
-        for (int64_t o = 0; o < maps.out; o++)
-            dweight[o * 9 * maps.in + i] = sums[i * maps.out + o];
+        add_in_registers<1>(of, maps, sums);
 }
 
-KERNEL void weight_gradient_float32(const float* x, const float* dy, int64_t images, int64_t height,
-                                    int64_t width, int64_t in, int64_t out, float* dweight) {
-    weight_gradient(x, dy, {images, height, width, in, out}, dweight);
+// The rows from `start` on that are multiplied while they are in the cache, as far as they are not
+// on the padding for a tap that reaches `down` by so many.
+struct Band {
+    int64_t top, rows;
+    Band(Maps maps, int64_t start, int64_t at_once, int64_t down) {
+        const int64_t end = start + at_once < maps.height ? start + at_once : maps.height;
+        top = start + down < 0 ? 1 : start;
+        rows = (end + down > maps.height ? maps.height - 1 : end) - top;
+    }
+};
+
+// How many rows of so many steps are multiplied at once: so few that what the registers hold of
+// the outputs' channels comes from the nearest cache, and no fewer, since sums follow each time.
+INLINE int64_t rows_at_once(Maps maps, int64_t steps) {
+    const int64_t most = 4096 / (maps.out < 4 * LANES ? maps.out : 4 * LANES);
+    return steps < most ? most / steps : 1;
 }
 
-// Whether weight_gradient is worth calling: it needs 512-bit registers, and 32 of them.
-extern "C" int64_t has_wide_registers() {
+INLINE int64_t images_at_once(Maps maps, int64_t steps) {
+    const int64_t images = rows_at_once(maps, steps) / maps.height;
+    return images < 1 ? 1 : images < maps.images ? images : maps.images;
+}
+
+// `sums`: (3, 3, in, out); images_at_once.
+INLINE void add_images(const float* x, const float* dy, Maps maps, float* sums) {
+    const int64_t x_row = maps.width * maps.in, dy_row = maps.width * maps.out;
+    const int64_t at_once = rows_at_once(maps, maps.width);
+    for (int64_t start = 0; start < maps.height; start += at_once)
+        for (int64_t tap = 0; tap < 9; tap++) {
+            const int64_t down = tap / 3 - 1, right = tap % 3 - 1;
+            const Band band(maps, start, at_once, down);
+            const int64_t left = right < 0, columns = maps.width - (right != 0);
+            Products<float> of{x, dy, band.rows, columns, maps.height * x_row,
+                               maps.height * dy_row, x_row, dy_row};
+            of.x += (band.top + down) * x_row + (left + right) * maps.in;
+            of.dy += band.top * dy_row + left * maps.out;
+            add_tap(of, maps, sums + tap * maps.in * maps.out);
+        }
+}
+
+// Each pixel from `first` on and its right neighbour, `pairs` a row; zeros beyond the edges.
+INLINE void pair_up(const uint16_t* from, int64_t rows, int64_t width, int64_t channels,
+                    int64_t first, int64_t pairs, Pair* to) {
+    const std::vector<uint16_t> padding(channels);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t p = first; p < first + 2 * pairs; p += 2, to += channels) {
+            const uint16_t* row = from + r * width * channels;
+            const bool beyond = p < 0 || p >= width;
+            const uint16_t* here = beyond ? padding.data() : row + p * channels;
+            const uint16_t* next = p + 1 < width ? row + (p + 1) * channels : padding.data();
+            for (int64_t c = 0; c < channels; c++) to[c] = here[c] | Pair(next[c]) << 16;
+        }
+}
+
+// Of some images the pairs of pixels 0 and 1, 2 and 3, ..., and of -1 and 0, 1 and 2, ...
+struct Paired {
+    int64_t pairs;
+    std::vector<Pair> x, x_between, dy;
+    explicit Paired(Maps maps)
+        : pairs((maps.width + 1) / 2),
+          x(maps.images * maps.height * pairs * maps.in),
+          x_between(maps.images * maps.height * (pairs + 1) * maps.in),
+          dy(maps.images * maps.height * pairs * maps.out) {}
+};
+
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx512f") != 0;
-#else
-    return 0;
-#endif
+INLINE void add_images(const uint16_t* x, const uint16_t* dy, Maps maps, Paired& paired,
+                       float* sums) {
+    const int64_t pairs = paired.pairs, at_once = rows_at_once(maps, pairs);
+    const int64_t rows = maps.images * maps.height, dy_row = pairs * maps.out;
+    pair_up(x, rows, maps.width, maps.in, 0, pairs, paired.x.data());
+    pair_up(x, rows, maps.width, maps.in, -1, pairs + 1, paired.x_between.data());
+    pair_up(dy, rows, maps.width, maps.out, 0, pairs, paired.dy.data());
+    for (int64_t start = 0; start < maps.height; start += at_once)
+        for (int64_t tap = 0; tap < 9; tap++) {
+            const int64_t down = tap / 3 - 1, right = tap % 3 - 1;
+            const Band band(maps, start, at_once, down);
+            const std::vector<Pair>& inputs = right == 0 ? paired.x : paired.x_between;
+            const int64_t x_row = (right == 0 ? pairs : pairs + 1) * maps.in;
+            Products<Pair> of{inputs.data(), paired.dy.data(), band.rows, pairs,
+                              maps.height * x_row, maps.height * dy_row, x_row, dy_row};
+            of.x += (band.top + down) * x_row + (right > 0) * maps.in;
+            of.dy += band.top * dy_row;
+            add_tap(of, maps, sums + tap * maps.in * maps.out);
+        }
 }
+#endif
+
+// `sums`: (out), of the gradient of the bias.
+template <class T>
+INLINE void add_biases(const T* dy, Maps maps, double* sums) {
+    for (int64_t o = 0; o < maps.out; o += LANES) {
+        Floats sum{};
+        for (int64_t p = 0; p < maps.images * maps.height * maps.width; p++)
+            sum += load(dy + p * maps.out + o);
+        add(sums + o, sum);
+    }
+}
+
+// Of weights (3, 3, in, out) and biases (out).
+struct Sums {
+    std::vector<float> weights;
+    std::vector<double> biases;
+    explicit Sums(Maps maps) : weights(9 * maps.in * maps.out), biases(maps.out) {}
+    // As (out, 3, 3, in) and (out).
+    void write_to(float* dweight, float* dbias) const {
+        const size_t out = biases.size(), in = weights.size() / out;
+        for (size_t i = 0; i < in; i++)
+            for (size_t o = 0; o < out; o++) dweight[o * in + i] = weights[i * out + o];
+        for (size_t o = 0; o < out; o++) dbias[o] = biases[o];
+    }
+};
+
+#if defined(__x86_64__)
+// Only where `multiplies` says that the processor can.
+#define CONVOLUTION_KERNEL extern "C" __attribute__((target("avx512f")))
+
+CONVOLUTION_KERNEL void weight_gradient_float32(const float* x, const float* dy, int64_t images,
+                                                int64_t height, int64_t width, int64_t in,
+                                                int64_t out, float* dweight, float* dbias) {
+    const Maps maps{images, height, width, in, out};
+    const int64_t at_once = images_at_once(maps, width);
+    Sums sums(maps);
+    for (int64_t image = 0; image < images; image += at_once) {
+        const Maps some = maps.from(image, at_once);
+        const float* upstream = dy + image * maps.pixels() * out;
+        add_images(x + image * maps.pixels() * in, upstream, some, sums.weights.data());
+        add_biases(upstream, some, sums.biases.data());
+    }
+    sums.write_to(dweight, dbias);
+}
+
+CONVOLUTION_KERNEL void weight_gradient_bfloat16(const uint16_t* x, const uint16_t* dy,
+                                                 int64_t images, int64_t height, int64_t width,
+                                                 int64_t in, int64_t out, float* dweight,
+                                                 float* dbias) {
+    const Maps maps{images, height, width, in, out};
+    const int64_t at_once = images_at_once(maps, (width + 1) / 2);
+    Paired paired(maps.from(0, at_once));
+    Sums sums(maps);
+    for (int64_t image = 0; image < images; image += at_once) {
+        const Maps some = maps.from(image, at_once);
+        const uint16_t* upstream = dy + image * maps.pixels() * out;
+        add_images(x + image * maps.pixels() * in, upstream, some, paired, sums.weights.data());
+        add_biases(upstream, some, sums.biases.data());
+    }
+    sums.write_to(dweight, dbias);
+}
+
+extern "C" int64_t multiplies_float32() { return __builtin_cpu_supports("avx512f") != 0; }
+extern "C" int64_t multiplies_bfloat16() { return __builtin_cpu_supports("avx512bf16") != 0; }
+#else
+extern "C" int64_t multiplies_float32() { return 0; }
+extern "C" int64_t multiplies_bfloat16() { return 0; }
+#endif
 
 // Of what source this was built, so that a library of another is not used.
 extern "C" const char* kernels_source() { return SOURCE_DIGEST; }

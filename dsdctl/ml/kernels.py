@@ -25,7 +25,6 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     compiled.kernels_source.restype = ctypes.c_char_p
-    compiled.has_wide_registers.restype = ctypes.c_int64
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     if compiled.kernels_source() != digest.encode():
         logging.getLogger(__name__).warning(
@@ -53,10 +52,12 @@ def fit(maps: Tensor) -> bool:
 
 
 @functools.cache
-def wide() -> bool:
-    """Whether the processor is one that `weight_gradient` is fast on."""
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether `weight_gradient` is there for maps of `dtype`: it needs 512-bit registers."""
     compiled = library()
-    return compiled is not None and bool(compiled.has_wide_registers())
+    if compiled is None or dtype not in _SUFFIXES:
+        return False
+    return bool(getattr(compiled, f"multiplies_{_SUFFIXES[dtype]}")())
 
 
 def call(name: str, maps: Tensor, *arguments: Tensor | int | float | None) -> None:
