@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -26,6 +27,8 @@
 #define KERNEL extern "C"
 #endif
 #define INLINE __attribute__((always_inline)) static inline
+
+enum Result { DONE, OUT_OF_MEMORY };
 
 constexpr int LANES = 16;
 constexpr int64_t BLOCK = 64;  // pixels summed in float; a block stays in the cache
@@ -472,9 +475,9 @@ struct Sums {
 // Only where `multiplies` says that the processor can.
 #define CONVOLUTION_KERNEL extern "C" __attribute__((target("avx512f")))
 
-CONVOLUTION_KERNEL void weight_gradient_float32(const float* x, const float* dy, int64_t images,
-                                                int64_t height, int64_t width, int64_t in,
-                                                int64_t out, float* dweight, float* dbias) {
+CONVOLUTION_KERNEL int weight_gradient_float32(const float* x, const float* dy, int64_t images,
+                                               int64_t height, int64_t width, int64_t in,
+                                               int64_t out, float* dweight, float* dbias) try {
     const Maps maps{images, height, width, in, out};
     const int64_t at_once = images_at_once(maps, width);
     Sums sums(maps);
@@ -485,12 +488,15 @@ CONVOLUTION_KERNEL void weight_gradient_float32(const float* x, const float* dy,
         add_biases(upstream, some, sums.biases.data());
     }
     sums.write_to(dweight, dbias);
+    return DONE;
+} catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
 }
 
-CONVOLUTION_KERNEL void weight_gradient_bfloat16(const uint16_t* x, const uint16_t* dy,
-                                                 int64_t images, int64_t height, int64_t width,
-                                                 int64_t in, int64_t out, float* dweight,
-                                                 float* dbias) {
+CONVOLUTION_KERNEL int weight_gradient_bfloat16(const uint16_t* x, const uint16_t* dy,
+                                                int64_t images, int64_t height, int64_t width,
+                                                int64_t in, int64_t out, float* dweight,
+                                                float* dbias) try {
     const Maps maps{images, height, width, in, out};
     const int64_t at_once = images_at_once(maps, (width + 1) / 2);
     Paired paired(maps.from(0, at_once));
@@ -502,6 +508,9 @@ CONVOLUTION_KERNEL void weight_gradient_bfloat16(const uint16_t* x, const uint16
         add_biases(upstream, some, sums.biases.data());
     }
     sums.write_to(dweight, dbias);
+    return DONE;
+} catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
 }
 
 extern "C" int64_t multiplies_float32() { return __builtin_cpu_supports("avx512f") != 0; }
@@ -515,18 +524,24 @@ extern "C" int64_t multiplies_bfloat16() { return 0; }
 extern "C" const char* kernels_source() { return SOURCE_DIGEST; }
 
 #define KERNELS_FOR(T, NAME)                                                                      \
-    KERNEL void forward_##NAME(const T* y, int64_t rows, int64_t width, int64_t channels,         \
-                               const float* weight, const float* bias, double eps, float* mean,   \
-                               float* variance, float* inverse, T* z, uint8_t* choice) {          \
-        forward(y, {rows, width, channels}, weight, bias, eps, mean, variance, inverse, z,        \
-                choice);                                                                          \
+    KERNEL int forward_##NAME(const T* y, int64_t rows, int64_t width, int64_t channels,          \
+                              const float* weight, const float* bias, double eps, float* mean,    \
+                              float* variance, float* inverse, T* z, uint8_t* choice) try {       \
+        const Shape shape{rows, width, channels};                                                 \
+        forward(y, shape, weight, bias, eps, mean, variance, inverse, z, choice);                 \
+        return DONE;                                                                              \
+    } catch (const std::bad_alloc&) {                                                             \
+        return OUT_OF_MEMORY;                                                                     \
     }                                                                                             \
-    KERNEL void backward_##NAME(const T* dz, const T* y, int64_t rows, int64_t width,             \
-                                int64_t channels, const float* weight, const float* mean,         \
-                                const float* inverse, const uint8_t* choice, float* dweight,      \
-                                float* dbias, T* dy) {                                            \
-        backward(dz, y, {rows, width, channels}, weight, mean, inverse, choice, dweight, dbias,   \
-                 dy);                                                                             \
+    KERNEL int backward_##NAME(const T* dz, const T* y, int64_t rows, int64_t width,              \
+                               int64_t channels, const float* weight, const float* mean,          \
+                               const float* inverse, const uint8_t* choice, float* dweight,       \
+                               float* dbias, T* dy) try {                                         \
+        const Shape shape{rows, width, channels};                                                 \
+        backward(dz, y, shape, weight, mean, inverse, choice, dweight, dbias, dy);                \
+        return DONE;                                                                              \
+    } catch (const std::bad_alloc&) {                                                             \
+        return OUT_OF_MEMORY;                                                                     \
     }
 
 KERNELS_FOR(float, float32)

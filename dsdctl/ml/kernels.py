@@ -14,6 +14,7 @@ LIBRARY = SOURCE.with_name("libkernels.so")
 LANES = 16
 """The channels that are computed at once: maps have a multiple of that many."""
 
+_DONE = 0
 _SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -61,11 +62,15 @@ def multiplies(dtype: torch.dtype) -> bool:
 
 
 def call(name: str, maps: Tensor, *arguments: Tensor | int | float | None) -> None:
-    """Call the function `name` for the dtype of `maps`, its first argument; tensors are dense."""
+    """Call the function `name` for the dtype of `maps`, its first argument; tensors are dense.
+
+    Raises MemoryError.
+    """
     compiled = library()
     assert compiled is not None
     function = getattr(compiled, f"{name}_{_SUFFIXES[maps.dtype]}")
-    function(*(_as_c(argument) for argument in (maps, *arguments)))
+    if function(*(_as_c(argument) for argument in (maps, *arguments))) != _DONE:
+        raise MemoryError(f"no memory left for {name}")
 
 
 def _as_c(argument: Tensor | int | float | None) -> object:

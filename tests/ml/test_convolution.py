@@ -1,10 +1,15 @@
-"""The product form of a 3x3 convolution on 2x2 maps against torch's own convolution."""
+"""The product form of a 3x3 convolution on 2x2 maps, and its compiled gradient elsewhere, against
+torch's own convolution."""
+
+import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsdctl.ml import kernels
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.device import precision
@@ -58,6 +63,98 @@ def test_other_maps_and_strides_are_left_to_the_convolution(size: int, stride: i
     layer, maps = Conv3x3(2, 3, stride), torch.randn(2, 2, size, size)
     expected = F.conv2d(maps, layer.weight, layer.bias, stride=stride, padding=1)
     assert torch.equal(layer(maps), expected)
+
+
+SHAPES = [
+    (3, 16, 5, 7),
+    (1, 16, 1, 9),
+    (64, 48, 1, 1),
+    (16, 64, 9, 3),
+    (20, 32, 8, 8),
+    (7, 128, 3, 600),
+]
+"""Channels in and out, height, width: remainders of every tile, edges alone, wide and long."""
+
+
+def rounded_layer(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Conv3x3, Tensor]:
+    """A channels-last layer and maps for it, of float32 numbers that `dtype` can hold."""
+    in_channels, out_channels, height, width = shape
+    stream = torch.Generator().manual_seed(0)
+    layer = Conv3x3(in_channels, out_channels).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(parameter.to(dtype))
+    maps = torch.randn(5, in_channels, height, width, generator=stream).to(dtype).float()
+    return layer, maps.contiguous(memory_format=torch.channels_last)
+
+
+def supported(dtype: torch.dtype) -> None:
+    if not kernels.multiplies(dtype):
+        pytest.skip(f"the processor has no instructions for the kernel ({dtype})")
+
+
+@pytest.mark.usefixtures("compiled", "one_thread")
+@pytest.mark.parametrize("precision_name", ["fp32", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiled_gradients_are_those_of_the_convolution_in_float64(
+    shape: tuple[int, int, int, int], precision_name: str
+) -> None:
+    dtype = torch.bfloat16 if precision_name == "bf16" else torch.float32
+    supported(dtype)
+    layer, maps = rounded_layer(shape, dtype)
+    with precision(precision_name, torch.device("cpu")):
+        outputs = layer(maps.requires_grad_())
+    assert "_Convolution3x3" in outputs.grad_fn.name()
+    upstream = torch.randn(outputs.shape, dtype=torch.float64).to(dtype)
+    gradients = torch.autograd.grad(outputs, [maps, *layer.parameters()], upstream)
+    exact, expected = results(
+        copy.deepcopy(layer).double(), maps.detach().double(), upstream.double(), plain=True
+    )
+    # The sums are kept in float32 in either precision; only what a network passes on is rounded.
+    once = 2**-8 if dtype == torch.bfloat16 else 1e-6
+    for ours, theirs, rounding in zip(
+        [outputs, *gradients], [exact, *expected], [once, once, 1e-6, 1e-6], strict=True
+    ):
+        assert (ours - theirs).norm() / theirs.norm() < rounding
+
+
+@pytest.mark.usefixtures("compiled", "one_thread")
+def test_the_compiled_gradient_is_the_same_twice_and_has_the_layout_of_the_weights() -> None:
+    supported(torch.float32)
+    layer, maps = rounded_layer((16, 32, 8, 8), torch.float32)
+    first, second = (torch.autograd.grad(layer(maps).square().sum(), layer.weight) for _ in "ab")
+    assert torch.equal(*first, *second)
+    assert first[0].stride() == layer.weight.stride()
+
+
+@pytest.mark.usefixtures("compiled", "one_thread")
+def test_what_is_not_finite_goes_on_into_the_weights() -> None:
+    supported(torch.float32)
+    layer, maps = rounded_layer((16, 32, 8, 8), torch.float32)
+    maps[2, 3, 4, 5] = float("nan")
+    (gradient,) = torch.autograd.grad(layer(maps).nan_to_num().sum(), layer.weight)
+    assert gradient[:, 3].isnan().all()
+    assert not gradient[:, 4].isnan().any()
+
+
+@pytest.mark.usefixtures("compiled", "one_thread")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer, maps: (layer.double(), maps.double()),
+        lambda layer, maps: (layer, maps.contiguous()),
+        lambda layer, maps: (layer.requires_grad_(False), maps),
+        lambda layer, maps: (layer.to(memory_format=torch.contiguous_format), maps),
+    ],
+    ids=["float64", "contiguous maps", "frozen", "contiguous weights"],
+)
+def test_what_the_kernel_does_not_take_is_left_to_the_convolution(
+    change: Callable[[Conv3x3, Tensor], tuple[Conv3x3, Tensor]],
+) -> None:
+    layer, maps = change(*rounded_layer((16, 32, 8, 8), torch.float32))
+    outputs = layer(maps.requires_grad_())
+    assert "_Convolution3x3" not in outputs.grad_fn.name()
+    assert torch.equal(outputs, F.conv2d(maps, layer.weight, layer.bias, padding=1))
 
 
 def test_counting_sees_the_convolution() -> None:
