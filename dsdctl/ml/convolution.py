@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from dsdctl.ml import kernels
 
-
 CACHED_WEIGHTS = 2**15
 """Pairs of channels up to which the compiled weight gradient is faster: its sums are in a cache."""
 
