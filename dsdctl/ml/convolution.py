@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from dsdctl.ml import kernels
 
-CACHED_WEIGHTS = 2**15
-"""Pairs of channels up to which the compiled weight gradient is faster: its sums are in a cache."""
+CACHED_WEIGHTS = 2**17
+"""Pairs of channels up to which the compiled gradient is faster: its sums stay in a cache."""
 
 
 class Conv3x3(nn.Conv2d):
