@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dsdctl.ml import kernels
 
@@ -58,7 +59,8 @@ def _fits(layers: list[nn.Module], maps: Tensor) -> bool:
 
 def watched(layer: nn.Module) -> bool:
     """Whether something is to be told of the layer's calls, so that it has to be called."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks)
+    return any((*hooks, layer._backward_hooks, layer._backward_pre_hooks))
 
 
 def _pools(layers: list[nn.Module]) -> bool:
@@ -108,6 +110,7 @@ class _ReluNorm(torch.autograd.Function):
         return out, mean, variance
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight, mean, inverse, choice = ctx.saved_tensors
         upstream = gradients[0].contiguous(memory_format=torch.channels_last)
