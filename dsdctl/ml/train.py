@@ -185,8 +185,9 @@ class Trainer:
             parts[part][inner] = tensor
         self.network.load_state_dict(parts["network"])
         for name, momentum in parts["momentum"].items():
-            state = self.optimizer.state[self._flat[name]]
-            state["momentum_buffer"] = _flat_like(self._parameters[name], momentum)
+            # Copied, since it may be on another device, or in use where it comes from.
+            own = torch.empty_like(self._parameters[name]).copy_(momentum).detach()
+            self.optimizer.state[self._flat[name]]["momentum_buffer"] = _in_memory_order(own)
 
     def step(self, loss: Tensor) -> None:
         """One optimiser step; then the masks, since decay and momentum know nothing of them."""

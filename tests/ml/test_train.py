@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from batches import epoch_batches
-from samples import SETTINGS
+from samples import SETTINGS, random_images
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from dsdctl.ml.data import Split, ViewReader
+from dsdctl.ml.device import precision
 from dsdctl.ml.masks import (
     Masks,
     count_nonzero,
@@ -102,6 +103,45 @@ def test_training_equals_a_plain_loop_with_torchs_own_pruning(
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-5)
         assert not torch.equal(tensor, initial[name])  # so the agreement says something
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_steps_are_the_fused_sgds_on_the_networks_own_parameters_bit_for_bit(name: str) -> None:
+    network = build_network("vgg-like", 3, 4, seed=0, depth=2, width=16, pool=2)
+    theirs = copy.deepcopy(network)
+    assert theirs.features[3].weight.stride() == (144, 1, 48, 16)  # channels-last
+    trainer = Trainer(network, None, SETTINGS)
+    optimizer = torch.optim.SGD(
+        theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2, fused=True
+    )
+    for batch in random_images(5, 8, 3, 8, 8):
+        for trained in (network, theirs):
+            with precision(name, torch.device("cpu")):
+                logits = trained(batch.contiguous(memory_format=torch.channels_last))
+            loss = logits.float().square().mean()
+            if trained is network:
+                trainer.step(loss)
+            else:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    state = trainer.state()
+    for key, tensor in theirs.state_dict().items():
+        assert torch.equal(state[f"network/{key}"], tensor), key
+    for key, parameter in theirs.named_parameters():
+        momentum = state[f"momentum/{key}"]
+        assert torch.equal(momentum, optimizer.state[parameter]["momentum_buffer"]), key
+
+
+def test_what_a_state_is_loaded_from_stays_as_it_is(pictures: Split, reader: ViewReader) -> None:
+    first, second = (Trainer(small_network(), None, SETTINGS) for _ in range(2))
+    first.train_epoch(reader, pictures.labels, seed=0, level=0, epoch=0)
+    before = {name: tensor.clone() for name, tensor in first.state().items()}
+    second.load_state(first.state())
+    second.train_epoch(reader, pictures.labels, seed=0, level=0, epoch=1)
+    for name, tensor in first.state().items():
+        assert torch.equal(tensor, before[name]), name
+        assert not torch.equal(second.state()[name], tensor), name
 
 
 def test_removed_weights_stay_exactly_zero_and_the_others_move(

@@ -1,5 +1,6 @@
 """The VGG-like network is the paper's, bit for bit what PyTorch's own parts give."""
 
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from samples import random_images, with_random_statistics
 from torch import nn
 
+from dsdctl.ml.device import precision
 from dsdctl.ml.models import build_network
 from dsdctl.ml.vgg import AdaptivePool, VGGLike
 
@@ -46,6 +48,36 @@ def test_adaptive_pool_is_torchs_bit_for_bit(sides: tuple[int, int], channels_la
     pooled.backward(gradient)
     expected.backward(gradient)
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_copies_of_one_pixel_are_trained_on_as_if_they_were_written(name: str) -> None:
+    network = build_network("vgg-like", 3, 10, seed=0, depth=3, width=8)
+    images = random_images(6, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    written = copy.deepcopy(network)
+    shapes: list[torch.Size] = []
+    written.pool.register_forward_hook(lambda *called: shapes.append(called[-1].shape))
+    found = []
+    for each in (network, written):
+        with precision(name, torch.device("cpu")):
+            logits = each(images)
+        logits.float().square().mean().backward()
+        gradients = [p.grad for p in each.classifier.parameters() if p.grad is not None]
+        found.append([logits.float(), *gradients])
+    assert shapes == [(6, 32, 7, 7)]
+    assert len(found[0]) == 3
+    off = 2**-7 if name == "bf16" else 1e-5
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() < off * theirs.norm()
+
+
+@pytest.mark.parametrize("part", ["pool", "classifier"])
+def test_a_hook_on_what_follows_the_features_is_called(part: str) -> None:
+    network = build_network("vgg-like", 3, 10, seed=0, depth=3, width=8)
+    seen = []
+    network.get_submodule(part).register_forward_hook(lambda *called: seen.append(called))
+    network(random_images(6, 3, 8, 8))
+    assert len(seen) == 1
 
 
 def test_vgg_like_is_initialised_as_torch_does_by_default() -> None:
