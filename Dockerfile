@@ -2,6 +2,16 @@
 # docker build -t dsdctl --build-arg DEVICE=cpu .      without CUDA, much smaller
 # docker build -t dsdctl --build-arg EXTRAS=ray .      with optional dependencies of pyproject.toml
 # docker run --rm --gpus all -v dsdctl-store:/store -v "$HOME/data:/data" dsdctl run specs/digits.yaml
+
+# Has a C++ compiler, which the image itself can do without.
+FROM python:3.11 AS wheel
+WORKDIR /opt/dsdctl
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY dsdctl ./dsdctl
+COPY recipes ./recipes
+RUN pip wheel --no-deps --wheel-dir /wheels . \
+    && ls dsdctl/ml/libkernels.so
+
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 DSDCTL_STORE=/store
@@ -25,10 +35,8 @@ RUN python -c "import sys, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'
       sep='\n')" $EXTRAS > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt
 
-COPY README.md LICENSE ./
-COPY dsdctl ./dsdctl
-COPY recipes ./recipes
-RUN pip install --no-deps .
+COPY --from=wheel /wheels /wheels
+RUN pip install --no-deps /wheels/*.whl
 
 # Data sets of specs lie in ~/data by custom.
 RUN useradd --create-home --uid 1000 dsdctl \

@@ -1,6 +1,7 @@
 """Compiles dsdctl/ml/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
 
-Without one, or if it fails, everything works all the same, slower on CPUs.
+That is $CXX, or c++; GCC or Clang, on Linux and macOS. Without one, or where it fails (on Windows,
+say), dsdctl is installed without the library and works all the same, slower on CPUs.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,18 +30,27 @@ class KernelBuilder(BuildHookInterface[Any]):
         root = Path(self.root)
         reason = compile_kernels(root / SOURCE, root / LIBRARY)
         if reason:
-            (root / LIBRARY).unlink(missing_ok=True)
             self.app.display_warning(f"dsdctl is installed without compiled kernels: {reason}")
             return
         build_data["artifacts"].append(LIBRARY.as_posix())
         build_data["pure_python"] = False
         # It is called through ctypes, and so is of the platform but of no version of Python.
-        build_data["tag"] = f"py3-none-{_platform()}"
+        build_data["tag"] = f"py3-none-{platform_tag()}"
 
 
 def compile_kernels(source: Path, library: Path) -> str:
-    """Compile `source` into `library`; why not, where that fails."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    """Compile `source` into `library`; why not, where that fails, and then none is left there."""
+    try:
+        reason = _compile(source, library)
+        if reason:
+            library.unlink(missing_ok=True)
+    except OSError as error:  # a folder that cannot be written to, say
+        return str(error)
+    return reason
+
+
+def _compile(source: Path, library: Path) -> str:
+    compiler = shlex.split(os.environ.get("CXX") or "c++")
     if shutil.which(compiler[0]) is None:
         return f"there is no C++ compiler ({compiler[0]})"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -53,7 +64,6 @@ def compile_kernels(source: Path, library: Path) -> str:
     return ""
 
 
-def _platform() -> str:
-    from packaging.tags import platform_tags
-
-    return next(iter(platform_tags()))
+def platform_tag() -> str:
+    """This platform as wheels spell it; not as manylinux, which promises to run on others too."""
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")

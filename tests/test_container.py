@@ -20,17 +20,27 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNNING = (ROOT / "docs/running.md").read_text()
 
 
-def instructions() -> list[tuple[str, str]]:
-    """Each instruction with its arguments, continued lines joined."""
+def instructions(stage: int = 1) -> list[tuple[str, str]]:
+    """Each instruction of a stage, the image by default, with its arguments on one line."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
     lines = text.replace("\\\n", "").splitlines()
-    return [(line.split()[0], line.partition(" ")[2].strip()) for line in lines if line.strip()]
+    found: list[list[tuple[str, str]]] = []
+    for line in filter(str.strip, lines):
+        name, _, arguments = line.partition(" ")
+        if name == "FROM":
+            found.append([])
+        found[-1].append((name, arguments.strip()))
+    return found[stage]
 
 
-def copied() -> list[str]:
+WHEEL, IMAGE = 0, 1
+
+
+def copied(stage: int) -> list[str]:
+    """What of this tree a stage copies."""
     sources = []
-    for name, arguments in instructions():
-        if name == "COPY":
+    for name, arguments in instructions(stage):
+        if name == "COPY" and "--from=" not in arguments:
             words = [word for word in arguments.split() if not word.startswith("--")]
             sources += words[:-1]
     return sources
@@ -47,16 +57,30 @@ def ignored(path: str) -> bool:
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
-    assert len(copied()) >= 6
-    assert [path for path in copied() if not (ROOT / path).exists() or ignored(path)] == []
+    paths = copied(WHEEL) + copied(IMAGE)
+    assert len(paths) >= 6
+    assert [path for path in paths if not (ROOT / path).exists() or ignored(path)] == []
     assert ignored("tests")
     assert ignored("dsdctl-store")
+    assert ignored("dsdctl/ml/libkernels.so")  # which is of this machine
 
 
 def test_what_the_package_is_built_from_is_copied() -> None:
     hatch = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = [*hatch["packages"], *hatch["force-include"], PYPROJECT["project"]["readme"]]
-    assert set(needed) | set(PYPROJECT["project"]["license-files"]) <= set(copied())
+    needed += ["hatch_build.py", "pyproject.toml", *PYPROJECT["project"]["license-files"]]
+    assert set(needed) <= set(copied(WHEEL))
+
+
+def test_the_image_installs_the_wheel_with_the_kernels() -> None:
+    """Both stages are of one Python and one system, so that the wheel fits the image."""
+    ((_, first), *steps), ((_, last), *further) = instructions(WHEEL), instructions(IMAGE)
+    assert first.split() == [last.removesuffix("-slim"), "AS", "wheel"]
+    (build,) = [text for name, text in steps if name == "RUN"]
+    assert "--wheel-dir /wheels" in build
+    assert build.endswith("&& ls dsdctl/ml/libkernels.so")  # or else there is no image
+    copies = further.index(("COPY", "--from=wheel /wheels /wheels"))
+    assert further[copies + 1] == ("RUN", "pip install --no-deps /wheels/*.whl")
 
 
 def test_sources_come_after_the_layers_of_dependencies() -> None:
@@ -64,7 +88,7 @@ def test_sources_come_after_the_layers_of_dependencies() -> None:
     installs = [
         n for n, (name, text) in enumerate(found) if name == "RUN" and "--constraint" in text
     ]
-    sources = [n for n, (name, text) in enumerate(found) if name == "COPY" and "./dsdctl" in text]
+    sources = [n for n, (name, text) in enumerate(found) if name == "COPY" and "/wheels" in text]
     assert len(installs) == 2
     assert max(installs) < min(sources)
 

@@ -1,0 +1,38 @@
+"""Which library of compiled kernels is used, and which is not."""
+
+from pathlib import Path
+
+import pytest
+
+from dsdctl.ml import kernels
+
+
+def found() -> object:
+    """The library as a process that begins would find it."""
+    return kernels.library.__wrapped__()
+
+
+def test_a_library_of_another_source_is_refused_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kernels.library() is None:
+        pytest.skip("the kernels are not compiled")
+    assert found() is not None
+    changed = tmp_path / "kernels.cpp"
+    changed.write_bytes(kernels.SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr(kernels, "SOURCE", changed)
+    assert found() is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "another version of kernels.cpp" in record.getMessage()
+    assert "install dsdctl again" in record.getMessage()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no library at all"])
+def test_what_is_no_library_is_not_used(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "libkernels.so")
+    if content is not None:
+        kernels.LIBRARY.write_bytes(content)
+    assert found() is None

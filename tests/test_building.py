@@ -1,0 +1,116 @@
+"""What is installed: the kernels compiled where there is a compiler, and all else in any case."""
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tiny import ROOT
+
+SOURCE, LIBRARY = "dsdctl/ml/kernels.cpp", "dsdctl/ml/libkernels.so"
+
+
+def hook() -> ModuleType:
+    """hatch_build.py, which is no module of the package."""
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(kind: str, project: Path, out: Path, **environment: str) -> tuple[Path, str]:
+    """What `hatchling build` makes of a project, and what it says on standard error."""
+    line = [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(out)]
+    done = subprocess.run(
+        line, cwd=project, env={**os.environ, **environment}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (made,) = out.iterdir()
+    return made, done.stderr
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source distribution of this tree, unpacked."""
+    folder = tmp_path_factory.mktemp("sdist")
+    archive, _ = build("sdist", ROOT, folder / "made")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    (project,) = folder.glob("dsdctl-*")
+    return project
+
+
+def test_a_source_distribution_has_what_to_compile_and_nothing_compiled(unpacked: Path) -> None:
+    assert (unpacked / "hatch_build.py").is_file()
+    assert (unpacked / SOURCE).is_file()
+    assert list(unpacked.rglob("*.so")) == []
+
+
+def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    (compiler, *_) = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no C++ compiler ({compiler})")
+    (unpacked / LIBRARY).write_bytes(b"of another time")
+    wheel, said = build("wheel", unpacked, tmp_path / "made")
+    assert "without" not in said
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert wheel.name.endswith(f"-py3-none-{platform}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    library = ctypes.CDLL(str(tmp_path / "installed" / LIBRARY))
+    library.kernels_source.restype = ctypes.c_char_p
+    source = (tmp_path / "installed" / SOURCE).read_bytes()
+    assert library.kernels_source().decode() == hashlib.sha256(source).hexdigest()
+    # An editable installation reads the tree itself.
+    assert (unpacked / LIBRARY).read_bytes() == (tmp_path / "installed" / LIBRARY).read_bytes()
+
+
+def test_without_a_compiler_a_wheel_is_of_any_platform_and_has_no_library(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    (unpacked / LIBRARY).write_bytes(b"of another time")
+    wheel, said = build("wheel", unpacked, tmp_path / "made", CXX="/nonexistent/c++")
+    assert "without compiled kernels: there is no C++ compiler (/nonexistent/c++)" in said
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")] == []
+    assert not (unpacked / LIBRARY).exists()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("/nonexistent/c++", "there is no C++ compiler (/nonexistent/c++)"),
+        ("sh -c 'echo out of order >&2; exit 1'", "kernels.so failed\nout of order\n"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_and_leaves_nothing(
+    compiler: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    library = tmp_path / "libkernels.so"
+    library.write_bytes(b"of another time")
+    assert hook().compile_kernels(ROOT / SOURCE, library).endswith(reason)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "sh")
+    library = tmp_path / "absent" / "libkernels.so"
+    assert str(library.parent) in hook().compile_kernels(ROOT / SOURCE, library)
