@@ -33,6 +33,18 @@ def _devices() -> Iterator[tuple[str, bool]]:
             yield f"GPU {index}: {torch.cuda.get_device_name(index)}", True
     else:
         yield "no GPU that torch can use; levels run on the CPU", True
+    yield _kernels(), True
+
+
+def _kernels() -> str:
+    from dsdctl.ml.kernels import library
+
+    if library() is not None:
+        return "kernels: compiled, used in training on CPUs"
+    return (
+        "kernels: not compiled (no C++ compiler when dsdctl was installed?); "
+        "training on CPUs is slower"
+    )
 
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:

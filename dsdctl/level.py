@@ -20,6 +20,7 @@ from dsdctl.inputs import (
 )
 from dsdctl.keys import NO_NOISE, LevelIdentity, TeacherIdentity, key_of
 from dsdctl.killpoints import kill_point
+from dsdctl.ml import kernels
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import capture_on
@@ -335,6 +336,7 @@ def _environment(device: torch.device, wall_seconds: float) -> Environment:
         dsdctl=dsdctl.__version__,
         device=f"{device.type} {name}",
         threads=torch.get_num_threads(),
+        compiled_kernels=device.type == "cpu" and kernels.at_hand(),
         wall_seconds=wall_seconds,
         gpu_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )

@@ -414,9 +414,9 @@ def test_two_keys_of_table_1_are_pinned() -> None:
     vanilla = plan.trajectories[students["vanilla"]]
     assert (
         key_of(level_0(vanilla))
-        == "35c3ba3897a269b4e094ba1ca42f004694a057b284e3b6abd74278e7e4213a05"
+        == "e8d2d90b4e3b98d39022c73ff2a6537bddc9e73837ce9669c2b5dc4ad22199e3"
     )
     assert (
         students["kd-pruned-teacher"]
-        == "ec876cf6e0209bbb903fbaad5f200c1bd8ae1d4fd432f5b5c0ad1fe45c4b7567"
+        == "5b7ad512574117d8907e113a8e222677bb47d4449496c29bf852ed1d8da26820"
     )
