@@ -11,6 +11,7 @@ import pytest
 from soak import dsdctl, levels, result_bytes, spec
 
 from dsdctl import care
+from dsdctl.doctor import examine
 from dsdctl.folders import checksum_of, read_checksums, write_checksums
 from dsdctl.results import Environment
 from dsdctl.store import Checkpoint, Store
@@ -253,6 +254,17 @@ def test_doctor_is_content_where_nothing_was_run_yet(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "ok   store dsdctl-store: not there yet" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("library", ["there", "missing"])
+def test_doctor_says_whether_the_kernels_are_compiled_and_is_content_in_both_cases(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = object() if library == "there" else None
+    monkeypatch.setattr("dsdctl.ml.kernels.library", lambda: compiled)
+    ((line, good),) = [said for said in examine(tmp_path) if said[0].startswith("kernels: ")]
+    assert line.startswith("kernels: compiled, used" if compiled else "kernels: not compiled (no")
+    assert good
 
 
 def test_doctor_does_not_take_a_store_without_its_marker_for_none(folder: Path) -> None:

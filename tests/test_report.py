@@ -185,13 +185,13 @@ class TestMarks:
     def test_show_several_environments(self, tmp_path: Path) -> None:
         progress = progress_of(tmp_path, planned(tmp_path, {"recipes": ["vanilla", "early-stop"]}))
         (known,) = progress.known.values()
-        elsewhere = HERE.model_copy(update={"device": "cuda"})
+        elsewhere = HERE.model_copy(update={"compiled_kernels": True})
         known.levels[1] = known.levels[1].model_copy(update={"environment": elsewhere})
         (one,) = make_report(progress, paper_macs)
         assert all(cells(row)[5].endswith("‡") for row in one.rows)
         assert (
             "‡ Mixed environments: torch 2.6 on cpu, 1 thread (vanilla, early-stop); "
-            "torch 2.6 on cuda, 1 thread (vanilla, early-stop)." in notes(one)
+            "torch 2.6 on cpu, 1 thread, compiled kernels (vanilla, early-stop)." in notes(one)
         )
 
     def test_are_not_set_without_a_cause(self, report: Report) -> None:

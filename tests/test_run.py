@@ -16,6 +16,7 @@ from soak import alive, ended, pieces_of, start, wait_until, workers
 from tiny import TINY, Dsdctl
 
 from dsdctl.eventlog import read_events
+from dsdctl.ml import kernels
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +356,9 @@ def test_a_report_over_several_environments_says_so(
     assert "Mixed environments" not in dsdctl("report", "tiny.yaml").stdout
     folder = next((tmp_path / "dsdctl-store/levels").glob("*/*"))
     file, checksums = folder / "environment.json", folder / "checksums.json"
+    there = json.loads(file.read_text())
+    compiled = kernels.library() is not None
+    assert there["compiled_kernels"] == (compiled and there["threads"] == 1)
     file.write_text(json.dumps({**json.loads(file.read_text()), "torch": "1.0"}))
     entry = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     checksums.write_text(json.dumps({**json.loads(checksums.read_text()), file.name: entry}))

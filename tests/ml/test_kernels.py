@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from dsdctl.ml import kernels
 
@@ -36,3 +37,23 @@ def test_what_is_no_library_is_not_used(
     if content is not None:
         kernels.LIBRARY.write_bytes(content)
     assert found() is None
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "library", "usable"),
+    [
+        ("cpu", 1, object(), True),
+        ("cpu", 1, None, False),
+        ("cpu", 2, object(), False),
+        ("cuda", 1, object(), False),
+    ],
+)
+def test_they_are_for_cpus_with_one_thread(
+    device: str, threads: int, library: object, usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: library)
+    torch.set_num_threads(threads)
+    try:
+        assert kernels.usable_on(torch.device(device)) == usable
+    finally:
+        torch.set_num_threads(1)
