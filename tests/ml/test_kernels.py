@@ -40,20 +40,14 @@ def test_what_is_no_library_is_not_used(
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "library", "usable"),
-    [
-        ("cpu", 1, object(), True),
-        ("cpu", 1, None, False),
-        ("cpu", 2, object(), False),
-        ("cuda", 1, object(), False),
-    ],
+    ("threads", "library", "at_hand"), [(1, object(), True), (1, None, False), (2, object(), False)]
 )
-def test_they_are_for_cpus_with_one_thread(
-    device: str, threads: int, library: object, usable: bool, monkeypatch: pytest.MonkeyPatch
+def test_they_are_for_one_thread(
+    threads: int, library: object, at_hand: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "library", lambda: library)
     torch.set_num_threads(threads)
     try:
-        assert kernels.usable_on(torch.device(device)) == usable
+        assert kernels.at_hand() == at_hand
     finally:
         torch.set_num_threads(1)
