@@ -110,7 +110,7 @@ class _ReluNorm(torch.autograd.Function):
         return out, mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight, mean, inverse, choice = ctx.saved_tensors
         upstream = gradients[0].contiguous(memory_format=torch.channels_last)
