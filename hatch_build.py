@@ -1,7 +1,8 @@
 """Compiles dsdctl/ml/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
 
-That is $CXX, or c++; GCC or Clang, on Linux and macOS. Without one, or where it fails (on Windows,
-say), dsdctl is installed without the library and works all the same, slower on CPUs.
+That is $CXX, or c++: GCC or Clang on Linux; on macOS it should do, but was not tried. Without one,
+or where it fails (on Windows, say), dsdctl is installed without the library and works all the
+same, slower on CPUs.
 """
 
 import hashlib
