@@ -2,9 +2,6 @@
 
 import copy
 import math
-import os
-import shlex
-import shutil
 import warnings
 from collections.abc import Callable
 
@@ -29,18 +26,6 @@ ROUNDING = {
     torch.bfloat16: {"rtol": 2**-8, "atol": 1e-5},
 }
 """What may be lost to float64: a few float32 roundings, and a single one to bfloat16."""
-
-
-@pytest.fixture(scope="module")
-def compiled() -> None:
-    """Skips where the kernels cannot be, and fails where they should be and are not."""
-    (compiler, *_) = shlex.split(os.environ.get("CXX", "c++"))
-    if kernels.library() is None and shutil.which(compiler) is None:
-        pytest.skip(f"there is no C++ compiler ({compiler})")
-    assert kernels.library() is not None, (
-        "there is a C++ compiler, but the kernels are not compiled, or from another source: "
-        "install dsdctl again"
-    )
 
 
 def modules(channels: int, *further: nn.Module) -> list[nn.Module]:
