@@ -24,7 +24,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml constraints.txt hatch_build.py dsdctl/ml/kernels.cpp
+KERNELS := dsdctl/ml/kernels.cpp $(wildcard dsdctl/ml/kernels_*.h)
+
+$(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

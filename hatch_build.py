@@ -1,4 +1,4 @@
-"""Compiles dsdctl/ml/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
+"""Compiles dsdctl/ml/kernels.cpp and what it includes while dsdctl is installed, where there is a C++ compiler.
 
 That is $CXX, or c++: GCC or Clang on Linux; on macOS it should do, but was not tried. Without one,
 or where it fails (on Windows, say), dsdctl is installed without the library and works all the
@@ -54,7 +54,7 @@ def _compile(source: Path, library: Path) -> str:
     compiler = shlex.split(os.environ.get("CXX") or "c++")
     if shutil.which(compiler[0]) is None:
         return f"there is no C++ compiler ({compiler[0]})"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources(source))).hexdigest()
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
         command = [*compiler, *FLAGS, f'-DSOURCE_DIGEST="{digest}"', str(source), "-o", str(made)]
@@ -63,6 +63,11 @@ def _compile(source: Path, library: Path) -> str:
             return f"{shlex.join(command)} failed\n{done.stderr}"
         made.replace(library)
     return ""
+
+
+def sources(source: Path) -> list[Path]:
+    """`source` and what it includes, in the order in which dsdctl.ml.kernels reads them."""
+    return [source, *sorted(source.parent.glob("kernels_*.h"))]
 
 
 def platform_tag() -> str:

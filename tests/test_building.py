@@ -74,8 +74,11 @@ def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
         archive.extractall(tmp_path / "installed")
     library = ctypes.CDLL(str(tmp_path / "installed" / LIBRARY))
     library.kernels_source.restype = ctypes.c_char_p
-    source = (tmp_path / "installed" / SOURCE).read_bytes()
-    assert library.kernels_source().decode() == hashlib.sha256(source).hexdigest()
+    source = tmp_path / "installed" / SOURCE
+    sources = [source, *sorted(source.parent.glob("kernels_*.h"))]
+    assert len(sources) == 4
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+    assert library.kernels_source().decode() == digest
     # An editable installation reads the tree itself.
     assert (unpacked / LIBRARY).read_bytes() == (tmp_path / "installed" / LIBRARY).read_bytes()
 

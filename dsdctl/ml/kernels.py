@@ -26,7 +26,8 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     compiled.kernels_source.restype = ctypes.c_char_p
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    sources = [SOURCE, *sorted(SOURCE.parent.glob("kernels_*.h"))]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
     if compiled.kernels_source() != digest.encode():
         logging.getLogger(__name__).warning(
             "the compiled kernels are those of another version of %s and are not used; "

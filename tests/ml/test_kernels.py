@@ -1,5 +1,6 @@
 """Which library of compiled kernels is used, and which is not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,19 @@ def found() -> object:
     return kernels.library.__wrapped__()
 
 
+@pytest.mark.parametrize("file", ["kernels.cpp", "kernels_lanes.h"])
 def test_a_library_of_another_source_is_refused_with_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if kernels.library() is None:
         pytest.skip("the kernels are not compiled")
     assert found() is not None
-    changed = tmp_path / "kernels.cpp"
-    changed.write_bytes(kernels.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(kernels, "SOURCE", changed)
+    for source in kernels.SOURCE.parent.glob("kernels*.[ch]*"):
+        shutil.copy(source, tmp_path)
+    monkeypatch.setattr(kernels, "SOURCE", tmp_path / "kernels.cpp")
+    assert found() is not None
+    with (tmp_path / file).open("a") as changed:
+        changed.write("\n")
     assert found() is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
