@@ -1,4 +1,4 @@
-"""Compiles dsdctl/ml/kernels.cpp and what it includes while dsdctl is installed, where there is a C++ compiler.
+"""Compiles dsdctl/ml/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
 
 That is $CXX, or c++: GCC or Clang on Linux; on macOS it should do, but was not tried. Without one,
 or where it fails (on Windows, say), dsdctl is installed without the library and works all the

@@ -26,12 +26,13 @@ struct Maps {
 // Some images' maps, the channels in groups: (groups, rows, steps, channels of a group).
 template <class Number>
 struct Packed {
-    int64_t rows, steps, channels, group;
+    int64_t steps, channels, group, rows = 0;
     std::vector<Number> numbers;
     const Number* start = nullptr;
-    Packed(int64_t rows, int64_t steps, int64_t channels, int64_t group)
-        : rows(rows), steps(steps), channels(channels), group(group) {}
-    Number* space() {
+    Packed(int64_t steps, int64_t channels, int64_t group)
+        : steps(steps), channels(channels), group(group) {}
+    Number* space_for(int64_t new_rows) {
+        rows = new_rows;
         numbers.resize(rows * steps * channels);
         start = numbers.data();
         return numbers.data();
@@ -47,10 +48,11 @@ struct Packed {
 // A single group needs no packing.
 INLINE void pack(const float* from, int64_t rows, Packed<float>& to) {
     if (to.group >= to.channels) {
+        to.rows = rows;
         to.start = from;
         return;
     }
-    float* next = to.space();
+    float* next = to.space_for(rows);
     for (int64_t first = 0; first < to.channels; first += to.group) {
         const int64_t size = to.size_of(first);
         for (int64_t pixel = 0; pixel < rows * to.steps; pixel++, next += size)
@@ -62,7 +64,7 @@ INLINE void pack(const float* from, int64_t rows, Packed<float>& to) {
 INLINE void pack(const uint16_t* from, int64_t rows, int64_t width, int64_t start,
                  Packed<Pair>& to) {
     const std::vector<uint16_t> padding(to.channels);
-    Pair* next = to.space();
+    Pair* next = to.space_for(rows);
     for (int64_t first = 0; first < to.channels; first += to.group) {
         const int64_t size = to.size_of(first);
         for (int64_t r = 0; r < rows; r++)
@@ -183,8 +185,8 @@ INLINE Window window_at(Maps maps, int64_t start, int64_t at_once, int64_t down)
 struct PackedFloats {
     Packed<float> x, dy;
     explicit PackedFloats(Maps maps)
-        : x(maps.rows(), maps.width, maps.in, inputs_at_once(maps)),
-          dy(maps.rows(), maps.width, maps.out, outputs_at_once(maps)) {}
+        : x(maps.width, maps.in, inputs_at_once(maps)),
+          dy(maps.width, maps.out, outputs_at_once(maps)) {}
 };
 
 // `sums`: (3, 3, in, out).
@@ -208,9 +210,9 @@ INLINE void add_images(const float* x, const float* dy, Maps maps, PackedFloats&
 struct PackedPairs {
     Packed<Pair> x, x_between, dy;
     explicit PackedPairs(Maps maps)
-        : x(maps.rows(), (maps.width + 1) / 2, maps.in, LANES),
-          x_between(maps.rows(), (maps.width + 1) / 2 + 1, maps.in, LANES),
-          dy(maps.rows(), (maps.width + 1) / 2, maps.out, outputs_at_once(maps)) {}
+        : x((maps.width + 1) / 2, maps.in, LANES),
+          x_between((maps.width + 1) / 2 + 1, maps.in, LANES),
+          dy((maps.width + 1) / 2, maps.out, outputs_at_once(maps)) {}
 };
 
 #if defined(__x86_64__)
@@ -266,7 +268,7 @@ CONVOLUTION_KERNEL int weight_gradient_float32(const float* x, const float* dy, 
                                                int64_t out, float* dweight, float* dbias) try {
     const Maps maps{images, height, width, in, out};
     const int64_t at_once = images_at_once(maps, width);
-    PackedFloats packed(maps.from(0, at_once));
+    PackedFloats packed(maps);
     Sums sums(maps);
     for (int64_t image = 0; image < images; image += at_once) {
         const Maps some = maps.from(image, at_once);
@@ -286,7 +288,7 @@ CONVOLUTION_KERNEL int weight_gradient_bfloat16(const uint16_t* x, const uint16_
                                                 float* dbias) try {
     const Maps maps{images, height, width, in, out};
     const int64_t at_once = images_at_once(maps, (width + 1) / 2);
-    PackedPairs packed(maps.from(0, at_once));
+    PackedPairs packed(maps);
     Sums sums(maps);
     for (int64_t image = 0; image < images; image += at_once) {
         const Maps some = maps.from(image, at_once);

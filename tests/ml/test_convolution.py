@@ -93,7 +93,7 @@ def supported(dtype: torch.dtype) -> None:
         pytest.skip(f"the processor has no instructions for the kernel ({dtype})")
 
 
-@pytest.mark.usefixtures("compiled", "one_thread")
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("precision_name", ["fp32", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_compiled_gradients_are_those_of_the_convolution_in_float64(
@@ -118,7 +118,7 @@ def test_compiled_gradients_are_those_of_the_convolution_in_float64(
         assert (ours - theirs).norm() / theirs.norm() < rounding
 
 
-@pytest.mark.usefixtures("compiled", "one_thread")
+@pytest.mark.usefixtures("compiled")
 def test_the_compiled_gradient_is_the_same_twice_and_has_the_layout_of_the_weights() -> None:
     supported(torch.float32)
     layer, maps = rounded_layer((16, 32, 8, 8), torch.float32)
@@ -127,7 +127,7 @@ def test_the_compiled_gradient_is_the_same_twice_and_has_the_layout_of_the_weigh
     assert first[0].stride() == layer.weight.stride()
 
 
-@pytest.mark.usefixtures("compiled", "one_thread")
+@pytest.mark.usefixtures("compiled")
 def test_what_is_not_finite_goes_on_into_the_weights() -> None:
     supported(torch.float32)
     layer, maps = rounded_layer((16, 32, 8, 8), torch.float32)
@@ -137,7 +137,7 @@ def test_what_is_not_finite_goes_on_into_the_weights() -> None:
     assert not gradient[:, 4].isnan().any()
 
 
-@pytest.mark.usefixtures("compiled", "one_thread")
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
     "change",
     [
