@@ -71,6 +71,7 @@ SHAPES = [
     (64, 48, 1, 1),
     (16, 64, 9, 3),
     (20, 32, 8, 8),
+    (68, 16, 8, 8),
     (7, 128, 3, 600),
 ]
 """Channels in and out, height, width: remainders of every tile, edges alone, wide and long."""
