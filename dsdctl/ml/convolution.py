@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dsdctl.ml import kernels
 
@@ -68,6 +69,7 @@ class _Convolution3x3(torch.autograd.Function):
         return F.conv2d(maps, cast, None if bias is None else bias.to(maps.dtype), padding=1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         maps, weight = ctx.saved_tensors
         upstream = gradients[0].contiguous(memory_format=torch.channels_last)
@@ -108,6 +110,7 @@ class _Convolution2x2(torch.autograd.Function):
         return _linear(inputs.flatten(1), rows, offsets).view(len(inputs), 2, 2, -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         inputs, rows = ctx.saved_tensors
         upstream = gradients[0].contiguous()
