@@ -239,7 +239,7 @@ template <class T>
 INLINE void add_biases(const T* dy, Maps maps, double* sums) {
     for (int64_t o = 0; o < maps.out; o += LANES) {
         Floats sum{};
-        for (int64_t p = 0; p < maps.images * maps.height * maps.width; p++)
+        for (int64_t p = 0; p < maps.images * maps.pixels(); p++)
             sum += load(dy + p * maps.out + o);
         add(sums + o, sum);
     }
@@ -259,21 +259,16 @@ struct Sums {
     }
 };
 
-#if defined(__x86_64__)
-// Only where `multiplies` says that the processor can.
-#define CONVOLUTION_KERNEL extern "C" __attribute__((target("avx512f")))
-
-CONVOLUTION_KERNEL int weight_gradient_float32(const float* x, const float* dy, int64_t images,
-                                               int64_t height, int64_t width, int64_t in,
-                                               int64_t out, float* dweight, float* dbias) try {
-    const Maps maps{images, height, width, in, out};
-    const int64_t at_once = images_at_once(maps, width);
-    PackedFloats packed(maps);
+template <class PackedMaps, class T>
+INLINE int weight_gradient(const T* x, const T* dy, Maps maps, float* dweight, float* dbias) try {
+    PackedMaps packed(maps);
     Sums sums(maps);
-    for (int64_t image = 0; image < images; image += at_once) {
+    const int64_t at_once = images_at_once(maps, packed.dy.steps);
+    for (int64_t image = 0; image < maps.images; image += at_once) {
         const Maps some = maps.from(image, at_once);
-        const float* upstream = dy + image * maps.pixels() * out;
-        add_images(x + image * maps.pixels() * in, upstream, some, packed, sums.weights.data());
+        const T* upstream = dy + image * maps.pixels() * maps.out;
+        add_images(x + image * maps.pixels() * maps.in, upstream, some, packed,
+                   sums.weights.data());
         add_biases(upstream, some, sums.biases.data());
     }
     sums.write_to(dweight, dbias);
@@ -282,24 +277,23 @@ CONVOLUTION_KERNEL int weight_gradient_float32(const float* x, const float* dy, 
     return OUT_OF_MEMORY;
 }
 
+#if defined(__x86_64__)
+// Only where `multiplies` says that the processor can.
+#define CONVOLUTION_KERNEL extern "C" __attribute__((target("avx512f")))
+
+CONVOLUTION_KERNEL int weight_gradient_float32(const float* x, const float* dy, int64_t images,
+                                               int64_t height, int64_t width, int64_t in,
+                                               int64_t out, float* dweight, float* dbias) {
+    const Maps maps{images, height, width, in, out};
+    return weight_gradient<PackedFloats>(x, dy, maps, dweight, dbias);
+}
+
 CONVOLUTION_KERNEL int weight_gradient_bfloat16(const uint16_t* x, const uint16_t* dy,
                                                 int64_t images, int64_t height, int64_t width,
                                                 int64_t in, int64_t out, float* dweight,
-                                                float* dbias) try {
+                                                float* dbias) {
     const Maps maps{images, height, width, in, out};
-    const int64_t at_once = images_at_once(maps, (width + 1) / 2);
-    PackedPairs packed(maps);
-    Sums sums(maps);
-    for (int64_t image = 0; image < images; image += at_once) {
-        const Maps some = maps.from(image, at_once);
-        const uint16_t* upstream = dy + image * maps.pixels() * out;
-        add_images(x + image * maps.pixels() * in, upstream, some, packed, sums.weights.data());
-        add_biases(upstream, some, sums.biases.data());
-    }
-    sums.write_to(dweight, dbias);
-    return DONE;
-} catch (const std::bad_alloc&) {
-    return OUT_OF_MEMORY;
+    return weight_gradient<PackedPairs>(x, dy, maps, dweight, dbias);
 }
 
 extern "C" int64_t multiplies_float32() { return __builtin_cpu_supports("avx512f") != 0; }
