@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dsdctl.ml import kernels
+from dsdctl.ml.observed import traced
 
 CACHED_WEIGHTS = 2**17
 """Pairs of channels up to which the compiled gradient is faster: its sums stay in a cache."""
@@ -27,8 +28,7 @@ class Conv3x3(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         # Counting and exporting trace the network, and are to see the convolution that it is.
-        traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
-        if maps.device.type == "cpu" and self.stride == (1, 1) and not traced:
+        if maps.device.type == "cpu" and self.stride == (1, 1) and not traced():
             if maps.shape[2:] == (2, 2):
                 return _convolve_2x2(maps, self.weight, self.bias)
             dtype = _autocast(maps.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dsdctl.ml import kernels
+from dsdctl.ml.observed import traced, watched
 
 
 class FusedSequential(nn.Sequential):
@@ -21,8 +22,7 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
-        traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
-        if not self.training or traced:
+        if not self.training or traced():
             return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
         layers = list(self)
         while layers:
@@ -55,12 +55,6 @@ def _fits(layers: list[nn.Module], maps: Tensor) -> bool:
         and norm.momentum is not None
         and not any(map(watched, layers))
     )
-
-
-def watched(layer: nn.Module) -> bool:
-    """Whether something is to be told of the layer's calls, so that it has to be called."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks)
-    return any((*hooks, layer._backward_hooks, layer._backward_pre_hooks))
 
 
 def _pools(layers: list[nn.Module]) -> bool:

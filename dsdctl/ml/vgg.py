@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.initialisation import default_init
-from dsdctl.ml.relu_norm import FusedSequential, watched
+from dsdctl.ml.observed import traced, watched
+from dsdctl.ml.relu_norm import FusedSequential
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):
@@ -83,8 +84,7 @@ class VGGLike(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, K)."""
         maps = self.features(images)
-        traced = torch._C._get_tracing_state() or torch.compiler.is_compiling()
-        hidden = not traced and not watched(self.pool) and not watched(self.classifier)
+        hidden = not traced() and not watched(self.pool) and not watched(self.classifier)
         if self.training and hidden and maps.shape[2:] == (1, 1):
             # The pooled map is pool x pool copies of one pixel, which needs not be written.
             weight = self.classifier.weight
