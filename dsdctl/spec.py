@@ -103,8 +103,25 @@ Teacher = Annotated[
 ]
 
 
-LevelRule = Literal["dense", "best"] | int
-"""Which level of a teacher's trajectory teaches: level 0, the best on validation, or this one."""
+class SparsestWithin(Model):
+    """The sparsest of the levels whose validation accuracy is close to that of the best of them.
+
+    Ties in sparsity, as without pruning, go to the lowest level.
+    """
+
+    sparsest_within: float = Field(
+        ge=0, lt=1, description="how far below the best's: accuracy, as a fraction"
+    )
+
+    def __str__(self) -> str:
+        return f"sparsest_within={self.sparsest_within}"
+
+
+ByValidation = Literal["best"] | SparsestWithin
+"""Which of some levels their validation accuracies choose."""
+
+LevelRule = Literal["dense"] | int | ByValidation
+"""Which level of a teacher's trajectory teaches: level 0, this one, or one by validation."""
 
 
 class TeacherLevel(Model):
@@ -121,33 +138,22 @@ class TeacherWeights(Model):
 
 TeacherRule = Annotated[
     Annotated[Literal["dense", "best"], Tag("<word>")]
+    | Annotated[SparsestWithin, Tag("<sparsest_within>")]
     | Annotated[TeacherLevel, Tag("<level>")]
     | Annotated[TeacherWeights, Tag("<weights>")],
-    word_or_key("dense", "best", weights="FILE", level="N"),
+    word_or_key("dense", "best", sparsest_within="FRACTION", weights="FILE", level="N"),
 ]
 
 
 class Distill(Model):
     """Distillation: (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2)."""
 
-    teacher: TeacherRule = Field(description="`dense`, `best`, {level: N} or {weights: FILE}")
+    teacher: TeacherRule = Field(
+        description="`dense`, `best`, {sparsest_within: 0.01}, {level: N} or {weights: FILE}"
+    )
     alpha: float = Field(0.8, ge=0, le=1, description="weight of the KL term")
     temperature: float = Field(10.0, gt=0, le=1000)
 
-
-class SparsestWithin(Model):
-    """The sparsest of the levels whose validation accuracy is close to that of the best of them.
-
-    Ties in sparsity, as without pruning, go to the lowest level.
-    """
-
-    sparsest_within: float = Field(
-        ge=0, lt=1, description="how far below the best's: accuracy, as a fraction"
-    )
-
-
-ByValidation = Literal["best"] | SparsestWithin
-"""Which of some levels their validation accuracies choose."""
 
 Select = Annotated[
     Annotated[Literal["best", "stopped"], Tag("<word>")]
@@ -206,7 +212,9 @@ class Recipe(Model):
         if self.distill is None:
             return False
         teacher = self.distill.teacher
-        return teacher == "best" or (isinstance(teacher, TeacherLevel) and teacher.level > 0)
+        if isinstance(teacher, TeacherLevel):
+            return teacher.level > 0
+        return teacher == "best" or isinstance(teacher, SparsestWithin)
 
 
 class Wandb(Model):

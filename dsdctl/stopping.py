@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dsdctl.results import Measured
-from dsdctl.spec import ByValidation, Select, StopRule
+from dsdctl.spec import ByValidation, Select, SparsestWithin, StopRule
 
 StopReason = Literal["all levels run", "accuracy dropped", "diverged", "not finished"]
 
@@ -26,6 +26,13 @@ class Reading:
     best: int | None
     stopped_at: int | None
     results: Sequence[Measured] = field(default=(), repr=False, compare=False)
+
+    def candidates(self, select: Select) -> set[int]:
+        """Of the levels so far those that the row reports, or may report once it is finished."""
+        if self.finished or isinstance(select, str):
+            found = self.best if select == "best" else self.selected(select)
+            return set() if found is None else {found}
+        return set(levels_within(select.sparsest_within, self.results))
 
     def selected(self, select: Select) -> int | None:
         """The level that the recipe's row reports, or None while it is not known."""
@@ -73,6 +80,18 @@ def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
         if drops == rule.patience:
             return k
     return None
+
+
+def describe_rule(rule: Literal["dense", "stopped"] | ByValidation) -> str:
+    """The level that a rule takes, in words that go with `the`."""
+    match rule:
+        case "stopped":
+            return "level where it stopped"
+        case SparsestWithin(sparsest_within=share):
+            points = f"{100 * share:g} point{'s' * (share != 0.01)}"
+            return f"sparsest level within {points} of the best"
+        case word:
+            return f"{word} level"
 
 
 def chosen_level(rule: ByValidation, results: Sequence[Measured]) -> int | None:

@@ -242,7 +242,14 @@ def test_the_packaged_recipes_are_what_they_are_called(
 
 @pytest.mark.parametrize(
     ("teacher", "pruned"),
-    [("dense", False), ("best", True), ({"level": 0}, False), ({"level": 3}, True)],
+    [
+        ("dense", False),
+        ("best", True),
+        ({"level": 0}, False),
+        ({"level": 3}, True),
+        ({"sparsest_within": 0}, True),
+        ({"weights": "net.safetensors"}, False),
+    ],
 )
 def test_a_teacher_may_be_pruned_where_its_rule_allows_a_later_level(
     tmp_path: Path, teacher: object, pruned: bool
@@ -252,20 +259,28 @@ def test_a_teacher_may_be_pruned_where_its_rule_allows_a_later_level(
     assert recipe.pruned_teacher is pruned
 
 
+TEACHES = "(allowed: dense, best, {sparsest_within: FRACTION}, {weights: FILE}, {level: N})"
+
+
 @pytest.mark.parametrize(
     ("distill", "reason"),
     [
         (
             {"teacher": "densest"},
-            'distill.teacher: is "densest"; did you mean dense? '
-            "(allowed: dense, best, {weights: FILE}, {level: N})",
+            f'distill.teacher: is "densest"; did you mean dense? {TEACHES}',
         ),
         ({"teacher": {"level": -1}}, "distill.teacher.level: is -1 (allowed: >= 0)"),
-        ({"teacher": {"weights": ""}}, "distill.teacher.weights: "),
         (
-            {"teacher": {}},
-            "distill.teacher: is {} (allowed: dense, best, {weights: FILE}, {level: N})",
+            {"teacher": {"sparsest_within": 1}},
+            "distill.teacher.sparsest_within: is 1 (allowed: < 1)",
         ),
+        (
+            {"teacher": {"sparsest": 0.1}},
+            "distill.teacher.sparsest: unknown key; did you mean sparsest_within? "
+            "(allowed: sparsest_within, level, weights)",
+        ),
+        ({"teacher": {"weights": ""}}, "distill.teacher.weights: "),
+        ({"teacher": {}}, f"distill.teacher: is {{}} {TEACHES}"),
         ({"teacher": {"level": None}}, "distill.teacher.level: is null (allowed: an integer)"),
         (
             {"teacher": {"weights": "net.st", "level": 1}},

@@ -319,6 +319,9 @@ def test_the_sparsest_within_is_what_its_definition_says(
     assert level == selected_by_the_definition(thousandths, images, curve)
 
 
+SELECTS: tuple[Select, ...] = ("best", "stopped", within(0), within(0.25))
+
+
 @settings(deadline=None, max_examples=100)
 @given(rule=st.none() | RULES, curve=CURVES, levels=st.integers(1, 12), after=CURVES)
 def test_what_comes_after_a_stop_is_never_selected(
@@ -326,7 +329,22 @@ def test_what_comes_after_a_stop_is_never_selected(
 ) -> None:
     reading = read_trajectory(rule, curve, levels)
     longer = read_trajectory(rule, [*curve, *after], levels)
-    selects: tuple[Select, ...] = ("best", "stopped", within(0), within(0.25))
-    for select in selects if reading.finished else ():
+    for select in SELECTS if reading.finished else ():
         assert longer.selected(select) == reading.selected(select)
         assert reading.stopped_at is None or reading.selected(select) in range(reading.trainings)
+
+
+@settings(deadline=None, max_examples=300)
+@given(rule=st.none() | RULES, counts=counted_curves(), select=st.sampled_from(SELECTS))
+def test_a_level_that_is_there_and_selected_in_the_end_was_always_a_candidate(
+    rule: StopRule | None, counts: tuple[int, list[tuple[int, int]]], select: Select
+) -> None:
+    images, curve = counts
+    measurements = pruned([right / images for right, _ in curve], [1 - n / 8 for _, n in curve])
+    readings = [read_trajectory(rule, measurements[:k], len(curve)) for k in range(len(curve) + 1)]
+    selected = readings[-1].selected(select)
+    for k, reading in enumerate(readings):
+        if selected is not None and selected < k:
+            assert selected in reading.candidates(select)
+    if selected is not None:
+        assert readings[-1].candidates(select) == {selected}
