@@ -1,5 +1,5 @@
-"""Stop rules: pure functions of the results so far. `vanilla` and `early-stop` read the same
-trajectory and differ only here."""
+"""Where a recipe stops and which level it reports: pure functions of the results so far. `vanilla`
+and `early-stop` read the same trajectory and differ only here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,10 +29,10 @@ class Reading:
 
     def candidates(self, select: Select) -> set[int]:
         """Of the levels so far those that the row reports, or may report once it is finished."""
-        if self.finished or isinstance(select, str):
-            found = self.best if select == "best" else self.selected(select)
-            return set() if found is None else {found}
-        return set(levels_within(select.sparsest_within, self.results))
+        if not self.finished and isinstance(select, SparsestWithin):
+            return set(levels_within(select.sparsest_within, self.results))
+        level = self.best if select == "best" else self.selected(select)
+        return set() if level is None else {level}
 
     def selected(self, select: Select) -> int | None:
         """The level that the recipe's row reports, or None while it is not known."""
@@ -110,7 +110,8 @@ from a tolerance: 0.01 of 200 images is two images, also from 0.025 to 0.015."""
 def levels_within(tolerance: float, results: Sequence[Measured]) -> list[int]:
     """The levels whose validation accuracy is at most `tolerance` below that of the best."""
     values = [result.validation_accuracy for result in results]
-    return [k for k, value in enumerate(values) if max(values) - value <= tolerance + ROUNDING]
+    best = max(values, default=0.0)
+    return [k for k, value in enumerate(values) if best - value <= tolerance + ROUNDING]
 
 
 def best_level(results: Sequence[Measured]) -> int | None:

@@ -179,6 +179,17 @@ class TestTheSparsestWithin:
         assert reading.selected(within(0.01)) == 2
 
 
+def test_a_level_may_be_selected_though_another_would_be_by_now() -> None:
+    """Without pruning a new best puts the first close level out, and not the one after it."""
+    select, curve = within(0.015), results([0.5, 0.51, 0.4, 0.52])
+    sofar, end = (read_trajectory(None, curve[:k], 4) for k in (3, 4))
+    assert sofar.candidates(select) == {0, 1}
+    assert end.selected(select) == 1
+    assert end.candidates(select) == {1}
+    assert sofar.candidates("best") == {1}
+    assert sofar.candidates("stopped") == set()
+
+
 class TestUnfinished:
     def test_what_is_known_so_far_is_read_but_nothing_is_selected(self) -> None:
         reading = read_trajectory(None, results([0.5, 0.6]), 4)
