@@ -143,6 +143,7 @@ def unneeded_weights(progress: Progress) -> list[str]:
             levels = progress.known[key].levels
             reading = progress.reading(row_plan, key)
             chosen = {reading.best, reading.stopped_at} - {None}
+            chosen |= reading.candidates(row_plan.row.recipe.select)
             needed.update(levels[level].key for level in chosen if level is not None)
     keys = [level.key for known in progress.known.values() for level in known.levels]
     store = progress.store

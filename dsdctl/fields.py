@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
 
 class Model(BaseModel):
@@ -32,3 +32,25 @@ Precision = Literal["fp32", "tf32", "bf16"]
 def string_or_mapping(value: Any) -> str:
     """The tag of a union's member that is written as one word, or of that with keys of its own."""
     return "<mapping>" if isinstance(value, Mapping | BaseModel) else "<word>"
+
+
+def word_or_key(*words: str, **keys: str) -> Discriminator:
+    """Tells the members of a union apart: one of `words`, or a mapping by a key that it alone has.
+
+    Their tags are `<word>` and `<KEY>`; the values of `keys` say in messages what belongs there.
+    What is neither is a `none_of_these` error.
+    """
+
+    def tag(value: Any) -> str | None:
+        there = type(value).model_fields if isinstance(value, BaseModel) else value
+        if isinstance(there, Mapping):
+            return next((f"<{key}>" for key in keys if key in there), None)
+        return "<word>" if value in words else None
+
+    forms = [*words, *(f"{{{key}: {meaning}}}" for key, meaning in keys.items())]
+    return Discriminator(
+        tag,
+        custom_error_type="none_of_these",
+        custom_error_message="Input should be one of {allowed}",
+        custom_error_context={"allowed": ", ".join(forms)},
+    )

@@ -142,13 +142,20 @@ class BestOf(Model):
     best_of: int
 
 
+class SparsestOf(Model):
+    """The sparsest of so many levels that are within a fraction of the best of them."""
+
+    sparsest_of: int
+    within: float
+
+
 class TrajectoryTeacher(Model):
     """A teacher by rule, as known before anything has run."""
 
     alpha: float
     temperature: float
     trajectory: str | None
-    rule: Literal["dense"] | BestOf | int
+    rule: Literal["dense"] | BestOf | SparsestOf | int
     weights: TeacherIdentity | None
     table: bool
 

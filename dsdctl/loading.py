@@ -281,6 +281,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def _problem(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
+    value = details["input"]
+    if details["type"] == "none_of_these" and value and isinstance(value, dict):
+        # No member of the union has the first of these keys.
+        location = (*details["loc"], next(iter(value)))
+        details = {**details, "type": "extra_forbidden", "loc": location}
     path, owners = _locate(model, document, details)
     return document.problem(path, _reason(details, path, owners))
 
@@ -300,7 +305,9 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             allowed = re.findall(
                 r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
             )
-            return f"is {_show(shown)}{_nearest(shown, allowed)} (allowed: {', '.join(allowed)})"
+            return _none_of(allowed, shown)
+        case "none_of_these":
+            return _none_of(context["allowed"].split(", "), value)
         case "union_tag_not_found":
             return f"{context['discriminator'].strip(chr(39))} is missing"
         case "string_pattern_mismatch":
@@ -333,6 +340,10 @@ _PATTERNS = {
     NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
     TEXT_PATTERN: "one line of text without control characters",
 }
+
+
+def _none_of(allowed: list[str], value: Any) -> str:
+    return f"is {_show(value)}{_nearest(value, allowed)} (allowed: {', '.join(allowed)})"
 
 
 def _nearest(word: Any, allowed: list[str]) -> str:

@@ -6,6 +6,7 @@ Nothing here runs anything or imports torch; costs are added by cost.py.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
@@ -18,6 +19,7 @@ from dsdctl.keys import (
     NoiseIdentity,
     PruningIdentity,
     RetrainIdentity,
+    SparsestOf,
     TableIdentity,
     TeacherIdentity,
     TrajectoryIdentity,
@@ -28,14 +30,14 @@ from dsdctl.keys import (
 )
 from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
-from dsdctl.spec import LevelRule, StopRule
+from dsdctl.spec import LevelRule, SparsestWithin, StopRule
 
 
 def levels_needed(rule: LevelRule, levels: int) -> int:
     """How many of a teacher's `levels` must be run before the level that teaches is known."""
     if rule == "dense":
         return 1
-    return levels if rule == "best" else rule + 1
+    return rule + 1 if isinstance(rule, int) else levels
 
 
 @dataclass(frozen=True)
@@ -409,7 +411,14 @@ def _trajectory_teacher(need: TeacherNeed) -> TrajectoryTeacher:
         alpha=need.alpha,
         temperature=need.temperature,
         trajectory=need.trajectory,
-        rule=BestOf(best_of=need.levels) if need.rule == "best" else need.rule,
+        rule=_rule_identity(need),
         weights=need.file.identity if need.file else None,
         table=need.table,
     )
+
+
+def _rule_identity(need: TeacherNeed) -> Literal["dense"] | BestOf | SparsestOf | int:
+    """The rule, with the number of levels that it chooses from."""
+    if isinstance(need.rule, SparsestWithin):
+        return SparsestOf(sparsest_of=need.levels, within=need.rule.sparsest_within)
+    return BestOf(best_of=need.levels) if need.rule == "best" else need.rule

@@ -9,7 +9,7 @@ from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, Teac
 from dsdctl.labels import FlipRate
 from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
-from dsdctl.stopping import Reading, best_level, read_trajectory
+from dsdctl.stopping import Reading, chosen_level, read_trajectory
 from dsdctl.store import Store
 
 
@@ -118,10 +118,11 @@ class Progress:
             return None
         known = self.known[need.trajectory]
         measured = known.measured[: need.levels]
-        if need.rule == "best":
-            return best_level(measured) if len(measured) == need.levels or known.diverged else None
-        level = 0 if need.rule == "dense" else need.rule
-        return level if level < len(measured) else None
+        if need.rule == "dense" or isinstance(need.rule, int):
+            level = 0 if need.rule == "dense" else need.rule
+            return level if level < len(measured) else None
+        whole = len(measured) == need.levels or known.diverged
+        return chosen_level(need.rule, measured) if whole else None
 
     def teacher_identity(self, need: TeacherNeed) -> TeacherIdentity | None:
         """What identifies the teacher, once it is known."""

@@ -33,6 +33,7 @@ from dsdctl.report.table import Report, level_record, make_report, stop_reason
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
+from dsdctl.stopping import describe_rule
 from dsdctl.store import Store
 from dsdctl.tasks import Place, spare_folder
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
@@ -256,13 +257,14 @@ def _log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
 def _teacher_line(need: TeacherNeed) -> str:
     """Who teaches, and whether from a table."""
     table = "its logits from a table" if need.table else "called for every batch"
-    who = f"level {need.rule}" if isinstance(need.rule, int) else f"the {need.rule} level"
+    rule = need.rule
+    who = f"level {rule}" if isinstance(rule, int) else f"the {describe_rule(rule)}"
     source = f"{who} of {need.trajectory}" if need.file is None else str(need.file.path)
     return f"taught by {source}, {table} ({need.table_reason})"
 
 
 def _log_readings(progress: Progress) -> None:
-    """Log what each recipe saw: where it stopped and why, its best level, who taught."""
+    """Log what each recipe saw: where it stopped and why, the levels it chose, who taught."""
     for row_plan in progress.plan.rows:
         row = row_plan.row
         for key in row_plan.students:
@@ -271,13 +273,15 @@ def _log_readings(progress: Progress) -> None:
             if trajectory.teacher is not None and trajectory.teacher.file is None:
                 taught = f"; taught by level {progress.teacher_level(trajectory.teacher)}"
             log.info(
-                "%s: %s, seed %d: %s after %d trainings, best level on validation %s%s",
+                "%s: %s, seed %d: %s after %d trainings, best level on validation %s, "
+                "reported %s%s",
                 row_plan.experiment,
                 row_name(row.recipe.recipe, row.variant),
                 trajectory.seed,
                 stop_reason(progress, trajectory, reading),
                 reading.trainings,
                 reading.best,
+                reading.selected(row.recipe.select),
                 taught,
             )
 

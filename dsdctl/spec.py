@@ -3,13 +3,12 @@
 Models are frozen and refuse unknown keys. Nothing here imports torch.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
+from pydantic import Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.data_spec import Dataset, LabelNoise
-from dsdctl.fields import Fraction, Model, Name, PathText, Precision, Seed, Text
+from dsdctl.fields import Fraction, Model, Name, PathText, Precision, Seed, Text, word_or_key
 from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.pruning import MAX_ROUNDS, Pruning, PruningField
 
@@ -104,8 +103,25 @@ Teacher = Annotated[
 ]
 
 
-LevelRule = Literal["dense", "best"] | int
-"""Which level of a teacher's trajectory teaches: level 0, the best on validation, or this one."""
+class SparsestWithin(Model):
+    """The sparsest of the levels whose validation accuracy is close to that of the best of them.
+
+    Ties in sparsity, as without pruning, go to the lowest level.
+    """
+
+    sparsest_within: float = Field(
+        ge=0, lt=1, description="how far below the best's: accuracy, as a fraction"
+    )
+
+    def __str__(self) -> str:
+        return f"sparsest_within={self.sparsest_within}"
+
+
+ByValidation = Literal["best"] | SparsestWithin
+"""Which of some levels their validation accuracies choose."""
+
+LevelRule = Literal["dense"] | int | ByValidation
+"""Which level of a teacher's trajectory teaches: level 0, this one, or one by validation."""
 
 
 class TeacherLevel(Model):
@@ -120,28 +136,30 @@ class TeacherWeights(Model):
     weights: PathText = Field(description="path, relative to the recipe's file")
 
 
-def _teacher_tag(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "<weights>" if "weights" in value else "<level>"
-    if isinstance(value, TeacherWeights | TeacherLevel):
-        return "<weights>" if isinstance(value, TeacherWeights) else "<level>"
-    return "<word>"
-
-
 TeacherRule = Annotated[
     Annotated[Literal["dense", "best"], Tag("<word>")]
+    | Annotated[SparsestWithin, Tag("<sparsest_within>")]
     | Annotated[TeacherLevel, Tag("<level>")]
     | Annotated[TeacherWeights, Tag("<weights>")],
-    Discriminator(_teacher_tag),
+    word_or_key("dense", "best", sparsest_within="FRACTION", weights="FILE", level="N"),
 ]
 
 
 class Distill(Model):
     """Distillation: (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2)."""
 
-    teacher: TeacherRule = Field(description="`dense`, `best`, {level: N} or {weights: FILE}")
+    teacher: TeacherRule = Field(
+        description="`dense`, `best`, {sparsest_within: 0.01}, {level: N} or {weights: FILE}"
+    )
     alpha: float = Field(0.8, ge=0, le=1, description="weight of the KL term")
     temperature: float = Field(10.0, gt=0, le=1000)
+
+
+Select = Annotated[
+    Annotated[Literal["best", "stopped"], Tag("<word>")]
+    | Annotated[SparsestWithin, Tag("<sparsest_within>")],
+    word_or_key("best", "stopped", sparsest_within="FRACTION"),
+]
 
 
 class StopSettings(Model):
@@ -173,8 +191,10 @@ class Recipe(Model):
     title: Text
     distill: Distill | None = None
     stop: StopRule | None = Field(None, description="without it all levels are run")
-    select: Literal["best", "stopped"] = Field(
-        "best", description="the row reports the best level on validation, or where it stopped"
+    select: Select = Field(
+        "best",
+        description="the row reports the best level on validation, where it stopped, or, with "
+        "{sparsest_within: 0.01}, the sparsest level within a point of the best on validation",
     )
     training: Overrides | None = Field(None, description="laid over the spec's training")
     pruning: Overrides | Literal["none"] | None = Field(
@@ -192,7 +212,9 @@ class Recipe(Model):
         if self.distill is None:
             return False
         teacher = self.distill.teacher
-        return teacher == "best" or (isinstance(teacher, TeacherLevel) and teacher.level > 0)
+        if isinstance(teacher, TeacherLevel):
+            return teacher.level > 0
+        return teacher == "best" or isinstance(teacher, SparsestWithin)
 
 
 class Wandb(Model):

@@ -1,12 +1,12 @@
-"""Stop rules: pure functions of the results so far. `vanilla` and `early-stop` read the same
-trajectory and differ only here."""
+"""Where a recipe stops and which level it reports: pure functions of the results so far. `vanilla`
+and `early-stop` read the same trajectory and differ only here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dsdctl.results import Measured
-from dsdctl.spec import StopRule
+from dsdctl.spec import ByValidation, Select, SparsestWithin, StopRule
 
 StopReason = Literal["all levels run", "accuracy dropped", "diverged", "not finished"]
 
@@ -17,6 +17,7 @@ class Reading:
 
     `trainings` counts every training run until the stop, the one that triggered it included.
     `best` is the best measured level so far (ties: the lowest); None before any result.
+    `results` are those up to the stop, of which the row reports one.
     """
 
     finished: bool
@@ -24,12 +25,20 @@ class Reading:
     trainings: int
     best: int | None
     stopped_at: int | None
+    results: Sequence[Measured] = field(default=(), repr=False, compare=False)
 
-    def selected(self, select: Literal["best", "stopped"]) -> int | None:
+    def candidates(self, select: Select) -> set[int]:
+        """Of the levels so far those that the row reports, or may report once it is finished."""
+        if not self.finished and isinstance(select, SparsestWithin):
+            return set(levels_within(select.sparsest_within, self.results))
+        level = self.best if select == "best" else self.selected(select)
+        return set() if level is None else {level}
+
+    def selected(self, select: Select) -> int | None:
         """The level that the recipe's row reports, or None while it is not known."""
         if not self.finished:
             return None
-        return self.best if select == "best" else self.stopped_at
+        return self.stopped_at if select == "stopped" else chosen_level(select, self.results)
 
 
 def read_trajectory(
@@ -47,7 +56,7 @@ def read_trajectory(
         return _reading(results, "all levels run", levels)
     if diverged:
         return _reading(results, "diverged", len(results) + 1)
-    return Reading(False, "not finished", len(results), best_level(results), None)
+    return Reading(False, "not finished", len(results), best_level(results), None, results)
 
 
 def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
@@ -73,6 +82,38 @@ def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
     return None
 
 
+def describe_rule(rule: Literal["dense", "stopped"] | ByValidation) -> str:
+    """The level that a rule takes, in words that go with `the`."""
+    match rule:
+        case "stopped":
+            return "level where it stopped"
+        case SparsestWithin(sparsest_within=share):
+            points = f"{100 * share:g} point{'s' * (share != 0.01)}"
+            return f"sparsest level within {points} of the best"
+        case word:
+            return f"{word} level"
+
+
+def chosen_level(rule: ByValidation, results: Sequence[Measured]) -> int | None:
+    """Which of `results` their validation accuracies choose; None without any."""
+    if rule == "best" or not results:
+        return best_level(results)
+    close = levels_within(rule.sparsest_within, results)
+    return max(close, key=lambda k: (results[k].sparsity, -k))
+
+
+ROUNDING = 1e-12
+"""Above what a difference of accuracies is off by in floating point, below any true difference
+from a tolerance: 0.01 of 200 images is two images, also from 0.025 to 0.015."""
+
+
+def levels_within(tolerance: float, results: Sequence[Measured]) -> list[int]:
+    """The levels whose validation accuracy is at most `tolerance` below that of the best."""
+    values = [result.validation_accuracy for result in results]
+    best = max(values, default=0.0)
+    return [k for k, value in enumerate(values) if best - value <= tolerance + ROUNDING]
+
+
 def best_level(results: Sequence[Measured]) -> int | None:
     """The level with the highest validation accuracy; ties go to the lowest level."""
     if not results:
@@ -82,4 +123,5 @@ def best_level(results: Sequence[Measured]) -> int | None:
 
 def _reading(results: Sequence[Measured], reason: StopReason, trainings: int) -> Reading:
     last = len(results) - 1
-    return Reading(True, reason, trainings, best_level(results), last if last >= 0 else None)
+    stopped_at = last if last >= 0 else None
+    return Reading(True, reason, trainings, best_level(results), stopped_at, results)

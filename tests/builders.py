@@ -86,7 +86,7 @@ def only_problem(call: Callable[[], object]) -> str:
     return line
 
 
-def measured(level: int, accuracy: float, entropy: float = 1.0) -> Measured:
+def measured(level: int, accuracy: float, entropy: float = 1.0, sparsity: float = 0.0) -> Measured:
     """A level's results, as far as stop rules read them."""
     return Measured(
         level=level,
@@ -101,7 +101,7 @@ def measured(level: int, accuracy: float, entropy: float = 1.0) -> Measured:
         entropy_bits_per_layer={},
         total_weights=100,
         nonzero_weights=100,
-        sparsity=0.0,
+        sparsity=sparsity,
         density_per_layer={},
         learning_distance=1.0,
     )

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders import planned, write_recipe
+from reports import double_descent, progress_of
 from soak import dsdctl, levels, result_bytes, spec
 
 from dsdctl import care
@@ -233,6 +235,25 @@ def test_gc_of_weights_keeps_what_the_next_level_the_students_and_the_rows_need(
     assert "level" not in again.stderr
     assert result_bytes(store) == after
     assert dsdctl(folder, "store", "check").returncode == 0
+
+
+def test_weights_of_the_sparsest_level_that_is_close_to_the_best_are_needed(tmp_path: Path) -> None:
+    """Also while levels are missing, though no other recipe wants them."""
+    write_recipe(tmp_path, "mine", select={"sparsest_within": 0.003})
+    plan = planned(tmp_path, {"recipes": ["mine"], "student.width": 16, "pruning.levels": 12})
+    (key,) = plan.trajectories
+    for ends in (6, 13):
+        progress = progress_of(
+            tmp_path, plan, lambda t, k, ends=ends: double_descent(t, k) if k < ends else None
+        )
+        levels = progress.known[key].levels
+        accuracies = [level.measured.validation_accuracy for level in levels if level.measured]
+        close = [k for k, a in enumerate(accuracies) if a >= max(accuracies) - 0.003]
+        best, last = accuracies.index(max(accuracies)), len(levels) - 1
+        assert max(close) not in (best, last)
+        needed = {best, last, *(close if ends < 13 else close[-1:])}
+        unneeded = [level.key for k, level in enumerate(levels) if k not in needed]
+        assert care.unneeded_weights(progress) == unneeded
 
 
 @pytest.mark.parametrize("command", ["store list", "store check", "store gc", "doctor"])

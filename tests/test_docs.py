@@ -1,5 +1,6 @@
 """The documentation: the reference is the models', and what the pages show is valid and linked."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def test_the_reference_has_every_key_of_every_model() -> None:
             assert all(f"| `{name}` |" in text for name in part.get("properties", {}))
     links = set(re.findall(r"\]\(#([a-z0-9]+)\)", text))
     assert links <= {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.M)}
+
+
+def test_schema_and_reference_have_every_way_to_select_a_level() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["schema", "recipe"]).output)
+    words, mapping = schema["properties"]["select"]["oneOf"]
+    assert words["enum"] == ["best", "stopped"]
+    within = schema["$defs"][mapping["$ref"].rpartition("/")[2]]
+    assert within["required"] == ["sparsest_within"]
+    bounds = within["properties"]["sparsest_within"]
+    assert (bounds["minimum"], bounds["exclusiveMaximum"]) == (0, 1)
+    text = reference()
+    assert "| `select` | `best`, `stopped` or [SparsestWithin](#sparsestwithin) |" in text
+    assert "| `sparsest_within` | number, at least 0, below 1 | *required* |" in text
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import spec_data, write
+from builders import spec_data, write, write_recipe
 from tiny import TINY
 from typer.testing import CliRunner, Result
 
@@ -128,6 +128,26 @@ def _same_tensors(one: Path, other: Path) -> None:
     ours, theirs = load_file(one), load_file(other)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_row_that_reports_the_sparsest_close_level_is_exported_at_it(
+    spec: Path, tmp_path: Path
+) -> None:
+    write_recipe(tmp_path, "mine", select={"sparsest_within": 0.9})
+    other = write(tmp_path / "spec.yaml", SPEC | {"recipes": ["vanilla", "mine"]})
+    shutil.copytree(_store(spec), tmp_path / "store")
+    cards = {}
+    for recipe in ("vanilla", "mine"):
+        options = ("--variant", "student.width=4", "--output", tmp_path / recipe)
+        done = _export(other, "--recipe", recipe, *options)
+        assert done.exit_code == 0, done.output
+        cards[recipe] = (tmp_path / recipe / "README.md").read_text()
+    chosen = "- chosen: sparsest level within 90 points of the best, on the validation images"
+    assert chosen in cards["mine"].splitlines()
+    assert "- chosen: best level, on the validation images" in cards["vanilla"].splitlines()
+    last = SPEC["pruning"]["levels"]
+    assert f"\nLevel {last}, " in cards["mine"]
+    assert f"\nLevel {last}, " not in cards["vanilla"]
 
 
 class TestNothingIsWritten:

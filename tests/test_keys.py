@@ -28,6 +28,7 @@ def level_1(trajectory: Trajectory) -> LevelIdentity:
 
 def keys(folder: Path, changes: dict[str, Any]) -> tuple[str, str, str]:
     """The keys of level 0, of level 1 after a fixed parent, and of the trajectory."""
+    write_recipe(folder, "sparsest", select={"sparsest_within": 0.01})
     trajectory = only_trajectory(folder, changes)
     return key_of(level_0(trajectory)), key_of(level_1(trajectory)), trajectory.key
 
@@ -44,6 +45,7 @@ def keys(folder: Path, changes: dict[str, Any]) -> tuple[str, str, str]:
         {"reference": {"vanilla": {"pflops": 1.0}}},
         {"dataset.root": "elsewhere"},
         {"recipes": ["early-stop"]},
+        {"recipes": ["sparsest"]},
         {"teacher.width": 16},
         {"label_noise.kind": "symmetric"},
         {"training.optimizer.lr": 0.1},
@@ -334,6 +336,19 @@ def test_a_distilled_level_hashes_the_weights_of_its_loss(
     assert level_key(plain) != level_key(changed)
 
 
+def test_how_a_teachers_level_was_chosen_is_in_no_levels_key(tmp_path: Path) -> None:
+    students = []
+    for rule in ("best", {"sparsest_within": 0}, {"sparsest_within": 0.01}, {"level": 3}):
+        write_recipe(tmp_path, "mine", distill={"teacher": rule})
+        students.append(student_of(tmp_path, {"recipes": ["mine"]}))
+    assert len({student.key for student in students}) == 4
+    levels = {
+        key_of(student.level_identity(1, PARENT, student.distillation(TEACHER)))
+        for student in students
+    }
+    assert len(levels) == 1
+
+
 def test_a_table_hashes_the_views_that_it_holds(tmp_path: Path) -> None:
     tables = {
         key_of(student_of(tmp_path, changes).table_identity(TEACHER))
@@ -365,7 +380,9 @@ def test_a_table_serves_all_students_of_one_data_set(tmp_path: Path) -> None:
 def identities(folder: Path) -> list[Model]:
     student = student_of(folder, {})
     distillation = student.distillation(TEACHER)
+    write_recipe(folder, "close", distill={"teacher": {"sparsest_within": 0.01}})
     return [
+        student_of(folder, {"recipes": ["close"]}).identity,
         student.identity,
         student.level_identity(0, None, None),
         student.level_identity(2, PARENT, distillation),

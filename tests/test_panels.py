@@ -72,7 +72,7 @@ def test_early_stop_is_a_mark_on_vanillas_line(tmp_path: Path) -> None:
     ((line,),) = (panel.lines for panel in panels(report))
     vanilla, early = report.rows
     assert set(early.stop_reasons) == {"accuracy dropped"}
-    assert line.best() == list(zip(vanilla.seeds, vanilla.level.values, strict=True))
+    assert line.reported() == list(zip(vanilla.seeds, vanilla.level.values, strict=True))
     assert line.stopped() == list(zip(early.seeds, early.stopped_at.values, strict=True))
 
 
@@ -81,7 +81,7 @@ def test_a_rule_that_never_stopped_leaves_no_mark(tmp_path: Path) -> None:
     ((line,),) = (panel.lines for panel in panels(report_of(tmp_path, short)))
     assert line.rows[0].stop_reasons == ("all levels run",)
     assert line.stopped() == []
-    assert len(line.best()) == 1
+    assert len(line.reported()) == 1
 
 
 def test_a_teacher_is_shown_with_the_levels_that_taught(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from dsdctl.plan import Plan, Trajectory, levels_needed, make_plan
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import plan_tables
 from dsdctl.resolve import resolve
+from dsdctl.spec import SparsestWithin
 from dsdctl.store import Store
 
 ALL = ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
 PAIR = ["kd-dense-teacher", "kd-pruned-teacher"]
+CLOSE = {"sparsest_within": 0.01}
 
 
 def teachers(plan: Plan) -> list[Trajectory]:
@@ -73,7 +75,8 @@ def test_teachers_come_before_those_they_teach(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "levels"), [("dense", 1), ("best", 4), ({"level": 0}, 1), ({"level": 2}, 3)]
+    ("rule", "levels"),
+    [("dense", 1), ("best", 4), ({"level": 0}, 1), ({"level": 2}, 3), (CLOSE, 4)],
 )
 def test_a_teacher_is_run_as_far_as_its_rule_needs(
     tmp_path: Path, rule: object, levels: int
@@ -104,8 +107,22 @@ def test_the_best_of_more_levels_is_another_teacher(tmp_path: Path) -> None:
     assert len({table.key for table in tables.values()}) == 3
 
 
+def test_the_sparsest_within_another_share_or_of_more_levels_is_another_teacher(
+    tmp_path: Path,
+) -> None:
+    write_recipe(tmp_path, "mine", distill={"teacher": CLOSE})
+    write_recipe(tmp_path, "closer", distill={"teacher": {"sparsest_within": 0.005}})
+    changes = {"recipes": [*PAIR, "mine", "closer"], "matrix": {"teacher.pruning.levels": [3, 6]}}
+    plan = planned(tmp_path, changes)
+    students = {key for row in plan.rows for key in row.students}
+    assert len(students) == 7  # the dense teacher is the same in both variants
+    tables = plan_tables(Progress(plan, Store(tmp_path / "none", read_only=True)), paper_macs)
+    assert len({table.key for table in tables.values()}) == 7
+
+
 def test_levels_needed_of_a_teacher_of_ten_levels() -> None:
-    assert [levels_needed(rule, 10) for rule in ("dense", 0, 5, 9, "best")] == [1, 1, 6, 10, 10]
+    rules = ("dense", 0, 5, 9, "best", SparsestWithin(**CLOSE))
+    assert [levels_needed(rule, 10) for rule in rules] == [1, 1, 6, 10, 10, 10]
 
 
 def test_a_teachers_own_pruning_says_how_far_it_goes(tmp_path: Path) -> None:

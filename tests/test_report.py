@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import TABLE1, paper_macs, planned
+from builders import TABLE1, paper_macs, planned, write_recipe
 from reports import HERE, TWINS, diverging, double_descent, nothing, progress_of, report_of
 from rich.console import Console
 
@@ -258,6 +259,106 @@ class TestNotes:
         a_training = 48.84 / 30
         assert round(35.82 / a_training, 2) == 22
         assert round(100 * (1 - 0.8**22), 2) == 99.26
+
+
+def sparsest(folder: Path, name: str, within: float, **keys: Any) -> str:
+    """A recipe that reports the sparsest level that is close to the best; its name."""
+    write_recipe(folder, name, select={"sparsest_within": within}, **keys)
+    return name
+
+
+class TestSelection:
+    @pytest.fixture
+    def mixed(self, tmp_path: Path) -> Report:
+        recipes = ["vanilla", "early-stop", sparsest(tmp_path, "a", 0.05)]
+        recipes.append(sparsest(tmp_path, "b", 0.01, distill={"teacher": {"sparsest_within": 0.2}}))
+        return report_of(tmp_path, {**COMPARED, "recipes": recipes})
+
+    def test_is_of_the_sparsest_level_that_is_close_to_the_best(self, mixed: Report) -> None:
+        trajectories = {trajectory.key: trajectory.levels for trajectory in mixed.trajectories}
+        for row, within in zip(mixed.rows[2:], (0.05, 0.01), strict=True):
+            for key, chosen, sparsity in zip(
+                row.trajectory_keys, row.level.values, row.sparsity.values, strict=True
+            ):
+                levels = trajectories[key]
+                best = max(level["validation_accuracy"] for level in levels)
+                close = [k for k in levels if k["validation_accuracy"] >= best - within]
+                assert chosen == close[-1]["level"]
+                assert sparsity == max(level["sparsity"] for level in close)
+
+    def test_of_a_teacher_is_by_the_same_rule(self, mixed: Report) -> None:
+        *_, row = mixed.rows
+        (key,) = set(row.teacher_keys)
+        levels = next(t.levels for t in mixed.trajectories if t.key == key)
+        best = max(level["validation_accuracy"] for level in levels)
+        close = [k["level"] for k in levels if k["validation_accuracy"] >= best - 0.2]
+        assert row.pruned_teacher
+        assert row.teacher_level == max(close) > 0
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_is_said_below_every_table(self, mixed: Report, style: str) -> None:
+        assert (
+            "Levels were selected on the validation set: the best level (vanilla), the level "
+            "where it stopped (early-stop), the sparsest level within 5 points of the best (a) "
+            "and the sparsest level within 1 point of the best (b)."
+        ) in one_line(shown(mixed, style))
+
+    def test_is_with_every_row_and_level_for_programs(self, mixed: Report) -> None:
+        written = json.loads(shown(mixed, "json"))
+        assert [row["select"] for row in written["rows"]] == [
+            "best", "stopped", {"sparsest_within": 0.05}, {"sparsest_within": 0.01},
+        ]  # fmt: skip
+        assert Report.model_validate_json(shown(mixed, "json")) == mixed
+        by_recipe = {line["recipe"]: line["select"] for line in tidy(mixed)}
+        assert by_recipe == {
+            "vanilla": "best", "early-stop": "stopped", "a": "sparsest_within=0.05",
+            "b": "sparsest_within=0.01", "": "",
+        }  # fmt: skip
+
+    def test_of_the_best_alone_is_not_spelt_out(self, tmp_path: Path) -> None:
+        changes = {"recipes": ["vanilla", "entropy-early-stop"]}
+        assert "Levels were selected on the validation set." in notes(report_of(tmp_path, changes))
+
+    def test_without_pruning_takes_the_first_level_that_is_close(self, tmp_path: Path) -> None:
+        def rising(trajectory: Trajectory, level: int) -> Measured:
+            update = {"validation_accuracy": 0.5 + 0.01 * min(level, 6)}
+            return double_descent(trajectory, level).model_copy(update=update)
+
+        recipe = sparsest(tmp_path, "mine", 0.02)
+        unpruned = {"recipes": [recipe], "pruning": {"criterion": "none", "levels": 9}}
+        assert report_of(tmp_path, unpruned, rising).rows[0].level.values == (4,)
+
+
+class TestAChoiceThatScatters:
+    @staticmethod
+    def said(folder: Path, best: dict[int, int], recipe: str = "vanilla") -> list[str]:
+        """What is said where each seed's best level is this one."""
+
+        def make(trajectory: Trajectory, level: int) -> Measured:
+            accuracy = 0.6 if level == best[trajectory.seed] else 0.595
+            update = {"validation_accuracy": accuracy}
+            return double_descent(trajectory, level).model_copy(update=update)
+
+        changes = {**COMPARED, "recipes": [recipe], "seeds": list(best)}
+        lines = notes(report_of(folder, changes, make))
+        return [line for line in lines if line.startswith("Not a stable choice")]
+
+    def test_is_called_so_and_the_rule_for_it_named(self, tmp_path: Path) -> None:
+        (line,) = self.said(tmp_path, {0: 0, 1: 3, 2: 7})
+        assert line == (
+            "Not a stable choice: the best level scatters over the seeds with a standard deviation "
+            "above 3 (vanilla 3.5). A recipe with select: {sparsest_within: 0.01} reports the "
+            "sparsest level within 1 point of the best instead."
+        )
+
+    def test_is_none_up_to_a_standard_deviation_of_3(self, tmp_path: Path) -> None:
+        assert self.said(tmp_path / "1", {0: 0, 1: 3, 2: 6}) == []
+        assert self.said(tmp_path / "2", {0: 5, 1: 0}) != []  # 3.54, and 2.5 with ddof 0
+        assert self.said(tmp_path / "3", {0: 15}) == []
+
+    def test_is_none_of_a_row_that_is_not_the_best(self, tmp_path: Path) -> None:
+        recipe = sparsest(tmp_path, "mine", 0.0)
+        assert self.said(tmp_path, {0: 0, 1: 12}, recipe) == []
 
 
 class TestFindings:

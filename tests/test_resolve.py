@@ -20,6 +20,7 @@ from builders import (
 from dsdctl.data_spec import Augment
 from dsdctl.networks import VGGLike
 from dsdctl.resolve import Row, Teaching, recipe_file, resolve, table_bytes, view_count
+from dsdctl.spec import SparsestWithin
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 BEST = {"recipes": ["kd-pruned-teacher"]}
@@ -183,6 +184,9 @@ class TestTeacher:
         assert teaching(tmp_path, BEST).rule == "best"
         assert teaching(tmp_path, {**BEST, "teacher.level": 2}).rule == 2
         assert teaching(tmp_path, {**DENSE, "teacher.level": 2}).rule == "dense"
+        write_recipe(tmp_path, "mine", distill={"teacher": {"sparsest_within": 0.01}})
+        own = {"recipes": ["mine"], "teacher.level": 2}
+        assert teaching(tmp_path, own).rule == SparsestWithin(sparsest_within=0.01)
 
     def test_must_have_the_level_that_is_asked_for(self, tmp_path: Path) -> None:
         file = write_recipe(tmp_path, "mine", distill={"teacher": {"level": 4}})

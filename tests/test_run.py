@@ -295,7 +295,7 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
         "trajectory_keys", "level", "stopped_at", "trainings", "pflops", "teacher_pflops",
         "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
         "label_noise", "flip_rate", "pflops_nonzero", "axes", "teacher_keys", "stop_reasons",
-        "diverged_at", "environments", "trainings_max", "difference",
+        "diverged_at", "environments", "trainings_max", "select", "difference",
     ]  # fmt: skip
     assert list(report["trajectories"][0]) == [
         "key", "variant", "roles", "used_by", "seed", "levels",

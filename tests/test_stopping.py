@@ -1,15 +1,16 @@
 """Stop rules on curves written down by hand."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import pytest
-from builders import results
+from builders import measured, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdctl.results import Measured
-from dsdctl.spec import StopRule
-from dsdctl.stopping import Reading, best_level, read_trajectory, stopping_level
+from dsdctl.spec import Select, SparsestWithin, StopRule
+from dsdctl.stopping import Reading, best_level, chosen_level, read_trajectory, stopping_level
 
 EARLY = StopRule()
 GATED = StopRule(after="entropy-drop")
@@ -120,6 +121,75 @@ def test_ties_go_to_the_lowest_level() -> None:
     assert best_level([]) is None
 
 
+def pruned(accuracies: Sequence[float], sparsities: Sequence[float]) -> list[Measured]:
+    triples = zip(accuracies, sparsities, strict=True)
+    return [measured(k, accuracy, 1.0, sparsity) for k, (accuracy, sparsity) in enumerate(triples)]
+
+
+def halved(accuracies: Sequence[float]) -> list[Measured]:
+    """Levels of which each has half the weights of the one before."""
+    return pruned(accuracies, [1 - 0.5**k for k in range(len(accuracies))])
+
+
+def within(tolerance: float) -> SparsestWithin:
+    return SparsestWithin(sparsest_within=tolerance)
+
+
+class TestTheSparsestWithin:
+    @pytest.mark.parametrize(
+        ("tolerance", "level"), [(0, 7), (0.02, 7), (0.03, 7), (0.05, 7), (0.15, 8), (0.45, 9)]
+    )
+    def test_is_the_last_level_that_is_close_to_the_best(
+        self, tolerance: float, level: int
+    ) -> None:
+        reading = read_trajectory(None, halved(DIP), len(DIP))
+        assert reading.selected(within(tolerance)) == level
+
+    def test_is_taken_from_the_levels_up_to_the_stop(self) -> None:
+        reading = read_trajectory(EARLY, halved(DIP), len(DIP))
+        assert (reading.best, reading.stopped_at) == (1, 2)
+        assert [reading.selected(within(x)) for x in (0, 0.01, 0.04, 0.05, 0.9)] == [1, 1, 1, 2, 2]
+
+    def test_of_equals_in_sparsity_is_the_lowest(self) -> None:
+        """Without pruning that is the first level that is good enough, not the best."""
+        curve = [0.5, 0.69, 0.7, 0.69, 0.6]
+        assert chosen_level(within(0.015), results(curve)) == 1
+        assert chosen_level(within(0.015), pruned(curve, [0, 0.5, 0.8, 0.8, 0.8])) == 2
+
+    def test_of_levels_that_are_all_the_best_is_not_the_lowest(self) -> None:
+        curve = halved([0.7, 0.7, 0.7, 0.6])
+        assert chosen_level(within(0), curve) == 2
+        assert chosen_level("best", curve) == 0
+
+    @pytest.mark.parametrize("images", [200, 216, 1000, 10_000, 50_000])
+    @pytest.mark.parametrize("tolerance", [0.005, 0.01, 0.03, 0.1])
+    def test_counts_images_and_is_not_off_by_one(self, images: int, tolerance: float) -> None:
+        allowed = int(images * Fraction(str(tolerance)))
+        for best in range(allowed + 1, images + 1, max(1, images // 200)):
+            enough, too_few = (best - allowed) / images, (best - allowed - 1) / images
+            assert chosen_level(within(tolerance), halved([best / images, enough, too_few])) == 1
+
+    def test_is_not_known_before_the_end(self) -> None:
+        assert read_trajectory(None, halved([0.5, 0.6]), 4).selected(within(0.5)) is None
+        assert read_trajectory(None, [], 4, diverged=True).selected(within(0.5)) is None
+        assert chosen_level(within(0.5), []) is None
+
+    def test_is_chosen_from_what_came_before_a_divergence(self) -> None:
+        reading = read_trajectory(None, halved([0.5, 0.6, 0.595]), 4, diverged=True)
+        assert reading.selected(within(0.01)) == 2
+
+
+def test_a_level_may_be_selected_though_another_would_be_by_now() -> None:
+    """Without pruning a new best puts the first close level out, and not the one after it."""
+    select, curve = within(0.015), results([0.5, 0.51, 0.4, 0.52])
+    sofar, end = (read_trajectory(None, curve[:k], 4) for k in (3, 4))
+    assert sofar.candidates(select) == {0, 1}
+    assert end.selected(select) == 1
+    assert end.candidates(select) == {1}
+    assert sofar.candidates("best") == {1}
+    assert sofar.candidates("stopped") == set()
+
+
 class TestUnfinished:
     def test_what_is_known_so_far_is_read_but_nothing_is_selected(self) -> None:
         reading = read_trajectory(None, results([0.5, 0.6]), 4)
@@ -226,3 +296,66 @@ def test_results_that_come_after_a_stop_never_change_the_reading(
     assert [reading.trainings for reading in readings[: first + 1]] == list(
         range(len(readings[: first + 1]))
     )
+
+
+@st.composite
+def counted_curves(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
+    """A number of images, and of each level how many are right and weights are left, of 8."""
+    images = draw(st.integers(1, 1000))
+    near = st.integers(0, images) | st.integers(max(0, images - 20), images)
+    return images, draw(st.lists(st.tuples(near, st.integers(0, 8)), max_size=12))
+
+
+def selected_by_the_definition(
+    thousandths: int, images: int, curve: Sequence[tuple[int, int]]
+) -> int | None:
+    """In whole images and weights, level by level."""
+    best = max((right for right, _ in curve), default=0)
+    found: int | None = None
+    for level, (right, weights) in enumerate(curve):
+        close = 1000 * (best - right) <= thousandths * images
+        if close and (found is None or weights < curve[found][1]):
+            found = level
+    return found
+
+
+@settings(deadline=None, max_examples=300)
+@given(thousandths=st.integers(0, 999) | st.integers(0, 30), counts=counted_curves())
+def test_the_sparsest_within_is_what_its_definition_says(
+    thousandths: int, counts: tuple[int, list[tuple[int, int]]]
+) -> None:
+    images, curve = counts
+    measurements = pruned([right / images for right, _ in curve], [1 - n / 8 for _, n in curve])
+    level = chosen_level(within(thousandths / 1000), measurements)
+    assert level == selected_by_the_definition(thousandths, images, curve)
+
+
+SELECTS: tuple[Select, ...] = ("best", "stopped", within(0), within(0.25))
+
+
+@settings(deadline=None, max_examples=100)
+@given(rule=st.none() | RULES, curve=CURVES, levels=st.integers(1, 12), after=CURVES)
+def test_what_comes_after_a_stop_is_never_selected(
+    rule: StopRule | None, curve: list[Measured], levels: int, after: list[Measured]
+) -> None:
+    reading = read_trajectory(rule, curve, levels)
+    longer = read_trajectory(rule, [*curve, *after], levels)
+    for select in SELECTS if reading.finished else ():
+        assert longer.selected(select) == reading.selected(select)
+        assert reading.stopped_at is None or reading.selected(select) in range(reading.trainings)
+
+
+@settings(deadline=None, max_examples=300)
+@given(rule=st.none() | RULES, counts=counted_curves(), select=st.sampled_from(SELECTS))
+def test_a_level_that_is_there_and_selected_in_the_end_was_always_a_candidate(
+    rule: StopRule | None, counts: tuple[int, list[tuple[int, int]]], select: Select
+) -> None:
+    images, curve = counts
+    measurements = pruned([right / images for right, _ in curve], [1 - n / 8 for _, n in curve])
+    readings = [read_trajectory(rule, measurements[:k], len(curve)) for k in range(len(curve) + 1)]
+    selected = readings[-1].selected(select)
+    for k, reading in enumerate(readings):
+        if selected is not None and selected < k:
+            assert selected in reading.candidates(select)
+    if selected is not None:
+        assert readings[-1].candidates(select) == {selected}

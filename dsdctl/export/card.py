@@ -12,6 +12,7 @@ from dsdctl.labels import describe_noise
 from dsdctl.report.plan_view import size
 from dsdctl.report.render import escaped
 from dsdctl.results import environment_line
+from dsdctl.stopping import describe_rule
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _origin(chosen: Chosen) -> dict[str, str]:
         "network": identity.network.arch,
         "variant": escaped(row.variant) or "none",
         "seed": str(chosen.trajectory.seed),
-        "chosen": f"{row.recipe.select} level, on the "
+        "chosen": f"{describe_rule(row.recipe.select)}, on the "
         + ("test set" if identity.images.validation == "test" else "validation images"),
         "trajectory": chosen.trajectory.key,
         "level's key": chosen.level.key,

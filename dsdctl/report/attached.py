@@ -84,6 +84,7 @@ def _networks(store: Store, report: Report) -> Iterator[ChosenNetwork]:
                     about={
                         "recipe": row.recipe,
                         "variant": row.variant,
+                        "select": str(row.select),
                         "seed": seed,
                         "key": level["key"],
                         "level": level["level"],

@@ -4,6 +4,8 @@ from dsdctl.matrix import shared_axes, variant_name
 from dsdctl.report.cells import DIVERGED, MIXED
 from dsdctl.report.seeds import CONFIDENCE
 from dsdctl.report.table import Report, ReportRow, TrajectoryReport
+from dsdctl.spec import SparsestWithin
+from dsdctl.stopping import describe_rule
 
 CONVENTION = (
     "Training PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "
@@ -36,8 +38,8 @@ def notes(report: Report) -> list[str]:
 
 def table_notes(report: Report) -> list[str]:
     """Those of them that the columns of the paper's table need."""
-    lines = [*_seeds(report), _selection(report), *dict.fromkeys(map(_noise, report.rows))]
-    lines.append(CONVENTION)
+    lines = [*_seeds(report), _selection(report), *_unstable(report)]
+    lines += [*dict.fromkeys(map(_noise, report.rows)), CONVENTION]
     lines += [*_dense_after_all(report), *_environments(report)]
     lines += [*_diverged(report), *_missing(report)]
     return [*lines, *_reference_notes(report)]
@@ -75,9 +77,40 @@ def trajectory_name(report: Report, trajectory: TrajectoryReport) -> str:
 
 
 def _selection(report: Report) -> str:
+    """Which images and which rules chose the levels; rules other than the best are named."""
+    images = f"Levels were selected on the {report.selected_on} set"
     if report.selected_on == "test":
-        return "Levels were selected on the test set, as in the paper's protocol."
-    return f"Levels were selected on the {report.selected_on} set."
+        images += ", as in the paper's protocol"
+    recipes: dict[str, dict[str, None]] = {}
+    for row in report.rows:
+        recipes.setdefault(describe_rule(row.select), {})[row.recipe] = None
+    if set(recipes) <= {describe_rule("best")}:
+        return f"{images}."
+    chosen = [f"the {rule} ({', '.join(names)})" for rule, names in recipes.items()]
+    return f"{images}: {_listed(chosen)}."
+
+
+UNSTABLE_LEVELS = 3
+"""A best level whose standard deviation over the seeds is above this is no stable choice."""
+
+STABLER = SparsestWithin(sparsest_within=0.01)
+
+
+def _unstable(report: Report) -> list[str]:
+    """Rows whose best level is a matter of chance, and the rule that is made for this."""
+    scattered = [
+        f"{row.name} {row.level.std:.1f}"
+        for row in report.rows
+        if row.select == "best" and (row.level.std or 0) > UNSTABLE_LEVELS
+    ]
+    if not scattered:
+        return []
+    return [
+        "Not a stable choice: the best level scatters over the seeds with a standard deviation "
+        f"above {UNSTABLE_LEVELS} ({', '.join(scattered)}). A recipe with select: "
+        f"{{sparsest_within: {STABLER.sparsest_within}}} reports the {describe_rule(STABLER)} "
+        "instead."
+    ]
 
 
 def _noise(row: ReportRow) -> str:

@@ -38,7 +38,7 @@ class Line:
         """How many levels all seeds have."""
         return min(len(levels) for levels in self.seeds.values())
 
-    def best(self) -> list[tuple[int, int]]:
+    def reported(self) -> list[tuple[int, int]]:
         """Seeds and levels that the rows report, but for those that report where a rule stopped."""
         return [
             (seed, int(level))

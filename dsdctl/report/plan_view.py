@@ -263,9 +263,9 @@ def _awaited(trajectory: Trajectory) -> str:
     need = trajectory.teacher
     assert need is not None and need.trajectory is not None
     teacher = f"teacher {need.trajectory[:8]}"
-    if need.rule == "best":
-        return f"all {need.regime.levels} levels of {teacher}"
-    return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
+    if need.rule == "dense" or isinstance(need.rule, int):
+        return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
+    return f"all {need.regime.levels} levels of {teacher}"
 
 
 def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs) -> list[str]:

@@ -101,6 +101,7 @@ def _student_levels(report: Report) -> Iterator[Line]:
                     "stopped_at": number == row.stopped_at.values[index],
                     "role": "student",
                     "phase": curve.phases[number] if number < len(curve.phases) else None,
+                    "select": str(row.select),
                     **_scalars(level),
                 }
 
@@ -118,6 +119,7 @@ def _teacher_levels(report: Report) -> Iterator[Line]:
                 "stopped_at": None,
                 "role": "teacher",
                 "phase": None,
+                "select": None,
                 **_scalars(level),
             }
 

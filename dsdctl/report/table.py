@@ -18,7 +18,7 @@ from dsdctl.progress import Progress
 from dsdctl.report.curve_summary import Curve, summarise_curve
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference, stats
 from dsdctl.results import FinishedLevel, Measured, environment_line
-from dsdctl.spec import Experiment, ReferenceRow
+from dsdctl.spec import Experiment, ReferenceRow, Select
 from dsdctl.stopping import Reading
 
 SCHEMA = "dsdctl.report/1"
@@ -29,6 +29,7 @@ class ReportRow(Model):
     `pflops_nonzero`, where each layer's MACs are scaled by its density.
 
     `flip_rate` is the share of training labels that are not the true ones, null until it is known.
+    `select` is how the recipe says which level is reported, a word or {"sparsest_within": x}.
     `axes` are the variant's values by the paths that the matrix varies. `stop_reasons` and
     `diverged_at` (the level at which training diverged) are by seed; `environments` are all that
     computed the row or its teacher. `difference` is in test accuracy, to the variant's baseline:
@@ -63,6 +64,7 @@ class ReportRow(Model):
     diverged_at: tuple[int | None, ...]
     environments: tuple[str, ...]
     trainings_max: int
+    select: Select
     difference: PairedDifference | None = None
 
     @property
@@ -102,7 +104,7 @@ class Report(Model):
     experiment: str
     title: str
     complete: bool
-    selected_on: str = Field(description="the images that chose the best level")
+    selected_on: str = Field(description="the images by which levels were selected")
     rows: tuple[ReportRow, ...]
     trajectories: tuple[TrajectoryReport, ...]
     curves: tuple[Curve, ...]
@@ -238,6 +240,7 @@ def _row(
         diverged_at=tuple(r.trainings - 1 if r.reason == "diverged" else None for r in readings),
         environments=_environments(progress, row_plan),
         trainings_max=row_plan.row.student.levels,
+        select=recipe.select,
     )
 
 

@@ -25,7 +25,7 @@ from dsdctl.report.figures.layout import (
     paper_figure,
 )
 from dsdctl.report.figures.style import (
-    BEST,
+    REPORTED,
     STOPPED,
     TEACHER,
     TEACHING,
@@ -112,8 +112,8 @@ def _legend_by_level(
     handles = [handle(label, line_pen(style)) for label, style in looks.items()]
     if any(panel.teachers for panel in shown):
         handles.append(handle("teacher, level that taught", {**TEACHER, **TEACHING}))
-    if any(line.best() for line in lines):
-        handles.append(handle("best level", {**BEST, "color": "0.3"}))
+    if any(line.reported() for line in lines):
+        handles.append(handle("reported level", {**REPORTED, "color": "0.3"}))
     if any(line.stopped() for line in lines):
         handles.append(handle("stopped", {**STOPPED, "color": "0.3"}))
     phased = any(panel.phased for panel in shown)

@@ -119,8 +119,8 @@ def caption(report: Report, name: str) -> str:
             "The axis has the same step for each prune round.",
             f"Lines and bands: {_spread(report)}; thin lines: single seeds, beyond the levels that "
             "all have reached. Grey: the teacher, with stars at the levels that taught.",
-            f"Stars: the levels that are best on the {report.selected_on} set; rings: where a stop "
-            "rule stopped, one a seed.",
+            f"Stars: the levels that rows report, selected on the {report.selected_on} set; rings: "
+            "where a stop rule stopped, one a seed.",
             "Shaded: phases of the recipe that only prunes.",
             PHASES_RULE,
         ]

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from dsdctl.report.curves import PHASES, mean_curve, spans
 from dsdctl.report.figures.layout import text_width
 from dsdctl.report.figures.style import (
-    BEST,
     FONT_SIZE,
     GREY,
+    REPORTED,
     STOPPED,
     TEACHER,
     THRESHOLD,
@@ -61,7 +61,7 @@ def draw_marks(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Q
     """A star at each reported level and a ring where a rule stopped, on the seed's line or mean."""
     mean = mean_curve([shown.values(levels) for levels in line.seeds.values()])
     for marks, pen in (
-        (line.best(), {**BEST, "color": style.color}),
+        (line.reported(), {**REPORTED, "color": style.color}),
         (line.stopped(), {**STOPPED, "color": style.color}),
     ):
         for seed, level in marks:
@@ -76,7 +76,7 @@ def draw_teacher(axes: Axes, axis: SparsityAxis, teacher: Teacher, shown: Quanti
     y = shown.values(teacher.levels)
     axes.plot(x, y, zorder=1.8, **TEACHER)
     for level in sorted(teacher.taught):
-        axes.plot(x[level], y[level], zorder=1.9, **{**BEST, "color": GREY})
+        axes.plot(x[level], y[level], zorder=1.9, **{**REPORTED, "color": GREY})
 
 
 def draw_phases(axes: Axes, axis: SparsityAxis, panel: Panel) -> None:

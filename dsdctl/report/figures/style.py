@@ -100,7 +100,7 @@ TEACHING: Pen = {
     "markeredgecolor": "white",
     "markeredgewidth": 0.5,
 }
-BEST: Pen = {"linestyle": "none", **TEACHING}
+REPORTED: Pen = {"linestyle": "none", **TEACHING}
 STOPPED: Pen = {
     "linestyle": "none",
     "marker": "o",
