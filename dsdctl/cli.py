@@ -192,6 +192,6 @@ def doctor(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:
 
 
 def main() -> None:
-    """Entry point of the `dsdctl` command."""
+    """Do what the command line says."""
     encode_anything()
     app()

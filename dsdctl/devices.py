@@ -1,6 +1,7 @@
 """Where work is computed."""
 
 import ctypes
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,13 @@ from dsdctl.errors import InputError
 
 Device = Literal["cpu", "cuda"]
 DeviceWish = Literal["auto", "cpu", "cuda"]
+
+
+def usable_cores() -> int:
+    """How many cores this process may use; where the system does not say, how many there are."""
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resolve_device(wish: DeviceWish, sees_gpu: Callable[[], bool], lacking: str) -> Device:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dsdctl import care
+from dsdctl.devices import usable_cores
 from dsdctl.report.plan_view import size
 from dsdctl.store import Store
 
@@ -27,7 +28,7 @@ def examine(root: Path) -> Iterator[tuple[str, bool]]:
 def _devices() -> Iterator[tuple[str, bool]]:
     import torch
 
-    yield f"{len(os.sched_getaffinity(0))} processor cores", True
+    yield f"{usable_cores()} processor cores", True
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             yield f"GPU {index}: {torch.cuda.get_device_name(index)}", True

@@ -3,9 +3,10 @@
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import parent_process, resource_tracker
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,7 +35,18 @@ def take_signals() -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the system kill this process when `parent`, which started it, has ended."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Have this process killed when `parent`, which started it, has ended."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:  # it is Linux's
+        threading.Thread(target=_die_after_parent, daemon=True).start()
     if os.getppid() != parent:  # it ended while this process was starting
         os._exit(1)
+
+
+def _die_after_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()  # on a pipe, whose other end the system closes however the parent ends
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from dsdctl import calibration
 from dsdctl.console import print_as_is
 from dsdctl.cost import level_pflops_executed
 from dsdctl.counting import KeptMacs
-from dsdctl.devices import Device, DeviceWish, has_gpu_driver, resolve_device
+from dsdctl.devices import Device, DeviceWish, has_gpu_driver, resolve_device, usable_cores
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import GRACE_SECONDS, LocalEngine
 from dsdctl.errors import InputError, WorkError
@@ -86,7 +86,7 @@ def _torch_sees_gpu() -> bool:
 
 def default_jobs(device: Device) -> int:
     """A process a core on a CPU, one on a GPU."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    return usable_cores() if device == "cpu" else 1
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:

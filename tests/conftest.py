@@ -15,8 +15,9 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["WANDB_MODE"] = "offline"
 LONGEST_FIRST = (
     "test_digits", "test_run", "test_trouble", "test_resume", "test_tracking", "test_restore",
-    "test_two_at_once", "test_ray", "test_slurm", "test_specs", "test_bench", "test_care",
-    "test_teacher_file", "test_preparing", "test_readme", "test_rewinding", "test_figures",
+    "test_two_at_once", "test_portable", "test_ray", "test_slurm", "test_specs", "test_bench",
+    "test_care", "test_teacher_file", "test_preparing", "test_readme", "test_rewinding",
+    "test_figures",
 )  # fmt: skip
 """The files that take longest: what one process is left with at the end should be short."""
 
@@ -27,6 +28,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    if sys.platform != "linux":
+        for item in items:
+            if item.get_closest_marker("linux"):
+                item.add_marker(pytest.mark.skip(reason="for Linux only"))
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,18 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import platform
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from packaging.tags import sys_tags
 from tiny import ROOT
 
 SOURCE, LIBRARY = "dsdctl/ml/kernels.cpp", "dsdctl/ml/libkernels.so"
@@ -66,8 +68,10 @@ def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
     (unpacked / LIBRARY).write_bytes(b"of another time")
     wheel, said = build("wheel", unpacked, tmp_path / "made")
     assert "without" not in said
-    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-    assert wheel.name.endswith(f"-py3-none-{platform}.whl")
+    tag = "-".join(wheel.stem.split("-")[-3:])
+    assert tag in map(str, sys_tags())
+    assert tag.startswith("py3-none-")
+    assert not re.search("any|manylinux", tag)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     library = ctypes.CDLL(str(tmp_path / "installed" / LIBRARY))
@@ -79,6 +83,32 @@ def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
     assert library.kernels_source().decode() == digest
     # An editable installation reads the tree itself.
     assert (unpacked / LIBRARY).read_bytes() == (tmp_path / "installed" / LIBRARY).read_bytes()
+
+
+@pytest.mark.parametrize("compiler", ["c++", "aarch64-linux-gnu-g++"])
+def test_the_kernels_compile_without_what_is_of_x86_alone(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first stands in for compilers of other processors where there are none."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
+    monkeypatch.setenv("CXX", compiler)
+    source = tmp_path / "kernels.cpp"
+    for file in hook().sources(ROOT / SOURCE):
+        text = file.read_text().replace("__x86_64__", "__of_another_processor__")
+        (tmp_path / file.name).write_text(text)
+    library = tmp_path / "libkernels.so"
+    assert hook().compile_kernels(source, library) == ""
+    if compiler == "c++":
+        compiled = ctypes.CDLL(str(library))
+        assert not any(compiled[f"multiplies_{name}"]() for name in ("float32", "bfloat16"))
+
+
+def test_on_macos_a_wheel_is_of_what_pip_there_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = hook()
+    monkeypatch.setattr(build, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(platform, "mac_ver", lambda: ("14.4", ("", "", ""), "arm64"))
+    assert build.platform_tag() == "macosx_14_0_arm64"
 
 
 def test_without_a_compiler_a_wheel_is_of_any_platform_and_has_no_library(

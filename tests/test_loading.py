@@ -186,6 +186,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         assert only_problem(lambda path=path: read_document(path)) == f"{path}: not a regular file"
 
 
+@pytest.mark.linux
 def test_a_file_of_the_kernel_s_that_never_ends_is_refused() -> None:
     """Its size is 0, and what can be read of it is not."""
     endless = Path("/proc/self/pagemap")

@@ -62,6 +62,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
     pytest.importorskip("ray", reason="Ray is not installed", exc_type=ImportError)
+    if sys.platform != "linux":
+        pytest.skip("a node's processes are found in /proc")
     nodes = Nodes()
     try:
         yield nodes

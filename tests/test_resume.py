@@ -187,6 +187,7 @@ def test_killed_at_any_one_point_it_ends_with_the_same_bytes(
 
 
 @pytest.mark.long
+@pytest.mark.linux
 def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     epochs = 150
     spec(tmp_path, ("epochs: 3", f"epochs: {epochs}"), ("levels: 1", "levels: 0"))
@@ -216,6 +217,7 @@ def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path: Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.parametrize(("grace", "kept"), [(0, 0), (60, 1)])
+@pytest.mark.linux
 def test_an_interrupted_level_has_the_given_time_to_the_end_of_its_epoch(
     grace: int, kept: int, tmp_path: Path
 ) -> None:
@@ -238,6 +240,7 @@ def _epochs(store: Path) -> int:
     return 0
 
 
+@pytest.mark.linux
 def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> None:
     spec(tmp_path, ("epochs: 3", "epochs: 100000"), ("seeds: [0]", "seeds: [0, 1]"))
     process = start(tmp_path, "run", "small.yaml", "--checkpoint-every", "0", "--jobs", "2")
@@ -251,6 +254,7 @@ def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.linux
 def test_a_short_soak_finds_no_difference() -> None:
     line = [sys.executable, "-m", "tests.soak.soak", "--kills", "5", "--epochs", "15"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

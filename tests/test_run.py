@@ -214,6 +214,7 @@ def test_output_goes_to_a_file(finished: Path, dsdctl: Dsdctl, tmp_path: Path) -
     assert "| vanilla |" in target.read_text()
 
 
+@pytest.mark.linux
 def test_an_output_is_utf_8_whatever_the_locale_and_the_names_of_files(
     finished: Path, dsdctl: Dsdctl, tmp_path: Path
 ) -> None:
@@ -366,6 +367,7 @@ def test_a_report_over_several_environments_says_so(
     assert "Mixed environments: torch 1.0 on cpu" in " ".join(printed.split())
 
 
+@pytest.mark.linux
 def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:
     long = TINY.replace("epochs: 2", "epochs: 300").replace("levels: 3", "levels: 0")
     tiny.write_text(long.replace("kd-dense-teacher, kd-pruned-teacher, ", ""))
@@ -388,6 +390,7 @@ def _worker_in_training(parent: int, store: Path) -> int:
     return found[0]
 
 
+@pytest.mark.linux
 def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
     tiny.write_text(TINY.replace("epochs: 2", "epochs: 100000"))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

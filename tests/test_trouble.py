@@ -184,6 +184,7 @@ def test_a_diverging_level_is_recorded_ends_its_trajectory_and_marks_its_rows(
 # Processes and memory
 
 
+@pytest.mark.linux
 def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) -> None:
     """Of two variants, one needs more memory for a batch than there is."""
     spec(
@@ -205,6 +206,7 @@ def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) ->
     assert len(levels(tmp_path / "dsdctl-store")) == 1
 
 
+@pytest.mark.linux
 def test_memory_exhausted_in_the_command_itself_is_one_message(tmp_path: Path) -> None:
     """Once torch itself does not fit, and once a network of which the operations are counted."""
     spec(tmp_path, ("width: 4, pool: 2", "width: 2048, pool: 2"))

@@ -48,6 +48,7 @@ def _write_both(folder: Path) -> None:
         pytest.param("two", id="overlap"),
     ],
 )
+@pytest.mark.linux
 def test_two_runs_at_once_train_every_level_once_and_agree_with_one_alone(
     second: str, alone: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_two_runs_at_once_train_every_level_once_and_agree_with_one_alone(
     assert not inflight(store)
 
 
+@pytest.mark.linux
 def test_when_the_owner_of_a_level_is_killed_another_run_takes_over(tmp_path: Path) -> None:
     epochs = 200
     spec(tmp_path, ("epochs: 3", f"epochs: {epochs}"), ("levels: 1", "levels: 0"))

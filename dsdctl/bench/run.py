@@ -4,7 +4,6 @@ Ours runs as `dsdctl run` does, in one process a core on one thread each, rates 
 loop in one process with all cores. Processes wait idle while another one is measured.
 """
 
-import os
 import platform
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from dsdctl.bench.results import (
     Spread,
     TableResult,
 )
-from dsdctl.devices import Device
+from dsdctl.devices import Device, usable_cores
 from dsdctl.errors import WorkError
 from dsdctl.fields import Precision
 
@@ -55,7 +54,7 @@ def run_bench(
     Raises InputError where `images` does not fit, WorkError where a side's process fails.
     """
     started = time.perf_counter()
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     processes = jobs or (cores if device == "cpu" else 1)
     precisions: tuple[Precision, ...] = ("fp32", "bf16") if device == "cpu" else get_args(Precision)
     job = Job(
@@ -205,6 +204,8 @@ def _side(jobs: Sequence[Job]) -> Iterator[Callable[[], float]]:
             return sum(float(_answer(process)) for process in processes)
 
         yield measure
+        for process in processes:
+            process.communicate()  # at the end of its input it ends, and its loader's workers do
 
 
 def _ask(process: subprocess.Popen[str], line: str) -> None:
@@ -234,4 +235,4 @@ def _versions() -> dict[str, str]:
 def _device_name(device: Device) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{platform.machine()}, {usable_cores()} cores"

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import hashlib
 import io
-import os
 import pickle
 import sys
 import warnings
@@ -22,6 +21,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from dsdctl.devices import usable_cores
 from dsdctl.errors import WorkError
 from dsdctl.imagefolder import Listing, content_digest
 from dsdctl.ml.data import Source, Split
@@ -254,7 +254,7 @@ def _image_part(
             raise WorkError(f"{file}: not a readable image ({error})") from error
 
     def read(start: int, stop: int) -> np.ndarray:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             return np.stack(list(pool.map(decode, files[start:stop])))
 
     return Part(labels, (cut.crop, cut.crop, 3), read)

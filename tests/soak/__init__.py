@@ -39,10 +39,10 @@ def start(
     folder: Path, *arguments: object, kill_at: str = "", **options: object
 ) -> subprocess.Popen[str]:
     """Start dsdctl in `folder`; `kill_at` is a kill point for it and its workers."""
-    environment = {**os.environ, "DSDCTL_KILL_AT": kill_at}
     line = [sys.executable, "-m", "dsdctl", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, cwd=folder, env=environment, **{**pipes, **options})  # type: ignore[call-overload,no-any-return]
+    usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    usual["env"] = {**os.environ, "DSDCTL_KILL_AT": kill_at}
+    return subprocess.Popen(line, cwd=folder, **{**usual, **options})  # type: ignore[call-overload,no-any-return]
 
 
 def dsdctl(folder: Path, *arguments: object, kill_at: str = "") -> subprocess.CompletedProcess[str]:
