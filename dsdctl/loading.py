@@ -291,7 +291,7 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
     match details["type"]:
         case "extra_forbidden" if owners:
             names = [name for owner in owners for name in owner.model_fields]
-            return f"unknown key{_nearest(path[-1], names)} (allowed: {', '.join(names)})"
+            return f"unknown key{nearest(path[-1], names)} (allowed: {', '.join(names)})"
         case "missing":
             return "is missing"
         case "literal_error" | "union_tag_invalid":
@@ -300,7 +300,7 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             allowed = re.findall(
                 r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
             )
-            return f"is {_show(shown)}{_nearest(shown, allowed)} (allowed: {', '.join(allowed)})"
+            return f"is {_show(shown)}{nearest(shown, allowed)} (allowed: {', '.join(allowed)})"
         case "union_tag_not_found":
             return f"{context['discriminator'].strip(chr(39))} is missing"
         case "string_pattern_mismatch":
@@ -335,7 +335,8 @@ _PATTERNS = {
 }
 
 
-def _nearest(word: Any, allowed: list[str]) -> str:
+def nearest(word: Any, allowed: list[str]) -> str:
+    """Ask whether the most similar word is meant; empty where none is."""
     near = difflib.get_close_matches(str(word), allowed, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

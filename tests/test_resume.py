@@ -31,9 +31,10 @@ from dsdctl.killpoints import POINTS
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import distilled, looked_up
-from dsdctl.ml.train import Epoch, Settings, Trainer
+from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.results import Environment
 from dsdctl.store import Checkpoint, Store
 

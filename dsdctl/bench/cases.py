@@ -18,9 +18,9 @@ from dsdctl.ml.data import Normalisation, Split, Views
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.sources import load_digits, load_npz
-from dsdctl.ml.train import Settings
 
 SEED = 0
 CLASSES = 10

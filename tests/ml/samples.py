@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.models import Network
-from dsdctl.ml.train import Settings
+from dsdctl.ml.optimizers import Settings
 
 SETTINGS = Settings(
     epochs=3,
