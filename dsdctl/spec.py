@@ -195,6 +195,12 @@ class Experiment(Model):
 
     experiment: Name
     title: Text = ""
+    warning: Text = Field(
+        "", description="what to know before running it; validate, plan, run and reports say it"
+    )
+    deviations: tuple[Text, ...] = Field(
+        (), max_length=50, description="what is not as in the paper; reports say it"
+    )
     dataset: Dataset
     label_noise: LabelNoise = LabelNoise(rate=0.0)
     student: Network
