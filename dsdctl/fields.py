@@ -22,16 +22,16 @@ class Model(BaseModel):
 class Extended(Model):
     """A model that got more fields when keys hashed it already.
 
-    Those in `ADDED` are written only where they are not at their defaults, so that what does not
-    use them keeps its key.
+    Those in `OMITTED` are written only where they are not at their defaults, so that what does not
+    use them has the key that it had.
     """
 
-    ADDED: ClassVar[frozenset[str]] = frozenset()
+    OMITTED: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
-    def _without_defaults_of_added(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_omitted(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
-        unused = {name for name in self.ADDED if getattr(self, name) == fields[name].default}
+        unused = {name for name in self.OMITTED if getattr(self, name) == fields[name].default}
         return {name: value for name, value in write(self).items() if name not in unused}
 
 

@@ -66,7 +66,7 @@ class PruningIdentity(Extended):
     all layers but those that it is to `ignore`, by their modules' names.
     """
 
-    ADDED: ClassVar = frozenset({"ignore"})
+    OMITTED: ClassVar = frozenset({"ignore"})
 
     criterion: Literal["magnitude", "random", "gradient", "none"]
     scope: Literal["global", "layer"] | None

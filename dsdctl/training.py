@@ -15,7 +15,7 @@ class Optimizer(Extended):
     Weight decay is on all parameters, BatchNorm and biases included.
     """
 
-    ADDED: ClassVar = frozenset({"kind", "nesterov", "betas", "eps"})
+    OMITTED: ClassVar = frozenset({"kind", "momentum", "nesterov", "betas", "eps"})
 
     kind: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.1, gt=0, le=1000, description="must be given for adamw")
@@ -62,7 +62,7 @@ class Schedule(Extended):
     along half a cosine, `constant` leaves it as it is.
     """
 
-    ADDED: ClassVar = frozenset({"kind", "warmup", "min_lr_factor"})
+    OMITTED: ClassVar = frozenset({"kind", "warmup", "milestones", "gamma", "min_lr_factor"})
 
     kind: Literal["step", "cosine", "constant"] = "step"
     warmup: int = Field(
@@ -103,7 +103,7 @@ class Schedule(Extended):
 class Training(Extended):
     """How each level is trained: a fresh optimiser and the full schedule every time."""
 
-    ADDED: ClassVar = frozenset({"clip_norm", "label_smoothing"})
+    OMITTED: ClassVar = frozenset({"clip_norm", "label_smoothing"})
 
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=1_000_000)
