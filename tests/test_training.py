@@ -161,6 +161,13 @@ def both_levels(trajectory: Trajectory) -> tuple[LevelIdentity, LevelIdentity]:
     return dense, trajectory.level_identity(1, key_of(dense), None)
 
 
+def rates_of(identity: LevelIdentity, store: Store) -> list[float]:
+    """The rate of each epoch's last batch, as it was recorded."""
+    folder = store.network_files(key_of(identity))[0].parent
+    lines = (folder / "epochs.jsonl").read_text().splitlines()
+    return [json.loads(line)["lr"] for line in lines]
+
+
 def plain_loop(identity: LevelIdentity) -> tuple[dict[str, Tensor], list[float]]:
     """Level 0 of ALL_OPTIONS as one would write it; the weights and each epoch's last rate."""
     data = load_data(identity.images, identity.noise, Path(), torch.device("cpu"))
@@ -192,14 +199,22 @@ def test_a_level_is_trained_as_its_spec_says(trajectory: Trajectory, store: Stor
     identity = trajectory.level_identity(0, None, None)
     compute(identity, store)
     weights, rates = plain_loop(identity)
-    folder = store.network_files(key_of(identity))[0].parent
-    epochs = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    assert [epoch["lr"] for epoch in epochs] == pytest.approx(rates, rel=1e-12)
+    assert rates_of(identity, store) == pytest.approx(rates, rel=1e-12)
     trained = store.level_tensors(key_of(identity), "weights")
     for name, tensor in weights.items():
         # A fifth of one of the twenty steps: the norm may be summed in another order, and where
         # that turns a ReLU of an image, more than the last digits change.
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=2e-3)
+
+
+@pytest.mark.usefixtures("one_deterministic_thread")
+def test_a_state_to_rewind_to_is_warmed_up_as_level_0_is(store: Store, tmp_path: Path) -> None:
+    retrain = {"mode": "rewind", "iteration": 7}  # the second batch of the second epoch
+    pruning = {**ALL_OPTIONS["pruning"], "retrain": retrain}
+    identity = only_trajectory(tmp_path, {**ALL_OPTIONS, "pruning": pruning}).early_state(None)
+    assert identity is not None
+    compute(identity, store)
+    assert rates_of(identity, store) == pytest.approx([0.01 * 5 / 10, 0.01 * 7 / 10])
 
 
 @pytest.mark.usefixtures("one_deterministic_thread")
