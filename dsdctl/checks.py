@@ -8,13 +8,24 @@ from typing import Literal
 
 from dsdctl.datasets import Facts
 from dsdctl.errors import InputError
-from dsdctl.loading import Document, KeyPath
+from dsdctl.loading import Document, KeyPath, nearest
 from dsdctl.networks import MLP, Network, ViT
 from dsdctl.pruning import Pruning
-from dsdctl.shapes import has_batchnorm, layer_weights, remaining_weights, smallest_side
-from dsdctl.spec import Training
+from dsdctl.shapes import (
+    FIRST,
+    LAST,
+    has_batchnorm,
+    ignored_layers,
+    layer_weights,
+    remaining_weights,
+    smallest_side,
+)
+from dsdctl.training import Training
 
 Who = Literal["student", "teacher"]
+
+SHOWN_LAYERS = 25
+"""Of deeper networks a message names the first layers and the last."""
 
 
 def check_network(document: Document, who: Who, network: Network, facts: Facts) -> None:
@@ -49,15 +60,33 @@ def check_batches(document: Document, network: Network, training: Training, imag
         raise InputError(document.problem(("training", "batch_size"), reason))
 
 
+def check_ignored(
+    document: Document, who: Who, pruning: Pruning, network: Network, facts: Facts
+) -> None:
+    """Layers that are not pruned must be there, and not all of them."""
+    names = list(layer_weights(network, *_size(facts)))
+    for index, name in enumerate(pruning.ignore):
+        if name not in (FIRST, LAST, *names):
+            known = names if len(names) <= SHOWN_LAYERS else [*names[:3], "...", names[-1]]
+            reason = (
+                f"{name} is no layer of the {who}{nearest(name, names)} "
+                f"(allowed: {', '.join((FIRST, LAST, *known))})"
+            )
+            raise InputError(document.problem(("pruning", "ignore", index), reason))
+    if len(ignored_layers(names, pruning.ignore)) == len(names):
+        reason = f"leaves no layer of the {who} to prune (allowed: `pruning: none`)"
+        raise InputError(document.problem(("pruning", "ignore"), reason))
+
+
 def check_rounds(
     document: Document, who: Who, pruning: Pruning, network: Network, facts: Facts
 ) -> None:
     """Every round must remove something and leave at least a weight a class."""
     if pruning.criterion == "none":
         return
-    size = (facts.channels, facts.height, facts.width)
-    layers = layer_weights(network, *size, facts.classes)
-    counts = remaining_weights(layers, pruning)
+    layers = layer_weights(network, *_size(facts))
+    ignored = [layers.pop(name) for name in ignored_layers(layers, pruning.ignore)]
+    counts = [sum(ignored) + left for left in remaining_weights(list(layers.values()), pruning)]
     for level in range(1, len(counts)):
         if counts[level] == counts[level - 1]:
             reason, better = f"rounding removes nothing at level {level} of the {who}", "higher"
@@ -98,3 +127,8 @@ def check_rewinding(
             reason = f"is {value}, but level 0 of the {who} takes {count} {unit}"
             allowed = f"(allowed: 0 to {count - 1})"
             raise InputError(document.problem(("pruning", "retrain", key), f"{reason} {allowed}"))
+
+
+def _size(facts: Facts) -> tuple[int, int, int, int]:
+    """What the weights of a network depend on: its input and its output."""
+    return facts.channels, facts.height, facts.width, facts.classes

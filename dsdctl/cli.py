@@ -9,7 +9,7 @@ import typer
 
 from dsdctl import cli_bench, cli_export, cli_report, cli_run, cli_store
 from dsdctl.cli_options import Device, DeviceChoice, Interval, Jobs, Recipes, Seeds, Specs
-from dsdctl.cli_plan import make_plan_of, progress_of
+from dsdctl.cli_plan import make_plan_of, pass_on_warnings, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
     SOME_FAILED,
@@ -44,7 +44,9 @@ def validate(specs: Specs) -> None:
     with reported():
         from dsdctl.resolve import resolve_all
 
-        for spec in resolve_all(specs):
+        found = resolve_all(specs)
+        pass_on_warnings(found)
+        for spec in found:
             count = len(spec.rows)
             line = f"{spec.file}: ok, {count} row{'s' * (count != 1)}"
             print_line(line)
@@ -78,6 +80,7 @@ def plan(
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
         made = make_plan_of(specs, recipe, seed)
+        pass_on_warnings(made.specs)
         from dsdctl.counting import KeptMacs
         from dsdctl.report import plan_summary, plan_view
         from dsdctl.report.cluster_view import rich_cluster

@@ -1,5 +1,6 @@
 """What the commands about specs share: from their options to a plan, and to what a store holds."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from dsdctl.console import warn
 if TYPE_CHECKING:
     from dsdctl.plan import Plan
     from dsdctl.progress import Progress
+    from dsdctl.resolve import ResolvedSpec
 
 
 def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
@@ -16,6 +18,12 @@ def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | 
     from dsdctl.resolve import resolve_all
 
     return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+
+
+def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:
+    """Say what specs warn of."""
+    experiments = [spec.experiment for spec in specs]
+    warn([f"{one.experiment}: {one.warning}" for one in experiments if one.warning])
 
 
 def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsdctl.cli_options import Device, DeviceChoice, Jobs, Memory, Recipes, Seeds, Specs
-from dsdctl.cli_plan import make_plan_of, progress_of
+from dsdctl.cli_plan import make_plan_of, pass_on_warnings, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
     SOME_FAILED,
@@ -105,6 +105,7 @@ def run(
     with reported(resumable=True):
         _check_options(engine, context)
         made = make_plan_of(specs, recipe, seed)
+        pass_on_warnings(made.specs)
         from dsdctl.plan import keys_beginning
 
         only = keys_beginning(made, trajectory or ())

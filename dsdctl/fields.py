@@ -1,15 +1,39 @@
 """What all models of specs and recipes share: their base and the fields that recur."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+)
 
 
 class Model(BaseModel):
     """Base of all models: frozen, strict types, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Extended(Model):
+    """A model that got more fields when keys hashed it already.
+
+    Those in `OMITTED` are written only where they are not at their defaults, so that what does not
+    use them has the key that it had.
+    """
+
+    OMITTED: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_omitted(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {name for name in self.OMITTED if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in write(self).items() if name not in unused}
 
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -27,6 +51,26 @@ PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATT
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Precision = Literal["fp32", "tf32", "bf16"]
+
+
+TAKE_AWAY = "null takes away what is laid over"
+
+Option = TypeVar("Option")
+
+
+def option_of_kind(
+    kind: str, value: Option | None, default: Option, info: ValidationInfo
+) -> Option | None:
+    """What a field that goes with one `kind` alone is: None for the others, whose it may not be.
+
+    For validators of fields below `kind`. Raises ValueError.
+    """
+    chosen = info.data.get("kind", kind)  # missing where it was refused itself
+    if chosen == kind:
+        return default if value is None else value
+    if value is not None:
+        raise ValueError(f"goes with `kind: {kind}`, not with {chosen}; {TAKE_AWAY}")
+    return None
 
 
 def string_or_mapping(value: Any) -> str:

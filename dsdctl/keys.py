@@ -6,13 +6,13 @@ names and titles, on how many levels are run or on when a recipe stops.
 
 import hashlib
 import json
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
-from dsdctl.fields import Model, Precision, Seed
+from dsdctl.fields import Extended, Model, Precision, Seed
 from dsdctl.networks import Network
 from dsdctl.pruning import RetrainMode
-from dsdctl.spec import Training
+from dsdctl.training import Training
 
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
@@ -59,17 +59,21 @@ class RetrainIdentity(Model):
     iterations: int = 0
 
 
-class PruningIdentity(Model):
+class PruningIdentity(Extended):
     """How a level follows from its parent. How many levels there are is no part of it.
 
-    A round removes a `fraction` of the weights left, or goes up to the `sparsity` of one level.
+    A round removes a `fraction` of the weights left, or goes up to the `sparsity` of one level, in
+    all layers but those that it is to `ignore`, by their modules' names.
     """
+
+    OMITTED: ClassVar = frozenset({"ignore"})
 
     criterion: Literal["magnitude", "random", "gradient", "none"]
     scope: Literal["global", "layer"] | None
     fraction: float | None
     sparsity: float | None
     sample: int | None
+    ignore: tuple[str, ...] = ()
     retrain: RetrainIdentity
 
 

@@ -1,5 +1,6 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
+import functools
 import hashlib
 import math
 import platform
@@ -27,8 +28,9 @@ from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
 from dsdctl.ml.models import Network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
-from dsdctl.ml.train import Diverged, Epoch, LossFunction, Settings, Trainer, cross_entropy
+from dsdctl.ml.train import Diverged, Epoch, LossFunction, Trainer, cross_entropy
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
 from dsdctl.starting_point import (
@@ -184,14 +186,20 @@ def _run_table(task: TableTask, store: Store, files: Files, device: torch.device
 
 def _loss(task: LevelTask, store: Store, data: Data, device: torch.device) -> LossFunction:
     distillation = task.identity.distillation
+    smoothing = task.identity.training.label_smoothing
     if distillation is None:
-        return cross_entropy
+        return functools.partial(cross_entropy, label_smoothing=smoothing)
     if distillation.table is not None:
         logits = looked_up(store.table(distillation.table).to(device))
     else:
         weights_file = task.teacher_weights
         logits = called(_teacher(distillation.teacher, weights_file, store, data, device))
-    return distilled(logits, alpha=distillation.alpha, temperature=distillation.temperature)
+    return distilled(
+        logits,
+        alpha=distillation.alpha,
+        temperature=distillation.temperature,
+        label_smoothing=smoothing,
+    )
 
 
 def _teacher(
@@ -294,15 +302,24 @@ def _learning_distance(identity: LevelIdentity, state: State, data: Data) -> flo
 
 def _settings(identity: LevelIdentity) -> Settings:
     training, pruning = identity.training, identity.pruning
+    optimizer, schedule = training.optimizer, training.schedule
     return Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
-        lr=training.optimizer.lr * (pruning.retrain.lr_scale if pruning else 1.0),
-        momentum=training.optimizer.momentum,
-        weight_decay=training.optimizer.weight_decay,
-        milestones=training.schedule.milestones,
-        gamma=training.schedule.gamma,
+        lr=optimizer.lr * (pruning.retrain.lr_scale if pruning else 1.0),
+        momentum=optimizer.momentum or 0.0,
+        weight_decay=optimizer.weight_decay,
+        milestones=schedule.milestones or (),
+        gamma=schedule.gamma or 1.0,
         precision=training.precision,
+        optimizer=optimizer.kind,
+        nesterov=optimizer.nesterov,
+        betas=optimizer.betas or (0.0, 0.0),
+        eps=optimizer.eps or 0.0,
+        schedule=schedule.kind,
+        warmup=schedule.warmup,
+        min_lr_factor=schedule.min_lr_factor or 0.0,
+        clip_norm=training.clip_norm,
     )
 
 

@@ -296,7 +296,7 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
     match details["type"]:
         case "extra_forbidden" if owners:
             names = [name for owner in owners for name in owner.model_fields]
-            return f"unknown key{_nearest(path[-1], names)} (allowed: {', '.join(names)})"
+            return f"unknown key{nearest(path[-1], names)} (allowed: {', '.join(names)})"
         case "missing":
             return "is missing"
         case "literal_error" | "union_tag_invalid":
@@ -343,10 +343,11 @@ _PATTERNS = {
 
 
 def _none_of(allowed: list[str], value: Any) -> str:
-    return f"is {_show(value)}{_nearest(value, allowed)} (allowed: {', '.join(allowed)})"
+    return f"is {_show(value)}{nearest(value, allowed)} (allowed: {', '.join(allowed)})"
 
 
-def _nearest(word: Any, allowed: list[str]) -> str:
+def nearest(word: Any, allowed: list[str]) -> str:
+    """Ask whether the most similar word is meant; empty where none is."""
     near = difflib.get_close_matches(str(word), allowed, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -31,6 +31,7 @@ from dsdctl.keys import (
 from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
 from dsdctl.spec import LevelRule, SparsestWithin, StopRule
+from dsdctl.training import Schedule, Training
 
 
 def levels_needed(rule: LevelRule, levels: int) -> int:
@@ -356,7 +357,7 @@ def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> Traject
         images=_images_identity(regime),
         noise=_noise_identity(regime.images.noise, seed),
         network=regime.network,
-        training=regime.training,
+        training=_training_identity(regime.training),
         seed=seed,
         pruning=_pruning_identity(regime),
         sparsities=regime.pruning.sparsities,
@@ -373,6 +374,13 @@ def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
     return NoiseIdentity(kind=noise.kind, rate=noise.rate, seed=drawn)
 
 
+def _training_identity(training: Training) -> Training:
+    """How levels are trained, with one word for the same: a constant rate is one without steps."""
+    if training.schedule.kind != "constant":
+        return training
+    return training.model_copy(update={"schedule": Schedule(warmup=training.schedule.warmup)})
+
+
 def _pruning_identity(regime: Regime) -> PruningIdentity:
     """How any level is pruned and retrained; what does not matter is left out."""
     pruning, retrain = regime.pruning, regime.pruning.retraining
@@ -383,6 +391,7 @@ def _pruning_identity(regime: Regime) -> PruningIdentity:
         fraction=fraction,
         sparsity=None,
         sample=pruning.gradient_sample,
+        ignore=regime.ignored_layers,
         retrain=RetrainIdentity(
             mode=retrain.mode,
             lr_scale=retrain.lr_scale or 1.0,

@@ -6,14 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from dsdctl.fields import Fraction, Model, string_or_mapping
+from dsdctl.fields import TAKE_AWAY, Fraction, Model, Text, string_or_mapping
 
 MAX_ROUNDS = 500
 DEFAULT_ROUNDS = 29
 DEFAULT_FRACTION = 0.2
 DEFAULT_SAMPLE = 500
-
-_TAKE_AWAY = "null takes away what is laid over"
 
 RetrainMode = Literal["continue", "rewind", "reinit"]
 
@@ -82,6 +80,12 @@ class Pruning(Model):
     sample: Annotated[int, Field(ge=1)] | None = Field(
         None, description="gradient: training images that it is taken on; 500 unless given"
     )
+    # Not strict as above. Whether there are such layers is checked where the network is known.
+    ignore: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = Field(
+        (),
+        description="layers that are not pruned, as `classifier`, `features.0`, `first` or `last`; "
+        "fraction, until_sparsity and sparsities are then of the weights in the others",
+    )
     retrain: RetrainField = Field(
         "continue",
         description="from the last weights, the original initialisation, or a new one a level",
@@ -100,9 +104,9 @@ class Pruning(Model):
         if self.sparsities is not None:
             for key in ("fraction", "levels", "until_sparsity"):
                 if getattr(self, key) is not None:
-                    raise ValueError(f"give `sparsities` or `{key}`, not both; {_TAKE_AWAY}")
+                    raise ValueError(f"give `sparsities` or `{key}`, not both; {TAKE_AWAY}")
         if self.until_sparsity is not None and self.levels is not None:
-            raise ValueError(f"give `levels` or `until_sparsity`, not both; {_TAKE_AWAY}")
+            raise ValueError(f"give `levels` or `until_sparsity`, not both; {TAKE_AWAY}")
         if self.criterion == "none" and (self.until_sparsity or self.sparsities):
             raise ValueError("without pruning no sparsity is ever reached; give `levels`")
         return self

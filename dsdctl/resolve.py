@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from dsdctl.checks import (
     check_batches,
+    check_ignored,
     check_network,
     check_rewinding,
     check_rounds,
@@ -28,6 +29,7 @@ from dsdctl.matrix import variant_name, variants
 from dsdctl.networks import Network
 from dsdctl.pruning import Pruning
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
+from dsdctl.shapes import ignored_layers, layer_weights
 from dsdctl.spec import (
     Experiment,
     LevelRule,
@@ -35,8 +37,8 @@ from dsdctl.spec import (
     StopRule,
     TeacherLevel,
     TeacherWeights,
-    Training,
 )
+from dsdctl.training import Training
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,16 @@ class Regime:
     def levels(self) -> int:
         """Trainings of a whole trajectory: the dense one and one a prune round."""
         return self.pruning.rounds + 1
+
+    @property
+    def ignored_layers(self) -> tuple[str, ...]:
+        """Layers that are not pruned although others are, by their modules' names."""
+        if self.pruning.criterion == "none":
+            return ()
+        facts = self.images.facts
+        size = (facts.channels, facts.height, facts.width)
+        layers = layer_weights(self.network, *size, facts.classes)
+        return ignored_layers(layers, self.pruning.ignore)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -275,6 +287,7 @@ def _regime(
     regime = Regime(network, images, augment, training, pruning)
     check_network(document, who, network, images.facts)
     check_batches(document, network, training, images.sizes.train)
+    check_ignored(document, who, pruning, network, images.facts)
     check_rounds(document, who, pruning, network, images.facts)
     check_sample(document, pruning, images.sizes.train)
     check_rewinding(document, who, pruning, training.epochs, regime.steps_per_epoch)

@@ -1,32 +1,40 @@
 """Closed forms of what a network holds and pruning leaves, to check specs without torch."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.pruning import Pruning
 
+FIRST, LAST = "first", "last"
+"""Words for a layer that `pruning.ignore` takes beside names."""
+
 
 def layer_weights(
     network: Network, channels: int, height: int, width: int, classes: int
-) -> list[int]:
-    """Weights of each Conv2d and Linear layer (no biases), in the order of the network."""
+) -> dict[str, int]:
+    """Weights of each Conv2d and Linear layer (no biases) by its module's name, in the order of
+    the network."""
     match network:
         case VGGLike():
             return _vgg_like_weights(network, channels, classes)
         case ResNet18():
-            return _resnet_weights(3, (2, 2, 2, 2), False, channels, classes)
-        case TorchvisionResNet(arch="resnet18-imagenet"):
-            return _resnet_weights(7, (2, 2, 2, 2), False, channels, classes)
+            return _resnet18_weights(channels, classes)
         case TorchvisionResNet():
-            return _resnet_weights(7, (3, 4, 6, 3), True, channels, classes)
+            return _torchvision_resnet_weights(network, channels, classes)
         case MLP():
-            sizes = (channels * height * width, *network.hidden, classes)
-            return [inputs * outputs for inputs, outputs in itertools.pairwise(sizes)]
+            return _mlp_weights(network, channels * height * width, classes)
         case ViT():
-            dim, mlp = network.dim, network.mlp_dim
-            block = [dim * 3 * dim, dim * dim, dim * mlp, mlp * dim]
-            return [channels * network.patch**2 * dim, *(network.depth * block), dim * classes]
+            return _vit_weights(network, channels, classes)
+
+
+def ignored_layers(layers: Iterable[str], ignore: Collection[str]) -> tuple[str, ...]:
+    """Of the `layers` of a network those that `ignore` names, itself or as `first` or `last`."""
+    names = list(layers)
+    words = {FIRST: names[0], LAST: names[-1]}
+    chosen = {words.get(name, name) for name in ignore}
+    return tuple(name for name in names if name in chosen)
 
 
 def smallest_side(network: Network) -> int:
@@ -58,7 +66,7 @@ def kept_weights(dense: int, before: int, fraction: float | None, sparsity: floa
 
 
 def remaining_weights(layers: Sequence[int], pruning: Pruning) -> list[int]:
-    """n_0 .. n_rounds, `layers` being the weights of each layer of the dense network.
+    """n_0 .. n_rounds, `layers` being the weights of each layer that is pruned, dense.
 
     Each layer is rounded by itself where it is ranked by itself.
     """
@@ -72,30 +80,75 @@ def remaining_weights(layers: Sequence[int], pruning: Pruning) -> list[int]:
     return counts
 
 
-def _vgg_like_weights(network: VGGLike, channels: int, classes: int) -> list[int]:
-    weights = []
+def _vgg_like_weights(network: VGGLike, channels: int, classes: int) -> dict[str, int]:
+    weights = {}
     for block in range(network.depth):
         out_channels = network.width * 2**block
-        weights += [9 * channels * out_channels, 9 * out_channels * out_channels]
+        # A block is conv, ReLU, BatchNorm, twice, and a max-pool.
+        weights[f"features.{7 * block}"] = 9 * channels * out_channels
+        weights[f"features.{7 * block + 3}"] = 9 * out_channels * out_channels
         channels = out_channels
-    return [*weights, channels * network.pool**2 * classes]
+    return {**weights, "classifier": channels * network.pool**2 * classes}
 
 
-def _resnet_weights(
-    stem: int, blocks: Sequence[int], bottleneck: bool, channels: int, classes: int
-) -> list[int]:
-    """`stem` is the side of the first kernel, `blocks` how many blocks each stage has."""
-    weights = [stem**2 * channels * 64]
+def _resnet18_weights(channels: int, classes: int) -> dict[str, int]:
+    weights = {"conv": 3**2 * channels * 64}
+    for number, (inputs, width) in enumerate(_blocks((2, 2, 2, 2), 1)):
+        weights |= _block(f"blocks.{number}", "shortcut.0", inputs, width, bottleneck=False)
+    return {**weights, "classifier": 512 * classes}
+
+
+def _torchvision_resnet_weights(
+    network: TorchvisionResNet, channels: int, classes: int
+) -> dict[str, int]:
+    bottleneck = network.arch == "resnet50-imagenet"
+    counts = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2)
+    expansion = 4 if bottleneck else 1
+    names = [f"layer{stage}.{b}" for stage, count in enumerate(counts, 1) for b in range(count)]
+    weights = {"conv1": 7**2 * channels * 64}
+    for name, (inputs, width) in zip(names, _blocks(counts, expansion), strict=True):
+        weights |= _block(name, "downsample.0", inputs, width, bottleneck=bottleneck)
+    return {**weights, "fc": 512 * expansion * classes}
+
+
+def _blocks(counts: Sequence[int], expansion: int) -> Iterator[tuple[int, int]]:
+    """Channels that come into each block of a ResNet, and its width."""
     channels = 64
-    for stage, count in enumerate(blocks):
+    for stage, count in enumerate(counts):
         width = 64 * 2**stage
-        out_channels = 4 * width if bottleneck else width
         for _ in range(count):
-            if bottleneck:
-                weights += [channels * width, 9 * width * width, width * out_channels]
-            else:
-                weights += [9 * channels * width, 9 * width * width]
-            if channels != out_channels:
-                weights.append(channels * out_channels)
-            channels = out_channels
-    return [*weights, channels * classes]
+            yield channels, width
+            channels = expansion * width
+
+
+def _block(
+    name: str, shortcut: str, inputs: int, width: int, *, bottleneck: bool
+) -> dict[str, int]:
+    """The layers of one block; with a projection where it changes the number of channels."""
+    outputs = 4 * width if bottleneck else width
+    sizes = [9 * inputs * width, 9 * width * width]
+    if bottleneck:
+        sizes = [inputs * width, 9 * width * width, width * outputs]
+    weights = {f"{name}.conv{number}": size for number, size in enumerate(sizes, 1)}
+    return weights if inputs == outputs else {**weights, f"{name}.{shortcut}": inputs * outputs}
+
+
+def _mlp_weights(network: MLP, pixels: int, classes: int) -> dict[str, int]:
+    *hidden, last = itertools.pairwise((pixels, *network.hidden, classes))
+    # Between two layers is a ReLU.
+    weights = {f"hidden.{2 * k}": math.prod(sides) for k, sides in enumerate(hidden)}
+    return {**weights, "classifier": math.prod(last)}
+
+
+def _vit_weights(network: ViT, channels: int, classes: int) -> dict[str, int]:
+    dim, mlp = network.dim, network.mlp_dim
+    block = {
+        "attention.qkv": dim * 3 * dim,
+        "attention.out": dim * dim,
+        "linear1": dim * mlp,
+        "linear2": mlp * dim,
+    }
+    weights = {"embedding": channels * network.patch**2 * dim}
+    for number in range(network.depth):
+        weights |= {f"blocks.{number}.{layer}": count for layer, count in block.items()}
+    return {**weights, "classifier": dim * classes}

@@ -8,51 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.data_spec import Dataset, LabelNoise
-from dsdctl.fields import Fraction, Model, Name, PathText, Precision, Seed, Text, word_or_key
+from dsdctl.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
 from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.pruning import MAX_ROUNDS, Pruning, PruningField
-
-
-class Optimizer(Model):
-    """SGD. Weight decay is on all parameters, BatchNorm and biases included."""
-
-    lr: float = Field(0.1, gt=0, le=1000)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0, le=1)
-
-
-class Schedule(Model):
-    """The learning rate is multiplied by `gamma` at each of the epochs in `milestones`."""
-
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field((), max_length=100)
-    gamma: float = Field(0.1, gt=0, le=1)
-
-    @field_validator("milestones")
-    @classmethod
-    def _increasing(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
-        if list(milestones) != sorted(set(milestones)):
-            raise ValueError(f"must increase, but is {list(milestones)}")
-        return milestones
-
-
-class Training(Model):
-    """How each level is trained: a fresh optimiser and the full schedule every time."""
-
-    epochs: int = Field(ge=1, le=100_000)
-    batch_size: int = Field(ge=2, le=1_000_000)
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    precision: Precision = Field(
-        "fp32", description="bf16: autocast with fp32 weights; tf32: matrix units' mode on GPUs"
-    )
-
-    @model_validator(mode="after")
-    def _milestones_within(self) -> Self:
-        late = [m for m in self.schedule.milestones if m >= self.epochs]
-        if late:
-            raise ValueError(f"milestone {late[0]} is not within the {self.epochs} epochs")
-        return self
-
+from dsdctl.training import Training
 
 Overrides = dict[str, JsonValue]
 """Keys laid over the spec's own before the whole is validated."""
@@ -258,6 +217,12 @@ class Experiment(Model):
 
     experiment: Name
     title: Text = ""
+    warning: Text = Field(
+        "", description="what to know before running it; validate, plan, run and reports say it"
+    )
+    deviations: tuple[Text, ...] = Field(
+        (), max_length=50, description="what is not as in the paper; reports say it"
+    )
     dataset: Dataset
     label_noise: LabelNoise = LabelNoise(rate=0.0)
     student: Network

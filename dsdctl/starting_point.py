@@ -107,10 +107,12 @@ def _next_masks(identity: LevelIdentity, store: Store, parent: Network, data: Da
     scores = _scores(identity, parent, data)
     stored = store.level_tensors(identity.parent, "masks")
     device = data.train.labels.device
-    groups = [[name] for name in scores] if pruning.scope == "layer" else [list(scores)]
-    masks: Masks = {}
-    for names in groups:
-        old = {name: stored[name].to(device) for name in names}
+    masks = {name: stored[name].to(device) for name in scores}
+    ignored = {f"{layer}.weight" for layer in pruning.ignore}
+    assert ignored <= masks.keys()
+    ranked = [name for name in masks if name not in ignored]
+    for names in [[name] for name in ranked] if pruning.scope == "layer" else [ranked]:
+        old = {name: masks[name] for name in names}
         before, dense = count_nonzero(old), sum(mask.numel() for mask in old.values())
         kept = kept_weights(dense, before, pruning.fraction, pruning.sparsity)
         new = remove_lowest(scores, old, before - kept)

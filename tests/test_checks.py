@@ -95,6 +95,69 @@ def test_each_of_a_list_of_sparsities_must_fit(
     assert problem.endswith(f"(allowed: {allowed} for 1364 weights)")
 
 
+LAYERS = "features.0, features.3, features.7, features.10, classifier"
+
+
+@pytest.mark.parametrize(
+    ("ignore", "reason"),
+    [
+        (["clasifier"], f"[0]: clasifier is no layer of the student; did you mean classifier? "
+                        f"(allowed: first, last, {LAYERS})"),
+        (["first", "features.3.weight"], "[1]: features.3.weight is no layer of the student; "
+                                         "did you mean features.3?"),
+        (["first", *LAYERS.split(", ")], ": leaves no layer of the student to prune"),
+        ("last", ': is "last" (allowed: an array)'),
+    ],
+)  # fmt: skip
+def test_layers_that_are_not_pruned_must_be_the_networks_and_not_all(
+    tmp_path: Path, ignore: object, reason: str
+) -> None:
+    problem = only_problem(lambda: resolved(tmp_path, {"pruning.ignore": ignore}))
+    assert f": pruning.ignore{reason}" in problem
+
+
+def test_of_a_deep_network_the_first_layers_and_the_last_are_named(tmp_path: Path) -> None:
+    changes = {"student": {"arch": "resnet50-imagenet"}, "pruning.ignore": ["layer1.0.con1"]}
+    problem = only_problem(lambda: resolved(tmp_path, changes))
+    assert "; did you mean layer1.0.conv1? " in problem
+    shown = "first, last, conv1, layer1.0.conv1, layer1.0.conv2, ..., fc"
+    assert problem.endswith(f"(allowed: {shown})")
+
+
+def test_a_teachers_layers_are_its_own(tmp_path: Path) -> None:
+    """`first` and `last` are those of any network, a name is not."""
+
+    def changes(ignore: list[str], **teacher: object) -> dict[str, Any]:
+        return {**DENSE, "teacher": {"arch": "resnet18", **teacher}, "pruning.ignore": ignore}
+
+    def ignored(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        assert row.teaching is not None
+        return row.student.ignored_layers, row.teaching.regime.ignored_layers
+
+    problem = only_problem(lambda: resolved(tmp_path, changes(["features.0"])))
+    assert ": pruning.ignore[0]: features.0 is no layer of the teacher " in problem
+    own = changes(["features.0"], pruning={"ignore": ["conv"]})
+    assert ignored(only_row(tmp_path, own)) == (("features.0",), ("conv",))
+    ends = changes(["first", "last"])
+    both = ("features.0", "classifier"), ("conv", "classifier")
+    assert ignored(only_row(tmp_path, ends)) == both
+
+
+def test_only_what_may_be_pruned_is_rounded_and_all_that_is_left_counts(tmp_path: Path) -> None:
+    """28 weights: 9, 9 and 10. Without the last layer 18, 4, 1 may be pruned, then nothing."""
+    changes = {
+        "student": {"arch": "vgg-like", "depth": 1, "width": 1, "pool": 1},
+        "pruning": {"fraction": 0.8, "levels": 2, "ignore": ["last"]},
+    }
+    assert only_row(tmp_path, changes)
+    changes["pruning"] = {"fraction": 0.4, "levels": 5, "ignore": ["last"]}  # 18 11 7 4 2 1
+    assert only_row(tmp_path, changes)
+    changes["pruning"] = {"fraction": 0.4, "levels": 6, "ignore": ["last"]}
+    problem = only_problem(lambda: resolved(tmp_path, changes))
+    assert "rounding removes nothing at level 6 of the student" in problem
+    assert problem.endswith("(allowed: at most 5 levels for 28 weights)")
+
+
 def test_a_gradients_sample_must_be_among_the_training_images(tmp_path: Path) -> None:
     changes = {"pruning.criterion": "gradient", "pruning.sample": 863}
     problem = only_problem(lambda: resolved(tmp_path, changes))

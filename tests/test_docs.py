@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from dsdctl.cli import app
 from dsdctl.cluster import Cluster
+from dsdctl.loading import parse_document
 from dsdctl.reference import reference
 from dsdctl.resolve import resolve
 from dsdctl.spec import Experiment, Recipe
 
 DOCS = ROOT / "docs"
-PAGES = ["quickstart", "reference", "ledger", "extending"]
+PAGES = ["quickstart", "reference", "training", "ledger", "extending"]
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -60,6 +61,9 @@ def test_the_specs_and_recipes_shown_are_valid(tmp_path: Path) -> None:
     (recipe,) = blocks("extending", "yaml")
     assert len(resolve(write(tmp_path / "first.yaml", spec)).rows) == 3
     assert len(resolve(write(tmp_path / "many.yaml", f"{spec}{matrix}")).variants) == 4
+    (options,) = blocks("training", "yaml")
+    parts = [parse_document(text, tmp_path).data for text in (spec, options)]
+    assert len(resolve(write(tmp_path / "options.yaml", parts[0] | parts[1])).rows) == 3
     write(tmp_path / "kd-gentle.yaml", recipe)
     named: Any = {**yaml.safe_load(spec), "recipes": ["kd-gentle"]}
     (row,) = resolve(write(tmp_path / "own.yaml", named)).rows

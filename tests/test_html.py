@@ -83,6 +83,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> str:
     recipe = folder / "evil"
     write_recipe(recipe, "evil", title=HOSTILE)
     first = {**COMPARED, "title": HOSTILE, "recipes": ["vanilla", "kd-dense-teacher", "evil"]}
+    first |= {"warning": HOSTILE, "deviations": [HOSTILE]}
     first["reference"] = {"vanilla": {**PUBLISHED, "note": HOSTILE}}
     second = {"experiment": "second", "matrix": {"dataset.root": [HOSTILE, "b"]}}
     plans = [planned(recipe, first), planned(folder / "second", second)]
@@ -114,7 +115,8 @@ def test_ids_are_unique_and_every_link_has_its_target(two: str) -> None:
 
 def test_hostile_texts_are_shown_as_they_are(two: str) -> None:
     page = Page(two)
-    assert page.text.count(HOSTILE) >= 3
+    assert page.text.count(HOSTILE) >= 5
+    assert f"Warning: {HOSTILE}" in page.text and f"Not as in the paper: {HOSTILE}" in page.text
     assert json.dumps(HOSTILE) in page.text  # in the text of the spec
     assert "{{ 7*7 }}" in page.text
 

@@ -1,5 +1,6 @@
 """Keys hash everything that changes a level's numbers and nothing else."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from archives import write_image_folder
-from builders import TABLE1, only_trajectory, planned, write_recipe
+from builders import ROOT, only_trajectory, planned, write_recipe
 
 from dsdctl.fields import Model
 from dsdctl.keys import LevelIdentity, TeacherIdentity, canonical_json, key_of
@@ -52,6 +53,15 @@ def keys(folder: Path, changes: dict[str, Any]) -> tuple[str, str, str]:
         {"training.precision": "fp32"},
         {"dataset.augment": {"flip": False}},
         {"dataset.normalize": {"mean": [0.3], "std": [0.37]}},
+        {"warning": "Takes a year"},
+        {"deviations": ["Smaller", "Faster"]},
+        {"training.optimizer": {"kind": "sgd", "momentum": 0.9, "nesterov": False}},
+        {"training.optimizer": {"betas": None, "eps": None}},
+        {"training.schedule": {"kind": "step", "warmup": 0, "milestones": [], "gamma": 0.1}},
+        {"training.schedule": {"kind": "constant"}},
+        {"training.clip_norm": None},
+        {"training.label_smoothing": 0},
+        {"pruning.ignore": []},
     ],
     ids=str,
 )
@@ -69,6 +79,12 @@ def test_names_limits_and_defaults_written_out_change_no_key(
         {"training.optimizer.weight_decay": 1e-5},
         {"training.schedule.milestones": [2]},
         {"training.schedule.gamma": 0.2},
+        {"training.schedule.warmup": 1},
+        {"training.schedule.kind": "cosine"},
+        {"training.optimizer.nesterov": True},
+        {"training.optimizer": {"kind": "adamw", "lr": 0.1}},
+        {"training.clip_norm": 1},
+        {"training.label_smoothing": 0.1},
         {"training.epochs": 5},
         {"training.batch_size": 50},
         {"training.precision": "bf16"},
@@ -114,6 +130,7 @@ def test_what_changes_a_levels_numbers_changes_every_key(
         {"pruning.criterion": "random"},
         {"pruning.criterion": "gradient"},
         {"pruning.scope": "layer"},
+        {"pruning.ignore": ["classifier"]},
         {"pruning": {"sparsities": [0.2, 0.4, 0.6]}},
         {"pruning": "none"},
     ],
@@ -142,6 +159,8 @@ def test_pruning_and_retraining_count_from_level_1_on(
         ),
         ({"criterion": "gradient"}, {"criterion": "gradient", "sample": 500}),
         ({"criterion": "none"}, {"criterion": "none", "scope": "layer"}),
+        ({"criterion": "none"}, {"criterion": "none", "ignore": ["last"]}),
+        ({"ignore": ["first", "last"]}, {"ignore": ["classifier", "features.0", "first"]}),
     ],
     ids=str,
 )
@@ -151,6 +170,41 @@ def test_pruning_said_in_other_words_is_the_same(
     assert keys(tmp_path, {"pruning": {"levels": 3, **pruning}}) == keys(
         tmp_path, {"pruning": {"levels": 3, **same}}
     )
+
+
+@pytest.mark.parametrize(
+    ("training", "changes"),
+    [
+        ({"schedule": {"warmup": 2}}, {"schedule.warmup": 1}),
+        ({"schedule": {"kind": "cosine"}}, {"schedule.min_lr_factor": 0.1}),
+        ({"schedule": {"kind": "constant", "warmup": 1}}, {"schedule.warmup": 2}),
+        ({"optimizer": {"kind": "adamw", "lr": 0.1}}, {"optimizer.betas": [0.9, 0.99]}),
+        ({"optimizer": {"kind": "adamw", "lr": 0.1}}, {"optimizer.eps": 1e-7}),
+        ({"clip_norm": 1}, {"clip_norm": 2}),
+        ({"label_smoothing": 0.1}, {"label_smoothing": 0.2}),
+    ],
+    ids=str,
+)
+def test_every_value_of_an_option_of_training_counts(
+    tmp_path: Path, training: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    before = {f"training.{key}": value for key, value in training.items()}
+    after = {**before, **{f"training.{key}": value for key, value in changes.items()}}
+    pairs = zip(keys(tmp_path, before), keys(tmp_path, after), strict=True)
+    assert all(one != other for one, other in pairs)
+
+
+def test_a_kinds_defaults_written_out_change_no_key(tmp_path: Path) -> None:
+    short = {"optimizer": {"kind": "adamw", "lr": 0.1}, "schedule": {"kind": "cosine"}}
+    long = {
+        "optimizer": {**short["optimizer"], "betas": [0.9, 0.999], "eps": 1e-8},
+        "schedule": {"kind": "cosine", "warmup": 0, "min_lr_factor": 0},
+    }
+    one, other = (
+        keys(tmp_path, {f"training.{key}": value for key, value in said.items()})
+        for said in (short, long)
+    )
+    assert one == other
 
 
 def test_a_gradients_sample_counts(tmp_path: Path) -> None:
@@ -418,7 +472,22 @@ def test_what_another_version_made_has_another_key(tmp_path: Path, version: str)
         assert key_of(identity.model_copy(update={version: 1})) != key_of(identity)
 
 
-def test_two_keys_of_table_1_are_pinned() -> None:
+@pytest.mark.parametrize(
+    ("name", "level", "trajectory"),
+    [
+        (
+            "table1-as-published",
+            "e8d2d90b4e3b98d39022c73ff2a6537bddc9e73837ce9669c2b5dc4ad22199e3",
+            "5b7ad512574117d8907e113a8e222677bb47d4449496c29bf852ed1d8da26820",
+        ),
+        (
+            "table1",
+            "8baa91028f7ce0d601844f8278fd0e00dea0a59b2a36f268ac0b325bf9d668c1",
+            "343b0ec8420cf2ae7dbd61b2686d9c7ef44a028d3c3376c7125f209fa9f49f31",
+        ),
+    ],
+)
+def test_two_keys_of_table_1_are_pinned(name: str, level: str, trajectory: str) -> None:
     """Level 0 of the vanilla student of seed 0, and the trajectory taught by a pruned teacher.
 
     Whatever changes the first orphans everybody's results. It needs SCHEMA_VERSION raised (the
@@ -426,14 +495,34 @@ def test_two_keys_of_table_1_are_pinned() -> None:
     then, and only then, it may be replaced. The second is no key of the store's: it changes with
     what a plan must tell apart, and then jobs in a queue and runs of a tracker begin anew.
     """
-    plan = make_plan([resolve(TABLE1)])
+    plan = make_plan([resolve(ROOT / "specs" / f"{name}.yaml")])
     students = {row.row.recipe.recipe: row.students[0] for row in plan.rows}
     vanilla = plan.trajectories[students["vanilla"]]
-    assert (
-        key_of(level_0(vanilla))
-        == "e8d2d90b4e3b98d39022c73ff2a6537bddc9e73837ce9669c2b5dc4ad22199e3"
-    )
-    assert (
-        students["kd-pruned-teacher"]
-        == "5b7ad512574117d8907e113a8e222677bb47d4449496c29bf852ed1d8da26820"
+    assert key_of(level_0(vanilla)) == level
+    assert students["kd-pruned-teacher"] == trajectory
+
+
+def test_all_options_of_training_and_pruning_are_pinned_too(tmp_path: Path) -> None:
+    """They stand in what is hashed as a spec gives them, and as nothing where it does not."""
+    optimizer = {"kind": "adamw", "lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-6}
+    changes = {
+        "training.optimizer": optimizer,
+        "training.schedule": {"kind": "cosine", "warmup": 1, "min_lr_factor": 0.1},
+        "training.clip_norm": 1,
+        "training.label_smoothing": 0.1,
+        "pruning.ignore": ["first"],
+    }
+    training = json.loads(canonical_json(level_1(only_trajectory(tmp_path, changes))))["training"]
+    assert training == {
+        "epochs": 4,
+        "batch_size": 100,
+        "optimizer": {**optimizer, "weight_decay": 1e-4},
+        "schedule": changes["training.schedule"],
+        "clip_norm": 1,
+        "label_smoothing": 0.1,
+        "precision": "fp32",
+    }
+    assert keys(tmp_path, changes)[:2] == (
+        "b20f2c1c86532d4d8c23df43f2abec4370f8000032c944165657f5f9a288154e",
+        "8b46778fedaf90fc52e7e6c02679e1d50962bda11a3816c29ac0358a7eaa1e3e",
     )

@@ -44,6 +44,11 @@ def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
             {"sparsities": [0.9], "retrain": {"mode": "continue", "lr_scale": 0.1}},
             "90 % at one shot, over all layers, by magnitude the last weights, rate x 0.1",
         ),
+        (
+            {"ignore": ["last", "features.0"]},
+            "20 % of those left, over all layers but features.0 and classifier, by magnitude "
+            "the last weights",
+        ),
         ({"criterion": "none", "levels": 3}, "nothing (control) the last weights"),
     ],
 )
@@ -55,7 +60,12 @@ def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
         "recipes": ["vanilla", "early-stop", "kd-pruned-teacher"],
         "seeds": [0, 1],
         "pruning": {**pruning, **rounds},
-        "teacher.pruning": {"criterion": "magnitude", "sample": None, "retrain": "continue"},
+        "teacher.pruning": {
+            "criterion": "magnitude",
+            "sample": None,
+            "ignore": [],
+            "retrain": "continue",
+        },
     }
     lines = plan_text(tmp_path, changes, monkeypatch)
     (line,) = [line for line in lines if line.endswith(words)]

@@ -251,6 +251,23 @@ class TestNotes:
         assert "35.82 is 22 trainings, but 99.26 % is level 22 and takes 23." in text
         assert "29 of the ResNet-18 cost 98.28." in text
 
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_say_what_the_spec_warns_of_and_what_is_not_as_in_the_paper(
+        self, tmp_path: Path, style: str
+    ) -> None:
+        texts = {"warning": "It diverges", "deviations": ["Half the images.", "One seed."]}
+        one = report_of(tmp_path, texts)
+        assert (one.warning, one.deviations) == ("It diverges", ("Half the images.", "One seed."))
+        text = one_line(shown(one, style))
+        for line in (
+            "Warning: It diverges",
+            "Not as in the paper: Half the images.",
+            "Not as in the paper: One seed.",
+        ):
+            assert line in text
+        plain = one_line(shown(report_of(tmp_path), style))
+        assert "Warning" not in plain and "Not as in" not in plain
+
     def test_the_papers_numbers_are_as_the_notes_say(self, table1: Report) -> None:
         rows = {row.recipe: row for row in table1.rows}
         dense, pruned = rows["kd-dense-teacher"], rows["kd-pruned-teacher"]

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +33,10 @@ from dsdctl.killpoints import POINTS
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import distilled, looked_up
-from dsdctl.ml.train import Epoch, Settings, Trainer
+from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.results import Environment
 from dsdctl.store import Checkpoint, Store
 
@@ -60,15 +63,15 @@ def _pictures() -> tuple[Split, ViewReader]:
     return Split(images, labels), ViewReader(images, Normalisation((0.4,), (0.3,)), Views(True, 1))
 
 
-def _trainer() -> Trainer:
+def _trainer(settings: Settings) -> Trainer:
     """A pruned network that learns from a table of a teacher's logits."""
     network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2)
     weights = prunable_weights(network)
     masks = dense_masks(weights)
     masks = remove_lowest(magnitude_scores(weights), masks, count_nonzero(masks) // 2)
     table = torch.randn(44, 18, 4, generator=torch.Generator().manual_seed(1))
-    loss = distilled(looked_up(table), alpha=0.8, temperature=10)
-    return Trainer(network, masks, SETTINGS, loss)
+    loss = distilled(looked_up(table), alpha=0.8, temperature=10, label_smoothing=0.1)
+    return Trainer(network, masks, settings, loss)
 
 
 def _train(trainer: Trainer, start: int, end: int) -> list[Epoch]:
@@ -87,22 +90,37 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, {"momentum"}),
+        ({"nesterov": True, "warmup": 2}, {"momentum"}),
+        (
+            {"optimizer": "adamw", "schedule": "cosine", "warmup": 3, "clip_norm": 0.5},
+            {"step", "exp_avg", "exp_avg_sq"},
+        ),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("cut", range(SETTINGS.epochs + 1))
-def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(cut: int, tmp_path: Path) -> None:
-    whole = _trainer()
+def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(
+    cut: int, options: dict[str, Any], kept: set[str], tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, **options)
+    whole = _trainer(settings)
     epochs = _train(whole, 0, SETTINGS.epochs)
     store = Store(tmp_path)
     store.open_for_writing()
-    first = _trainer()
+    first = _trainer(settings)
     store.save_checkpoint("key", Checkpoint(_train(first, 0, cut), first.state(), HERE))
 
     checkpoint = store.checkpoint("key")
     assert checkpoint is not None
-    second = _trainer()
+    second = _trainer(settings)
     second.load_state(checkpoint.tensors)
     assert [*checkpoint.epochs, *_train(second, cut, SETTINGS.epochs)] == epochs
     state = second.state()
-    assert any(name.startswith("momentum/") for name in state)
+    assert {name.partition("/")[0] for name in state} == {"network", *kept}
     assert state.keys() == whole.state().keys()
     for name, tensor in whole.state().items():
         assert torch.equal(state[name], tensor), name

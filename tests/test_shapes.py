@@ -11,7 +11,13 @@ from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove
 from dsdctl.ml.models import build_network
 from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.pruning import Pruning
-from dsdctl.shapes import has_batchnorm, kept_weights, layer_weights, remaining_weights
+from dsdctl.shapes import (
+    has_batchnorm,
+    ignored_layers,
+    kept_weights,
+    layer_weights,
+    remaining_weights,
+)
 from dsdctl.shapes import smallest_side as smallest
 
 NETWORKS = [
@@ -40,8 +46,9 @@ def test_layer_weights_are_those_of_the_built_network(
     network: Network, channels: int, size: tuple[int, int], classes: int
 ) -> None:
     weights = prunable_weights(built(network, channels, *size, classes))
-    expected = [weight.numel() for weight in weights.values()]
-    assert layer_weights(network, channels, *size, classes) == expected
+    expected = {name.removesuffix(".weight"): w.numel() for name, w in weights.items()}
+    found = layer_weights(network, channels, *size, classes)
+    assert list(found.items()) == list(expected.items())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,15 @@ def test_layer_weights_are_those_of_the_built_network(
 def test_weights_are_counted_in_closed_form(
     network: Network, shape: tuple[int, int, int, int], weights: int
 ) -> None:
-    assert sum(layer_weights(network, *shape)) == weights
+    assert sum(layer_weights(network, *shape).values()) == weights
+
+
+def test_layers_are_ignored_by_name_and_by_place_in_the_order_of_the_network() -> None:
+    layers = layer_weights(VGGLike(arch="vgg-like", depth=1), 1, 8, 8, 10)
+    assert list(layers) == ["features.0", "features.3", "classifier"]
+    assert ignored_layers(layers, []) == ()
+    assert ignored_layers(layers, ["last", "features.3"]) == ("features.3", "classifier")
+    assert ignored_layers(layers, ["first", "features.0"]) == ("features.0",)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)

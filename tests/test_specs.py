@@ -3,6 +3,7 @@
 import shutil
 import socket
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import ROOT, Dsdctl
 
 from dsdctl.level import LevelTask, Place, run_task
 from dsdctl.loading import read_document
+from dsdctl.networks import VGGLike
 from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
 from dsdctl.store import Store
@@ -93,6 +95,36 @@ def test_the_ways_to_retrain_of_figure_3_share_their_dense_networks() -> None:
 def test_the_extended_table_adds_a_baseline_and_a_control_to_table_1() -> None:
     counts = experiments(plan_of("table1", "table1-extended"))
     assert counts == {("table1", "table1-extended"): 10, ("table1-extended",): 6}
+
+
+def test_table_1_differs_from_what_is_published_in_the_students_warm_up_alone() -> None:
+    ours, published = (plan_of(name) for name in ("table1", "table1-as-published"))
+    for row, other in zip(ours.rows, published.rows, strict=True):
+        schedule = row.row.student.training.schedule
+        assert schedule.warmup == 2
+        training = row.row.student.training.model_copy(
+            update={"schedule": schedule.model_copy(update={"warmup": 0})}
+        )
+        assert replace(row.row.student, training=training) == other.row.student
+        assert row.teachers == other.teachers  # the very same trajectories
+    (spec,), (warned,) = ours.specs, published.specs
+    assert "two epochs" in spec.experiment.deviations[0]
+    assert warned.experiment.deviations == spec.experiment.deviations[1:]
+    assert warned.experiment.reference == spec.experiment.reference
+    assert "diverges" in warned.experiment.warning and not spec.experiment.warning
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_student_that_diverges_as_published_is_warmed_up_or_warned_of(
+    spec: Path, checkout: Path
+) -> None:
+    """One whose pooled map is larger than what it pools, at the paper's rate."""
+    found = resolve(checkout / "specs" / spec)
+    for row in found.rows:
+        network, training = row.student.network, row.student.training
+        if isinstance(network, VGGLike) and network.pool == 7 and training.optimizer.lr >= 0.1:
+            assert training.schedule.warmup == 2 or found.experiment.warning
+            assert row.teaching is None or not row.teaching.regime.training.schedule.warmup
 
 
 @pytest.mark.long

@@ -107,10 +107,16 @@ def prune_with_torch(
 @pytest.mark.parametrize("share", SHARES, ids=str)
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("ignore", [[], ["last", "features.3"]], ids=str)
 def test_every_level_keeps_what_torchs_pruning_keeps(
-    criterion: str, scope: str, share: dict[str, Any], store: Store, tmp_path: Path
+    ignore: list[str],
+    criterion: str,
+    scope: str,
+    share: dict[str, Any],
+    store: Store,
+    tmp_path: Path,
 ) -> None:
-    pruning = {"criterion": criterion, "scope": scope, **share}
+    pruning = {"criterion": criterion, "scope": scope, "ignore": ignore, **share}
     trajectory = only_trajectory(tmp_path, {"pruning": pruning})
     identity = trajectory.level_identity(0, None, None)
     data = load_data(identity.images, identity.noise, tmp_path, CPU)
@@ -121,18 +127,22 @@ def test_every_level_keeps_what_torchs_pruning_keeps(
         for name, module in state.network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
-    sizes = [weight.numel() for weight in prunable_weights(state.network).values()]
+    dense = ["features.3.weight", "classifier.weight"] if ignore else []
+    ignored = sum(layers.pop(name).weight.numel() for name in dense)
+    sizes = [module.weight.numel() for module in layers.values()]
     expected = remaining_weights(sizes, trajectory.regime.pruning)
 
     for level in range(1, trajectory.levels):
         commit(store, identity, trained(state.network, state.masks, level), state.masks)
         ranked = scores(trajectory.level_identity(level, "", None), state.network, data)
+        ranked = {name: ranked[name] for name in layers}
         identity = trajectory.level_identity(level, key_of(identity), None)
         state = starting_point(identity, store, data, CPU)
 
         assert state.masks is not None and identity.pruning is not None
         prune_with_torch(layers, ranked, identity.pruning)
-        assert count_nonzero(state.masks) == expected[level]
+        assert count_nonzero(state.masks) == expected[level] + ignored
+        assert all(bool(state.masks[name].all()) for name in dense)
         for name, module in layers.items():
             assert torch.equal(state.masks[name], module.weight_mask.bool()), name  # type: ignore[operator, union-attr]
         for name, weight in prunable_weights(state.network).items():

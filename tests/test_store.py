@@ -24,8 +24,8 @@ from dsdctl.keys import (
 from dsdctl.ml.train import Epoch
 from dsdctl.networks import VGGLike
 from dsdctl.results import Diverged, Environment
-from dsdctl.spec import Training
 from dsdctl.store import MARKER, Checkpoint, Store
+from dsdctl.training import Training
 
 IMAGES = ImagesIdentity(
     dataset="digits-1",

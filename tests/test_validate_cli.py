@@ -62,6 +62,21 @@ def test_a_problem_of_two_specs_recipe_is_reported_once(tmp_path: Path) -> None:
     assert len(validate(*files).stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["validate", "plan", "run"])
+def test_a_specs_warning_is_one_line_on_standard_error(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # A run ends before its levels: no key begins so.
+    options = ["--trajectory", "zz"] if command == "run" else []
+    warned = write(tmp_path / "warned.yaml", spec_data({"warning": "takes [red]a year[/red]"}))
+    plain = write(tmp_path / "plain.yaml", spec_data({"experiment": "plain"}))
+    result = CliRunner().invoke(app, [command, str(warned), str(plain), *options])
+    assert result.stderr.splitlines()[0] == "warning: small: takes [red]a year[/red]"
+    assert result.stderr.count("warning: ") == 1
+    assert "a year" not in result.stdout
+
+
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "spec.yaml", spec_data())

@@ -1,5 +1,7 @@
 """Our side: the code that `dsdctl run` runs, on one thread a process."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from dsdctl.bench.cases import (
     ALPHA,
     CLASSES,
     DIGITS_EPOCHS,
+    LABEL_SMOOTHING,
     SEED,
     TEMPERATURE,
     Job,
@@ -63,6 +66,8 @@ def _training(job: Job, split: Split) -> Work:
 
 
 def _loss(job: Job, labels: Tensor) -> LossFunction:
+    if job.case == "student-adamw":
+        return functools.partial(cross_entropy, label_smoothing=LABEL_SMOOTHING)
     if job.case != "student-distilled":
         return cross_entropy
     # How fast a table is read does not depend on what it holds.

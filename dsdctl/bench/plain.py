@@ -1,7 +1,7 @@
 """The other side: the loop that one would write first, in the open.
 
-PIL images through torchvision transforms in a DataLoader, torch.nn.utils.prune's masks, eager SGD,
-contiguous fp32 tensors, the teacher called for every batch, one process with all cores.
+PIL images through torchvision transforms in a DataLoader, torch.nn.utils.prune's masks, an eager
+optimiser, contiguous fp32 tensors, the teacher called for every batch, one process with all cores.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,11 +15,15 @@ from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset
 
 from dsdctl.bench.cases import (
+    ADAMW_LR,
     ALPHA,
+    CLIP_NORM,
     DIGITS_EPOCHS,
+    LABEL_SMOOTHING,
     LR,
     MOMENTUM,
     TEMPERATURE,
+    WARMUP,
     WEIGHT_DECAY,
     Job,
     Work,
@@ -65,10 +69,8 @@ def _training(job: Job) -> Work:
     assert job.case != "table"
     network = _plain(case_network(job.case)).to(job.device).train()
     prune.global_unstructured(_prunable(network), pruning_method=prune.L1Unstructured, amount=0.2)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    loss_of = _distillation(job) if job.case == "student-distilled" else _cross_entropy
+    step = _adamw_step(network) if job.case == "student-adamw" else _sgd_step(network)
+    loss_of = _loss(job)
     batches = _endless(PilImages(job, augmented=not job.is_digits), job)
     evaluate = _measuring(job, network).run if job.is_digits else None
 
@@ -78,9 +80,9 @@ def _training(job: Job) -> Work:
             batch, labels = next(batches)
             batch, labels = batch.to(job.device), labels.to(job.device)
             loss = loss_of(network(batch), batch, labels)
-            optimizer.zero_grad()
+            network.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step()
             loss.item()  # for the progress bar
             images += len(labels)
         if evaluate is not None:
@@ -96,11 +98,36 @@ def _training(job: Job) -> Work:
     return Work(run, settle)
 
 
-def _cross_entropy(logits: Tensor, _batch: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels)
+def _sgd_step(network: nn.Module) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    return optimizer.step
 
 
-def _distillation(job: Job) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _adamw_step(network: nn.Module) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=ADAMW_LR, weight_decay=WEIGHT_DECAY)
+    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / WARMUP)
+
+    def step() -> None:
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        optimizer.step()
+        warmup.step()
+
+    return step
+
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _loss(job: Job) -> Loss:
+    if job.case == "student-distilled":
+        return _distillation(job)
+    smoothing = LABEL_SMOOTHING if job.case == "student-adamw" else 0.0
+    return lambda logits, _batch, labels: F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def _distillation(job: Job) -> Loss:
     teacher = _plain(case_network("teacher")).to(job.device).eval()
 
     def loss(logits: Tensor, batch: Tensor, labels: Tensor) -> Tensor:

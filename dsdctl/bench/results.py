@@ -8,7 +8,9 @@ from pydantic import ConfigDict, Field
 
 from dsdctl.fields import Model, Precision
 
-CaseName = Literal["student", "student-distilled", "teacher", "measure", "digits-level"]
+CaseName = Literal[
+    "student", "student-adamw", "student-distilled", "teacher", "measure", "digits-level"
+]
 
 
 class Spread(Model):

@@ -5,14 +5,21 @@ from torch import Tensor
 
 
 def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """(1 - alpha) CE(student, label) + alpha tau^2 KL(teacher / tau || student / tau), batch mean.
 
     logits, teacher_logits: (B, K); labels: (B,) int64; returns a scalar. `alpha` weighs the KL
     term (some libraries mean the cross-entropy's weight); `temperature` is tau (DSD2, eq. 2).
+    Labels are smoothed in the CE term alone: a teacher's logits are soft already.
     """
-    hard = F.cross_entropy(logits, labels)
+    hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     soft = F.kl_div(
         F.log_softmax(logits / temperature, dim=1),
         F.log_softmax(teacher_logits / temperature, dim=1),

@@ -31,12 +31,19 @@ def looked_up(table: Tensor) -> TeacherLogits:
     return lambda batch: table[batch.indices, batch.views]
 
 
-def distilled(teacher: TeacherLogits, *, alpha: float, temperature: float) -> LossFunction:
+def distilled(
+    teacher: TeacherLogits, *, alpha: float, temperature: float, label_smoothing: float = 0.0
+) -> LossFunction:
     """The loss of a student that learns from labels and `teacher` (DSD2, eq. 2)."""
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return distillation_loss(
-            logits, teacher(batch), batch.labels, alpha=alpha, temperature=temperature
+            logits,
+            teacher(batch),
+            batch.labels,
+            alpha=alpha,
+            temperature=temperature,
+            label_smoothing=label_smoothing,
         )
 
     return loss

@@ -1,4 +1,4 @@
-"""The training loop: SGD with masks, epoch by epoch."""
+"""The training loop with masks, epoch by epoch."""
 
 import functools
 import itertools
@@ -15,32 +15,16 @@ from dsdctl.ml.data import Batch, Reader, ViewReader, epoch_order
 from dsdctl.ml.device import precision
 from dsdctl.ml.graph import Capture, GraphedStep, Step
 from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
+from dsdctl.ml.optimizers import STATE, Settings, make_optimizer, set_lr
 
 LossFunction = Callable[[Tensor, Batch], Tensor]
 """(logits (B, K), batch) -> scalar."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How one level is trained; `milestones` are epochs at which the rate is scaled by `gamma`."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    gamma: float
-    precision: str
-
-    def lr_at(self, epoch: int) -> float:
-        """Learning rate of `epoch`, counted from 0."""
-        return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-
-
-@dataclass(frozen=True)
 class Epoch:
-    """What one epoch showed: mean loss and accuracy over its batches as they were trained."""
+    """What one epoch showed: the learning rate of its last batch, mean loss and accuracy over its
+    batches as they were trained."""
 
     epoch: int
     lr: float
@@ -56,9 +40,9 @@ class Diverged(Exception):
         self.epoch = epoch
 
 
-def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy against the batch's labels."""
-    return F.cross_entropy(logits, batch.labels)
+def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy against the batch's labels, mixed with an even share of all classes."""
+    return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
 
 
 class Trainer:
@@ -86,14 +70,7 @@ class Trainer:
             name: _in_memory_order(parameter.detach()).requires_grad_()
             for name, parameter in self._parameters.items()
         }
-        self.optimizer = torch.optim.SGD(
-            self._flat.values(),
-            # Read from memory by a recorded step, so that it can change.
-            lr=torch.tensor(settings.lr, device=device) if device.type == "cuda" else settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(settings, self._flat.values(), device)
         self._weights: list[Tensor] = []
         self._masks: list[Tensor] = []
         if masks is not None:
@@ -103,6 +80,7 @@ class Trainer:
             self._weights = [weights[name].detach() for name in masks]
             # In the weights' own dtype and memory layout, which one fused multiplication wants.
             self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
+        self._masked = list(masks or ())
         self._loss_sum = torch.zeros((), device=device)
         self._correct = torch.zeros((), device=device, dtype=torch.int64)
         self._capture = capture
@@ -120,12 +98,6 @@ class Trainer:
     ) -> Epoch:
         """Train once over all images, or over the first `steps` batches. Raises Diverged."""
         self.network.train()
-        lr = self.settings.lr_at(epoch)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
         self._loss_sum.zero_()
         self._correct.zero_()
         images = 0
@@ -133,8 +105,13 @@ class Trainer:
         order = epoch_order(
             reader, labels, self.settings.batch_size, seed=seed, level=level, epoch=epoch
         )
+        batches = math.ceil(len(labels) / self.settings.batch_size)
+        lr = math.nan
         with precision(self.settings.precision, labels.device):
-            for indices, views in itertools.islice(order, steps):
+            for batch, (indices, views) in enumerate(itertools.islice(order, steps)):
+                if batch == 0 or epoch < self.settings.warmup:
+                    lr = self.settings.lr_at(epoch, batch, batches)
+                    set_lr(self.optimizer, lr)
                 step(indices, views)
                 images += len(indices)
         mean_loss = float(self._loss_sum) / images
@@ -168,26 +145,31 @@ class Trainer:
         return [*self.state().values(), self._loss_sum, self._correct]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on: parameters, buffers, momentum."""
+        """Everything that the next epoch depends on: parameters, buffers, the optimiser's state."""
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
         for name, parameter in self._parameters.items():
-            momentum = self.optimizer.state[self._flat[name]].get("momentum_buffer")
-            if momentum is not None:
-                shaped = momentum.as_strided(parameter.shape, parameter.stride())
-                tensors[f"momentum/{name}"] = shaped
+            for kind, tensor in self.optimizer.state[self._flat[name]].items():
+                if tensor is not None:  # SGD's without momentum
+                    shaped = tensor if tensor.dim() == 0 else _in_shape_of(parameter, tensor)
+                    tensors[f"{STATE[kind]}/{name}"] = shaped
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from where `state` was taken, bit for bit."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}}
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("network", *STATE.values())}
         for name, tensor in tensors.items():
             part, _, inner = name.partition("/")
             parts[part][inner] = tensor
         self.network.load_state_dict(parts["network"])
-        for name, momentum in parts["momentum"].items():
-            # Copied, since it may be on another device, or in use where it comes from.
-            own = torch.empty_like(self._parameters[name]).copy_(momentum).detach()
-            self.optimizer.state[self._flat[name]]["momentum_buffer"] = _in_memory_order(own)
+        for kind, part in STATE.items():
+            for name, tensor in parts[part].items():
+                parameter = self._parameters[name]
+                # Copied, since it may be on another device, or in use where it comes from.
+                if tensor.dim() == 0:
+                    own = tensor.detach().clone().to(parameter.device)
+                else:
+                    own = _in_memory_order(torch.empty_like(parameter).copy_(tensor).detach())
+                self.optimizer.state[self._flat[name]][kind] = own
 
     def step(self, loss: Tensor) -> None:
         """One optimiser step; then the masks, since decay and momentum know nothing of them."""
@@ -196,14 +178,32 @@ class Trainer:
         for name, parameter in self._parameters.items():
             gradient = parameter.grad
             self._flat[name].grad = None if gradient is None else _flat_like(parameter, gradient)
+        if self.settings.clip_norm is not None:
+            self._clip_gradients(self.settings.clip_norm)
         self.optimizer.step()
         if self._masks:
             torch._foreach_mul_(self._weights, self._masks)
+
+    def _clip_gradients(self, most: float) -> None:
+        """Scale all gradients down to a joint l2 norm of at most `most`.
+
+        Removed weights are no parameters any more, and their gradients no part of the norm.
+        """
+        for name, mask in zip(self._masked, self._masks, strict=True):
+            gradient = self._flat[name].grad
+            if gradient is not None:
+                gradient.mul_(_in_memory_order(mask))
+        torch.nn.utils.clip_grad_norm_(self._flat.values(), most)
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
     """All numbers of a tensor without gaps, (N,), in the same memory."""
     return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _in_shape_of(parameter: Tensor, flat: Tensor) -> Tensor:
+    """The numbers of `flat` (N,), in the same memory, as `parameter` has them there."""
+    return flat.as_strided(parameter.shape, parameter.stride())
 
 
 def _flat_like(parameter: Tensor, tensor: Tensor) -> Tensor:

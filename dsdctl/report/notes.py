@@ -38,10 +38,12 @@ def notes(report: Report) -> list[str]:
 
 def table_notes(report: Report) -> list[str]:
     """Those of them that the columns of the paper's table need."""
-    lines = [*_seeds(report), _selection(report), *_unstable(report)]
+    lines = [f"Warning: {report.warning}"] if report.warning else []
+    lines += [*_seeds(report), _selection(report), *_unstable(report)]
     lines += [*dict.fromkeys(map(_noise, report.rows)), CONVENTION]
     lines += [*_dense_after_all(report), *_environments(report)]
     lines += [*_diverged(report), *_missing(report)]
+    lines += [f"Not as in the paper: {text}" for text in report.deviations]
     return [*lines, *_reference_notes(report)]
 
 

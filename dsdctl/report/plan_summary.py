@@ -310,4 +310,4 @@ def _needs(trajectory: Trajectory, tables: Mapping[str, PlanTable]) -> tuple[str
 def _weights(trajectory: Trajectory) -> int:
     facts = trajectory.regime.images.facts
     size = (facts.channels, facts.height, facts.width)
-    return sum(layer_weights(trajectory.regime.network, *size, facts.classes))
+    return sum(layer_weights(trajectory.regime.network, *size, facts.classes).values())

@@ -14,7 +14,6 @@ from dsdctl.labels import describe_noise
 from dsdctl.matrix import row_name, variant_name
 from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
-from dsdctl.pruning import Pruning
 from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
 from dsdctl.report.whole_words import WholeWords
@@ -128,7 +127,7 @@ def _prunings(progress: Progress) -> Table:
         if trajectory.taught:
             names.append("teacher")
         regime = trajectory.regime
-        rows.setdefault((_removed(regime.pruning), _retrained_from(regime)), []).extend(names)
+        rows.setdefault((_removed(regime), _retrained_from(regime)), []).extend(names)
     for cells, names in rows.items():
         table.add_row(Text(", ".join(dict.fromkeys(names))), *cells)
     return table
@@ -140,8 +139,9 @@ def _pruned_name(use: Use) -> str:
     return row_name(use.recipe, variant)
 
 
-def _removed(pruning: Pruning) -> str:
+def _removed(regime: Regime) -> str:
     """What a round removes, in words."""
+    pruning = regime.pruning
     if pruning.criterion == "none":
         return "nothing (control)"
     fraction, _ = pruning.share(1)
@@ -151,6 +151,8 @@ def _removed(pruning: Pruning) -> str:
         levels = ", ".join(f"{100 * sparsity:g}" for sparsity in pruning.sparsities)
         share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels} % at one shot"
     where = "in each layer" if pruning.scope == "layer" else "over all layers"
+    if regime.ignored_layers:
+        where += f" but {' and '.join(regime.ignored_layers)}"
     criterion = {
         "magnitude": "by magnitude",
         "random": "at random",

@@ -111,6 +111,8 @@ class Report(Model):
     same_for_all_seeds: tuple[Shared, ...] = Field(
         description="what the seeds have in common, so that its variance is left out"
     )
+    warning: str = Field(description="the spec's; empty without one")
+    deviations: tuple[str, ...] = Field(description="from the paper, as the spec names them")
 
 
 def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
@@ -146,6 +148,8 @@ def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Repo
         ),
         curves=tuple(_curve(progress, row_plan) for row_plan in row_plans),
         same_for_all_seeds=_same_for_all_seeds(row_plans),
+        warning=spec.warning,
+        deviations=spec.deviations,
     )
 
 

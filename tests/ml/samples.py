@@ -1,10 +1,12 @@
 """Random images and networks that several tests of networks use."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.models import Network
-from dsdctl.ml.train import Settings
+from dsdctl.ml.optimizers import Settings
 
 SETTINGS = Settings(
     epochs=3,
@@ -17,6 +19,11 @@ SETTINGS = Settings(
     precision="fp32",
 )
 """A training of a moment."""
+
+WITH_ALL_OPTIONS = replace(
+    SETTINGS, optimizer="adamw", lr=0.01, schedule="cosine", warmup=1, clip_norm=0.5
+)
+"""The same with what it does not use."""
 
 
 def random_images(*shape: int) -> Tensor:

@@ -15,7 +15,8 @@ from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.device import precision
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.models import build_network
-from dsdctl.ml.train import Settings, Trainer
+from dsdctl.ml.optimizers import Settings
+from dsdctl.ml.train import Trainer
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

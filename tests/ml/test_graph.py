@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from samples import SETTINGS
+from samples import SETTINGS, WITH_ALL_OPTIONS
 from torch import Tensor
 
 from dsdctl.ml.data import Normalisation, ViewReader, Views
-from dsdctl.ml.graph import Capture, GraphedStep, capture_on
+from dsdctl.ml.device import configure
+from dsdctl.ml.graph import Capture, GraphedStep, capture_on, cuda_graph
 from dsdctl.ml.models import build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Epoch, Trainer
 
 Function = Callable[[], None]
@@ -48,22 +50,42 @@ def images_and_labels() -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, 4, (44,), generator=stream)
 
 
-def trained(capture: Capture | None) -> tuple[list[Epoch], dict[str, Tensor]]:
-    images, labels = images_and_labels()
+def trained(
+    settings: Settings, capture: Capture | None, device: str = "cpu"
+) -> tuple[list[Epoch], dict[str, Tensor]]:
+    images, labels = (tensor.to(device) for tensor in images_and_labels())
     reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views(flip=True, crop=1))
-    network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2)
-    trainer = Trainer(network, None, SETTINGS, capture=capture)
+    network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2).to(device)
+    trainer = Trainer(network, None, settings, capture=capture)
     epochs = [
         trainer.train_epoch(reader, labels, seed=0, level=0, epoch=epoch)
-        for epoch in range(SETTINGS.epochs)
+        for epoch in range(settings.epochs)
     ]
     return epochs, trainer.state()
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, WITH_ALL_OPTIONS], ids=["sgd", "all options"])
 @pytest.mark.parametrize("capture", [faithful, unfaithful, impossible])
-def test_training_ends_the_same_whatever_comes_of_the_recording(capture: Capture) -> None:
-    epochs, state = trained(None)
-    recorded_epochs, recorded_state = trained(capture)
+def test_training_ends_the_same_whatever_comes_of_the_recording(
+    capture: Capture, settings: Settings
+) -> None:
+    assert_alike(trained(settings, capture), trained(settings, None))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("settings", [SETTINGS, WITH_ALL_OPTIONS], ids=["sgd", "all options"])
+def test_a_gpu_replays_steps_whose_rate_changes(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(torch.device("cuda"), 1)
+    assert_alike(trained(settings, cuda_graph, "cuda"), trained(settings, None, "cuda"))
+    assert "no CUDA graph" not in caplog.text
+
+
+def assert_alike(
+    one: tuple[list[Epoch], dict[str, Tensor]], other: tuple[list[Epoch], dict[str, Tensor]]
+) -> None:
+    (recorded_epochs, recorded_state), (epochs, state) = one, other
     assert recorded_epochs == epochs
     assert recorded_state.keys() == state.keys()
     for name, tensor in state.items():

@@ -48,6 +48,20 @@ def test_loss_and_gradient_have_their_closed_forms(
     torch.testing.assert_close(student.grad, gradient, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_labels_are_smoothed_as_by_torch_and_in_the_cross_entropy_alone(
+    logits: Tensor, teacher_logits: Tensor, alpha: float
+) -> None:
+    def loss(**smoothing: float) -> Tensor:
+        weights = {"alpha": alpha, "temperature": 2.5}
+        return distillation_loss(logits, teacher_logits, LABELS, **weights, **smoothing)
+
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.2)
+    more = criterion(logits, LABELS) - F.cross_entropy(logits, LABELS)
+    expected = loss() + (1 - alpha) * more
+    torch.testing.assert_close(loss(label_smoothing=0.2), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_alpha_zero_is_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> None:
     loss = distillation_loss(logits, teacher_logits, LABELS, alpha=0.0, temperature=10.0)
     torch.testing.assert_close(loss, F.cross_entropy(logits, LABELS), rtol=0, atol=0)

@@ -14,8 +14,9 @@ from dsdctl.ml import kernels
 from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.device import precision
 from dsdctl.ml.models import build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.relu_norm import FusedSequential
-from dsdctl.ml.train import Diverged, Settings, Trainer
+from dsdctl.ml.train import Diverged, Trainer
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 6, 2), (5, 32, 2, 2), (70, 16, 1, 1), (2, 32, 5, 4), (1, 16, 4, 7)]
 POOL = nn.MaxPool2d(2)

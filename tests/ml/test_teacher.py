@@ -9,8 +9,9 @@ from dsdctl.ml.batches import BATCH
 from dsdctl.ml.data import Batch, Normalisation, Split, ViewReader, Views
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import TeacherLogits, build_table, called, distilled, looked_up
-from dsdctl.ml.train import Settings, Trainer
+from dsdctl.ml.train import Trainer
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(2, 8, 0.05, 0.9, 1e-4, (), 0.1, "fp32")

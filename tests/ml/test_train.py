@@ -19,8 +19,9 @@ from dsdctl.ml.masks import (
     remove_lowest,
 )
 from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.train import Diverged, Epoch, Settings, Trainer
+from dsdctl.ml.train import Diverged, Epoch, Trainer
 
 
 def small_network() -> Network:
