@@ -21,6 +21,7 @@ from dsdctl.console import (
     terminable,
     write,
 )
+from dsdctl.ml.kernel_choice import kernel_mode
 
 app = typer.Typer(
     name="dsdctl",
@@ -29,6 +30,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_store.app, name="store")
+
+
+@app.callback(help=app.info.help)
+def check_environment() -> None:
+    """Refuse what is no setting, before anything is done."""
+    with reported():
+        kernel_mode()
 
 
 class SchemaOf(StrEnum):

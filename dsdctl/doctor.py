@@ -34,18 +34,27 @@ def _devices() -> Iterator[tuple[str, bool]]:
             yield f"GPU {index}: {torch.cuda.get_device_name(index)}", True
     else:
         yield "no GPU that torch can use; levels run on the CPU", True
-    yield _kernels(), True
+    yield from ((line, True) for line in _kernels())
 
 
-def _kernels() -> str:
-    from dsdctl.ml.kernels import library
+def _kernels() -> Iterator[str]:
+    from dsdctl.ml import kernels
 
-    if library() is not None:
-        return "kernels: compiled, used in training on CPUs"
-    return (
-        "kernels: not compiled (no C++ compiler when dsdctl was installed?); "
-        "training on CPUs is slower"
+    processor = kernels.processor()
+    if processor is None:
+        yield (
+            "kernels: not compiled (no C++ compiler when dsdctl was installed?); "
+            "training on CPUs is slower"
+        )
+        return
+    features = ", ".join(sorted(processor.features)) or "none of AVX2 and AVX-512"
+    yield (
+        "kernels: compiled, for training on one thread of a CPU; "
+        f"the processor is {processor.vendor} with {features}"
     )
+    for kernel, choice in kernels.choices().items():
+        use = f"used ({choice.instructions})" if choice.instructions else "not used"
+        yield f"kernel {kernel}: {use}, {choice.reason}"
 
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:

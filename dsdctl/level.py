@@ -347,13 +347,15 @@ class _Clock:
 
 def _environment(device: torch.device, wall_seconds: float) -> Environment:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    own = kernels.in_use() if device.type == "cpu" else ()
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,
         dsdctl=dsdctl.__version__,
         device=f"{device.type} {name}",
         threads=torch.get_num_threads(),
-        compiled_kernels=device.type == "cpu" and kernels.at_hand(),
+        compiled_kernels=bool(own),
+        kernels=own,
         wall_seconds=wall_seconds,
         gpu_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )

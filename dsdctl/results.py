@@ -55,6 +55,9 @@ class Environment(Model):
     compiled_kernels: bool = Field(
         False, description="dsdctl's own for training on one thread of a CPU were there to be used"
     )
+    kernels: tuple[str, ...] = Field(
+        (), description="those that were, each with the instructions that it was compiled for"
+    )
     wall_seconds: float
     gpu_peak_bytes: int | None = Field(
         None, description="the most GPU memory that its tensors took; None on a CPU"
@@ -67,7 +70,8 @@ class Environment(Model):
 def environment_line(environment: Environment) -> str:
     """What may change a level's last digits, in words."""
     threads = f"{environment.threads} thread{'s' * (environment.threads != 1)}"
-    kernels = ", compiled kernels" if environment.compiled_kernels else ""
+    which = f" ({', '.join(environment.kernels)})" if environment.kernels else ""
+    kernels = f", compiled kernels{which}" if environment.compiled_kernels else ""
     line = f"torch {environment.torch} on {environment.device}, {threads}{kernels}"
     begun = " and ".join(environment.begun_on)
     return f"{line}, begun with {begun}" if begun else line

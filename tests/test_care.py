@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from soak import dsdctl, levels, result_bytes, spec
 from dsdctl import care
 from dsdctl.doctor import examine
 from dsdctl.folders import checksum_of, read_checksums, write_checksums
+from dsdctl.ml.kernel_choice import Processor, choose
 from dsdctl.results import Environment
 from dsdctl.store import Checkpoint, Store
 
@@ -277,15 +280,64 @@ def test_doctor_is_content_where_nothing_was_run_yet(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("library", ["there", "missing"])
-def test_doctor_says_whether_the_kernels_are_compiled_and_is_content_in_both_cases(
-    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+INTEL = Processor("GenuineIntel", frozenset({"avx2", "avx512", "avx512-bf16", "amx-bf16"}))
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        (
+            INTEL,
+            [
+                "kernels: compiled, for training on one thread of a CPU; the processor is "
+                "GenuineIntel with amx-bf16, avx2, avx512, avx512-bf16",
+                "kernel batch-norm: used (avx512), fewer passes over memory",
+                "kernel weight-gradient-fp32: not used, oneDNN's is no slower on processors of "
+                "GenuineIntel",
+                "kernel weight-gradient-bf16: not used, oneDNN's is no slower on processors of "
+                "GenuineIntel",
+            ],
+        ),
+        (
+            None,
+            [
+                "kernels: not compiled (no C++ compiler when dsdctl was installed?); training on "
+                "CPUs is slower"
+            ],
+        ),
+    ],
+)
+def test_doctor_says_which_kernels_are_used_and_why_and_is_content(
+    processor: Processor | None,
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compiled = object() if library == "there" else None
-    monkeypatch.setattr("dsdctl.ml.kernels.library", lambda: compiled)
-    ((line, good),) = [said for said in examine(tmp_path) if said[0].startswith("kernels: ")]
-    assert line.startswith("kernels: compiled, used" if compiled else "kernels: not compiled (no")
-    assert good
+    monkeypatch.setattr("dsdctl.ml.kernels.processor", lambda: processor)
+    monkeypatch.setattr("dsdctl.ml.kernels.choices", lambda: choose(processor, "auto"))
+    said = [(line, good) for line, good in examine(tmp_path) if line.startswith("kernel")]
+    assert said == [(line, True) for line in expected]
+
+
+def test_kernels_that_are_off_are_so_for_the_doctor_and_a_wrong_wish_is_bad_input(
+    tmp_path: Path,
+) -> None:
+    def doctor(wish: str, *line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dsdctl", *line], capture_output=True, text=True, check=False,
+            cwd=tmp_path, env={**os.environ, "DSDCTL_KERNELS": wish},
+        )  # fmt: skip
+
+    done = doctor("off", "doctor")
+    assert done.returncode == 0
+    if "kernels: compiled" in done.stdout:
+        for name in ("batch-norm", "weight-gradient-fp32", "weight-gradient-bf16"):
+            assert f"ok   kernel {name}: not used, $DSDCTL_KERNELS is off\n" in done.stdout
+    for line in (["doctor"], ["run", "none.yaml"], ["validate", "none.yaml"]):
+        done = doctor("none", *line)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "$DSDCTL_KERNELS: 'none' (allowed: auto, all, avx2, off)\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_doctor_does_not_take_a_store_without_its_marker_for_none(folder: Path) -> None:

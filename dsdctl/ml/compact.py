@@ -44,8 +44,8 @@ class Link:
 
     def constants(self) -> Tensor:
         """What each channel is where no weight writes it: (C,)."""
-        bias = self.writer.bias
-        value = torch.zeros(len(self.writer.weight)) if bias is None else bias
+        weight, bias = self.writer.weight, self.writer.bias
+        value = weight.new_zeros(len(weight)) if bias is None else bias
         maps = value.view(1, -1, 1, 1) if isinstance(self.writer, nn.Conv2d) else value.view(1, -1)
         for module in self.between:
             maps = module(maps)

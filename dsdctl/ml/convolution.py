@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dsdctl.ml import kernels
+from dsdctl.ml.kernel_choice import Kernel
 from dsdctl.ml.observed import traced
+
+KERNELS: dict[torch.dtype, Kernel] = {
+    torch.float32: "weight-gradient-fp32",
+    torch.bfloat16: "weight-gradient-bf16",
+}
 
 CACHED_WEIGHTS = 2**17
 """Pairs of channels up to which the compiled gradient is faster: its sums stay in a cache."""
@@ -45,8 +51,8 @@ class Conv3x3(nn.Conv2d):
             and maps.is_contiguous(memory_format=torch.channels_last)
             and self.out_channels % kernels.LANES == 0
             and self.in_channels * self.out_channels <= CACHED_WEIGHTS
-            and kernels.at_hand()
-            and kernels.multiplies(dtype)
+            and dtype in KERNELS
+            and kernels.used(KERNELS[dtype])
         )
 
 
@@ -75,11 +81,12 @@ class _Convolution3x3(torch.autograd.Function):
         upstream = gradients[0].contiguous(memory_format=torch.channels_last)
         of_maps = _gradient_of_maps(upstream, maps, weight) if ctx.needs_input_grad[0] else None
         of_weight = torch.empty_like(weight, dtype=torch.float32)
-        of_bias = torch.empty(len(weight))
+        of_bias = torch.empty(len(weight)) if ctx.biased else None
         batch, in_channels, height, width = maps.shape
         sizes = (batch, height, width, in_channels, len(weight))
-        kernels.call("weight_gradient", maps, upstream, *sizes, of_weight, of_bias)
-        return of_maps, of_weight, of_bias if ctx.biased else None
+        kernel, results = KERNELS[maps.dtype], (of_weight, of_bias)
+        kernels.call(kernel, "weight_gradient", maps, upstream, *sizes, *results)
+        return of_maps, of_weight, of_bias
 
 
 def _gradient_of_maps(upstream: Tensor, maps: Tensor, weight: Tensor) -> Tensor:

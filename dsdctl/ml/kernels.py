@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dsdctl.ml.kernel_choice import Choice, Kernel, Mode, Processor, choose, kernel_mode
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
 LIBRARY = SOURCE.with_name("libkernels.so")
 LANES = 16
@@ -35,12 +37,39 @@ def library() -> ctypes.CDLL | None:
             SOURCE.name,
         )
         return None
+    compiled.processor.restype = ctypes.c_char_p
     return compiled
 
 
-def at_hand() -> bool:
-    """Whether this process, as it is, is to call them; they run on one thread."""
-    return torch.get_num_threads() == 1 and library() is not None
+def processor() -> Processor | None:
+    """This machine's, as the library sees it; None without the library."""
+    compiled = library()
+    if compiled is None:
+        return None
+    vendor, *features = compiled.processor().decode().splitlines()
+    return Processor(vendor, frozenset(features))
+
+
+def choices() -> dict[Kernel, Choice]:
+    """Which kernels this process uses, and why. Raises InputError."""
+    return _choices(kernel_mode())
+
+
+@functools.cache
+def _choices(mode: Mode) -> dict[Kernel, Choice]:
+    return choose(processor(), mode)
+
+
+def used(kernel: Kernel) -> bool:
+    """Whether this process, as it is, calls the kernel; they run on one thread."""
+    return torch.get_num_threads() == 1 and choices()[kernel].instructions is not None
+
+
+def in_use() -> tuple[str, ...]:
+    """The kernels that this process, as it is, calls, each with its instructions."""
+    return tuple(
+        f"{kernel} {choice.instructions}" for kernel, choice in choices().items() if used(kernel)
+    )
 
 
 def fit(maps: Tensor) -> bool:
@@ -53,25 +82,18 @@ def fit(maps: Tensor) -> bool:
     )
 
 
-@functools.cache
-def multiplies(dtype: torch.dtype) -> bool:
-    """Whether `weight_gradient` is there for maps of `dtype`: it needs 512-bit registers."""
-    compiled = library()
-    if compiled is None or dtype not in _SUFFIXES:
-        return False
-    return bool(getattr(compiled, f"multiplies_{_SUFFIXES[dtype]}")())
-
-
-def call(name: str, maps: Tensor, *arguments: Tensor | int | float | None) -> None:
-    """Call the function `name` for the dtype of `maps`, its first argument; tensors are dense.
+def call(
+    kernel: Kernel, function: str, maps: Tensor, *arguments: Tensor | int | float | None
+) -> None:
+    """Call a `function` of a kernel for the dtype of `maps`, its first argument; tensors are dense.
 
     Raises MemoryError.
     """
-    compiled = library()
+    compiled, instructions = library(), choices()[kernel].instructions
     assert compiled is not None
-    function = getattr(compiled, f"{name}_{_SUFFIXES[maps.dtype]}")
-    if function(*(_as_c(argument) for argument in (maps, *arguments))) != _DONE:
-        raise MemoryError(f"no memory left for {name}")
+    name = f"{function}_{_SUFFIXES[maps.dtype]}_{instructions}"
+    if getattr(compiled, name)(*(_as_c(argument) for argument in (maps, *arguments))) != _DONE:
+        raise MemoryError(f"no memory left for {function}")
 
 
 def _as_c(argument: Tensor | int | float | None) -> object:

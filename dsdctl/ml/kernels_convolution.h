@@ -5,10 +5,8 @@
 // that are in the cache. Numbers are floats, or pairs of bfloat16: a channel's of two neighbouring
 // pixels, which one instruction multiplies with another pair's and adds. Numbers that are used
 // together are packed together first, since rows of many channels fill few sets of a cache.
-
-#pragma once
-
-#include "kernels_lanes.h"
+//
+// Included for AVX-512, of whose registers there are enough.
 
 typedef uint32_t Pair;
 
@@ -89,11 +87,9 @@ INLINE Words lanes(const Pair* from) { return read<Words>(from); }
 
 INLINE void multiply_add(Floats& sum, Floats one, Floats other) { sum += one * other; }
 
-#if defined(__x86_64__)
 INLINE void multiply_add(Floats& sum, Words one, Words other) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(one), "v"(other));
 }
-#endif
 
 // `sums`: (in, out) from a channel i of the inputs and o of the outputs on.
 template <int LEADING, int TRAILING, class Number>
@@ -142,7 +138,7 @@ INLINE void add_in_registers(const Packed<Number>& x, const Packed<Number>& dy, 
 }
 
 // The channels of the output that the registers hold: one, two or four times LANES.
-INLINE int64_t outputs_at_once(Maps maps) {
+static int64_t outputs_at_once(Maps maps) {
     return maps.out % (4 * LANES) == 0 ? 4 * LANES : maps.out % (2 * LANES) == 0 ? 2 * LANES : LANES;
 }
 
@@ -158,7 +154,7 @@ INLINE void add_tap(const Packed<Number>& x, const Packed<Number>& dy, Window wi
 }
 
 // Of the input in fp32: rows of more make packing worth while.
-INLINE int64_t inputs_at_once(Maps maps) {
+static int64_t inputs_at_once(Maps maps) {
     return maps.in > 4 * LANES ? LANES : maps.in;
 }
 
@@ -215,7 +211,6 @@ struct PackedPairs {
           dy((maps.width + 1) / 2, maps.out, outputs_at_once(maps)) {}
 };
 
-#if defined(__x86_64__)
 INLINE void add_images(const uint16_t* x, const uint16_t* dy, Maps maps, PackedPairs& packed,
                        float* sums) {
     const int64_t at_once = rows_at_once(maps, packed.dy.steps);
@@ -232,7 +227,6 @@ INLINE void add_images(const uint16_t* x, const uint16_t* dy, Maps maps, PackedP
                     sums + tap * maps.in * maps.out);
         }
 }
-#endif
 
 // `sums`: (out), of the gradient of the bias.
 template <class T>
@@ -255,10 +249,11 @@ struct Sums {
         const size_t out = biases.size(), in = weights.size() / out;
         for (size_t i = 0; i < in; i++)
             for (size_t o = 0; o < out; o++) dweight[o * in + i] = weights[i * out + o];
-        for (size_t o = 0; o < out; o++) dbias[o] = biases[o];
+        for (size_t o = 0; dbias && o < out; o++) dbias[o] = biases[o];
     }
 };
 
+// `dbias` is null where there is no bias.
 template <class PackedMaps, class T>
 INLINE int weight_gradient(const T* x, const T* dy, Maps maps, float* dweight, float* dbias) try {
     PackedMaps packed(maps);
@@ -269,7 +264,7 @@ INLINE int weight_gradient(const T* x, const T* dy, Maps maps, float* dweight, f
         const T* upstream = dy + image * maps.pixels() * maps.out;
         add_images(x + image * maps.pixels() * maps.in, upstream, some, packed,
                    sums.weights.data());
-        add_biases(upstream, some, sums.biases.data());
+        if (dbias) add_biases(upstream, some, sums.biases.data());
     }
     sums.write_to(dweight, dbias);
     return DONE;
@@ -277,28 +272,13 @@ INLINE int weight_gradient(const T* x, const T* dy, Maps maps, float* dweight, f
     return OUT_OF_MEMORY;
 }
 
-#if defined(__x86_64__)
-// Only where `multiplies` says that the processor can.
-#define CONVOLUTION_KERNEL extern "C" __attribute__((target("avx512f")))
+#define WEIGHT_GRADIENT(T, PACKED, DTYPE)                                                           \
+    KERNEL NAMED(weight_gradient_##DTYPE)                                                           \
+    (const T* x, const T* dy, int64_t images, int64_t height, int64_t width, int64_t in,            \
+     int64_t out, float* dweight, float* dbias) {                                                   \
+        return weight_gradient<PACKED>(x, dy, {images, height, width, in, out}, dweight, dbias);    \
+    }
 
-CONVOLUTION_KERNEL int weight_gradient_float32(const float* x, const float* dy, int64_t images,
-                                               int64_t height, int64_t width, int64_t in,
-                                               int64_t out, float* dweight, float* dbias) {
-    const Maps maps{images, height, width, in, out};
-    return weight_gradient<PackedFloats>(x, dy, maps, dweight, dbias);
-}
-
-CONVOLUTION_KERNEL int weight_gradient_bfloat16(const uint16_t* x, const uint16_t* dy,
-                                                int64_t images, int64_t height, int64_t width,
-                                                int64_t in, int64_t out, float* dweight,
-                                                float* dbias) {
-    const Maps maps{images, height, width, in, out};
-    return weight_gradient<PackedPairs>(x, dy, maps, dweight, dbias);
-}
-
-extern "C" int64_t multiplies_float32() { return __builtin_cpu_supports("avx512f") != 0; }
-extern "C" int64_t multiplies_bfloat16() { return __builtin_cpu_supports("avx512bf16") != 0; }
-#else
-extern "C" int64_t multiplies_float32() { return 0; }
-extern "C" int64_t multiplies_bfloat16() { return 0; }
-#endif
+WEIGHT_GRADIENT(float, PackedFloats, float32)
+WEIGHT_GRADIENT(uint16_t, PackedPairs, bfloat16)  // of processors that have AVX512_BF16
+#undef WEIGHT_GRADIENT

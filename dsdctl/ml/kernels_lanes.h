@@ -1,22 +1,6 @@
-// Sixteen numbers at a time, computed with as floats and stored as float or bfloat16.
-
-#pragma once
-
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <vector>
-
-#if defined(__x86_64__) && defined(__linux__)
-#define KERNEL extern "C" __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define KERNEL extern "C"
-#endif
-#define INLINE __attribute__((always_inline)) static inline
-
-enum Result { DONE, OUT_OF_MEMORY };
-
-constexpr int LANES = 16;
+// Several numbers at a time, computed with as floats and stored as float or bfloat16.
+//
+// Included once for each target, with LANES as many as one of its registers holds.
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));

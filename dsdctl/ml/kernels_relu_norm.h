@@ -1,54 +1,9 @@
 // ReLU, BatchNorm and 2x2 max-pooling in as few passes over memory as their mathematics allows.
 //
-// Maps are channels-last, (rows, width, channels) with the rows of all images one after another
-// and the channels a multiple of 16, in float or bfloat16. x = relu(y) is never written: it is
-// made anew from y, which the convolution wrote, whenever it is needed. Per channel, n being the
-// pixels that sums and means are over:
-//
-//     z  = x scale + shift     inverse = 1 / sqrt(variance + eps)
-//                              scale = weight inverse, shift = bias - mean scale
-//     dy = [y > 0] (scale dz - offset - slope (x - mean))
-//                              offset = scale sum(dz) / n
-//                              slope = scale inverse^2 sum(dz (x - mean)) / n
-//
-// Where z is pooled, `choice` says which pixel of each window was the largest; in a window dz is
-// zero but there. Comparisons are written so that a NaN goes on as one.
-
-#pragma once
-
-#include <cmath>
-
-#include "kernels_lanes.h"
-
-constexpr int64_t BLOCK = 64;  // pixels summed in float; a block stays in the cache
-
-struct Shape {
-    int64_t rows, width, channels;
-    int64_t row() const { return width * channels; }
-    int64_t pixels() const { return rows * width; }
-};
-
-INLINE Floats relu(Floats y) { return y <= 0 ? Floats{} : y; }
-
-// Sums over all pixels, per channel: of x - x at the first pixel, and of its square.
-template <class T>
-INLINE void sum_moments(const T* y, Shape shape, double* sums) {
-    const int64_t channels = shape.channels, pixels = shape.pixels();
-    for (int64_t start = 0; start < pixels; start += BLOCK) {
-        const int64_t stop = start + BLOCK < pixels ? start + BLOCK : pixels;
-        for (int64_t c = 0; c < channels; c += LANES) {
-            const Floats origin = relu(load(y + c));
-            Floats first{}, second{};
-            for (int64_t p = start; p < stop; p++) {
-                const Floats x = relu(load(y + p * channels + c)) - origin;
-                first += x;
-                second += x * x;
-            }
-            add(sums + c, first);
-            add(sums + channels + c, second);
-        }
-    }
-}
+// x = relu(y) is never written: it is made anew from y, which the convolution wrote, whenever it is
+// needed, and dy = [y > 0] dx. Where z is pooled, `choice` says which pixel of each window was the
+// largest; in a window dz is zero but there.
+// Included once for each target.
 
 template <class T>
 INLINE void normalise(const T* y, Shape shape, const float* scale, const float* shift, T* z) {
@@ -86,21 +41,14 @@ INLINE void normalise_and_pool(const T* y, Shape shape, const float* scale, cons
 // Sums over all pixels, per channel: of dz, and of dz (x - mean).
 template <class T>
 INLINE void sum_gradients(const T* dz, const T* y, Shape shape, const float* mean, double* sums) {
-    const int64_t channels = shape.channels, pixels = shape.pixels();
-    for (int64_t start = 0; start < pixels; start += BLOCK) {
-        const int64_t stop = start + BLOCK < pixels ? start + BLOCK : pixels;
-        for (int64_t c = 0; c < channels; c += LANES) {
-            const Floats middle = load(mean + c);
-            Floats first{}, second{};
-            for (int64_t p = start; p < stop; p++) {
-                const Floats gradient = load(dz + p * channels + c);
-                first += gradient;
-                second += gradient * (relu(load(y + p * channels + c)) - middle);
-            }
-            add(sums + c, first);
-            add(sums + channels + c, second);
-        }
-    }
+    sum_all(
+        shape,
+        [=](int64_t at, int64_t c, Floats& first, Floats& second) INLINED {
+            const Floats upstream = load(dz + at);
+            first += upstream;
+            second += upstream * (relu(load(y + at)) - load(mean + c));
+        },
+        sums);
 }
 
 template <class T>
@@ -128,26 +76,22 @@ INLINE void sum_pooled_gradients(const T* dz, const T* y, Shape shape, const flo
         }
 }
 
-INLINE Floats gradient_at(Floats y, Floats dz, Floats scale, Floats mean, Floats offset,
-                          Floats slope) {
-    return y <= 0 ? Floats{} : scale * dz - offset - slope * (y - mean);
-}
+INLINE Floats before_relu(Floats y, Floats gradient) { return y <= 0 ? Floats{} : gradient; }
 
 template <class T>
-INLINE void gradients(const T* dz, const T* y, Shape shape, const float* mean, const float* scale,
-                      const float* offset, const float* slope, T* dy) {
+INLINE void gradients(const T* dz, const T* y, Shape shape, const float* mean, const Slopes& all,
+                      T* dy) {
     for (int64_t p = 0; p < shape.pixels(); p++)
         for (int64_t c = 0; c < shape.channels; c += LANES) {
             const int64_t at = p * shape.channels + c;
-            store(dy + at, gradient_at(load(y + at), load(dz + at), load(scale + c), load(mean + c),
-                                       load(offset + c), load(slope + c)));
+            const Floats input = load(y + at);
+            store(dy + at, before_relu(input, gradient(load(dz + at), input, mean, all, c)));
         }
 }
 
 template <class T>
 INLINE void pooled_gradients(const T* dz, const T* y, Shape shape, const float* mean,
-                             const float* scale, const float* offset, const float* slope,
-                             const uint8_t* choice, T* dy) {
+                             const Slopes& all, const uint8_t* choice, T* dy) {
     const int64_t channels = shape.channels, row = shape.row();
     const int64_t steps[4] = {0, channels, row, row + channels};
     for (int64_t r = 0; r < shape.rows; r += 2)
@@ -155,84 +99,67 @@ INLINE void pooled_gradients(const T* dz, const T* y, Shape shape, const float* 
             for (int64_t c = 0; c < channels; c += LANES) {
                 const int64_t corner = r * row + w * channels + c;
                 const Ints chosen = __builtin_convertvector(read<Bytes>(choice + c), Ints);
-                const Floats upstream = load(dz + c);
+                const Floats largest = load(dz + c);
                 for (int i = 0; i < 4; i++) {
                     const int64_t at = corner + steps[i];
-                    store(dy + at, gradient_at(load(y + at), chosen == i ? upstream : Floats{},
-                                               load(scale + c), load(mean + c), load(offset + c),
-                                               load(slope + c)));
+                    const Floats upstream = chosen == i ? largest : Floats{}, input = load(y + at);
+                    store(dy + at, before_relu(input, gradient(upstream, input, mean, all, c)));
                 }
             }
 }
 
 // Writes mean, variance (biased) and inverse, z and, unless it is null and nothing pooled, choice.
 template <class T>
-INLINE void forward(const T* y, Shape shape, const float* weight, const float* bias, double eps,
-                    float* mean, float* variance, float* inverse, T* z, uint8_t* choice) {
-    const int64_t channels = shape.channels;
-    std::vector<double> sums(2 * channels);
-    std::vector<float> scale(channels), shift(channels);
-    sum_moments(y, shape, sums.data());
-    for (int64_t c = 0; c < channels; c++) {
-        const double first = sums[c] / shape.pixels();
-        const double second = sums[channels + c] / shape.pixels() - first * first;
-        mean[c] = relu(load(y + c / LANES * LANES))[c % LANES] + first;
-        variance[c] = second < 0 ? 0 : second;
-        inverse[c] = 1 / std::sqrt(variance[c] + eps);
-        scale[c] = weight[c] * inverse[c];
-        shift[c] = bias[c] - mean[c] * scale[c];
-    }
+INLINE int relu_norm_forward(const T* y, Shape shape, const float* weight, const float* bias,
+                             double eps, float* mean, float* variance, float* inverse, T* z,
+                             uint8_t* choice) try {
+    statistics<Rectified>(y, shape, eps, mean, variance, inverse);
+    const Affine affine(shape.channels, weight, bias, mean, inverse);
     if (choice)
-        normalise_and_pool(y, shape, scale.data(), shift.data(), z, choice);
+        normalise_and_pool(y, shape, affine.scale.data(), affine.shift.data(), z, choice);
     else
-        normalise(y, shape, scale.data(), shift.data(), z);
+        normalise(y, shape, affine.scale.data(), affine.shift.data(), z);
+    return DONE;
+} catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
 }
 
 // Writes the gradients of weight, bias and y.
 template <class T>
-INLINE void backward(const T* dz, const T* y, Shape shape, const float* weight, const float* mean,
-                     const float* inverse, const uint8_t* choice, float* dweight, float* dbias,
-                     T* dy) {
-    const int64_t channels = shape.channels;
-    std::vector<double> sums(2 * channels);
-    std::vector<float> scale(channels), offset(channels), slope(channels);
+INLINE int relu_norm_backward(const T* dz, const T* y, Shape shape, const float* weight,
+                              const float* mean, const float* inverse, const uint8_t* choice,
+                              float* dweight, float* dbias, T* dy) try {
+    std::vector<double> sums(2 * shape.channels);
     if (choice)
         sum_pooled_gradients(dz, y, shape, mean, choice, sums.data());
     else
         sum_gradients(dz, y, shape, mean, sums.data());
-    for (int64_t c = 0; c < channels; c++) {
-        dbias[c] = sums[c];
-        dweight[c] = sums[channels + c] * inverse[c];
-        scale[c] = weight[c] * inverse[c];
-        offset[c] = scale[c] * dbias[c] / shape.pixels();
-        slope[c] = scale[c] * inverse[c] * dweight[c] / shape.pixels();
-    }
+    const Slopes all = slopes(sums, shape, weight, inverse, dweight, dbias);
     if (choice)
-        pooled_gradients(dz, y, shape, mean, scale.data(), offset.data(), slope.data(), choice, dy);
+        pooled_gradients(dz, y, shape, mean, all, choice, dy);
     else
-        gradients(dz, y, shape, mean, scale.data(), offset.data(), slope.data(), dy);
+        gradients(dz, y, shape, mean, all, dy);
+    return DONE;
+} catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
 }
 
-#define KERNELS_FOR(T, NAME)                                                                      \
-    KERNEL int forward_##NAME(const T* y, int64_t rows, int64_t width, int64_t channels,          \
-                              const float* weight, const float* bias, double eps, float* mean,    \
-                              float* variance, float* inverse, T* z, uint8_t* choice) try {       \
-        const Shape shape{rows, width, channels};                                                 \
-        forward(y, shape, weight, bias, eps, mean, variance, inverse, z, choice);                 \
-        return DONE;                                                                              \
-    } catch (const std::bad_alloc&) {                                                             \
-        return OUT_OF_MEMORY;                                                                     \
-    }                                                                                             \
-    KERNEL int backward_##NAME(const T* dz, const T* y, int64_t rows, int64_t width,              \
-                               int64_t channels, const float* weight, const float* mean,          \
-                               const float* inverse, const uint8_t* choice, float* dweight,       \
-                               float* dbias, T* dy) try {                                         \
-        const Shape shape{rows, width, channels};                                                 \
-        backward(dz, y, shape, weight, mean, inverse, choice, dweight, dbias, dy);                \
-        return DONE;                                                                              \
-    } catch (const std::bad_alloc&) {                                                             \
-        return OUT_OF_MEMORY;                                                                     \
+#define RELU_NORM(T, DTYPE)                                                                        \
+    KERNEL NAMED(relu_norm_forward_##DTYPE)                                                        \
+    (const T* y, int64_t rows, int64_t width, int64_t channels, const float* weight,               \
+     const float* bias, double eps, float* mean, float* variance, float* inverse, T* z,            \
+     uint8_t* choice) {                                                                            \
+        return relu_norm_forward(y, {rows, width, channels}, weight, bias, eps, mean, variance,    \
+                                 inverse, z, choice);                                              \
+    }                                                                                              \
+    KERNEL NAMED(relu_norm_backward_##DTYPE)                                                       \
+    (const T* dz, const T* y, int64_t rows, int64_t width, int64_t channels, const float* weight,  \
+     const float* mean, const float* inverse, const uint8_t* choice, float* dweight, float* dbias, \
+     T* dy) {                                                                                      \
+        return relu_norm_backward(dz, y, {rows, width, channels}, weight, mean, inverse, choice,   \
+                                  dweight, dbias, dy);                                             \
     }
 
-KERNELS_FOR(float, float32)
-KERNELS_FOR(uint16_t, bfloat16)
+RELU_NORM(float, float32)
+RELU_NORM(uint16_t, bfloat16)
+#undef RELU_NORM

@@ -1,4 +1,8 @@
-"""ReLU, BatchNorm and 2x2 max-pooling, trained as one on CPUs that have the compiled kernels.
+"""BatchNorm and what comes with it, trained as one on CPUs that have the compiled kernels.
+
+That is a ReLU before it and 2x2 max-pooling after it, or after it a sum and a ReLU. One by one each
+of them reads and writes all maps, and takes longer to do so than to compute. Where something else
+looks at a module's output, and in eval mode, they are called one by one.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -14,11 +18,7 @@ from dsdctl.ml.observed import traced, watched
 
 
 class FusedSequential(nn.Sequential):
-    """nn.Sequential that trains ReLU, BatchNorm2d and, after them, MaxPool2d(2) in one go.
-
-    One by one each of them reads and writes all maps, and takes longer to do so than to compute.
-    Where something else looks at a module's output, and in eval mode, they are called one by one.
-    """
+    """nn.Sequential that trains ReLU, BatchNorm2d and, after them, MaxPool2d(2) in one go."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
@@ -31,21 +31,36 @@ class FusedSequential(nn.Sequential):
         return maps
 
 
+def norm_relu(
+    norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor, added: Tensor | None = None
+) -> Tensor:
+    """(B, C, H, W), (B, C, H, W) -> relu(norm(maps) + added), of the same shape."""
+    fits = added is None or (
+        kernels.fit(added) and (added.dtype, added.shape) == (maps.dtype, maps.shape)
+    )
+    if fits and not traced() and _fits(norm, relu, maps):
+        out, mean, variance = _NormRelu.apply(  # type: ignore[no-untyped-call]
+            maps, norm.weight, norm.bias, norm.eps, added
+        )
+        _update_statistics(norm, mean, variance, maps.numel() // maps.shape[1])
+        return out  # type: ignore[no-any-return]
+    out = norm(maps)
+    return relu(out if added is None else out + added)  # type: ignore[no-any-return]
+
+
 def _forward(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
     """`maps` after the first of `layers`, and after how many of them."""
     match layers:
-        case [nn.ReLU(), nn.BatchNorm2d() as norm, *rest] if _fits(layers[:2], maps):
+        case [nn.ReLU() as relu, nn.BatchNorm2d() as norm, *rest] if _fits(norm, relu, maps):
             height, width = maps.shape[2:]
             pooled = height % 2 == width % 2 == 0 and _pools(rest[:1])
             return _relu_norm(maps, norm, pooled), 3 if pooled else 2
     return layers[0](maps), 1
 
 
-def _fits(layers: list[nn.Module], maps: Tensor) -> bool:
-    norm = layers[1]
-    assert isinstance(norm, nn.BatchNorm2d)
+def _fits(norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor) -> bool:
     return (
-        kernels.at_hand()
+        kernels.used("batch-norm")
         and kernels.fit(maps)
         and maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
         and norm.training
@@ -53,7 +68,7 @@ def _fits(layers: list[nn.Module], maps: Tensor) -> bool:
         and norm.weight.dtype == torch.float32
         and norm.track_running_stats
         and norm.momentum is not None
-        and not any(map(watched, layers))
+        and not any(map(watched, (norm, relu)))
     )
 
 
@@ -68,18 +83,22 @@ def _pools(layers: list[nn.Module]) -> bool:
 
 
 def _relu_norm(maps: Tensor, norm: nn.BatchNorm2d, pooled: bool) -> Tensor:
+    normalised, mean, variance = _ReluNorm.apply(  # type: ignore[no-untyped-call]
+        maps, norm.weight, norm.bias, norm.eps, pooled
+    )
+    _update_statistics(norm, mean, variance, maps.numel() // maps.shape[1])
+    return normalised  # type: ignore[no-any-return]
+
+
+def _update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, pixels: int) -> None:
+    """`variance` is the biased one of so many pixels; both are (C,)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
-    normalised, mean, variance = _ReluNorm.apply(  # type: ignore[no-untyped-call]
-        maps, norm.weight, norm.bias, norm.eps, pooled
-    )
-    pixels = maps.numel() // maps.shape[1]
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
-    return normalised  # type: ignore[no-any-return]
 
 
 class _ReluNorm(torch.autograd.Function):
@@ -98,7 +117,7 @@ class _ReluNorm(torch.autograd.Function):
         choice = torch.empty_like(out, dtype=torch.uint8) if pooled else None
         sizes = (batch * height, width, channels)
         results = (mean, variance, inverse, out, choice)
-        kernels.call("forward", maps, *sizes, weight, bias, eps, *results)
+        kernels.call("batch-norm", "relu_norm_forward", maps, *sizes, weight, bias, eps, *results)
         ctx.save_for_backward(maps, weight, mean, inverse, choice)
         ctx.mark_non_differentiable(mean, variance)
         return out, mean, variance
@@ -112,6 +131,44 @@ class _ReluNorm(torch.autograd.Function):
         of_weight, of_bias = torch.empty(2, channels)
         of_maps = torch.empty_like(maps)
         sizes = (batch * height, width, channels)
+        given = (weight, mean, inverse, choice)
         results = (of_weight, of_bias, of_maps)
-        kernels.call("backward", upstream, maps, *sizes, weight, mean, inverse, choice, *results)
+        kernels.call("batch-norm", "relu_norm_backward", upstream, maps, *sizes, *given, *results)
         return of_maps, of_weight, of_bias, None, None
+
+
+class _NormRelu(torch.autograd.Function):
+    """ReLU of BatchNorm of maps, plus what is added if anything is, in training."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float, added: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the new maps and, each (C,), the mean and the biased variance of `maps`."""
+        batch, channels, height, width = maps.shape
+        mean, variance, inverse = torch.empty(3, channels)
+        out = torch.empty_like(maps)
+        sizes = (batch * height, width, channels)
+        results = (mean, variance, inverse, out)
+        kernels.call(
+            "batch-norm", "norm_relu_forward", maps, added, *sizes, weight, bias, eps, *results
+        )
+        ctx.save_for_backward(maps, None if added is None else out, weight, bias, mean, inverse)
+        ctx.mark_non_differentiable(mean, variance)
+        return out, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        maps, out, *given = ctx.saved_tensors
+        upstream = gradients[0].contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = maps.shape
+        of_weight, of_bias = torch.empty(2, channels)
+        of_maps = torch.empty_like(maps)
+        of_added = None if out is None else torch.empty_like(maps)
+        sizes = (batch * height, width, channels)
+        results = (of_weight, of_bias, of_added, of_maps)
+        kernels.call(
+            "batch-norm", "norm_relu_backward", upstream, out, maps, *sizes, *given, *results
+        )
+        return of_maps, of_weight, of_bias, None, of_added

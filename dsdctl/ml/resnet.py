@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.initialisation import initialise_resnet
+from dsdctl.ml.relu_norm import norm_relu
 
 
 class BasicBlock(nn.Module):
@@ -30,8 +31,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        out = self.relu1(self.bn1(self.conv1(maps)))
-        return self.relu2(self.bn2(self.conv2(out)) + self.shortcut(maps))  # type: ignore[no-any-return]
+        out = norm_relu(self.bn1, self.relu1, self.conv1(maps))
+        return norm_relu(self.bn2, self.relu2, self.conv2(out), self.shortcut(maps))
 
 
 class ResNet18(nn.Module):
@@ -58,7 +59,7 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, K)."""
-        maps = self.maxpool(self.relu(self.bn(self.conv(images))))
+        maps = self.maxpool(norm_relu(self.bn, self.relu, self.conv(images)))
         return self.classifier(self.pool(self.blocks(maps)).flatten(1))  # type: ignore[no-any-return]
 
     def initialise(self, stream: torch.Generator) -> None:

@@ -1,14 +1,18 @@
 """What the tests of dsdctl.ml share: one thread, the kernels, and a few random pictures."""
 
+import ctypes
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from dsdctl.ml import kernels
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
+from dsdctl.ml.kernel_choice import VARIABLE
+from hatch_build import compile_kernels
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -16,9 +20,10 @@ def _configured(one_deterministic_thread: None) -> None:
     """All of dsdctl.ml is tested as a worker runs it."""
 
 
-@pytest.fixture(scope="session")
-def compiled() -> None:
-    """Skips where the kernels cannot be, and fails where they should be and are not."""
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All kernels that the processor can run; skips where they cannot be compiled, and fails where
+    they should be and are not."""
     (compiler, *_) = shlex.split(os.environ.get("CXX") or "c++")
     if kernels.library() is None and shutil.which(compiler) is None:
         pytest.skip(f"there is no C++ compiler ({compiler})")
@@ -26,6 +31,38 @@ def compiled() -> None:
         "there is a C++ compiler, but the kernels are not compiled, or from another source: "
         "install dsdctl again"
     )
+    monkeypatch.setenv(VARIABLE, "all")
+
+
+@pytest.fixture(scope="session")
+def generic_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels as they are compiled for processors other than x86-64."""
+    file = tmp_path_factory.mktemp("generic") / "libkernels.so"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", f"{os.environ.get('CXX') or 'c++'} -DGENERIC")
+        assert not compile_kernels(kernels.SOURCE, file)
+        patch.setattr(kernels, "LIBRARY", file)
+        library = kernels.library.__wrapped__()
+    assert library is not None
+    return library
+
+
+@pytest.fixture(params=["avx512", "avx2", "generic"])
+def instructions(
+    compiled: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The kernels as they are compiled for each kind of processor that this one can be."""
+    if request.param == "avx2":
+        monkeypatch.setenv(VARIABLE, "avx2")
+    elif request.param == "generic":
+        library = request.getfixturevalue("generic_library")
+        monkeypatch.setattr(kernels, "library", lambda: library)
+    kernels._choices.cache_clear()
+    if kernels.choices()["batch-norm"].instructions != request.param:
+        pytest.skip(f"the processor has no {request.param}")
+    yield
+    monkeypatch.undo()
+    kernels._choices.cache_clear()
 
 
 @pytest.fixture(scope="session")

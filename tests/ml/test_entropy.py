@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import in_float64
 from torch import Tensor, nn
 
 from dsdctl.ml.entropy import ActivationCounter, binary_entropy_bits
@@ -65,6 +66,7 @@ def test_layer_entropies_equal_a_naive_loop_over_stored_inputs(
     arch: str, options: dict[str, Any], side: int
 ) -> None:
     network = build_network(arch, 1, 4, seed=0, image_size=(side, side), **options).eval()
+    in_float64(network)
     images = torch.randn(11, 1, side, side, generator=torch.Generator().manual_seed(0))
     expected = {}
     for name, rows in inputs_image_by_image(network, images).items():

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dsdctl.errors import InputError
 from dsdctl.ml import kernels
+from dsdctl.ml.kernel_choice import VARIABLE, Processor, choose
 
 
 def found() -> object:
@@ -44,15 +46,41 @@ def test_what_is_no_library_is_not_used(
     assert found() is None
 
 
-@pytest.mark.parametrize(
-    ("threads", "library", "at_hand"), [(1, object(), True), (1, None, False), (2, object(), False)]
-)
-def test_they_are_for_one_thread(
-    threads: int, library: object, at_hand: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernels, "library", lambda: library)
+def test_without_the_library_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    kernels._choices.cache_clear()
+    try:
+        assert kernels.processor() is None
+        assert kernels.in_use() == ()
+        assert {choice.reason for choice in kernels.choices().values()} == {"not compiled"}
+    finally:
+        kernels._choices.cache_clear()
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize(("threads", "used"), [(1, True), (2, False)])
+def test_they_are_for_one_thread(threads: int, used: bool) -> None:
     torch.set_num_threads(threads)
     try:
-        assert kernels.at_hand() == at_hand
+        assert kernels.used("batch-norm") == used
+        assert bool(kernels.in_use()) == used
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_environment_decides_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.used("batch-norm")
+    monkeypatch.setenv(VARIABLE, "off")
+    assert not kernels.used("batch-norm")
+    monkeypatch.setenv(VARIABLE, "none")
+    with pytest.raises(InputError, match="allowed: auto, all, avx2, off"):
+        kernels.used("batch-norm")
+
+
+def test_kernels_in_use_are_named_with_their_instructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    amd = Processor("AuthenticAMD", frozenset({"avx2", "avx512"}))
+    monkeypatch.setattr(kernels, "choices", lambda: choose(amd, "auto"))
+    assert kernels.in_use() == ("batch-norm avx512", "weight-gradient-fp32 avx512")

@@ -2,14 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from samples import random_images
+from samples import in_float64, random_images
 
 from dsdctl.ml.models import build_network
 
 
 def test_is_linear_and_relu_for_each_hidden_layer_then_one_linear() -> None:
-    network = build_network("mlp", 2, 4, seed=0, image_size=(3, 5), hidden=(7, 6, 5))
-    images = random_images(3, 2, 3, 5)
+    network = in_float64(build_network("mlp", 2, 4, seed=0, image_size=(3, 5), hidden=(7, 6, 5)))
+    images = random_images(3, 2, 3, 5).double()
     tensors = list(network.state_dict().values())
     features = images.reshape(3, 30)
     for weight, bias in zip(tensors[0:6:2], tensors[1:6:2], strict=True):

@@ -7,84 +7,24 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from norms import assert_exact, calls, drawn, norm_of, outcome
 from samples import random_images
 from torch import Tensor, nn
 
-from dsdctl.ml import kernels
-from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.device import precision
-from dsdctl.ml.models import build_network
-from dsdctl.ml.optimizers import Settings
+from dsdctl.ml.kernel_choice import VARIABLE
 from dsdctl.ml.relu_norm import FusedSequential
-from dsdctl.ml.train import Diverged, Trainer
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 6, 2), (5, 32, 2, 2), (70, 16, 1, 1), (2, 32, 5, 4), (1, 16, 4, 7)]
 POOL = nn.MaxPool2d(2)
 CASES = [(shape, ()) for shape in SHAPES] + [(shape, (POOL,)) for shape in SHAPES if shape[2] > 1]
 POOLED = pytest.mark.parametrize("further", [(), (POOL,)], ids=["alone", "pooled"])
-ROUNDING = {
-    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
-    torch.bfloat16: {"rtol": 2**-8, "atol": 1e-5},
-}
-"""What may be lost to float64: a few float32 roundings, and a single one to bfloat16."""
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 
 
 def modules(channels: int, *further: nn.Module) -> list[nn.Module]:
-    """ReLU, a BatchNorm with statistics, weights of both signs, and what comes after."""
-    stream = torch.Generator().manual_seed(3)
-    norm = nn.BatchNorm2d(channels)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    for tensor in (norm.weight, norm.bias, norm.running_mean):
-        nn.init.normal_(tensor, generator=stream)
-    nn.init.uniform_(norm.running_var, 0.5, 2, generator=stream)
-    return [nn.ReLU(), norm, *copy.deepcopy(further)]
-
-
-def drawn(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 4) -> Tensor:
-    """Channels-last maps in steps of a half: many are equal, and no rounding changes an order."""
-    stream = torch.Generator().manual_seed(seed)
-    halves = torch.randint(-6, 7, shape, generator=stream)
-    return (halves / 2).to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-def outcome(network: nn.Sequential, maps: Tensor) -> dict[str, Tensor]:
-    """A training step's outputs, gradients and statistics; the network is left as it was."""
-    network = copy.deepcopy(network)
-    maps = maps.detach().clone().requires_grad_()
-    outputs = network(maps)
-    upstream = drawn(tuple(outputs.shape), outputs.dtype, seed=5)
-    parameters = dict(network.named_parameters())
-    gradients = torch.autograd.grad(outputs, [maps, *parameters.values()], upstream)
-    named = zip(["maps", *parameters], gradients, strict=True)
-    return {"outputs": outputs, **dict(named), **dict(network.named_buffers())}
-
-
-def exact(network: nn.Sequential, maps: Tensor) -> dict[str, Tensor]:
-    """The same by torch's modules in float64."""
-    return outcome(nn.Sequential(*network).double(), maps.double())
-
-
-def calls(outputs: Tensor) -> int:
-    """How many calls of the kernels made these outputs."""
-    found, nodes = 0, [outputs.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is not None:
-            found += node.name().startswith("_ReluNorm")
-            nodes += [before for before, _ in node.next_functions]
-    return found
-
-
-def assert_close(
-    ours: dict[str, Tensor], theirs: dict[str, Tensor], *, rtol: float, atol: float
-) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        torch.testing.assert_close(
-            tensor.double(), theirs[name].double(), rtol=rtol, atol=atol, equal_nan=True,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )  # fmt: skip
+    """ReLU, a BatchNorm and what comes after."""
+    return [nn.ReLU(), norm_of(channels), *copy.deepcopy(further)]
 
 
 def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -93,8 +33,8 @@ def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None
         assert torch.equal(tensor, theirs[name]), name
 
 
-@pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.usefixtures("instructions")
+@DTYPES
 @pytest.mark.parametrize(("shape", "further"), CASES, ids=str)
 def test_a_step_is_that_of_float64_but_for_rounding(
     shape: tuple[int, ...], further: tuple[nn.Module, ...], dtype: torch.dtype
@@ -106,38 +46,34 @@ def test_a_step_is_that_of_float64_but_for_rounding(
     assert ours["outputs"].dtype == ours["maps"].dtype == dtype
     assert ours["1.weight"].dtype == torch.float32
     assert ours["1.num_batches_tracked"] == 1
-    assert_close(ours, exact(network, maps), **ROUNDING[dtype])
+    assert_exact(ours, network, maps)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 @POOLED
 def test_statistics_hold_where_a_mean_is_far_above_the_deviation(
     further: tuple[nn.Module, ...],
 ) -> None:
     network = FusedSequential(*modules(16, *further))
     maps = drawn((8, 16, 8, 8)) / 64 + 100
-    ours, expected = outcome(network, maps), exact(network, maps)
+    ours = outcome(network, maps)
     assert calls(ours["outputs"]) == 1
-    for name in ("1.running_mean", "1.running_var", "1.weight", "1.bias"):
-        torch.testing.assert_close(ours[name].double(), expected[name], rtol=1e-5, atol=1e-3)
+    assert_exact(ours, network, maps)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 @POOLED
 def test_constant_and_dead_channels(further: tuple[nn.Module, ...]) -> None:
     network, maps = FusedSequential(*modules(16, *further)), drawn((4, 16, 4, 4))
     maps[:, 0], maps[:, 1], maps[:, 2] = 0.5, -1, 0
     ours = outcome(network, maps)
     assert calls(ours["outputs"]) == 1
-    constant = network[1].bias[:3].view(3, 1, 1).expand_as(ours["outputs"][:, :3])
-    torch.testing.assert_close(ours["outputs"][:, :3], constant, rtol=1e-5, atol=1e-4)
     assert not ours["maps"][:, 1:3].any()
-    # Where nothing varies the inverse deviation is over 300, and so are roundings.
-    assert_close(ours, exact(network, maps), rtol=1e-4, atol=1e-3)
+    assert_exact(ours, network, maps)
 
 
-@pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.usefixtures("instructions")
+@DTYPES
 def test_the_first_of_equal_pixels_is_chosen(dtype: torch.dtype) -> None:
     network = FusedSequential(*modules(16, POOL))
     maps = drawn((2, 16, 4, 4), dtype).repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -147,12 +83,12 @@ def test_the_first_of_equal_pixels_is_chosen(dtype: torch.dtype) -> None:
     windows = ours["maps"].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
     assert torch.equal(windows[..., 1], windows[..., 3])
     assert (windows[..., 0] != windows[..., 1]).any()
-    assert_close(ours, exact(network, maps), **ROUNDING[dtype])
+    assert_exact(ours, network, maps)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 @POOLED
-@pytest.mark.parametrize("dtype", ROUNDING)
+@DTYPES
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [(0, 0), (1, 3), (3, 2)])
 def test_what_is_not_finite_goes_on_as_by_torch(
@@ -164,11 +100,10 @@ def test_what_is_not_finite_goes_on_as_by_torch(
     assert calls(ours["outputs"]) == 1
     # Minus infinity is nothing after the ReLU; of the others all of the channel becomes NaN.
     assert bool(ours["outputs"][:, 5].isnan().all()) == (value != -math.inf)
-    expected = outcome(nn.Sequential(*network), maps)
-    assert_close(ours, expected, rtol=2**-7 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+    assert_exact(ours, network, maps)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 @POOLED
 def test_a_gradient_that_is_nan_goes_on(further: tuple[nn.Module, ...]) -> None:
     network, maps = FusedSequential(*modules(16, *further)), drawn((2, 16, 4, 4)).requires_grad_()
@@ -184,22 +119,24 @@ def test_a_gradient_that_is_nan_goes_on(further: tuple[nn.Module, ...]) -> None:
     assert torch.equal(of_maps.isnan().any(2).any(2), ~others.expand(2, 16))
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 def test_the_same_bits_twice() -> None:
     network = FusedSequential(*modules(48, POOL))
     maps = random_images(7, 48, 6, 6).contiguous(memory_format=torch.channels_last)
     assert_same_bits(outcome(network, maps), outcome(network, maps))
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 def test_modules_are_fused_wherever_they_stand() -> None:
     first, second = modules(16, POOL), modules(16)
-    network = FusedSequential(nn.Conv2d(16, 16, 1), *first, nn.Conv2d(16, 16, 1), *second, *second)
-    network = copy.deepcopy(network).to(memory_format=torch.channels_last)
-    maps = drawn((3, 16, 4, 4))
-    ours = outcome(network, maps)
-    assert calls(ours["outputs"]) == 3
-    assert_close(ours, exact(network, maps), rtol=1e-4, atol=1e-4)
+    layers = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+    network = FusedSequential(layers[0], *first, layers[1], *second, *second)
+    parts = (FusedSequential(*part) for part in (first, second, second))
+    apart = nn.Sequential(layers[0], next(parts), layers[1], *parts)
+    found = [outcome(each, drawn((3, 16, 4, 4))) for each in (network, apart)]
+    for ours, theirs in zip(*(each.values() for each in found), strict=True):
+        assert torch.equal(ours, theirs)
+    assert calls(found[0]["outputs"]) == 3
 
 
 # What is left to torch's modules
@@ -240,8 +177,8 @@ def test_what_the_kernels_cannot_do_is_torchs_bit_for_bit(case: str) -> None:
     assert_same_bits(ours, outcome(network, maps))
 
 
-def test_so_is_everything_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "library", lambda: None)
+def test_so_is_everything_where_they_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "off")
     network, maps = nn.Sequential(*modules(16, POOL)), drawn((2, 16, 4, 4))
     assert_same_bits(outcome(FusedSequential(*network), maps), outcome(network, maps))
 
@@ -282,7 +219,7 @@ HOOKS = (
 )
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("register", HOOKS)
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_module_with_a_hook_is_called(place: int, register: str) -> None:
@@ -291,7 +228,7 @@ def test_a_module_with_a_hook_is_called(place: int, register: str) -> None:
     ours = outcome(network, maps)
     assert seen == [type(network[place])]
     assert calls(ours["outputs"]) == (1 if place == 2 else 0)
-    assert_close(ours, exact(FusedSequential(*modules(16, POOL)), maps), **ROUNDING[torch.float32])
+    assert_exact(ours, FusedSequential(*modules(16, POOL)), maps)
 
 
 @POOLED
@@ -300,58 +237,9 @@ def test_a_single_value_a_channel_is_refused(further: tuple[nn.Module, ...]) -> 
         FusedSequential(*modules(16, *further))(drawn((1, 16, 1, 1)))
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("instructions")
 def test_a_second_derivative_is_refused() -> None:
     network, maps = FusedSequential(*modules(16)), drawn((2, 16, 4, 4)).requires_grad_()
     (gradient,) = torch.autograd.grad(network(maps).square().sum(), maps, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
-
-
-# A whole network
-
-
-def trained(name: str, lr: float = 1e-4, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What ten steps add to a network's parameters, all in a row."""
-    stream = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (160, 16, 16, 3), generator=stream, dtype=torch.uint8)
-    labels = torch.randint(0, 10, (160,), generator=stream)
-    half = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    reader = ViewReader(pixels, half, Views(flip=True))
-    network = build_network("vgg-like", 3, 10, seed=0, depth=3, width=16, pool=2).to(dtype)
-    before = in_a_row(network)
-    network.register_forward_pre_hook(lambda _, images: images[0].to(dtype))
-    trainer = Trainer(network, None, Settings(1, 16, lr, 0.9, 1e-4, (), 0.1, name))
-    trainer.train_epoch(reader, labels, seed=0, level=0, epoch=0)
-    return in_a_row(network) - before
-
-
-def in_a_row(network: nn.Module) -> Tensor:
-    return torch.cat([weight.detach().double().flatten() for weight in network.parameters()])
-
-
-@pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize(("name", "tolerance"), [("fp32", 0.05), ("bf16", 0.4)])
-def test_ten_steps_agree_with_torchs_modules(
-    name: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By design.md a lever must agree with the plain way for ten steps.
-
-    `tolerance` is relative to how far the steps went in float64. It is wide because a pixel that
-    rounding moves to the other side of a ReLU, or behind another of its window, turns a gradient:
-    torch's own fp32 is up to 1 % off, its bf16 20 %.
-    """
-    ours, again = trained(name), trained(name)
-    assert torch.equal(ours, again)
-    exactly = trained("fp32", dtype=torch.float64)
-    monkeypatch.setattr(kernels, "library", lambda: None)
-    plain = trained(name)
-    assert not torch.equal(ours, plain)
-    for other in (plain, exactly):
-        assert (ours - other).norm() < tolerance * exactly.norm()
-
-
-@pytest.mark.usefixtures("compiled")
-def test_a_training_that_diverges_says_so() -> None:
-    with pytest.raises(Diverged):
-        trained("fp32", lr=1e30)

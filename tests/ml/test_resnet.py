@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from samples import random_images, with_random_statistics
+from samples import in_float64, random_images, with_random_statistics
 from torch import nn
 
 from dsdctl.ml.models import build_network
@@ -18,7 +18,8 @@ def test_resnet18_is_torchvisions_with_a_small_stem() -> None:
     names = theirs.state_dict().keys()
     theirs.load_state_dict(dict(zip(names, network.state_dict().values(), strict=True)))
     images = random_images(2, 3, 32, 32)
-    torch.testing.assert_close(network(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+    ours, expected = in_float64(network)(images), in_float64(theirs).eval()(images)
+    torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet18-imagenet"])
@@ -58,4 +59,5 @@ def test_for_large_images_they_compute_what_torchvisions_do(channels: int) -> No
         theirs.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     theirs.load_state_dict(network.state_dict())
     images = random_images(2, channels, 40, 40)
-    torch.testing.assert_close(network(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+    ours, expected = in_float64(network)(images), in_float64(theirs).eval()(images)
+    torch.testing.assert_close(ours, expected)

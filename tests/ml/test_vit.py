@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from samples import random_images
+from samples import in_float64, random_images
 from torch import Tensor, nn
 
 from dsdctl.ml.models import build_network
@@ -29,7 +29,7 @@ def encoder_layer_with_the_weights_of(block: EncoderBlock, dim: int, heads: int)
     same = ("norm1", "norm2", "linear1", "linear2")
     names |= {name: tensor for name, tensor in ours.items() if name.startswith(same)}
     theirs.load_state_dict(names)
-    return theirs
+    return theirs.double()
 
 
 def patch_by_patch(images: Tensor, side: int) -> Tensor:
@@ -49,7 +49,8 @@ def test_is_torchs_pre_norm_encoder_over_patches_and_a_class_token(training: boo
         "vit", 2, 5, seed=0, image_size=(8, 12), patch=4, dim=dim, depth=2, heads=heads, mlp_dim=7
     ).train(training)
     assert isinstance(network, ViT)
-    images = random_images(3, 2, 8, 12)
+    in_float64(network)
+    images = random_images(3, 2, 8, 12).double()
     tokens = network.embedding(patch_by_patch(images, 4))
     tokens = torch.cat([network.class_token.repeat(3, 1, 1), tokens], dim=1) + network.positions
     for block in network.blocks:

@@ -1,0 +1,88 @@
+"""Which compiled kernels a process uses: a function of the processor and of $DSDCTL_KERNELS alone.
+
+Nothing is timed, so that the same machine always computes the same bytes. What was measured to
+write the rule down is in docs/benchmarks.md. Nothing here imports torch.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from dsdctl.errors import InputError
+
+Kernel = Literal["batch-norm", "weight-gradient-fp32", "weight-gradient-bf16"]
+"""BatchNorm with its ReLU and what comes with them; the gradient of a 3x3 convolution's weights."""
+
+Mode = Literal["auto", "all", "avx2", "off"]
+"""`auto`: where they are faster. `all`: wherever the processor can run them, to measure that.
+`avx2`: as on a processor without AVX-512. `off`: none."""
+
+Instructions = Literal["avx512", "avx2", "generic"]
+"""For what a kernel is compiled; `generic` is what processors other than x86-64 have."""
+
+VARIABLE = "DSDCTL_KERNELS"
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The vendor as the processor says it, and the features that kernels_processor.h finds."""
+
+    vendor: str
+    features: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """With what instructions a kernel is used, None where it is not; and why."""
+
+    instructions: Instructions | None
+    reason: str
+
+
+def kernel_mode(environment: Mapping[str, str] = os.environ) -> Mode:
+    """What $DSDCTL_KERNELS says. Raises InputError."""
+    wish = environment.get(VARIABLE) or "auto"
+    for mode in get_args(Mode):
+        if wish == mode:
+            return mode  # type: ignore[no-any-return]
+    raise InputError(f"${VARIABLE}: {wish!r} (allowed: {', '.join(get_args(Mode))})")
+
+
+def choose(processor: Processor | None, mode: Mode) -> dict[Kernel, Choice]:
+    """Which kernels are used; `processor` is None where they are not compiled."""
+    kernels: tuple[Kernel, ...] = get_args(Kernel)
+    if mode == "off":
+        return dict.fromkeys(kernels, Choice(None, f"${VARIABLE} is off"))
+    if processor is None:
+        return dict.fromkeys(kernels, Choice(None, "not compiled"))
+    if mode == "avx2":
+        processor = replace(processor, features=processor.features & {"avx2"})
+    forced = mode == "all"
+    return {
+        "batch-norm": _batch_norm(processor),
+        "weight-gradient-fp32": _weight_gradient(processor, "avx512", forced),
+        "weight-gradient-bf16": _weight_gradient(processor, "avx512-bf16", forced),
+    }
+
+
+def _batch_norm(processor: Processor) -> Choice:
+    """Fewer passes over memory pay everywhere."""
+    targets: tuple[Instructions, ...] = get_args(Instructions)
+    for instructions in targets:
+        if instructions in processor.features:
+            return Choice(instructions, "fewer passes over memory")
+    return Choice(None, "needs avx2")
+
+
+def _weight_gradient(processor: Processor, needed: str, forced: bool) -> Choice:
+    """oneDNN's is behind on AMD's AVX-512 alone, and nothing beats it where it has AMX."""
+    if needed not in processor.features:
+        return Choice(None, f"needs {needed}")
+    if forced:
+        return Choice("avx512", f"${VARIABLE} is all")
+    if processor.vendor != "AuthenticAMD":
+        return Choice(None, f"oneDNN's is no slower on processors of {processor.vendor}")
+    if needed == "avx512-bf16" and "amx-bf16" in processor.features:
+        return Choice(None, "oneDNN's uses AMX")
+    return Choice("avx512", "faster than oneDNN's on AMD's processors")
