@@ -74,7 +74,7 @@ def _phase_of_median(report: Report, recipe: str) -> str:
 
 
 def _stops_in_the_dip(report: Report) -> bool:
-    """It stops because the accuracy dropped, by the bottom, a point below where the fall began."""
+    """It stops because the accuracy dropped, by the bottom, below where the fall began."""
     curve, row = _curve(report, VANILLA), _row(report, EARLY_STOP)
     if curve["dip_levels"] is None:
         return False
@@ -82,5 +82,5 @@ def _stops_in_the_dip(report: Report) -> bool:
     return (
         row["stop_reason"] == "accuracy dropped"
         and row["stopped_at"]["mean"] <= bottom
-        and row["test_accuracy"]["mean"] <= curve["mean_test_accuracy"][before] - 0.01
+        and row["test_accuracy"]["mean"] < curve["mean_test_accuracy"][before]
     )

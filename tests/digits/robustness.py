@@ -23,6 +23,9 @@ ROOT = Path(__file__).parent.parent.parent
 FIRST_SET = 100
 """Sets are numbered from here: smaller numbers were looked at when the settings were chosen."""
 
+SEEDS = 6
+"""How many seeds specs/digits.yaml has."""
+
 NUMERICS: dict[str, dict[str, str]] = {
     "kernels off": {"DSDCTL_KERNELS": "off"},
     "oneDNN AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
@@ -77,8 +80,7 @@ def run_set(
 def write_spec(name: str, number: int, folder: Path) -> str:
     """Write specs/NAME.yaml with the seeds of set `number`, and its recipes beside it."""
     spec: dict[str, Any] = yaml.safe_load((ROOT / "specs" / f"{name}.yaml").read_text())
-    count = len(spec["seeds"])
-    spec["seeds"] = [number * count + k for k in range(count)]
+    spec["seeds"] = seeds_of(number, len(spec["seeds"]))
     spec["dataset"]["split_seed"] = spec["label_noise"]["seed"] = number
     if "teacher" in spec:
         spec["teacher"]["seed"] = number
@@ -87,6 +89,11 @@ def write_spec(name: str, number: int, folder: Path) -> str:
         text = (ROOT / "recipes" / f"{recipe}.yaml").read_text()
         (folder / f"{recipe}.yaml").write_text(text)
     return f"{name}.yaml"
+
+
+def seeds_of(number: int, count: int) -> list[int]:
+    """Seeds that no other set has; those of the spec are the first of its control's."""
+    return [10_000 * (k // SEEDS) + number * SEEDS + k % SEEDS for k in range(count)]
 
 
 def call(folder: Path, environment: dict[str, str], *arguments: str) -> str:
