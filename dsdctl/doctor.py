@@ -53,8 +53,7 @@ def _kernels() -> Iterator[str]:
         f"the processor is {processor.vendor} with {features}"
     )
     for kernel, choice in kernels.choices().items():
-        use = f"used ({choice.instructions})" if choice.instructions else "not used"
-        yield f"kernel {kernel}: {use}, {choice.reason}"
+        yield f"kernel {kernel}: {choice}"
 
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:

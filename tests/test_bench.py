@@ -1,19 +1,26 @@
 """`dsdctl bench`: its JSON contract on as little as it takes, both sides, and what it refuses."""
 
+import io
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from builders import only_problem
+from rich.console import Console
 from tiny import Dsdctl
 from torch import nn
 
 from dsdctl.bench import ours, plain
 from dsdctl.bench.cases import Job, case_network, load_images
-from dsdctl.bench.results import CaseName, Spread
+from dsdctl.bench.results import BenchResult, CaseName, CaseResult, Ceilings, Spread
+from dsdctl.bench.run import _Bench
+from dsdctl.bench.view import print_bench
+from dsdctl.ml import kernels
 from dsdctl.ml.convolution import Conv3x3
+from dsdctl.ml.kernel_choice import VARIABLE, Kernel, Processor, choose, kernel_mode
 from dsdctl.ml.vgg import AdaptivePool
 
 
@@ -36,6 +43,8 @@ def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
     result = json.loads(done.stdout)
     assert {"device", "versions", "ceilings", "cases", "table"} <= set(result)
     assert result["table"]["forwards_per_second"]["min"] > 0
+    assert list(result["kernels"]) == list(get_args(Kernel))
+    used = any(use.startswith("used (") for use in result["kernels"].values())
     assert set(result["ceilings"]) == {"matmul_flops_per_second", "copy_bytes_per_second"}
     assert list(dict.fromkeys(case["name"] for case in result["cases"])) == names
     for case in result["cases"]:
@@ -45,6 +54,12 @@ def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
         assert ours["min"] / plain["max"] <= case["ratio"]["min"]
         assert case["ratio"]["max"] <= ours["max"] / plain["min"]
         assert case["share_of_ceiling"] > 0
+        without, worth = case["images_per_second_without_kernels"], case["kernels_ratio"]
+        assert (without is None) == (worth is None) == (not used)
+        if used:
+            assert 0 < without["min"] <= without["median"] <= without["max"]
+            assert ours["min"] / without["max"] <= worth["min"] <= worth["median"] <= worth["max"]
+            assert worth["max"] <= ours["max"] / without["min"]
 
 
 @pytest.mark.usefixtures("one_deterministic_thread")
@@ -56,13 +71,72 @@ def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["student", "teacher"])
 def test_the_plain_loop_has_none_of_our_modules_and_computes_the_same(case: CaseName) -> None:
-    network = case_network(case).eval()
-    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = case_network(case).double().eval()
+    stream = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 32, 32, generator=stream, dtype=torch.float64)
     expected = network(images)
     plainly = plain._plain(network)
     assert not [m for m in plainly.modules() if isinstance(m, Conv3x3 | AdaptivePool)]
     assert sum(type(m) is nn.Conv2d for m in plainly.modules()) >= 10
-    torch.testing.assert_close(plainly(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plainly(images), expected)
+
+
+CEILINGS = Ceilings(matmul_flops_per_second={"fp32": 1e12}, copy_bytes_per_second=1e10)
+
+
+def test_kernels_are_compared_where_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = Processor("AuthenticAMD", frozenset({"avx2"}))
+    monkeypatch.setattr(kernels, "choices", lambda: choose(processor, kernel_mode()))
+
+    def modes(case: CaseName, device: str = "cpu") -> tuple[str, ...]:
+        job = a_job("ours", case).model_copy(update={"device": device})
+        return _Bench(job, 1, 1, 1, CEILINGS, lambda _line: None)._modes(case)
+
+    for wish in ("auto", "avx2"):
+        monkeypatch.setenv(VARIABLE, wish)
+        assert modes("teacher") == modes("digits-level") == (wish, "off")
+        assert modes("measure") == modes("teacher", "cuda") == (wish,)
+    monkeypatch.setenv(VARIABLE, "off")
+    assert modes("teacher") == ("off",)
+
+
+def test_a_table_shows_what_the_kernels_are_worth() -> None:
+    with_kernels = CaseResult(
+        name="teacher",
+        precision="fp32",
+        images_per_second=Spread.of([4000.0, 5000.0]),
+        plain_images_per_second=Spread.of([1000.0]),
+        plain_workers=0,
+        ratio=Spread.of([4.5]),
+        share_of_ceiling=0.5,
+        images_per_second_without_kernels=Spread.of([3000.0, 3200.0]),
+        kernels_ratio=Spread.of_ratios([4000.0, 5000.0], [3200.0, 2500.0]),
+    )
+    measured = with_kernels.model_copy(
+        update={
+            "name": "measure",
+            "images_per_second_without_kernels": None,
+            "kernels_ratio": None,
+        }
+    )
+    result = BenchResult(
+        device="a CPU",
+        versions={},
+        processes=1,
+        plain_threads=1,
+        ceilings=CEILINGS,
+        kernels={"batch-norm": "used (avx2), for a reason"},
+        cases=(with_kernels, measured),
+        table=None,
+        seconds=1,
+    )
+    console = Console(width=160, file=io.StringIO())
+    print_bench(result, console)
+    printed = console.file.getvalue()
+    assert "3100 (3000 to 3200)   1.62 (1.25 to 2.00)" in printed
+    (line,) = (line for line in printed.splitlines() if "measure" in line)
+    assert line.split()[-2:] == ["-", "-"]
+    assert "Kernel batch-norm: used (avx2), for a reason.\n" in printed
 
 
 def test_a_spread_is_the_median_and_the_ends() -> None:

@@ -78,7 +78,11 @@ def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
     for name in ("model", "compact"):
         session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
         (logits,) = session.run(["logits"], {"images": images})
-        assert float((logits.argmax(1) == labels).mean()) == pytest.approx(result["test_accuracy"])
+        hits = (logits.argmax(1) == labels).sum()
+        # An image whose two best classes are equal but for rounding may be either.
+        second, first = np.sort(logits, axis=1)[:, -2:].T
+        undecided = (first - second < 1e-4 * np.abs(logits).max()).sum()
+        assert abs(hits - result["test_accuracy"] * len(labels)) < undecided + 0.5
     weights = next(_store(spec).glob(f"levels/*/{facts['key']}/weights.safetensors"))
     _same_tensors(weights, folder / "model.safetensors")
     card = (folder / "README.md").read_text()
@@ -239,8 +243,14 @@ def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int)
         arch, 3, 5, seed=0, image_size=(side, side), **options.get(arch, {})
     ).eval()
     model = onnx_bytes(network, (3, side, side), {})
+    images = torch.rand(101, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = network(images).double()
+        exact = network.double()(images.double())
+    # Both add the same products up in float32, in another order: neither is much worse than the
+    # other, of 101 images, and one that is at a border of a ReLU or of a window may be torch's.
+    off = 16 * float((plain - exact).abs().max())
+    assert off < 0.1 * float(exact.std())
     for count in (1, 2, 7, 101):
-        images = torch.rand(count, 3, side, side)
-        with torch.no_grad():
-            expected = network(images)
-        torch.testing.assert_close(run_onnx(model, images), expected, rtol=1e-4, atol=1e-4)
+        ours = run_onnx(model, images[:count]).double()
+        torch.testing.assert_close(ours, exact[:count], rtol=0, atol=off)

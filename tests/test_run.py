@@ -358,8 +358,10 @@ def test_a_report_over_several_environments_says_so(
     folder = next((tmp_path / "dsdctl-store/levels").glob("*/*"))
     file, checksums = folder / "environment.json", folder / "checksums.json"
     there = json.loads(file.read_text())
-    compiled = kernels.library() is not None
-    assert there["compiled_kernels"] == (compiled and there["threads"] == 1)
+    assert there["threads"] == 1
+    chosen = [f"{k} {c.instructions}" for k, c in kernels.choices().items() if c.instructions]
+    assert there["kernels"] == chosen
+    assert there["compiled_kernels"] == bool(chosen)
     file.write_text(json.dumps({**json.loads(file.read_text()), "torch": "1.0"}))
     entry = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     checksums.write_text(json.dumps({**json.loads(checksums.read_text()), file.name: entry}))

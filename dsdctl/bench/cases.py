@@ -15,6 +15,7 @@ from dsdctl.devices import Device
 from dsdctl.errors import InputError
 from dsdctl.fields import Model, Precision
 from dsdctl.ml.data import Normalisation, Split, Views
+from dsdctl.ml.kernel_choice import Mode
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import Network, build_network
@@ -56,6 +57,7 @@ class Job(Model):
     batches: int
     images: str | None
     loader_workers: int = 0
+    kernels: Mode = "off"
 
     @property
     def is_digits(self) -> bool:

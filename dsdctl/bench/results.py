@@ -24,6 +24,11 @@ class Spread(Model):
     def of(cls, values: Sequence[float]) -> "Spread":
         return cls(median=statistics.median(values), min=min(values), max=max(values))
 
+    @classmethod
+    def of_ratios(cls, ours: Sequence[float], theirs: Sequence[float]) -> "Spread":
+        """Of pairs that were measured one after the other."""
+        return cls.of([one / other for one, other in zip(ours, theirs, strict=True)])
+
 
 class Ceilings(Model):
     """What the machine itself reaches in the same run, all cores. One multiply-add is 2 FLOPs."""
@@ -42,6 +47,10 @@ class CaseResult(Model):
     plain_workers: int = Field(description="DataLoader workers, the best of 0, 2 and one a core")
     ratio: Spread = Field(description="of the pairs that were measured one after the other")
     share_of_ceiling: float = Field(description="2 FLOPs a MAC, over the matrix product's rate")
+    images_per_second_without_kernels: Spread | None = Field(
+        description="ours with DSDCTL_KERNELS=off; None where no compiled kernel is called anyway"
+    )
+    kernels_ratio: Spread | None = Field(description="with over without, of pairs, in turn")
 
 
 class TableResult(Model):
@@ -62,6 +71,7 @@ class BenchResult(Model):
     processes: int = Field(description="of ours at once, one thread each; the plain loop has one")
     plain_threads: int
     ceilings: Ceilings
+    kernels: dict[str, str] = Field(description="whether each compiled kernel is used, and why")
     cases: tuple[CaseResult, ...]
     table: TableResult | None
     seconds: float = Field(description="that the run itself took")

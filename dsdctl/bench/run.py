@@ -29,6 +29,8 @@ from dsdctl.bench.results import (
 from dsdctl.devices import Device, usable_cores
 from dsdctl.errors import WorkError
 from dsdctl.fields import Precision
+from dsdctl.ml import kernels
+from dsdctl.ml.kernel_choice import Mode, kernel_mode
 
 TABLE1_FORWARDS = 50_000 * 162
 """Training images of specs/table1.yaml times the views that flip and crop give."""
@@ -81,6 +83,7 @@ def run_bench(
         processes=processes,
         plain_threads=cores,
         ceilings=ceilings,
+        kernels={kernel: str(choice) for kernel, choice in kernels.choices().items()},
         cases=tuple(cases),
         table=bench.table() if "student-distilled" in names else None,
         seconds=time.perf_counter() - started,
@@ -108,6 +111,7 @@ class _Bench:
 
     def case(self, case: CaseName, precisions: Sequence[Precision]) -> list[CaseResult]:
         """One case in every precision, in turn with the best plain loop."""
+        modes = self._modes(case)
         with ExitStack() as stack:
             plains = {
                 workers: stack.enter_context(_side([self._plain_job(case, workers)]))
@@ -115,33 +119,50 @@ class _Bench:
             }
             workers = max(plains, key=lambda count: plains[count]())
             sides = {
-                precision: stack.enter_context(
-                    _side([self._our_job(case, precision)] * self._processes)
+                (precision, mode): stack.enter_context(
+                    _side([self._our_job(case, precision, mode)] * self._processes)
                 )
                 for precision in precisions
+                for mode in modes
             }
             plain: list[float] = []
-            ours: dict[Precision, list[float]] = {precision: [] for precision in precisions}
-            for _ in range(self._repeats):
+            ours: dict[tuple[Precision, Mode], list[float]] = {side: [] for side in sides}
+            for repeat in range(self._repeats):
                 plain.append(plains[workers]())
-                for precision, side in sides.items():
-                    ours[precision].append(side())
+                for precision in precisions:
+                    # Neither mode has always the later turn.
+                    for mode in modes if repeat % 2 == 0 else modes[::-1]:
+                        ours[precision, mode].append(sides[precision, mode]())
         return [
-            self._result(case, precision, rates, plain, workers)
-            for precision, rates in ours.items()
+            self._result(
+                case,
+                precision,
+                [ours[precision, mode] for mode in modes],
+                plain,
+                workers,
+            )
+            for precision in precisions
         ]
+
+    def _modes(self, case: CaseName) -> tuple[Mode, ...]:
+        """Kernels as they are wanted; and without them, where that makes a difference."""
+        wanted = kernel_mode()
+        used = any(choice.instructions for choice in kernels.choices().values())
+        trains = case != "measure"  # in eval mode none is called
+        return (wanted, "off") if used and trains and self._job.device == "cpu" else (wanted,)
 
     def table(self) -> TableResult:
         """Building the table of the distilled case's teacher, in fp32."""
-        with _side([self._our_job("table", "fp32")] * self._processes) as side:
+        with _side([self._our_job("table", "fp32", "off")] * self._processes) as side:
             rates = Spread.of([side() for _ in range(self._repeats)])
         seconds = TABLE1_FORWARDS / rates.median
         return TableResult(
             forwards_per_second=rates, table1_forwards=TABLE1_FORWARDS, table1_seconds=seconds
         )
 
-    def _our_job(self, case: CaseName | Literal["table"], precision: Precision) -> Job:
-        return self._job.model_copy(update={"case": case, "precision": precision})
+    def _our_job(self, case: CaseName | Literal["table"], precision: Precision, mode: Mode) -> Job:
+        update = {"case": case, "precision": precision, "kernels": mode}
+        return self._job.model_copy(update=update)
 
     def _plain_job(self, case: CaseName, workers: int) -> Job:
         return self._job.model_copy(
@@ -157,10 +178,11 @@ class _Bench:
         self,
         case: CaseName,
         precision: Precision,
-        rates: Sequence[float],
+        by_mode: Sequence[Sequence[float]],
         plain: Sequence[float],
         workers: int,
     ) -> CaseResult:
+        rates, *without = by_mode
         peak = self._ceilings.matmul_flops_per_second[precision]
         images_per_second = Spread.of(rates)
         result = CaseResult(
@@ -169,12 +191,16 @@ class _Bench:
             images_per_second=images_per_second,
             plain_images_per_second=Spread.of(plain),
             plain_workers=workers,
-            ratio=Spread.of([ours / theirs for ours, theirs in zip(rates, plain, strict=True)]),
+            ratio=Spread.of_ratios(rates, plain),
             share_of_ceiling=images_per_second.median * 2 * macs_per_image(case) / peak,
+            images_per_second_without_kernels=Spread.of(without[0]) if without else None,
+            kernels_ratio=Spread.of_ratios(rates, without[0]) if without else None,
         )
+        worth = result.kernels_ratio
         self._say(
             f"{case} {precision}: {images_per_second.median:.0f} images/s, "
             f"{result.ratio.median:.2f} x the plain loop"
+            + (f", {worth.median:.2f} x without kernels" if worth else "")
         )
         return result
 

@@ -6,17 +6,20 @@ The first line of stdin is the job in JSON; the answer is `ready` after one warm
 line asks for one measurement and is answered with images a second. The end of stdin is the end.
 """
 
+import os
 import sys
 import time
 
 import torch
 
 from dsdctl.bench.cases import Job
+from dsdctl.ml.kernel_choice import VARIABLE
 
 
 def main() -> None:
     """Serve one side until the end of stdin."""
     job = Job.model_validate_json(sys.stdin.readline())
+    os.environ[VARIABLE] = job.kernels
     if job.side == "ours":
         from dsdctl.bench.ours import prepare
     else:

@@ -11,7 +11,10 @@ def print_bench(result: BenchResult, console: Console) -> None:
     """Print the measurements as a table, with what its columns mean below."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     table = Table(box=box.SIMPLE_HEAD, title=f"{result.device}; {versions}", title_justify="left")
-    for heading in ("case", "precision", "images/s", "plain loop, fp32", "ratio", "of ceiling"):
+    for heading in (
+        "case", "precision", "images/s", "plain loop, fp32", "ratio", "of ceiling",
+        "without kernels", "ratio",
+    ):  # fmt: skip
         table.add_column(heading, justify="left" if heading in ("case", "precision") else "right")
     for case in result.cases:
         table.add_row(
@@ -21,6 +24,8 @@ def print_bench(result: BenchResult, console: Console) -> None:
             f"{_spread_text(case.plain_images_per_second, 0)}, {case.plain_workers} workers",
             _spread_text(case.ratio, 2),
             f"{100 * case.share_of_ceiling:.0f} %",
+            _spread_text(case.images_per_second_without_kernels, 0),
+            _spread_text(case.kernels_ratio, 2),
         )
     console.print(table)
     rates = result.ceilings.matmul_flops_per_second
@@ -32,10 +37,14 @@ def print_bench(result: BenchResult, console: Console) -> None:
         "whichever was fastest.\n"
         f"Ceilings, measured in the same run on all cores: matrix product {products}; copy "
         f"{result.ceilings.copy_bytes_per_second / 1e9:.1f} GB/s.\n"
-        f"{_table_line(result)}The bench took {result.seconds:.0f} s.",
+        f"{_kernels_line(result)}{_table_line(result)}The bench took {result.seconds:.0f} s.",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _kernels_line(result: BenchResult) -> str:
+    return "".join(f"Kernel {name}: {use}.\n" for name, use in result.kernels.items())
 
 
 def _table_line(result: BenchResult) -> str:
@@ -50,5 +59,7 @@ def _table_line(result: BenchResult) -> str:
     )
 
 
-def _spread_text(spread: Spread, digits: int) -> str:
+def _spread_text(spread: Spread | None, digits: int) -> str:
+    if spread is None:
+        return "-"
     return f"{spread.median:.{digits}f} ({spread.min:.{digits}f} to {spread.max:.{digits}f})"

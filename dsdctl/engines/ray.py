@@ -6,6 +6,7 @@ last checkpoint. The store lies on a path that all nodes share, dsdctl is instal
 
 import io
 import logging
+import os
 import signal
 import socket
 import threading
@@ -21,6 +22,7 @@ from dsdctl.devices import Device, DeviceWish, resolve_device
 from dsdctl.engines.local import GRACE_SECONDS, outcome_of
 from dsdctl.engines.worker import Answer, attempt
 from dsdctl.errors import InputError, WorkError
+from dsdctl.ml.kernel_choice import VARIABLE
 from dsdctl.runlog import log
 from dsdctl.schedule import Outcome
 from dsdctl.tasks import Place, Task
@@ -133,7 +135,8 @@ class RayEngine:
         if task.teacher_weights is not None:
             changes["teacher_weights"] = _everywhere(task.teacher_weights)
         there = task.model_copy(update=changes)
-        self._running[self._work.remote(there, self._place, dsdctl.__version__)] = task
+        wish = os.environ.get(VARIABLE)
+        self._running[self._work.remote(there, self._place, dsdctl.__version__, wish)] = task
 
     def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
         """Yield what has ended; nothing if that takes longer than `timeout` or POLL_SECONDS.
@@ -185,11 +188,14 @@ class _ToLog(io.TextIOBase):
         return len(text)
 
 
-def work_on_node(task: Task, place: Place, version: str) -> Answer:
+def work_on_node(task: Task, place: Place, version: str, kernels: str | None) -> Answer:
     """Run a task in a worker of Ray's. What fails names the node, which may lack what others have.
 
+    A worker has its node's environment and not the run's, which says what `kernels` are wanted.
     Ray cancels a task by an interrupt; here that is a wish to stop at a checkpoint.
     """
+    if kernels is not None:
+        os.environ[VARIABLE] = kernels
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
     try:

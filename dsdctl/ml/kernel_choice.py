@@ -39,6 +39,10 @@ class Choice:
     instructions: Instructions | None
     reason: str
 
+    def __str__(self) -> str:
+        use = f"used ({self.instructions})" if self.instructions else "not used"
+        return f"{use}, {self.reason}"
+
 
 def kernel_mode(environment: Mapping[str, str] = os.environ) -> Mode:
     """What $DSDCTL_KERNELS says. Raises InputError."""
