@@ -59,7 +59,7 @@ class Regime:
     @property
     def ignored_layers(self) -> tuple[str, ...]:
         """Layers that are not pruned although others are, by their modules' names."""
-        if self.pruning.criterion == "none":
+        if self.pruning.criterion == "none" or not self.pruning.ignore:
             return ()
         facts = self.images.facts
         size = (facts.channels, facts.height, facts.width)
