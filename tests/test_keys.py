@@ -477,13 +477,13 @@ def test_what_another_version_made_has_another_key(tmp_path: Path, version: str)
     [
         (
             "table1-as-published",
-            "ef982aef0db0b948580f2c48499c12c10b3321dbf8768dbe9ec8cc84d168bdeb",
-            "5b7ad512574117d8907e113a8e222677bb47d4449496c29bf852ed1d8da26820",
+            "cc1985d91385fd48097f33261f2e4b666e5f2331c65320658199b10e6a15bfdd",
+            "a121ed669d339dc5ad32e60b521a9af7d1c54c2d277aeebad65d83e5b8122e48",
         ),
         (
             "table1",
-            "cc1985d91385fd48097f33261f2e4b666e5f2331c65320658199b10e6a15bfdd",
-            "343b0ec8420cf2ae7dbd61b2686d9c7ef44a028d3c3376c7125f209fa9f49f31",
+            "ef982aef0db0b948580f2c48499c12c10b3321dbf8768dbe9ec8cc84d168bdeb",
+            "e751bb830d9eb9de359887581a9aa1a8b90dcc372cb3d229d05a401f54c515a3",
         ),
     ],
 )
