@@ -90,6 +90,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
