@@ -35,7 +35,7 @@ GREY = Normalisation((0.3,), (0.37,))
 
 BATCH = 128
 DIGITS_IMAGES, DIGITS_EPOCHS = 800, 30
-"""A level of specs/digits.yaml trains on full batches of 800 images; for fewer epochs here."""
+"""Full batches of 800 images of the digits, for the student of specs/digits.yaml."""
 
 
 @dataclass(frozen=True)
