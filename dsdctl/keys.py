@@ -17,7 +17,7 @@ from dsdctl.spec import Training
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
 
-NUMERICS_VERSION = 4
+NUMERICS_VERSION = 5
 """Raised when the same identity would give other numbers, be it in the last bit on one device."""
 
 

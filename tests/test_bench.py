@@ -62,6 +62,7 @@ def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
             assert worth["max"] <= ours["max"] / without["min"]
 
 
+@pytest.mark.numerics
 @pytest.mark.usefixtures("one_deterministic_thread")
 @pytest.mark.parametrize("case", ["student", "student-distilled", "measure"])
 def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:
@@ -69,6 +70,7 @@ def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:
     assert plain.prepare(a_job("plain", case)).run() == 256
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("case", ["student", "teacher"])
 def test_the_plain_loop_has_none_of_our_modules_and_computes_the_same(case: CaseName) -> None:
     network = case_network(case).double().eval()

@@ -414,9 +414,9 @@ def test_two_keys_of_table_1_are_pinned() -> None:
     vanilla = plan.trajectories[students["vanilla"]]
     assert (
         key_of(level_0(vanilla))
-        == "e8d2d90b4e3b98d39022c73ff2a6537bddc9e73837ce9669c2b5dc4ad22199e3"
+        == "cc1985d91385fd48097f33261f2e4b666e5f2331c65320658199b10e6a15bfdd"
     )
     assert (
         students["kd-pruned-teacher"]
-        == "5b7ad512574117d8907e113a8e222677bb47d4449496c29bf852ed1d8da26820"
+        == "a121ed669d339dc5ad32e60b521a9af7d1c54c2d277aeebad65d83e5b8122e48"
     )

@@ -87,6 +87,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("cut", range(SETTINGS.epochs + 1))
 def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(cut: int, tmp_path: Path) -> None:
     whole = _trainer()

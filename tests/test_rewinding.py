@@ -29,7 +29,7 @@ from dsdctl.report.plan_summary import (
 from dsdctl.results import Measured
 from dsdctl.store import Store
 
-pytestmark = pytest.mark.usefixtures("one_deterministic_thread")
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("one_deterministic_thread")]
 
 TRAINING = {"epochs": 4, "batch_size": 200, "schedule": {"milestones": [1]}}
 """Five batches an epoch, of which the last has 62 images."""

@@ -54,6 +54,7 @@ def _report(dsdctl: Dsdctl, folder: Path, *arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.numerics
 def test_the_comparison_names_all_recipes_and_is_complete(finished: Path, dsdctl: Dsdctl) -> None:
     report = _report(dsdctl, finished)
     assert report["complete"]
@@ -114,6 +115,7 @@ def test_a_second_run_computes_nothing_and_prints_the_same(finished: Path) -> No
     assert after == before
 
 
+@pytest.mark.numerics
 def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_vanilla_and_early_stop_read_the_same_trajectories(finished: Path, dsdct
     assert rows["vanilla"]["stop_reason"] == "all levels run"
 
 
+@pytest.mark.numerics
 def test_nonzero_pflops_are_the_paper_s_less_what_was_pruned_of_each_layer(
     finished: Path, dsdctl: Dsdctl
 ) -> None:
@@ -348,6 +351,7 @@ def test_a_damaged_level_is_set_aside_and_recomputed(
     assert _level_files(store) == _level_files(finished / "dsdctl-store")
 
 
+@pytest.mark.numerics
 def test_a_report_over_several_environments_says_so(
     finished: Path, tmp_path: Path, dsdctl: Dsdctl
 ) -> None:

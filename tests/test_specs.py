@@ -122,6 +122,7 @@ def test_a_spec_trains_on_its_data_set_in_its_own_format(
     assert level.measured.entropy_bits > 0
 
 
+@pytest.mark.numerics
 def test_the_smoke_spec_runs_to_its_end(dsdctl: Dsdctl) -> None:
     done = dsdctl("run", ROOT / "specs" / "smoke.yaml", "--jobs", 1)
     assert done.returncode == 0, done.stderr  # which a comparison that is not complete has not

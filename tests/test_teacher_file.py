@@ -35,6 +35,7 @@ def _recipe(folder: Path, name: str, content: bytes) -> None:
     (folder / f"{name}.yaml").write_text(text)
 
 
+@pytest.mark.numerics
 def test_a_file_made_from_a_stored_level_teaches_as_that_level_does(
     stored: Path, weights: dict[str, Tensor], tmp_path: Path
 ) -> None:

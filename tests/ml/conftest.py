@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,13 @@ from dsdctl.ml import kernels
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.kernel_choice import VARIABLE
 from hatch_build import compile_kernels
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of dsdctl.ml computes."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("numerics")
 
 
 @pytest.fixture(autouse=True, scope="module")
