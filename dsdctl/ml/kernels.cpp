@@ -1,17 +1,16 @@
 // What training on CPUs gains most from; dsdctl/ml/kernels.py calls it.
 //
 // Kernels are compiled once for each target and end with its name; who calls one knows that the
-// processor can run it. KERNEL begins its definition, INLINE that of what it is made of, and INLINED
-// is put behind the parameters of a lambda.
+// processor can run it. KERNEL begins its definition, INLINE that of what it is made of, and
+// INLINED is for constructors and, behind the parameters, for lambdas.
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <type_traits>
 #include <vector>
 
-// As on other processors with -DGENERIC.
+// With -DGENERIC as on other processors.
 #if defined(__x86_64__) && !defined(GENERIC)
 #define X86
 #endif

@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL | None:
             SOURCE.name,
         )
         return None
-    compiled.processor.restype = ctypes.c_char_p
+    compiled.kernels_processor.restype = ctypes.c_char_p
     return compiled
 
 
@@ -46,7 +46,7 @@ def processor() -> Processor | None:
     compiled = library()
     if compiled is None:
         return None
-    vendor, *features = compiled.processor().decode().splitlines()
+    vendor, *features = compiled.kernels_processor().decode().splitlines()
     return Processor(vendor, frozenset(features))
 
 

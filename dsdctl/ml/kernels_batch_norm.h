@@ -65,7 +65,7 @@ INLINE void sum_all(Shape shape, Terms terms, double* sums) {
 // What normalises each channel.
 struct Affine {
     std::vector<float> scale, shift;
-    Affine(int64_t channels, const float* weight, const float* bias, const float* mean,
+    INLINED Affine(int64_t channels, const float* weight, const float* bias, const float* mean,
            const float* inverse)
         : scale(channels), shift(channels) {
         for (int64_t c = 0; c < channels; c++) {

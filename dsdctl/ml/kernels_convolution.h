@@ -98,7 +98,8 @@ INLINE void add_products(const Packed<Number>& xs, const Packed<Number>& dys, Wi
     Floats products[LEADING][TRAILING] = {};
     const int64_t x_size = xs.size_of(group);
     for (int64_t image = 0; image < window.images; image++)
-        for (int64_t row = image * window.height; row < image * window.height + window.rows; row++) {
+        for (int64_t r = 0; r < window.rows; r++) {
+            const int64_t row = image * window.height + r;
             const Number* x = xs.at(group, window.x_row + row, window.x_step) + within;
             const Number* dy = dys.at(o, window.dy_row + row, window.dy_step);
             for (int64_t step = 0; step < window.steps; step++) {
@@ -139,7 +140,8 @@ INLINE void add_in_registers(const Packed<Number>& x, const Packed<Number>& dy, 
 
 // The channels of the output that the registers hold: one, two or four times LANES.
 static int64_t outputs_at_once(Maps maps) {
-    return maps.out % (4 * LANES) == 0 ? 4 * LANES : maps.out % (2 * LANES) == 0 ? 2 * LANES : LANES;
+    if (maps.out % (4 * LANES) == 0) return 4 * LANES;
+    return maps.out % (2 * LANES) == 0 ? 2 * LANES : LANES;
 }
 
 // `sums`: (in, out).
@@ -272,11 +274,11 @@ INLINE int weight_gradient(const T* x, const T* dy, Maps maps, float* dweight, f
     return OUT_OF_MEMORY;
 }
 
-#define WEIGHT_GRADIENT(T, PACKED, DTYPE)                                                           \
-    KERNEL NAMED(weight_gradient_##DTYPE)                                                           \
-    (const T* x, const T* dy, int64_t images, int64_t height, int64_t width, int64_t in,            \
-     int64_t out, float* dweight, float* dbias) {                                                   \
-        return weight_gradient<PACKED>(x, dy, {images, height, width, in, out}, dweight, dbias);    \
+#define WEIGHT_GRADIENT(T, PACKED, DTYPE)                                                          \
+    KERNEL NAMED(weight_gradient_##DTYPE)                                                          \
+    (const T* x, const T* dy, int64_t images, int64_t height, int64_t width, int64_t in,           \
+     int64_t out, float* dweight, float* dbias) {                                                  \
+        return weight_gradient<PACKED>(x, dy, {images, height, width, in, out}, dweight, dbias);   \
     }
 
 WEIGHT_GRADIENT(float, PackedFloats, float32)

@@ -1,4 +1,4 @@
-// BatchNorm and ReLU after it, between them what a residual network adds: z = relu(norm(y) + added).
+// BatchNorm and ReLU, between them what a residual network adds: z = relu(norm(y) + added).
 //
 // Included once for each target.
 

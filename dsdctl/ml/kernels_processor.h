@@ -31,7 +31,7 @@ static std::string description() { return "unknown\ngeneric"; }
 #endif
 
 // Lines: the vendor, as the processor calls it, and each feature.
-extern "C" const char* processor() {
+extern "C" const char* kernels_processor() {
     static const std::string lines = description();
     return lines.c_str();
 }
