@@ -101,7 +101,7 @@ def _one_thread() -> Iterator[None]:
             {"step", "exp_avg", "exp_avg_sq"},
         ),
     ],
-    ids=str,
+    ids=["sgd", "nesterov, warm-up", "adamw, cosine"],
 )
 @pytest.mark.parametrize("cut", range(SETTINGS.epochs + 1))
 def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(
