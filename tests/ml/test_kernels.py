@@ -47,6 +47,7 @@ def test_what_is_no_library_is_not_used(
 
 
 def test_without_the_library_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(kernels, "library", lambda: None)
     kernels._choices.cache_clear()
     try:
