@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsdctl.ml import gpu
 from dsdctl.ml.noise import Noise, noisy_labels
 from dsdctl.ml.randomness import generator
 
@@ -162,8 +163,12 @@ class Normalisation:
         if self.centre is not None:
             top, left = (round((side - self.centre) / 2) for side in pixels.shape[1:3])
             pixels = pixels[:, top : top + self.centre, left : left + self.centre]
-        scale, shift = _scale_and_shift(self.mean, self.std, pixels.device)
+        scale, shift = self.constants(pixels.device)
         return pixels.to(torch.float32).mul_(scale).sub_(shift).permute(0, 3, 1, 2)
+
+    def constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What a pixel is multiplied by, and what is then subtracted, each (C,)."""
+        return _scale_and_shift(self.mean, self.std, device)
 
 
 @functools.cache
@@ -249,6 +254,11 @@ class ViewReader:
         """indices, views: int64 (B,) -> float32 (B, C, H, W), channels-last in memory."""
         if self._plain is not None:
             return self._plain.index_select(0, indices).permute(0, 3, 1, 2)
+        if gpu.used(self._padded) and self.normalisation.centre is None:
+            from dsdctl.ml.gpu.views import read
+
+            constants = self.normalisation.constants(self._padded.device)
+            return read(self._padded, indices, views, *constants, self.views.crop)
         offsets = self.views.offsets
         left, top, flip = views % offsets, views // offsets % offsets, views // offsets**2
         device = indices.device

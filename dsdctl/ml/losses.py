@@ -1,7 +1,23 @@
-"""The distillation loss of the paper (eq. 2)."""
+"""The cross-entropy, and the distillation loss of the paper (eq. 2)."""
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from dsdctl.ml import gpu
+
+
+def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy against labels mixed with an even share of all classes.
+
+    logits: (B, K); labels: (B,) int64; returns a scalar.
+    """
+    if gpu.used(logits):
+        from dsdctl.ml.gpu import loss
+
+        if loss.fits(logits):
+            off = {"alpha": 0.0, "temperature": 1.0}
+            return loss.loss(logits, None, labels, **off, label_smoothing=label_smoothing)
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 def distillation_loss(
@@ -19,6 +35,18 @@ def distillation_loss(
     term (some libraries mean the cross-entropy's weight); `temperature` is tau (DSD2, eq. 2).
     Labels are smoothed in the CE term alone: a teacher's logits are soft already.
     """
+    if gpu.used(logits):
+        from dsdctl.ml.gpu import loss
+
+        if loss.fits(logits):
+            return loss.loss(
+                logits,
+                teacher_logits,
+                labels,
+                alpha=alpha,
+                temperature=temperature,
+                label_smoothing=label_smoothing,
+            )
     hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     soft = F.kl_div(
         F.log_softmax(logits / temperature, dim=1),

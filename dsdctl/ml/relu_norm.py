@@ -1,8 +1,9 @@
-"""BatchNorm and what comes with it, trained as one on CPUs that have the compiled kernels.
+"""BatchNorm and what comes with it, trained as one where there are kernels for that.
 
-That is a ReLU before it and 2x2 max-pooling after it, or after it a sum and a ReLU. One by one each
-of them reads and writes all maps, and takes longer to do so than to compute. Where something else
-looks at a module's output, and in eval mode, they are called one by one.
+That is, on GPUs and on CPUs that have the compiled kernels, a ReLU before it and 2x2 max-pooling
+after it, or after it a sum and a ReLU. One by one each of them reads and writes all maps, and takes
+longer to do so than to compute. Where something else looks at a module's output, and in eval mode,
+they are called one by one.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dsdctl.ml import kernels
+from dsdctl.ml import gpu, kernels
+from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.observed import traced, watched
 
 
 class FusedSequential(nn.Sequential):
-    """nn.Sequential that trains ReLU, BatchNorm2d and, after them, MaxPool2d(2) in one go."""
+    """nn.Sequential that trains ReLU, BatchNorm2d and, after them, MaxPool2d(2) in one go; on a
+    GPU also a BatchNorm2d alone, and with a ReLU the bias of a Conv3x3 before it."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
@@ -35,9 +38,14 @@ def norm_relu(
     norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor, added: Tensor | None = None
 ) -> Tensor:
     """(B, C, H, W), (B, C, H, W) -> relu(norm(maps) + added), of the same shape."""
-    fits = added is None or (
-        kernels.fit(added) and (added.dtype, added.shape) == (maps.dtype, maps.shape)
-    )
+    alike = added is None or (added.dtype, added.shape) == (maps.dtype, maps.shape)
+    if alike and not traced() and _fits_gpu(maps, norm, relu):
+        from dsdctl.ml.gpu.norm import Kind, normalise
+
+        if added is not None:
+            added = added.contiguous(memory_format=torch.channels_last)
+        return normalise(maps, None, norm, Kind(relu_after=True), added)
+    fits = alike and (added is None or kernels.fit(added))
     if fits and not traced() and _fits(norm, relu, maps):
         out, mean, variance = _NormRelu.apply(  # type: ignore[no-untyped-call]
             maps, norm.weight, norm.bias, norm.eps, added
@@ -50,31 +58,68 @@ def norm_relu(
 
 def _forward(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
     """`maps` after the first of `layers`, and after how many of them."""
+    if gpu.used(maps):
+        return _forward_gpu(layers, maps)
     match layers:
         case [nn.ReLU() as relu, nn.BatchNorm2d() as norm, *rest] if _fits(norm, relu, maps):
-            height, width = maps.shape[2:]
-            pooled = height % 2 == width % 2 == 0 and _pools(rest[:1])
+            pooled = _pools(rest[:1], maps)
             return _relu_norm(maps, norm, pooled), 3 if pooled else 2
     return layers[0](maps), 1
+
+
+def _forward_gpu(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
+    from dsdctl.ml.gpu.norm import Kind, normalise
+
+    match layers:
+        case [Conv3x3() as conv, nn.ReLU() as relu, nn.BatchNorm2d() as norm, *rest] if not any(
+            map(watched, (conv, relu, norm))
+        ):
+            out = conv.without_bias(maps)
+            if _fits_gpu(out, norm, relu):
+                pooled = _pools(rest[:1], out)
+                return normalise(out, conv.bias, norm, Kind(True, pool=pooled)), 3 + pooled
+            bias = conv.bias
+            return out if bias is None else out + bias.to(out.dtype)[:, None, None], 1
+        case [nn.BatchNorm2d() as norm, *_] if _fits_gpu(maps, norm):
+            return normalise(maps, None, norm, Kind()), 1
+    return layers[0](maps), 1
+
+
+def _fits_gpu(maps: Tensor, norm: nn.BatchNorm2d, relu: nn.ReLU | None = None) -> bool:
+    return (
+        gpu.used(maps)
+        and maps.dtype in (torch.float32, torch.bfloat16)
+        and maps.is_contiguous(memory_format=torch.channels_last)
+        and _trains(norm, maps)
+        and not any(map(watched, (norm, *([relu] if relu else []))))
+    )
 
 
 def _fits(norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor) -> bool:
     return (
         kernels.used("batch-norm")
         and kernels.fit(maps)
-        and maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
+        and _trains(norm, maps)
+        and not any(map(watched, (norm, relu)))
+    )
+
+
+def _trains(norm: nn.BatchNorm2d, maps: Tensor) -> bool:
+    """Whether it normalises `maps` by their own statistics, and keeps running ones."""
+    return (
+        maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
         and norm.training
         and norm.affine
         and norm.weight.dtype == torch.float32
         and norm.track_running_stats
         and norm.momentum is not None
-        and not any(map(watched, (norm, relu)))
     )
 
 
-def _pools(layers: list[nn.Module]) -> bool:
-    """Whether it is a 2x2 max-pooling that nobody watches."""
-    return any(
+def _pools(layers: list[nn.Module], maps: Tensor) -> bool:
+    """Whether it is a 2x2 max-pooling that nobody watches, of sides that it halves."""
+    height, width = maps.shape[2:]
+    return height % 2 == width % 2 == 0 and any(
         isinstance(layer, nn.MaxPool2d)
         and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == (2, 2, 0, 1)
         and not watched(layer)

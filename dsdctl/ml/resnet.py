@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.initialisation import initialise_resnet
-from dsdctl.ml.relu_norm import norm_relu
+from dsdctl.ml.relu_norm import FusedSequential, norm_relu
 
 
 class BasicBlock(nn.Module):
@@ -24,7 +24,7 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
+            self.shortcut = FusedSequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
                 nn.BatchNorm2d(out_channels),
             )

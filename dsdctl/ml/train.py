@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from dsdctl.ml import gpu
 from dsdctl.ml.data import Batch, Reader, ViewReader, epoch_order
 from dsdctl.ml.device import precision
 from dsdctl.ml.graph import Capture, GraphedStep, Step
-from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
-from dsdctl.ml.optimizers import STATE, Settings, make_optimizer, set_lr
+from dsdctl.ml.losses import label_loss
+from dsdctl.ml.masks import Masks
+from dsdctl.ml.optimizers import STATE, Settings
+from dsdctl.ml.update import make_update
 
 LossFunction = Callable[[Tensor, Batch], Tensor]
 """(logits (B, K), batch) -> scalar."""
@@ -42,7 +45,7 @@ class Diverged(Exception):
 
 def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy against the batch's labels, mixed with an even share of all classes."""
-    return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    return label_loss(logits, batch.labels, label_smoothing)
 
 
 class Trainer:
@@ -64,23 +67,7 @@ class Trainer:
         self.settings = settings
         self.loss = loss
         device = next(network.parameters()).device
-        self._parameters = dict(network.named_parameters())
-        # In other orders than that of memory the optimiser would copy the channels-last ones.
-        self._flat = {
-            name: _in_memory_order(parameter.detach()).requires_grad_()
-            for name, parameter in self._parameters.items()
-        }
-        self.optimizer = make_optimizer(settings, self._flat.values(), device)
-        self._weights: list[Tensor] = []
-        self._masks: list[Tensor] = []
-        if masks is not None:
-            weights = prunable_weights(network)
-            apply_masks(weights, masks)
-            # Detached views of the parameters: the step below writes to them outside autograd.
-            self._weights = [weights[name].detach() for name in masks]
-            # In the weights' own dtype and memory layout, which one fused multiplication wants.
-            self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
-        self._masked = list(masks or ())
+        self.update = make_update(network, masks, settings)
         self._loss_sum = torch.zeros((), device=device)
         self._correct = torch.zeros((), device=device, dtype=torch.int64)
         self._capture = capture
@@ -111,7 +98,7 @@ class Trainer:
             for batch, (indices, views) in enumerate(itertools.islice(order, steps)):
                 if batch == 0 or epoch < self.settings.warmup:
                     lr = self.settings.lr_at(epoch, batch, batches)
-                    set_lr(self.optimizer, lr)
+                    self.update.set_lr(lr)
                 step(indices, views)
                 images += len(indices)
         mean_loss = float(self._loss_sum) / images
@@ -134,25 +121,42 @@ class Trainer:
 
     def _train_batch(self, reader: Reader, labels: Tensor, indices: Tensor, views: Tensor) -> None:
         batch = Batch(reader(indices, views), labels[indices], indices, views)
-        logits = self.network(batch.images)
-        loss = self.loss(logits.float(), batch)
-        self.step(loss)
-        self._loss_sum += loss.detach() * len(indices)
-        self._correct += (logits.argmax(1) == batch.labels).sum()
+        logits = self._logits(batch.images).float()
+        loss = self.loss(logits, batch)
+        self.update.step(loss)
+        self._count(logits.detach(), batch.labels, loss.detach())
+
+    def _count(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        if gpu.used(logits):
+            from dsdctl.ml.gpu.loss import fits, tally
+
+            if fits(logits):
+                tally(logits, labels, loss, self._loss_sum, self._correct)
+                return
+        self._loss_sum += loss * len(labels)
+        self._correct += (logits.argmax(1) == labels).sum()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K)."""
+        inputs = self.update.inputs()
+        if not inputs:
+            return self.network(images)  # type: ignore[no-any-return]
+        logits: Tensor = functional_call(self.network, dict(inputs), (images,))
+        return logits
 
     def _written(self) -> list[Tensor]:
         """All that a step changes."""
-        return [*self.state().values(), self._loss_sum, self._correct]
+        return [
+            *self.state().values(),
+            *self.update.written(),
+            self._loss_sum,
+            self._correct,
+        ]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on: parameters, buffers, the optimiser's state."""
-        tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
-        for name, parameter in self._parameters.items():
-            for kind, tensor in self.optimizer.state[self._flat[name]].items():
-                if tensor is not None:  # SGD's without momentum
-                    shaped = tensor if tensor.dim() == 0 else _in_shape_of(parameter, tensor)
-                    tensors[f"{STATE[kind]}/{name}"] = shaped
-        return tensors
+        network = {f"network/{name}": x for name, x in self.network.state_dict().items()}
+        return network | self.update.state()
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from where `state` was taken, bit for bit."""
@@ -161,53 +165,4 @@ class Trainer:
             part, _, inner = name.partition("/")
             parts[part][inner] = tensor
         self.network.load_state_dict(parts["network"])
-        for kind, part in STATE.items():
-            for name, tensor in parts[part].items():
-                parameter = self._parameters[name]
-                # Copied, since it may be on another device, or in use where it comes from.
-                if tensor.dim() == 0:
-                    own = tensor.detach().clone().to(parameter.device)
-                else:
-                    own = _in_memory_order(torch.empty_like(parameter).copy_(tensor).detach())
-                self.optimizer.state[self._flat[name]][kind] = own
-
-    def step(self, loss: Tensor) -> None:
-        """One optimiser step; then the masks, since decay and momentum know nothing of them."""
-        self.network.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        for name, parameter in self._parameters.items():
-            gradient = parameter.grad
-            self._flat[name].grad = None if gradient is None else _flat_like(parameter, gradient)
-        if self.settings.clip_norm is not None:
-            self._clip_gradients(self.settings.clip_norm)
-        self.optimizer.step()
-        if self._masks:
-            torch._foreach_mul_(self._weights, self._masks)
-
-    def _clip_gradients(self, most: float) -> None:
-        """Scale all gradients down to a joint l2 norm of at most `most`.
-
-        Removed weights are no parameters any more, and their gradients no part of the norm.
-        """
-        for name, mask in zip(self._masked, self._masks, strict=True):
-            gradient = self._flat[name].grad
-            if gradient is not None:
-                gradient.mul_(_in_memory_order(mask))
-        torch.nn.utils.clip_grad_norm_(self._flat.values(), most)
-
-
-def _in_memory_order(tensor: Tensor) -> Tensor:
-    """All numbers of a tensor without gaps, (N,), in the same memory."""
-    return tensor.as_strided((tensor.numel(),), (1,))
-
-
-def _in_shape_of(parameter: Tensor, flat: Tensor) -> Tensor:
-    """The numbers of `flat` (N,), in the same memory, as `parameter` has them there."""
-    return flat.as_strided(parameter.shape, parameter.stride())
-
-
-def _flat_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The numbers of a tensor (N,) in the order that those of `parameter` have in memory."""
-    if tensor.stride() != parameter.stride():
-        tensor = torch.empty_like(parameter).copy_(tensor)
-    return _in_memory_order(tensor.detach())
+        self.update.load_state(parts)

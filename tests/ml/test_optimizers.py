@@ -165,8 +165,8 @@ def test_each_step_is_that_of_torchs_optimiser_pruning_and_clipping(
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
     clipped = 0
     for number, (images, labels) in enumerate(batches(12)):
-        set_lr(trainer.optimizer, settings.lr_at(number // 5, number % 5, 5))
-        trainer.step(criterion(network(images), labels))
+        trainer.update.set_lr(settings.lr_at(number // 5, number % 5, 5))
+        trainer.update.step(criterion(network(images), labels))
 
         optimizer.zero_grad()
         criterion(theirs(images), labels).backward()
@@ -225,7 +225,7 @@ def test_adamws_decay_is_apart_from_the_gradient_and_on_all_parameters() -> None
     network = small_network()
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     loss = torch.zeros(()) * sum(parameter.sum() for parameter in network.parameters())
-    Trainer(network, None, settings).step(loss)  # no gradient at all: only the decay acts
+    Trainer(network, None, settings).update.step(loss)  # no gradient at all: only the decay acts
     for name, value in network.named_parameters():
         torch.testing.assert_close(value.detach(), before[name] * (1 - 0.05 * 0.1))
 
@@ -239,7 +239,7 @@ def test_removed_weights_stay_zero_under_adamw_and_count_in_no_norm() -> None:
     masks["classifier.weight"][:] = False
     trainer = Trainer(network, masks, settings)
     loss = 1e6 * weights["classifier.weight"].sum() + network.classifier.bias.sum() / 100
-    trainer.step(loss)
+    trainer.update.step(loss)
     assert not bool(weights["classifier.weight"].any())
     moved = trainer.state()["exp_avg/classifier.bias"]
     torch.testing.assert_close(moved, torch.full((4,), (1 - settings.betas[0]) / 100))

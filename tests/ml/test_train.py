@@ -122,7 +122,7 @@ def test_steps_are_the_fused_sgds_on_the_networks_own_parameters_bit_for_bit(nam
                 logits = trained(batch.contiguous(memory_format=torch.channels_last))
             loss = logits.float().square().mean()
             if trained is network:
-                trainer.step(loss)
+                trainer.update.step(loss)
             else:
                 optimizer.zero_grad()
                 loss.backward()
@@ -154,7 +154,7 @@ def test_removed_weights_stay_exactly_zero_and_the_others_move(
     before = {name: weight.detach().clone() for name, weight in prunable_weights(network).items()}
     trainer = Trainer(network, masks, SETTINGS)
     for batch in epoch_batches(reader, pictures.labels, 8, seed=0, level=1, epoch=0):
-        trainer.step(nn.functional.cross_entropy(network(batch.images), batch.labels))
+        trainer.update.step(nn.functional.cross_entropy(network(batch.images), batch.labels))
         for name, weight in prunable_weights(network).items():
             assert not weight.detach()[~masks[name]].any()
     for name, weight in prunable_weights(network).items():
@@ -169,7 +169,7 @@ def test_weight_decay_reaches_every_parameter() -> None:
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     trainer = Trainer(network, None, SETTINGS)
     loss = torch.zeros(()) * sum(parameter.sum() for parameter in network.parameters())
-    trainer.step(loss)  # no gradient at all: only the decay acts
+    trainer.update.step(loss)  # no gradient at all: only the decay acts
     for name, value in network.named_parameters():
         torch.testing.assert_close(value.detach(), before[name] * (1 - 0.05 * 1e-2))
 

@@ -1,0 +1,30 @@
+"""Kernels for GPUs, in Triton, which comes with torch's builds for CUDA.
+
+A step on small images is some hundred small kernels, and starting them takes as long as running
+them: these do in one what torch does in many. All sums are added up in an order that follows from
+the shapes alone, and no choice is made by timing, so that results do not depend on the card's load.
+"""
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from dsdctl.ml.kernel_choice import kernel_mode
+
+
+def used(tensor: Tensor) -> bool:
+    """Whether these kernels compute what they can of `tensor`. Raises InputError."""
+    return used_on(tensor.device)
+
+
+def used_on(device: torch.device) -> bool:
+    """Whether these kernels compute what they can on `device`. Raises InputError."""
+    return device.type == "cuda" and kernel_mode() != "off" and installed()
+
+
+@functools.cache
+def installed() -> bool:
+    """Whether there is a Triton to compile them."""
+    return importlib.util.find_spec("triton") is not None

@@ -1,0 +1,438 @@
+"""BatchNorm in training with what surrounds it, in two kernels forward and two backward.
+
+    z = relu(maps + conv_bias)  or  z = maps
+    out = z normalised; then 2x2 max-pooled;  or  relu(z normalised + added)
+
+Every kernel first adds up parts of sums that the one before it has left, each of its programs by
+itself and all in the same order: that takes less time than to start one more kernel.
+
+Shapes: maps (B, C, H, W), channels-last, are P = B H W rows of C numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+PARTS = 128
+"""Parts of a sum over pixels at most; a constant, since it decides the order of the additions."""
+PROGRAMS = 256
+"""Programs of a kernel, about: two for each multiprocessor of a large GPU."""
+TILE = 8192
+"""Numbers that a program has in its registers at once."""
+WARPS = 8
+_SUMS = 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What comes with the normalisation."""
+
+    relu_before: bool = False
+    relu_after: bool = False
+    pool: bool = False
+
+
+@dataclass(frozen=True)
+class _Tiling:
+    """How (rows, channels) are shared among programs."""
+
+    rows: int
+    columns: int
+    parts: int
+    per_part: int
+    groups: int
+
+    @classmethod
+    def of(cls, count: int, channels: int) -> "_Tiling":
+        columns = max(16, min(64, triton.next_power_of_2(channels)))
+        groups = triton.cdiv(channels, columns)
+        wanted = max(1, min(PARTS, PROGRAMS // groups))
+        rows = min(TILE // columns, max(16, triton.next_power_of_2(triton.cdiv(count, wanted))))
+        per_part = triton.cdiv(triton.cdiv(count, wanted), rows) * rows
+        return cls(rows, columns, triton.cdiv(count, per_part), per_part, groups)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.parts, self.groups
+
+
+def normalise(
+    maps: Tensor,
+    conv_bias: Tensor | None,
+    norm: torch.nn.BatchNorm2d,
+    kind: Kind,
+    added: Tensor | None = None,
+) -> Tensor:
+    """Train through `norm` and what `kind` says comes with it; its statistics are updated.
+
+    maps: bf16 or fp32 (B, C, H, W), channels-last; conv_bias: (C,), the bias of the convolution
+    before; added: of the shape of maps, added before the last ReLU. Returns (B, C, H, W), pooled
+    (B, C, H / 2, W / 2).
+    """
+    return _Normalise.apply(maps, conv_bias, norm.weight, norm.bias, added, norm, kind)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: Tensor,
+        conv_bias: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        added: Tensor | None,
+        norm: torch.nn.BatchNorm2d,
+        kind: Kind,
+    ) -> Tensor:
+        batch, channels, height, width = maps.shape
+        pixels = batch * height * width
+        device = maps.device
+        out = torch.empty(
+            (batch, channels, height // 2, width // 2) if kind.pool else maps.shape,
+            dtype=maps.dtype,
+            device=device,
+            memory_format=torch.channels_last,
+        )
+        tiling = _Tiling.of(pixels, channels)
+        sums = torch.empty(_SUMS, tiling.parts, channels, device=device)
+        statistics = torch.empty(_SUMS, channels, device=device)
+        _sums_of_maps[tiling.grid](
+            maps, conv_bias, sums, pixels, channels, tiling.per_part,
+            RELU=kind.relu_before, BIASED=conv_bias is not None,
+            ROWS=tiling.rows, COLUMNS=tiling.columns, num_warps=WARPS,
+        )  # fmt: skip
+        outs = _Tiling.of(out.numel() // channels, channels)
+        _normalise[outs.grid](
+            maps, conv_bias, added, sums, weight, bias,
+            norm.running_mean, norm.running_var, norm.num_batches_tracked, statistics, out,
+            out.numel() // channels, pixels, channels, outs.per_part, tiling.parts, width,
+            norm.eps, norm.momentum,
+            RELU=kind.relu_before, BIASED=conv_bias is not None, ADDED=added is not None,
+            RELU_AFTER=kind.relu_after, POOL=kind.pool, PARTS=PARTS,
+            ROWS=outs.rows // 4 if kind.pool and outs.rows >= 64 else outs.rows,
+            COLUMNS=outs.columns, num_warps=WARPS,
+        )  # fmt: skip
+        kept = out if added is not None else None
+        ctx.save_for_backward(maps, conv_bias, weight, bias, statistics, kept)
+        ctx.kind = kind
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        maps, conv_bias, weight, bias, statistics, out = ctx.saved_tensors
+        kind: Kind = ctx.kind
+        upstream = gradients[0].contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = maps.shape
+        pixels, rows = batch * height * width, upstream.numel() // channels
+        tiling = _Tiling.of(rows, channels)
+        of_maps = torch.empty_like(maps)
+        of_added = None if out is None else torch.empty_like(upstream)
+        sums = torch.empty(_SUMS, tiling.parts, channels, device=maps.device)
+        small = torch.empty(_SUMS, channels, device=maps.device)
+        flags: dict[str, Any] = {
+            "RELU": kind.relu_before, "BIASED": conv_bias is not None,
+            "ADDED": out is not None, "RELU_AFTER": kind.relu_after, "POOL": kind.pool,
+            "ROWS": tiling.rows // 4 if kind.pool and tiling.rows >= 64 else tiling.rows,
+            "COLUMNS": tiling.columns, "num_warps": WARPS,
+        }  # fmt: skip
+        given = (upstream, maps, conv_bias, out, weight, bias, statistics)
+        _sums_of_gradients[tiling.grid](
+            *given, sums, rows, channels, tiling.per_part, width, **flags
+        )
+        _gradients[tiling.grid](
+            *given, sums, small, of_maps, of_added,
+            rows, pixels, channels, tiling.per_part, tiling.parts, width, PARTS=PARTS, **flags
+        )  # fmt: skip
+        of_bias, of_weight, of_conv_bias = small
+        of_conv_bias = None if conv_bias is None else of_conv_bias.to(conv_bias.dtype)
+        return of_maps, of_conv_bias, of_weight, of_bias, of_added, None, None
+
+
+@triton.jit
+def _before(y, RELU: tl.constexpr):
+    """What is normalised; NaN stays NaN."""
+    if RELU:
+        return tl.where(y <= 0, 0.0, y)
+    return y
+
+
+@triton.jit
+def _load(maps, rows, columns, inside, bias, channels):
+    """Rows of maps, (rows, columns) in fp32, with the convolution's bias."""
+    offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
+    return tl.load(maps + offsets, mask=inside, other=0.0).to(tl.float32) + bias[None, :]
+
+
+@triton.jit
+def _bias(conv_bias, columns, channels, BIASED: tl.constexpr, COLUMNS: tl.constexpr):
+    if BIASED:
+        return tl.load(conv_bias + columns, mask=columns < channels, other=0.0).to(tl.float32)
+    return tl.zeros((COLUMNS,), tl.float32)
+
+
+@triton.jit
+def _sum_of_parts(sums, number, parts, columns, channels, PARTS: tl.constexpr):
+    index = tl.arange(0, PARTS)
+    inside = (index < parts)[:, None] & (columns < channels)[None, :]
+    offsets = (number * parts + index)[:, None] * channels + columns[None, :]
+    return tl.sum(tl.load(sums + offsets, mask=inside, other=0.0), 0)
+
+
+@triton.jit
+def _store_part(sums, number, columns, channels, total):
+    part, parts = tl.program_id(0), tl.num_programs(0)
+    offsets = (number * parts + part) * channels + columns
+    tl.store(sums + offsets, tl.sum(total, 0), mask=columns < channels)
+
+
+@triton.jit(do_not_specialize=["pixels", "per_part"])
+def _sums_of_maps(
+    maps, conv_bias, sums, pixels, channels, per_part,
+    RELU: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """For each channel the sums of z - z0 and of its square, and how many maps are above zero.
+
+    z0 is the first pixel's z: without it the variance of a channel that hardly varies would be
+    lost in rounding.
+    """
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
+    pivot = tl.load(maps + columns, mask=columns < channels, other=0.0).to(tl.float32) + bias
+    pivot = _before(pivot, RELU)
+    linear = tl.zeros((ROWS, COLUMNS), tl.float32)
+    square = tl.zeros((ROWS, COLUMNS), tl.float32)
+    above = tl.zeros((ROWS, COLUMNS), tl.float32)
+    first = tl.program_id(0) * per_part
+    for start in range(first, first + per_part, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        inside = (rows < pixels)[:, None] & (columns < channels)[None, :]
+        y = _load(maps, rows, columns, inside, bias, channels)
+        difference = tl.where(inside, _before(y, RELU) - pivot[None, :], 0.0)
+        linear += difference
+        square += difference * difference
+        above += tl.where(inside & (y > 0), 1.0, 0.0)
+    _store_part(sums, 0, columns, channels, linear)
+    _store_part(sums, 1, columns, channels, square)
+    _store_part(sums, 2, columns, channels, above)
+
+
+@triton.jit
+def _larger(one, other):
+    """Elementwise; NaN wins, and of equal ones the first."""
+    return tl.where((other > one) | (other != other), other, one)
+
+
+@triton.jit(
+    do_not_specialize=["out_rows", "pixels", "per_part", "parts", "width", "eps", "momentum"]
+)
+def _normalise(
+    maps, conv_bias, added, sums, weight, bias, running_mean, running_var, tracked, statistics, out,
+    out_rows, pixels, channels, per_part, parts, width, eps, momentum,
+    RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
+    POOL: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Normalise by the sums; one program of a channel also keeps and updates its statistics."""
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    there = columns < channels
+    y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
+    pivot = tl.load(maps + columns, mask=there, other=0.0).to(tl.float32) + y_bias
+    pivot = _before(pivot, RELU)
+    shift = _sum_of_parts(sums, 0, parts, columns, channels, PARTS) / pixels
+    mean = pivot + shift
+    square = _sum_of_parts(sums, 1, parts, columns, channels, PARTS) / pixels
+    variance = tl.maximum(square - shift * shift, 0.0)
+    inverse = 1.0 / tl.sqrt(variance + eps)
+    if tl.program_id(0) == 0:
+        above = _sum_of_parts(sums, 2, parts, columns, channels, PARTS)
+        tl.store(statistics + columns, mean, mask=there)
+        tl.store(statistics + channels + columns, inverse, mask=there)
+        tl.store(statistics + 2 * channels + columns, above, mask=there)
+        old = tl.load(running_mean + columns, mask=there)
+        tl.store(running_mean + columns, old + momentum * (mean - old), mask=there)
+        old = tl.load(running_var + columns, mask=there)
+        unbiased = variance * (pixels / (pixels - 1.0))
+        tl.store(running_var + columns, old + momentum * (unbiased - old), mask=there)
+        if tl.program_id(1) == 0:
+            tl.store(tracked, tl.load(tracked) + 1)
+    factor = tl.load(weight + columns, mask=there, other=0.0) * inverse
+    constant = tl.load(bias + columns, mask=there, other=0.0) - mean * factor
+    first = tl.program_id(0) * per_part
+    for start in range(first, first + per_part, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        inside = (rows < out_rows)[:, None] & there[None, :]
+        offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
+        if POOL:
+            half = width // 2
+            corner = rows // half * 2 * width + rows % half * 2
+            y = _load(maps, corner, columns, inside, y_bias, channels)
+            value = _before(y, RELU) * factor[None, :] + constant[None, :]
+            for pixel in tl.static_range(1, 4):
+                other = corner + pixel // 2 * width + pixel % 2
+                y = _load(maps, other, columns, inside, y_bias, channels)
+                value = _larger(value, _before(y, RELU) * factor[None, :] + constant[None, :])
+        else:
+            y = _load(maps, rows, columns, inside, y_bias, channels)
+            value = _before(y, RELU) * factor[None, :] + constant[None, :]
+        if ADDED:
+            value += tl.load(added + offsets, mask=inside, other=0.0).to(tl.float32)
+        value = _before(value, RELU_AFTER)
+        tl.store(out + offsets, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _constants(weight, bias, statistics, columns, channels):
+    """A channel's mean, inverse deviation, factor and constant of the normalisation, each (C,)."""
+    there = columns < channels
+    mean = tl.load(statistics + columns, mask=there, other=0.0)
+    inverse = tl.load(statistics + channels + columns, mask=there, other=0.0)
+    factor = tl.load(weight + columns, mask=there, other=0.0) * inverse
+    constant = tl.load(bias + columns, mask=there, other=0.0) - mean * factor
+    return mean, inverse, factor, constant
+
+
+@triton.jit
+def _upstream(
+    gradient, out, value, rows, columns, inside, channels,
+    ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
+):  # fmt: skip
+    """The gradient at rows of the output, (rows, columns) in fp32, before the last ReLU."""
+    offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
+    g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
+    if RELU_AFTER:
+        if ADDED:
+            value = tl.load(out + offsets, mask=inside, other=0.0).to(tl.float32)
+        g = tl.where(value > 0, g, 0.0)
+    return g
+
+
+@triton.jit
+def _chosen(
+    maps, corner, columns, inside, bias, channels, width, factor, constant, RELU: tl.constexpr
+):
+    """Which of four pixels max-pooling took: 0 to 3."""
+    y = _load(maps, corner, columns, inside, bias, channels)
+    best = _before(y, RELU) * factor[None, :] + constant[None, :]
+    choice = tl.zeros(best.shape, tl.int32)
+    for pixel in tl.static_range(1, 4):
+        other = corner + pixel // 2 * width + pixel % 2
+        y = _load(maps, other, columns, inside, bias, channels)
+        value = _before(y, RELU) * factor[None, :] + constant[None, :]
+        choice = tl.where((value > best) | (value != value), pixel, choice)
+        best = _larger(best, value)
+    return choice
+
+
+@triton.jit(do_not_specialize=["out_rows", "per_part", "width"])
+def _sums_of_gradients(
+    gradient, maps, conv_bias, out, weight, bias, statistics, sums,
+    out_rows, channels, per_part, width,
+    RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
+    POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """For each channel the sums of the gradient g, of g times the normalised z, and of those g
+    that belong to maps above zero."""
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
+    mean, inverse, factor, constant = _constants(weight, bias, statistics, columns, channels)
+    plain = tl.zeros((ROWS, COLUMNS), tl.float32)
+    scaled = tl.zeros((ROWS, COLUMNS), tl.float32)
+    above = tl.zeros((ROWS, COLUMNS), tl.float32)
+    first = tl.program_id(0) * per_part
+    for start in range(first, first + per_part, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        inside = (rows < out_rows)[:, None] & (columns < channels)[None, :]
+        if POOL:
+            half = width // 2
+            corner = rows // half * 2 * width + rows % half * 2
+            choice = _chosen(
+                maps, corner, columns, inside, y_bias, channels, width, factor, constant, RELU
+            )
+            g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
+            for pixel in tl.static_range(4):
+                other = corner + pixel // 2 * width + pixel % 2
+                y = _load(maps, other, columns, inside, y_bias, channels)
+                own = tl.where(choice == pixel, g, 0.0)
+                plain += own
+                scaled += own * (_before(y, RELU) - mean[None, :]) * inverse[None, :]
+                above += tl.where(y > 0, own, 0.0)
+        else:
+            y = _load(maps, rows, columns, inside, y_bias, channels)
+            z = _before(y, RELU)
+            value = z * factor[None, :] + constant[None, :]
+            g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
+            plain += g
+            scaled += g * (z - mean[None, :]) * inverse[None, :]
+            above += tl.where(y > 0, g, 0.0)
+    _store_part(sums, 0, columns, channels, plain)
+    _store_part(sums, 1, columns, channels, scaled)
+    _store_part(sums, 2, columns, channels, above)
+
+
+@triton.jit(do_not_specialize=["out_rows", "pixels", "per_part", "parts", "width"])
+def _gradients(
+    gradient, maps, conv_bias, out, weight, bias, statistics, sums, small, of_maps, of_added,
+    out_rows, pixels, channels, per_part, parts, width,
+    PARTS: tl.constexpr, RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr,
+    RELU_AFTER: tl.constexpr, POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The maps' gradient; one program of a channel also writes those of its parameters."""
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    there = columns < channels
+    y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
+    mean, inverse, factor, constant = _constants(weight, bias, statistics, columns, channels)
+    plain = _sum_of_parts(sums, 0, parts, columns, channels, PARTS)
+    scaled = _sum_of_parts(sums, 1, parts, columns, channels, PARTS)
+    if tl.program_id(0) == 0:
+        tl.store(small + columns, plain, mask=there)
+        tl.store(small + channels + columns, scaled, mask=there)
+        if BIASED:
+            # The maps' gradients added up: of those above zero, whose normalised values add up to
+            # minus that of the others, which are all zero before the normalisation.
+            above = _sum_of_parts(sums, 2, parts, columns, channels, PARTS)
+            count = tl.load(statistics + 2 * channels + columns, mask=there, other=0.0)
+            others = (pixels - count) * mean * inverse
+            total = factor * (above - (count * plain + others * scaled) / pixels)
+            tl.store(small + 2 * channels + columns, total, mask=there)
+    first = tl.program_id(0) * per_part
+    for start in range(first, first + per_part, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        inside = (rows < out_rows)[:, None] & there[None, :]
+        if POOL:
+            half = width // 2
+            corner = rows // half * 2 * width + rows % half * 2
+            choice = _chosen(
+                maps, corner, columns, inside, y_bias, channels, width, factor, constant, RELU
+            )
+            g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
+            for pixel in tl.static_range(4):
+                other = corner + pixel // 2 * width + pixel % 2
+                y = _load(maps, other, columns, inside, y_bias, channels)
+                own = tl.where(choice == pixel, g, 0.0)
+                result = _of_maps(own, y, mean, inverse, factor, plain, scaled, pixels, RELU)
+                offsets = other.to(tl.int64)[:, None] * channels + columns[None, :]
+                tl.store(of_maps + offsets, result.to(of_maps.dtype.element_ty), mask=inside)
+        else:
+            offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
+            y = _load(maps, rows, columns, inside, y_bias, channels)
+            value = _before(y, RELU) * factor[None, :] + constant[None, :]
+            g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
+            if ADDED:
+                tl.store(of_added + offsets, g.to(of_added.dtype.element_ty), mask=inside)
+            result = _of_maps(g, y, mean, inverse, factor, plain, scaled, pixels, RELU)
+            tl.store(of_maps + offsets, result.to(of_maps.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _of_maps(g, y, mean, inverse, factor, plain, scaled, pixels, RELU: tl.constexpr):
+    """factor (g - mean of g - normalised z x mean of g times it), where the ReLU let y through."""
+    normalised = (_before(y, RELU) - mean[None, :]) * inverse[None, :]
+    result = factor[None, :] * (g - (plain[None, :] + normalised * scaled[None, :]) / pixels)
+    if RELU:
+        result = tl.where(y > 0, result, 0.0)
+    return result
