@@ -17,9 +17,9 @@ from hatch_build import compile_kernels
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of dsdctl.ml computes."""
+    """All of dsdctl.ml computes; what Triton's interpreter does is the same on all processors."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
+        if item.path.is_relative_to(Path(__file__).parent) and item.path.name != "test_gpu.py":
             item.add_marker("numerics")
 
 

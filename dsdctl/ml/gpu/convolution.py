@@ -84,8 +84,9 @@ def weight_gradient(maps: Tensor, upstream: Tensor, weight: Tensor) -> Tensor:
     batch, channels, height, width = maps.shape
     out_channels = len(weight)
     few = channels <= FEW
-    inner = PATCH if few else min(32, triton.next_power_of_2(channels))
     outer = min(64, triton.next_power_of_2(out_channels))
+    # Nine sums of outer x inner numbers are what the registers hold.
+    inner = PATCH if few else min(outer // 2, triton.next_power_of_2(channels))
     groups = (1 if few else triton.cdiv(channels, inner)) * triton.cdiv(out_channels, outer)
     pixels = batch * height * width
     rows = 128 if few else 64

@@ -163,6 +163,12 @@ def _before(y, RELU: tl.constexpr):
 
 
 @triton.jit
+def _normalised(y, mean, factor, constant, RELU: tl.constexpr):
+    """(rows, columns) as BatchNorm leaves them."""
+    return (_before(y, RELU) - mean[None, :]) * factor[None, :] + constant[None, :]
+
+
+@triton.jit
 def _load(maps, rows, columns, inside, bias, channels):
     """Rows of maps, (rows, columns) in fp32, with the convolution's bias."""
     offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
@@ -261,7 +267,7 @@ def _normalise(
         if tl.program_id(1) == 0:
             tl.store(tracked, tl.load(tracked) + 1)
     factor = tl.load(weight + columns, mask=there, other=0.0) * inverse
-    constant = tl.load(bias + columns, mask=there, other=0.0) - mean * factor
+    constant = tl.load(bias + columns, mask=there, other=0.0)
     first = tl.program_id(0) * per_part
     for start in range(first, first + per_part, ROWS):
         rows = start + tl.arange(0, ROWS)
@@ -271,14 +277,14 @@ def _normalise(
             half = width // 2
             corner = rows // half * 2 * width + rows % half * 2
             y = _load(maps, corner, columns, inside, y_bias, channels)
-            value = _before(y, RELU) * factor[None, :] + constant[None, :]
+            value = _normalised(y, mean, factor, constant, RELU)
             for pixel in tl.static_range(1, 4):
                 other = corner + pixel // 2 * width + pixel % 2
                 y = _load(maps, other, columns, inside, y_bias, channels)
-                value = _larger(value, _before(y, RELU) * factor[None, :] + constant[None, :])
+                value = _larger(value, _normalised(y, mean, factor, constant, RELU))
         else:
             y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _before(y, RELU) * factor[None, :] + constant[None, :]
+            value = _normalised(y, mean, factor, constant, RELU)
         if ADDED:
             value += tl.load(added + offsets, mask=inside, other=0.0).to(tl.float32)
         value = _before(value, RELU_AFTER)
@@ -287,12 +293,12 @@ def _normalise(
 
 @triton.jit
 def _constants(weight, bias, statistics, columns, channels):
-    """A channel's mean, inverse deviation, factor and constant of the normalisation, each (C,)."""
+    """A channel's mean, inverse deviation, weight x inverse deviation and bias, each (C,)."""
     there = columns < channels
     mean = tl.load(statistics + columns, mask=there, other=0.0)
     inverse = tl.load(statistics + channels + columns, mask=there, other=0.0)
     factor = tl.load(weight + columns, mask=there, other=0.0) * inverse
-    constant = tl.load(bias + columns, mask=there, other=0.0) - mean * factor
+    constant = tl.load(bias + columns, mask=there, other=0.0)
     return mean, inverse, factor, constant
 
 
@@ -313,16 +319,26 @@ def _upstream(
 
 @triton.jit
 def _chosen(
-    maps, corner, columns, inside, bias, channels, width, factor, constant, RELU: tl.constexpr
+    maps,
+    corner,
+    columns,
+    inside,
+    bias,
+    channels,
+    width,
+    mean,
+    factor,
+    constant,
+    RELU: tl.constexpr,
 ):
     """Which of four pixels max-pooling took: 0 to 3."""
     y = _load(maps, corner, columns, inside, bias, channels)
-    best = _before(y, RELU) * factor[None, :] + constant[None, :]
+    best = _normalised(y, mean, factor, constant, RELU)
     choice = tl.zeros(best.shape, tl.int32)
     for pixel in tl.static_range(1, 4):
         other = corner + pixel // 2 * width + pixel % 2
         y = _load(maps, other, columns, inside, bias, channels)
-        value = _before(y, RELU) * factor[None, :] + constant[None, :]
+        value = _normalised(y, mean, factor, constant, RELU)
         choice = tl.where((value > best) | (value != value), pixel, choice)
         best = _larger(best, value)
     return choice
@@ -351,7 +367,7 @@ def _sums_of_gradients(
             half = width // 2
             corner = rows // half * 2 * width + rows % half * 2
             choice = _chosen(
-                maps, corner, columns, inside, y_bias, channels, width, factor, constant, RELU
+                maps, corner, columns, inside, y_bias, channels, width, mean, factor, constant, RELU
             )
             g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
             for pixel in tl.static_range(4):
@@ -364,7 +380,7 @@ def _sums_of_gradients(
         else:
             y = _load(maps, rows, columns, inside, y_bias, channels)
             z = _before(y, RELU)
-            value = z * factor[None, :] + constant[None, :]
+            value = _normalised(y, mean, factor, constant, RELU)
             g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
             plain += g
             scaled += g * (z - mean[None, :]) * inverse[None, :]
@@ -407,7 +423,7 @@ def _gradients(
             half = width // 2
             corner = rows // half * 2 * width + rows % half * 2
             choice = _chosen(
-                maps, corner, columns, inside, y_bias, channels, width, factor, constant, RELU
+                maps, corner, columns, inside, y_bias, channels, width, mean, factor, constant, RELU
             )
             g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
             for pixel in tl.static_range(4):
@@ -420,7 +436,7 @@ def _gradients(
         else:
             offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
             y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _before(y, RELU) * factor[None, :] + constant[None, :]
+            value = _normalised(y, mean, factor, constant, RELU)
             g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
             if ADDED:
                 tl.store(of_added + offsets, g.to(of_added.dtype.element_ty), mask=inside)

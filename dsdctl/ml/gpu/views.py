@@ -35,7 +35,7 @@ def _read(
     inside = number < count
     channel, pixel = number % channels, number // channels
     x, y, image = pixel % width, pixel // width % height, pixel // (width * height)
-    view = tl.load(views + image, mask=inside, other=0)
+    view = tl.load(views + image, mask=inside, other=0).to(tl.int32)  # divides faster
     index = tl.load(indices + image, mask=inside, other=0)
     offsets = 2 * crop + 1
     left, top, flip = view % offsets, view // offsets % offsets, view // (offsets * offsets)
