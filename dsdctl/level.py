@@ -24,13 +24,14 @@ from dsdctl.killpoints import kill_point
 from dsdctl.ml import kernels
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure
+from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
 from dsdctl.ml.models import Network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
-from dsdctl.ml.train import Diverged, Epoch, LossFunction, Trainer, cross_entropy
+from dsdctl.ml.train import Epoch, LossFunction, Trainer, cross_entropy
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
 from dsdctl.starting_point import (

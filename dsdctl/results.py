@@ -34,7 +34,8 @@ class Measured(Model):
 
 
 class Diverged(Model):
-    """A level whose training loss became infinite or NaN; its trajectory ends here."""
+    """A level whose training loss became infinite, NaN or stayed beyond all bounds; its trajectory
+    ends here."""
 
     kind: Literal["diverged"] = "diverged"
     level: int

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from dsdctl.ml import gpu
 from dsdctl.ml.data import Batch, Reader, ViewReader, epoch_order
 from dsdctl.ml.device import precision
+from dsdctl.ml.divergence import Diverged, LossWatch
 from dsdctl.ml.graph import Capture, GraphedStep, Step
 from dsdctl.ml.losses import label_loss
 from dsdctl.ml.masks import Masks
@@ -33,14 +34,6 @@ class Epoch:
     lr: float
     loss: float
     accuracy: float
-
-
-class Diverged(Exception):
-    """The training loss is no longer a finite number."""
-
-    def __init__(self, epoch: int):
-        super().__init__(f"the training loss is not finite in epoch {epoch}")
-        self.epoch = epoch
 
 
 def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
@@ -94,6 +87,7 @@ class Trainer:
         )
         batches = math.ceil(len(labels) / self.settings.batch_size)
         lr = math.nan
+        watch = LossWatch(epoch)
         with precision(self.settings.precision, labels.device):
             for batch, (indices, views) in enumerate(itertools.islice(order, steps)):
                 if batch == 0 or epoch < self.settings.warmup:
@@ -101,6 +95,7 @@ class Trainer:
                     self.update.set_lr(lr)
                 step(indices, views)
                 images += len(indices)
+                watch.look(batch + 1, images, self._loss_sum)
         mean_loss = float(self._loss_sum) / images
         if not math.isfinite(mean_loss):
             raise Diverged(epoch)

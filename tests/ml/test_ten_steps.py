@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from dsdctl.ml import kernels
 from dsdctl.ml.data import Normalisation, ViewReader, Views
+from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.kernel_choice import VARIABLE
 from dsdctl.ml.models import build_network
 from dsdctl.ml.optimizers import Settings
-from dsdctl.ml.train import Diverged, Trainer
+from dsdctl.ml.train import Trainer
 
 NETWORKS: dict[str, dict[str, int]] = {
     "vgg-like": {"depth": 3, "width": 16, "pool": 2},

@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 
 from dsdctl.ml.data import Split, ViewReader
 from dsdctl.ml.device import precision
+from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.masks import (
     Masks,
     count_nonzero,
@@ -21,7 +22,7 @@ from dsdctl.ml.masks import (
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.train import Diverged, Epoch, Trainer
+from dsdctl.ml.train import Epoch, Trainer
 
 
 def small_network() -> Network:
