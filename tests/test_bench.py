@@ -97,9 +97,10 @@ def test_kernels_are_compared_where_they_are_called(monkeypatch: pytest.MonkeyPa
     for wish in ("auto", "avx2"):
         monkeypatch.setenv(VARIABLE, wish)
         assert modes("teacher") == modes("digits-level") == (wish, "off")
-        assert modes("measure") == modes("teacher", "cuda") == (wish,)
+        assert modes("teacher", "cuda") == (wish, "off")
+        assert modes("measure") == modes("measure", "cuda") == (wish,)
     monkeypatch.setenv(VARIABLE, "off")
-    assert modes("teacher") == ("off",)
+    assert modes("teacher") == modes("teacher", "cuda") == ("off",)
 
 
 def test_a_table_shows_what_the_kernels_are_worth() -> None:
