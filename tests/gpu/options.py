@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +75,7 @@ def write_json(file: Path, content: Any) -> None:
     """Write it whole or not at all."""
     new = file.with_name(f".{file.name}.new")
     new.write_text(json.dumps(content, indent=1, default=str))
-    os.replace(new, file)
+    new.replace(file)
 
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
