@@ -34,6 +34,7 @@ def main() -> None:
             print(measure(), flush=True)
         else:
             del measure  # what the job before holds on a GPU may be needed
+            torch.cuda.empty_cache()
             measure = ready(Job.model_validate_json(line))
             print("ready", flush=True)
 
