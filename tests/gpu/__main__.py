@@ -24,6 +24,8 @@ def main() -> int:
     options = made.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     stages = (options.only,) if options.only else STAGES
+    if not options.only:
+        (options.out / "log.txt").unlink(missing_ok=True)
     ended = {}
     for stage in stages:
         (options.out / f"{stage}.json").unlink(missing_ok=True)

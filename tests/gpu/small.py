@@ -18,9 +18,9 @@ def random_archive(file: Path, train: int, test: int, side: int = 32) -> Path:
     arrays = {}
     for name, count in (("train", train), ("test", test)):
         labels = np.arange(count, dtype=np.int64) % 10
-        pixels = draw.integers(0, 128, (count, side, side, 3))
-        pixels[..., 0] += 12 * labels[:, None, None]
-        arrays[f"x_{name}"], arrays[f"y_{name}"] = pixels.astype(np.uint8), labels
+        pixels = draw.integers(0, 128, (count, side, side, 3), dtype=np.uint8)
+        pixels[..., 0] += (12 * labels[:, None, None]).astype(np.uint8)
+        arrays[f"x_{name}"], arrays[f"y_{name}"] = pixels, labels
     np.savez(file, **arrays)
     return file
 
