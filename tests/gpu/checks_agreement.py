@@ -30,14 +30,18 @@ def allowed(fp32: float, bf16: float, *, smooth: bool = False) -> dict[str, floa
     """How far gradients may be off, where other code's of the same are off by `fp32` and `bf16`.
 
     Two ways to round bf16 are off by the same order. In fp32 convolutions may be computed by other
-    algorithms (Winograd's is off by ten times as much), which stays far below tf32, that is off by
-    some thousand times as much; and tf32, which rounds eight times as finely as bf16, stays below
-    that. Rounding turns ReLUs on and off, unless they are `smooth`, each with a whole unit's
-    gradient: a share of them that grows as one rounding does, and so a root of that of the
-    gradient. In fp32 these are few, and other code may happen to turn none.
+    algorithms (Winograd's is off by ten times as much) and in longer sums, which stays far below
+    tf32, that is off by eight thousand times as much; and tf32, which rounds eight times as finely
+    as bf16, stays below that. Rounding turns ReLUs on and off, unless they are `smooth`, each with
+    a whole unit's gradient: a share of them that grows as one rounding does, and so a root of that
+    of the gradient. In fp32 these are few, and other code may happen to turn none.
     """
     turned = 0.0 if smooth else bf16 * (2.0**-24 / 2.0**-8) ** 0.5
-    return {"fp32": 16 * max(fp32, turned), "tf32": bf16, "bf16": 2 * bf16}
+    return {
+        "fp32": max(64 * fp32 if smooth else 8 * fp32, 16 * turned),
+        "tf32": bf16,
+        "bf16": 2 * bf16,
+    }
 
 
 def gradients_against_float64(device: str, tiny: bool, folder: Path) -> dict[str, Any]:

@@ -56,9 +56,12 @@ def _joined(model: nn.Module) -> Tensor:
 
 def _smoothen(model: nn.Module) -> None:
     for module in list(model.modules()):
+        # Whoever is watched is computed module by module, and not by a kernel that knows ReLU only.
+        module.register_forward_hook(lambda _module, _inputs, _output: None)
         for name, child in list(module.named_children()):
             if isinstance(child, nn.ReLU):
-                module._modules[name] = nn.SiLU()
+                module._modules[name] = smooth = nn.SiLU()
+                smooth.register_forward_hook(lambda _module, _inputs, _output: None)
 
 
 def on_all_cores(kind: Kind, name: str, tiny: bool, *, smooth: bool) -> Tensor:

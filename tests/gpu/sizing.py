@@ -5,8 +5,8 @@ from dataclasses import dataclass
 VIEWS = 162
 """Of an image under flip and crop by 4: forwards of a teacher table."""
 
-TRAININGS = 4
-"""Trajectories of one seed: the teacher's, and the students of vanilla and of two teachers."""
+SHARING = 1.25
+"""How much longer the longest chain takes for what runs beside it."""
 
 LEVEL_SECONDS = 1.5
 """What a level takes besides its training: data, pruning, recording, measuring, storing."""
@@ -34,24 +34,26 @@ class Size:
     images: int
 
 
-def brief_seconds(size: Size, rates: Rates) -> float:
-    """What a brief Table 1 takes with one trajectory after the other, on which several at once
-    can only better."""
+def brief_seconds(size: Size, one: Rates, at_once: Rates) -> float:
+    """What a brief Table 1 takes: all of its work at the rates of several trajectories `at_once`,
+    or its longest chain, the teacher and then its student, at those of `one`."""
     trainings = size.levels + 1
     passed = size.epochs * size.images * trainings
-    training = passed / rates.teacher + passed / rates.student + 2 * passed / rates.distilled
+    work = passed / at_once.teacher + passed / at_once.student + 2 * passed / at_once.distilled
+    chain = passed / one.teacher + passed / one.distilled
     # Two teachers, each with a table or, where that is less, called for every batch.
-    forwards = 2 * min(VIEWS, size.epochs * trainings) * size.images / rates.forwards
-    return START_SECONDS + TRAININGS * trainings * LEVEL_SECONDS + training + forwards
+    forwards = 2 * min(VIEWS, size.epochs * trainings) * size.images / one.forwards
+    besides = START_SECONDS + 2 * trainings * LEVEL_SECONDS
+    return besides + SHARING * max(work, chain) + forwards
 
 
-def largest(seconds: float, rates: Rates, images: int) -> Size | None:
+def largest(seconds: float, one: Rates, at_once: Rates, images: int) -> Size | None:
     """The largest brief Table 1 that fits: 20 epochs of 12 rounds on as many images as fit, since
     fewer epochs fit no noisy label; with fewer than 2,000 images fewer rounds, then epochs."""
     for epochs, levels in ((20, 12), (20, 8), (15, 6), (10, 4), (5, 2), (2, 1)):
         for count in range(images, min(images, 2000) - 1, -1000):
             size = Size(epochs, levels, count)
-            if brief_seconds(size, rates) <= seconds:
+            if brief_seconds(size, one, at_once) <= seconds:
                 return size
     return None
 

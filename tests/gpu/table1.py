@@ -138,7 +138,7 @@ class Table1:
     def _brief(self) -> None:
         seconds = self._box.left - END_SECONDS
         size = Size(3, 2, self._count) if self._tiny else None
-        size = size or largest(seconds, self.one, self._count)
+        size = size or largest(seconds, self.one, self.at_once, self._count)
         if size is None:
             self._box.keep(brief={"left out": f"nothing fits into {seconds:.0f} s"})
             return
@@ -220,7 +220,7 @@ class Table1:
         kept = {key: data["dataset"][key] for key in ("augment", "validation")}
         data["dataset"] = {"name": "npz", "file": str(archive), **kept}
         if self._tiny:
-            little = {"arch": "vgg-like", "depth": 1, "width": 4, "pool": 2}
+            little = {"arch": "vgg-like", "depth": 1, "width": 32, "pool": 2}
             data.update(student=dict(little), teacher=dict(little))
         return data
 
