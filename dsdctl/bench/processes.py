@@ -1,5 +1,6 @@
 """Processes of a side, started together and measured together."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dsdctl.bench.cases import Job
 from dsdctl.bench.side import GO
 from dsdctl.errors import WorkError
+from dsdctl.ml.kernel_choice import VARIABLE
 
 
 @contextmanager
@@ -21,10 +23,15 @@ def side(jobs: Sequence[Job]) -> Iterator[Callable[[], float]]:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    bufsize=1,
+                    env={**os.environ, VARIABLE: job.kernels},
                 )
             )
-            for _ in jobs
+            for job in jobs
         ]
         for process, job in zip(processes, jobs, strict=True):
             stack.callback(process.kill)

@@ -13,6 +13,9 @@ from typing import Any
 from .options import SHARES, STAGES, Stage, parser
 from .summary import lines
 
+STARTING = 4.0
+"""Seconds before a stage's box begins, in which it imports torch."""
+
 GRACE = 8.0
 """Seconds that a stage has to end in after its box, told to; then it is killed."""
 
@@ -59,7 +62,7 @@ def _run(stage: Stage, seconds: float, out: Path, arguments: list[str]) -> str:
         log.flush()
         process = subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
         try:
-            code = process.wait(seconds)
+            code = process.wait(STARTING + seconds)
             how = "ended" if code in (0, 1) else f"crashed with {code}"
         except subprocess.TimeoutExpired:
             how = "was cut off by its box"

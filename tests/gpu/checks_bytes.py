@@ -39,16 +39,13 @@ def recorded_steps_are_the_steps(device: str, tiny: bool, folder: Path) -> dict[
 
 
 def two_runs_give_the_same_bytes(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
-    """Each network twice in this process, in each precision."""
+    """Student and teacher twice in this process, their steps recorded."""
     configure(torch.device(device), 1)
     found: dict[str, Any] = {}
     kinds: tuple[Kind, ...] = ("student", "teacher")
     for kind in kinds:
-        for precision in PRECISIONS if not tiny else PRECISIONS[:1]:
-            one, other = (
-                ten_steps(kind, precision, device, tiny, Counted(device)) for _ in range(2)
-            )
-            found[f"{kind} {precision}"] = differing(one, other)[:5]
+        one, other = (ten_steps(kind, "bf16", device, tiny, Counted(device)) for _ in range(2))
+        found[kind] = differing(one, other)[:5]
     return {"holds": not any(found.values()), "differing": found}
 
 

@@ -1,9 +1,11 @@
 """How fast a GPU trains: rates with several trajectories at once, ceilings, profiles."""
 
+import itertools
+import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +20,6 @@ from dsdctl.ml.kernel_choice import Mode
 
 from .attainable import attainable
 from .options import Box
-from .profiling import profile_steps
 from .servers import Server, measure, prepare
 
 Way = Literal["streams", "processes"]
@@ -26,7 +27,7 @@ Way = Literal["streams", "processes"]
 WINDOW = 1.0
 """Seconds that a rate is measured for, two measurements at least."""
 
-PATIENCE = 40.0
+PATIENCE = 25.0
 """Seconds that a process may take to get ready for a job or to time it."""
 
 RESERVE = 6.0
@@ -84,13 +85,15 @@ def plan(tiny: bool) -> Iterator[Rate | str]:
     yield from (Rate("teacher", at_once=6), Rate("student-distilled", at_once=2))
 
 
-def batches(case: str, plain: bool, device: str) -> int:
+def batches(case: str, precision: Precision, *, plain: bool, device: str) -> int:
     """Of 128 images in one measurement: an epoch of CIFAR-10 where that is a matter of a second."""
     if device == "cpu":
         return 2
     if plain:
         return 60
-    return {"student": 390, "student-distilled": 390, "measure": 390, "table": 60}.get(case, 100)
+    if precision != "bf16":
+        return {"teacher": 40, "table": 30}.get(case, 150)
+    return {"teacher": 100, "table": 60}.get(case, 390)
 
 
 class Bench:
@@ -102,7 +105,9 @@ class Bench:
         self._idle: dict[str, list[Server]] = {}
         # All are started now, to import torch while others measure.
         for name, count in self._wanted().items():
-            self._idle[name] = [Server() for _ in range(count)]
+            kernels: Mode = "off" if name == "off" else "auto"
+            self._idle[name] = [Server(kernels=kernels) for _ in range(count)]
+        self._profiler = Server("tests.gpu.profiling")
 
     def _wanted(self) -> dict[str, int]:
         if self._box.options.tiny:
@@ -114,8 +119,8 @@ class Bench:
         name = "plain" if rate.plain else rate.kernels
         name = "processes" if rate.way == "processes" else name
         count = rate.at_once if rate.way == "processes" else 1
-        servers = self._idle[name] = [self._alive(server) for server in self._idle[name]]
-        patience = min(PATIENCE, max(5.0, self._box.left - 3))
+        servers = self._idle[name] = [server.alive() for server in self._idle[name]]
+        patience = self._patience()
         prepare(servers[:count], self._job(rate), patience)
         window = 0.0 if self._box.options.tiny else WINDOW
         rates = measure(servers[:count], window, patience)
@@ -126,8 +131,8 @@ class Bench:
             "rates": rates,
         }
 
-    def _alive(self, server: Server) -> Server:
-        return server if server.process.poll() is None else Server()
+    def _patience(self) -> float:
+        return min(PATIENCE, max(5.0, self._box.left - 3))
 
     def _job(self, rate: Rate) -> Job:
         cores = usable_cores()
@@ -137,7 +142,7 @@ class Bench:
             precision=rate.precision,
             device=self._device,
             threads=cores if rate.plain else 1,
-            batches=batches(rate.case, rate.plain, self._device),
+            batches=batches(rate.case, rate.precision, plain=rate.plain, device=self._device),
             images=None,
             loader_workers=min(8, cores) if rate.plain and not self._box.options.tiny else 0,
             kernels=rate.kernels,
@@ -145,23 +150,25 @@ class Bench:
         )
 
     def profiles(self, case: CaseName) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Profile steps of a case in this process, replayed and as they are."""
+        """Profile steps of a case, replayed and as they are."""
+        self._profiler = self._profiler.alive()
         for recorded in (True, False):
             job = self._job(Rate(case)).model_copy(
                 update={"batches": 20 if self._device == "cuda" else 2, "recorded": recorded}
             )
-            yield f"{case}, {'recorded' if recorded else 'as it is'}", profile_steps(job)
-        if self._device == "cuda":
-            torch.cuda.empty_cache()
+            self._profiler.ask(job.model_dump_json())
+            answer = ""
+            while not answer.startswith("{"):  # what the profiler itself has to say
+                answer = self._profiler.answer(self._patience())
+            yield f"{case}, {'recorded' if recorded else 'as it is'}", json.loads(answer)
 
     def end(self) -> None:
-        for servers in self._idle.values():
-            for server in servers:
-                with suppress(OSError):
-                    server.end()
+        for server in [self._profiler, *itertools.chain(*self._idle.values())]:
+            server.end()
 
 
 def main() -> int:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in `dsdctl run`
     box = Box.of("fast", __doc__ or "")
     bench = Bench(box)
     try:

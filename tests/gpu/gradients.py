@@ -3,7 +3,7 @@
     python -m tests.gpu.gradients DEVICE tiny|real FILE
 
 writes those of student and teacher in fp32, tf32 and bf16, so that processes with other kernels
-can be compared.
+can be compared; where kernels are off those of the CPU in float64 too.
 """
 
 import sys
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dsdctl.devices import usable_cores
 from dsdctl.ml.device import configure, precision
+from dsdctl.ml.kernel_choice import kernel_mode
 
 from .training import NORMALISATION, PRECISIONS, Images, Kind, network, side_and_batch
 
@@ -64,7 +65,7 @@ def _smoothen(model: nn.Module) -> None:
                 smooth.register_forward_hook(lambda _module, _inputs, _output: None)
 
 
-def on_all_cores(kind: Kind, name: str, tiny: bool, *, smooth: bool) -> Tensor:
+def on_all_cores(kind: Kind, name: str, tiny: bool, *, smooth: bool = False) -> Tensor:
     """The gradient as the CPU computes it with torch's own code."""
     threads = torch.get_num_threads()
     torch.set_num_threads(usable_cores())
@@ -87,6 +88,8 @@ def main() -> None:
         for kind in KINDS
         for name in PRECISIONS
     }
+    if kernel_mode() == "off":
+        found |= {f"{k} float64": on_all_cores(k, "float64", size == "tiny") for k in KINDS}
     save_file(found, file)
 
 

@@ -1,6 +1,14 @@
-"""Where the time of a training step goes: its kernels, and what is none of the device's time."""
+"""Where the time of a training step goes: its kernels, and what is none of the device's time.
+
+    python -m tests.gpu.profiling
+
+Each line of stdin is a job of the bench in JSON, and is answered with its profile in JSON: in a
+process of its own, which a profiler that crashes takes with it.
+"""
 
 import json
+import os
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -15,6 +23,13 @@ from dsdctl.bench.ours import prepare
 
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 """Kinds of events in a trace that are the device at work."""
+
+
+def main() -> None:
+    # The profiler's own advice where graphs are replayed: without it a second profile may crash.
+    os.environ.update(DISABLE_CUPTI_LAZY_REINIT="1", TEARDOWN_CUPTI="0")
+    for line in sys.stdin:
+        print(json.dumps(profile_steps(Job.model_validate_json(line))), flush=True)
 
 
 def profile_steps(job: Job) -> dict[str, Any]:
@@ -83,3 +98,7 @@ def _events(found: profile, kinds: tuple[str, ...]) -> list[tuple[str, float, fl
         for event in trace["traceEvents"]
         if event.get("cat") in kinds and "dur" in event
     ]
+
+
+if __name__ == "__main__":
+    main()

@@ -15,18 +15,21 @@ from pathlib import Path
 
 from dsdctl.bench.cases import Job
 from dsdctl.bench.side import GO
+from dsdctl.ml.kernel_choice import VARIABLE, Mode
 
 from .small import python_path
 
 
 class Server:
-    """A process of dsdctl.bench.side."""
+    """A process of dsdctl.bench.side, or of a module like it; its kernels are as at its start."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "dsdctl.bench.side", kernels: Mode = "auto") -> None:
+        self.module, self.kernels = module, kernels
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dsdctl.bench.side"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-            cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": python_path()},
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": python_path(), VARIABLE: kernels},
         )  # fmt: skip
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -51,6 +54,12 @@ class Server:
         if not answer:
             raise RuntimeError(f"the process ended with {self.process.wait()}")
         return answer
+
+    def alive(self) -> "Server":
+        """Itself, or where it has ended another one like it."""
+        if self.process.poll() is None:
+            return self
+        return Server(self.module, self.kernels)
 
     def end(self) -> None:
         with suppress(OSError):

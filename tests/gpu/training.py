@@ -103,8 +103,14 @@ def _distillation(
     teacher = network("teacher", tiny).to(device).eval()
     if kind == "distilled-called":
         return distilled(called(teacher), alpha=0.8, temperature=10)
-    table = build_table(teacher, reader, images, precision, torch.device(device))
-    return distilled(looked_up(table.to(device)), alpha=0.8, temperature=10)
+    place = (precision, device, images)
+    if place not in _TABLES:
+        _TABLES[place] = build_table(teacher, reader, images, precision, torch.device(device))
+    return distilled(looked_up(_TABLES[place].to(device)), alpha=0.8, temperature=10)
+
+
+_TABLES: dict[tuple[str, str, int], Tensor] = {}
+"""Each is built once in a process: the images are always the same."""
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
