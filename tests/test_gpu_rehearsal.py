@@ -17,6 +17,7 @@ from PIL import Image
 from tiny import ROOT
 
 from dsdctl.bench import gpu as doctor
+from dsdctl.devices import has_gpu_driver
 from dsdctl.ml.graph import Capture
 
 
@@ -64,6 +65,14 @@ def test_a_stage_that_its_box_cuts_off_does_not_stop_the_next(tmp_path: Path) ->
     assert "fast: up to 1 s" in done.stdout
     assert "table1: up to 1 s" in done.stdout
     assert not any(one.get("finished") and one["ok"] for one in found.values())
+
+
+@pytest.mark.skipif(has_gpu_driver(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    done, _ = rehearsed(tmp_path / "out", "--device", "cuda")
+    assert done.returncode == 2
+    assert "--device: cuda, but there is no driver of a GPU here" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_stage_fails_at_is_kept_and_the_rest_is_done(tmp_path: Path) -> None:

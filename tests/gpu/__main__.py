@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dsdctl.devices import has_gpu_driver
+
 from .options import SHARES, STAGES, Stage, parser
 from .summary import lines
 
@@ -25,6 +27,8 @@ def main() -> int:
     made.add_argument("--minutes", type=float, default=8.0, help="for all stages")
     made.add_argument("--only", choices=STAGES, help="this stage, in its share of the minutes")
     options = made.parse_args()
+    if options.device == "cuda" and not has_gpu_driver():
+        made.error("--device: cuda, but there is no driver of a GPU here (allowed: cpu)")
     options.out.mkdir(parents=True, exist_ok=True)
     stages = (options.only,) if options.only else STAGES
     if not options.only:

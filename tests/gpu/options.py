@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class Box:
         made.add_argument("--seconds", type=float, default=SHARES[stage] * 480)
         options = made.parse_args()
         options.out.mkdir(parents=True, exist_ok=True)
+        signal.signal(signal.SIGTERM, _end)
         box = cls(stage, options, options.seconds)
         box.results.update(stage=stage, device=options.device, tiny=options.tiny, ok=True)
         box.results.update(finished=False, box_seconds=options.seconds)
@@ -69,6 +71,11 @@ class Box:
         """Say that the stage came to its end; the exit code."""
         self.keep(finished=True)
         return 0 if self.results["ok"] else 1
+
+
+def _end(_number: int, _frame: object) -> None:
+    """Leave no temporary folder behind."""
+    raise SystemExit(1)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -26,7 +26,12 @@ def _fast(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found.get("rates", ()):
         yield f"  {one['what']:<58} {one['images_per_second']:>12,.0f} images/s"
     for name, one in found.get("attainable", {}).items():
-        yield f"  {name}: attainable {one['images_per_second']:,.0f} images/s, ours {one['share']}"
+        share = "not measured" if one["share"] is None else f"{one['share']:.0%} of it"
+        yield f"  {name}: attainable {one['images_per_second']:,.0f} images/s, ours {share}"
+    if "times_the_plain_loop" in found:
+        yield f"  student: {found['times_the_plain_loop']} times the plain loop"
+    for name in found.get("left_out", ()):
+        yield f"  no time left for {name}"
     for name, one in found.get("profiles", {}).items():
         yield (
             f"  {name}: {one['kernels_per_step']:.0f} kernels, {one['device_us_per_step']:.0f} of "
