@@ -42,7 +42,7 @@ def test_all_stages_end_with_their_results_and_nothing_else(tmp_path: Path) -> N
     log = (out / "log.txt").read_text()
     assert done.returncode == 0, done.stdout + log
     outcomes = {check["check"]: check["outcome"] for check in found["right"]["checks"]}
-    assert len(outcomes) == 13
+    assert len(outcomes) == 14
     assert {name for name, outcome in outcomes.items() if outcome != "pass"} == {"a_full_memory"}
     assert all(rate["images_per_second"] > 0 for rate in found["fast"]["rates"])
     assert {"student, recorded", "student, as it is"} == found["fast"]["profiles"].keys()

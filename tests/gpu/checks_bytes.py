@@ -1,5 +1,6 @@
 """The same bytes: recorded or not, run again, interrupted; and training that diverges."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,6 +48,31 @@ def two_runs_give_the_same_bytes(device: str, tiny: bool, folder: Path) -> dict[
         one, other = (ten_steps(kind, "bf16", device, tiny, Counted(device)) for _ in range(2))
         found[kind] = differing(one, other)[:5]
     return {"holds": not any(found.values()), "differing": found}
+
+
+def streams_at_once_give_the_same_bytes(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
+    """The student, the teacher and a distilled student, recorded side by side in threads of this
+    process with a stream each, and each alone."""
+    configure(torch.device(device), 1)
+    kinds: tuple[Kind, ...] = ("student", "teacher", "distilled-table")
+    captures = [Counted(device) for _ in kinds]
+
+    def beside(kind: Kind, capture: Counted) -> dict[str, torch.Tensor]:
+        if device == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream())
+        configure(torch.device(device), 1)
+        return ten_steps(kind, "bf16", device, tiny, capture)
+
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        together = list(pool.map(beside, kinds, captures))
+    alone = [ten_steps(kind, "bf16", device, tiny, Counted(device)) for kind in kinds]
+    different = {
+        kind: differing(one, other)[:5]
+        for kind, one, other in zip(kinds, together, alone, strict=True)
+    }
+    replays = [capture.replays for capture in captures]
+    holds = not any(different.values()) and replays == [7] * len(kinds)
+    return {"holds": holds, "differing": different, "replays": replays}
 
 
 def interrupted_and_resumed_gives_the_same_bytes(

@@ -34,6 +34,7 @@ HERE: tuple[Check, ...] = (
     checks_agreement.table_lookup,
     checks_agreement.macs,
     checks_bytes.a_level_that_diverges,
+    checks_bytes.streams_at_once_give_the_same_bytes,
 )
 LAST: tuple[Check, ...] = (checks_runs.a_full_memory,)
 """With the GPU to itself."""
