@@ -16,11 +16,12 @@ The exit code is 0 when every check held and every measurement was made, else 1.
 
 On a machine with torch, torchvision, scikit-learn, scipy, matplotlib and jinja2, but without a
 registry, bring the wheels of pydantic, pydantic_core, typing-inspection, annotated-types,
-typing-extensions, fvcore, iopath, yacs, termcolor, portalocker, rich, markdown-it-py, mdurl,
-pygments, typer, click, shellingham and safetensors, those of its Python (`pip download`): under
-10 MiB. The images of `--jpegs` take 53 MiB: `train_jpeg` and `test_jpeg` are all JPEG files end to
-end, `train_offsets` where each begins, `train_labels` its class. So all stays under 64 MiB. W&B is
-not needed and not imported: no spec here asks for a tracker.
+typing-extensions, fvcore, iopath, yacs, termcolor, portalocker, tabulate, tqdm, PyYAML, rich,
+markdown-it-py, mdurl, pygments, typer, annotated-doc, click, shellingham and safetensors, as far as
+they are not there, for its Python (`pip download`): under 10 MiB. The images of `--jpegs` take 53
+MiB: `train_jpeg` and `test_jpeg` are all JPEG files end to end, `train_offsets` where each begins,
+`train_labels` its class. So all stays under 64 MiB. W&B is not needed and not imported: no spec
+here asks for a tracker, and `right` stops whoever imports it.
 
 `--device cpu --tiny` rehearses all of it on little networks and images, where numbers mean nothing.
 """
