@@ -15,7 +15,9 @@ def bench(
     device: Device = DeviceChoice.auto,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, help="processes of ours at once; a core each, one on a GPU"),
+        typer.Option(
+            "--jobs", min=1, help="of ours at once: processes, a core each; on a GPU streams"
+        ),
     ] = None,
     images: Annotated[
         Path | None,

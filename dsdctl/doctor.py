@@ -30,8 +30,10 @@ def _devices() -> Iterator[tuple[str, bool]]:
 
     yield f"{usable_cores()} processor cores", True
     if torch.cuda.is_available():
+        from dsdctl.bench.gpu import examine_gpu
+
         for index in range(torch.cuda.device_count()):
-            yield f"GPU {index}: {torch.cuda.get_device_name(index)}", True
+            yield from examine_gpu(index)
     else:
         yield "no GPU that torch can use; levels run on the CPU", True
     yield from ((line, True) for line in _kernels())

@@ -2,6 +2,9 @@
 
 import io
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import get_args
 
@@ -13,8 +16,8 @@ from rich.console import Console
 from tiny import Dsdctl
 from torch import nn
 
-from dsdctl.bench import ours, plain
-from dsdctl.bench.cases import Job, case_network, load_images
+from dsdctl.bench import ours, plain, side
+from dsdctl.bench.cases import Job, Work, case_network, load_images
 from dsdctl.bench.results import BenchResult, CaseName, CaseResult, Ceilings, Spread
 from dsdctl.bench.run import _Bench
 from dsdctl.bench.view import print_bench
@@ -97,9 +100,10 @@ def test_kernels_are_compared_where_they_are_called(monkeypatch: pytest.MonkeyPa
     for wish in ("auto", "avx2"):
         monkeypatch.setenv(VARIABLE, wish)
         assert modes("teacher") == modes("digits-level") == (wish, "off")
-        assert modes("measure") == modes("teacher", "cuda") == (wish,)
+        assert modes("teacher", "cuda") == (wish, "off")
+        assert modes("measure") == modes("measure", "cuda") == (wish,)
     monkeypatch.setenv(VARIABLE, "off")
-    assert modes("teacher") == ("off",)
+    assert modes("teacher") == modes("teacher", "cuda") == ("off",)
 
 
 def test_a_table_shows_what_the_kernels_are_worth() -> None:
@@ -139,6 +143,44 @@ def test_a_table_shows_what_the_kernels_are_worth() -> None:
     (line,) = (line for line in printed.splitlines() if line.split()[:1] == ["measure"])
     assert line.split()[-2:] == ["-", "-"]
     assert "Kernel batch-norm: used (avx2), for a reason.\n" in printed
+    assert "Ours: 1 processes of one thread, rates summed; the plain loop" in printed
+    console = Console(width=160, file=io.StringIO())
+    print_bench(result.model_copy(update={"streams": 3}), console)
+    assert "Ours: 3 streams of one process at once, images of all" in console.file.getvalue()
+
+
+def test_streams_of_one_process_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert side._rate([(100, 0.0, 1.0), (100, 0.5, 2.0)]) == 100
+    monkeypatch.setenv(VARIABLE, "auto")  # is set to the job's, and so set back
+    ran: list[int] = []
+    together = threading.Barrier(2)
+
+    def prepare(_job: Job) -> Work:
+        def run() -> int:
+            ran.append(threading.get_ident())
+            if len(ran) > 2:  # after both warm-ups
+                together.wait(timeout=20)
+            return 128
+
+        return Work(run)
+
+    monkeypatch.setattr(ours, "prepare", prepare)
+    assert side.ready(a_job("ours", "student").model_copy(update={"streams": 2}))() > 0
+    assert len(ran) == 4
+    assert sorted(ran[:2]) == sorted(ran[2:])
+    assert len(set(ran)) == 2
+
+
+@pytest.mark.numerics
+@pytest.mark.usefixtures("one_deterministic_thread")
+def test_a_process_of_a_side_goes_from_one_job_to_the_next() -> None:
+    jobs = [a_job("ours", case).model_dump_json() for case in ("student", "measure")]
+    line = [sys.executable, "-m", "dsdctl.bench.side"]
+    asked = "\n".join([jobs[0], "go", "go", jobs[1], "go", ""])
+    done = subprocess.run(line, input=asked, capture_output=True, text=True, check=True)
+    ready, first, second, again, other = done.stdout.split()
+    assert ready == again == "ready"
+    assert min(map(float, (first, second, other))) > 0
 
 
 def test_a_spread_is_the_median_and_the_ends() -> None:

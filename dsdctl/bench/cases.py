@@ -1,5 +1,6 @@
 """What each case trains or measures, alike for both sides."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,10 @@ class Work:
 
 
 class Job(Model):
-    """What one process of a side is to do."""
+    """What one process of a side is to do: `streams` trajectories at once, in a thread each.
+
+    Without `recorded` a step is never replayed as one graph, where a GPU could.
+    """
 
     side: Literal["ours", "plain"]
     case: CaseName | Literal["table"]
@@ -58,6 +62,8 @@ class Job(Model):
     images: str | None
     loader_workers: int = 0
     kernels: Mode = "off"
+    streams: int = 1
+    recorded: bool = True
 
     @property
     def is_digits(self) -> bool:
@@ -83,6 +89,12 @@ def case_images(job: Job) -> Split:
     count = job.batches * BATCH
     if job.images is not None:
         return load_images(Path(job.images), count)
+    return _random_images(count)
+
+
+@functools.lru_cache(maxsize=1)
+def _random_images(count: int) -> Split:
+    """Drawn once for all streams of a process."""
     stream = torch.Generator().manual_seed(SEED)
     pixels = torch.randint(0, 256, (count, 32, 32, 3), generator=stream, dtype=torch.uint8)
     return Split(pixels, torch.randint(0, CLASSES, (count,), generator=stream))

@@ -47,7 +47,8 @@ def _training(job: Job, split: Split) -> Work:
     device = split.images.device
     network = case_network(job.case).to(device)
     loss = _loss(job, split.labels)
-    trainer = Trainer(network, case_masks(network), case_settings(job), loss, capture_on(device))
+    capture = capture_on(device) if job.recorded else None
+    trainer = Trainer(network, case_masks(network), case_settings(job), loss, capture)
     reader = ViewReader(split.pixels, job.normalisation, job.views)
     data = Data(split, split.labels, split, split, CLASSES)
     epoch = 0

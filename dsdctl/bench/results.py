@@ -69,6 +69,7 @@ class BenchResult(Model):
     device: str
     versions: dict[str, str]
     processes: int = Field(description="of ours at once, one thread each; the plain loop has one")
+    streams: int = Field(1, description="of each of our processes on a GPU, a thread each")
     plain_threads: int
     ceilings: Ceilings
     kernels: dict[str, str] = Field(description="whether each compiled kernel is used, and why")

@@ -1,15 +1,14 @@
 """Measure every case: both sides in turn, several times, in one run.
 
-Ours runs as `dsdctl run` does, in one process a core on one thread each, rates summed; the plain
-loop in one process with all cores. Processes wait idle while another one is measured.
+Ours runs as `dsdctl run` does: on a CPU in one process a core on one thread each, rates summed; on
+a GPU in one process, with a thread and a stream for each job. The plain loop runs in one process
+with all cores. Processes wait idle while another one is measured.
 """
 
 import platform
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,6 +17,7 @@ import torch
 import dsdctl
 from dsdctl.bench.cases import Job, case_images, macs_per_image
 from dsdctl.bench.ceilings import measure_ceilings
+from dsdctl.bench.processes import side
 from dsdctl.bench.results import (
     BenchResult,
     CaseName,
@@ -27,7 +27,6 @@ from dsdctl.bench.results import (
     TableResult,
 )
 from dsdctl.devices import Device, usable_cores
-from dsdctl.errors import WorkError
 from dsdctl.fields import Precision
 from dsdctl.ml import kernels
 from dsdctl.ml.kernel_choice import Mode, kernel_mode
@@ -57,7 +56,7 @@ def run_bench(
     """
     started = time.perf_counter()
     cores = usable_cores()
-    processes = jobs or (cores if device == "cpu" else 1)
+    processes, streams = (jobs or cores, 1) if device == "cpu" else (1, jobs or 1)
     precisions: tuple[Precision, ...] = ("fp32", "bf16") if device == "cpu" else get_args(Precision)
     job = Job(
         side="ours",
@@ -67,6 +66,7 @@ def run_bench(
         threads=1,
         batches=batches,
         images=str(images) if images else None,
+        streams=streams,
     )
     case_images(job)  # refuses unfit images before anything is measured
     torch.set_num_threads(cores)
@@ -81,6 +81,7 @@ def run_bench(
         device=_device_name(device),
         versions=_versions(),
         processes=processes,
+        streams=streams,
         plain_threads=cores,
         ceilings=ceilings,
         kernels={kernel: str(choice) for kernel, choice in kernels.choices().items()},
@@ -114,13 +115,13 @@ class _Bench:
         modes = self._modes(case)
         with ExitStack() as stack:
             plains = {
-                workers: stack.enter_context(_side([self._plain_job(case, workers)]))
+                workers: stack.enter_context(side([self._plain_job(case, workers)]))
                 for workers in sorted({*LOADER_WORKERS, self._cores})
             }
             workers = max(plains, key=lambda count: plains[count]())
             sides = {
                 (precision, mode): stack.enter_context(
-                    _side([self._our_job(case, precision, mode)] * self._processes)
+                    side([self._our_job(case, precision, mode)] * self._processes)
                 )
                 for precision in precisions
                 for mode in modes
@@ -147,14 +148,17 @@ class _Bench:
     def _modes(self, case: CaseName) -> tuple[Mode, ...]:
         """Kernels as they are wanted; and without them, where that makes a difference."""
         wanted = kernel_mode()
-        used = any(choice.instructions for choice in kernels.choices().values())
+        if self._job.device == "cpu":
+            used = any(choice.instructions for choice in kernels.choices().values())
+        else:
+            used = wanted != "off"  # a GPU's need not be compiled beforehand
         trains = case != "measure"  # in eval mode none is called
-        return (wanted, "off") if used and trains and self._job.device == "cpu" else (wanted,)
+        return (wanted, "off") if used and trains else (wanted,)
 
     def table(self) -> TableResult:
         """Building the table of the distilled case's teacher, in fp32."""
-        with _side([self._our_job("table", "fp32", "off")] * self._processes) as side:
-            rates = Spread.of([side() for _ in range(self._repeats)])
+        with side([self._our_job("table", "fp32", "off")] * self._processes) as measure:
+            rates = Spread.of([measure() for _ in range(self._repeats)])
         seconds = TABLE1_FORWARDS / rates.median
         return TableResult(
             forwards_per_second=rates, table1_forwards=TABLE1_FORWARDS, table1_seconds=seconds
@@ -168,6 +172,7 @@ class _Bench:
         return self._job.model_copy(
             update={
                 "side": "plain",
+                "streams": 1,
                 "case": case,
                 "threads": self._cores,
                 "loader_workers": workers,
@@ -203,51 +208,6 @@ class _Bench:
             + (f", {worth.median:.2f} x without kernels" if worth else "")
         )
         return result
-
-
-@contextmanager
-def _side(jobs: Sequence[Job]) -> Iterator[Callable[[], float]]:
-    """Start a process for each of `jobs`; yield what measures them all at once, rates summed."""
-    command = [sys.executable, "-m", "dsdctl.bench.side"]
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-                )
-            )
-            for _ in jobs
-        ]
-        for process, job in zip(processes, jobs, strict=True):
-            stack.callback(process.kill)
-            _ask(process, job.model_dump_json())
-        for process in processes:
-            _answer(process)
-
-        def measure() -> float:
-            for process in processes:
-                _ask(process, "go")
-            return sum(float(_answer(process)) for process in processes)
-
-        yield measure
-        for process in processes:
-            process.communicate()  # at the end of its input it ends, and its loader's workers do
-
-
-def _ask(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(line + "\n")
-    except BrokenPipeError as error:
-        raise WorkError(f"a process of the bench ended with {process.wait()}") from error
-
-
-def _answer(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise WorkError(f"a process of the bench ended with {process.wait()}")
-    return line.strip()
 
 
 def _versions() -> dict[str, str]:

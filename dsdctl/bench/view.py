@@ -32,7 +32,7 @@ def print_bench(result: BenchResult, console: Console) -> None:
     products = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     console.print(
         "Median (lowest to highest) of repeats, both sides in turn. Ours: "
-        f"{result.processes} processes of one thread, rates summed; the plain loop: one process of "
+        f"{_at_once(result)}; the plain loop: one process of "
         f"{result.plain_threads} threads, with 0, 2 or {result.plain_threads} DataLoader workers, "
         "whichever was fastest.\n"
         f"Ceilings, measured in the same run on all cores: matrix product {products}; copy "
@@ -41,6 +41,12 @@ def print_bench(result: BenchResult, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _at_once(result: BenchResult) -> str:
+    if result.streams > 1:
+        return f"{result.streams} streams of one process at once, images of all summed"
+    return f"{result.processes} processes of one thread, rates summed"
 
 
 def _kernels_line(result: BenchResult) -> str:
