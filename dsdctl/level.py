@@ -23,7 +23,7 @@ from dsdctl.keys import NO_NOISE, LevelIdentity, TeacherIdentity, key_of
 from dsdctl.killpoints import kill_point
 from dsdctl.ml import kernels
 from dsdctl.ml.data import Data
-from dsdctl.ml.device import configure
+from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
@@ -56,7 +56,7 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> D
     configure(device, place.threads)
     files = Files(Path(task.dataset_path), spare_folder(store.root), place.memory_budget)
     key = key_of(task.identity)
-    with _said_in_words(place), store.lock(key) as locked:
+    with _said_in_words(place), own_stream(device), store.lock(key) as locked:
         if not locked:
             raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):

@@ -17,6 +17,7 @@ from dsdctl import inputs
 from dsdctl.errors import WorkError
 from dsdctl.inputs import (
     Files,
+    kept,
     load_data,
     measuring_normalisation,
     prepare_data,
@@ -35,7 +36,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> None:
-    load_data.cache_clear()
+    kept.load.cache_clear()
 
 
 def identity_of(folder: Path, **changes: Any) -> TrajectoryIdentity:
@@ -87,7 +88,7 @@ def test_cifar_is_loaded_by_its_own_loader_and_prepared_once(
     # From now on the pickles are not needed.
     for file in (tmp_path / written.loader.base_folder).iterdir():
         file.unlink()
-    load_data.cache_clear()
+    kept.load.cache_clear()
     again = load(identity, tmp_path)
     assert torch.equal(again.train.labels, data.train.labels)
     assert np.array_equal(pixels(again.train), pixels(data.train))
