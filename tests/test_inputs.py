@@ -1,6 +1,7 @@
 """What a level sees of each data set: from its own files, over prepared images, to batches."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,13 @@ def test_preparing_finds_absent_human_labels_before_a_run(
     with pytest.raises(WorkError, match=r"CIFAR-100_human\.pt: no such file"):
         prepare_data(identity.images, identity.noise, files, lambda *now: told.append(now))
     assert told[-1] == (310, 310)
+
+
+def test_data_are_loaded_once_by_each_thread(tmp_path: Path) -> None:
+    identity = identity_of(tmp_path, **{"training.batch_size": 100})
+    here = load(identity, tmp_path)
+    with ThreadPoolExecutor(1) as other:
+        there = [other.submit(load, identity, tmp_path).result() for _ in range(2)]
+    assert load(identity, tmp_path) is here
+    assert there[0] is there[1]
+    assert there[0] is not here
