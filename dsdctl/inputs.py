@@ -59,7 +59,20 @@ class _Kept(threading.local):
     torch would free a tensor for one while another's still reads it."""
 
     def __init__(self) -> None:
-        self.load = functools.lru_cache(maxsize=2)(_load_data)
+        self.load = functools.lru_cache(maxsize=2)(_load_alone)
+
+
+def _load_alone(
+    images: ImagesIdentity, noise: NoiseIdentity, files: Files, device: torch.device
+) -> Data:
+    # What may be unpickled, and what is warned of, is set for the whole process meanwhile.
+    with _loading:
+        return _load_data(images, noise, files, device)
+
+
+_loading = threading.Lock()
+
+kept = _Kept()
 
 
 def _load_data(
@@ -83,9 +96,6 @@ def _load_data(
     validation = test if data.validation is data.test else _to(data.validation, device)
     clean_labels = data.clean_labels.to(device)
     return Data(_to(data.train, device), clean_labels, validation, test, data.classes)
-
-
-kept = _Kept()
 
 
 def _to(split: Split, device: torch.device) -> Split:

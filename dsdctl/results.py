@@ -61,8 +61,8 @@ class Environment(Model):
     wall_seconds: float
     gpu_peak_bytes: int | None = Field(
         None,
-        description="the most GPU memory that the tensors of its process took, those of levels "
-        "that began before it included; None on a CPU",
+        description="the most GPU memory that the tensors of its process took since a level last "
+        "began there; None on a CPU",
     )
     begun_on: tuple[str, ...] = Field(
         (), description="other environments in which it was trained before an interruption"

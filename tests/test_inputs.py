@@ -1,6 +1,8 @@
 """What a level sees of each data set: from its own files, over prepared images, to batches."""
 
 import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -240,3 +242,29 @@ def test_data_are_loaded_once_by_each_thread(tmp_path: Path) -> None:
     assert load(identity, tmp_path) is here
     assert there[0] is there[1]
     assert there[0] is not here
+
+
+def test_one_thread_loads_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = identity_of(tmp_path, **{"training.batch_size": 100})
+    load_source = inputs._load_source
+    inside, most = [], []
+
+    def observed(*arguments: Any) -> Any:
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.1)
+        source = load_source(*arguments)
+        inside.pop()
+        return source
+
+    monkeypatch.setattr(inputs, "_load_source", observed)
+    with ThreadPoolExecutor(3) as threads:
+        together = threading.Barrier(3)
+
+        def begin() -> Data:
+            together.wait(60)
+            return load(identity, tmp_path)
+
+        found = [future.result() for future in [threads.submit(begin) for _ in range(3)]]
+    assert most == [1, 1, 1]
+    assert all(torch.equal(data.train.labels, found[0].train.labels) for data in found)

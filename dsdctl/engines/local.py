@@ -22,7 +22,6 @@ THREADS = 16
 """Tasks that share a process and its GPU at most: each takes one of the 32 streams that torch has
 before it hands out the first again."""
 
-
 DIED = "its worker process died (killed, or the memory was full)"
 """Why the tasks of a process that has ended failed."""
 
