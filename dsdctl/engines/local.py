@@ -37,15 +37,15 @@ class LocalEngine:
         self._grace = grace
         self._at_once = at_once
         self._workers: list[_Worker] = []
-        """Those that answered last come last, and are the next to be given a task."""
         self._not_started: list[Outcome] = []
 
     def submit(self, task: Task) -> None:
         """Start `task` on a worker; fewer than `jobs` may be at work."""
-        for worker in reversed(self._workers):
+        # The last that answered first: what it has loaded is the most likely to be wanted again.
+        for worker in sorted(self._workers, key=lambda worker: worker.answered, reverse=True):
             if worker.has_room and worker.start(task, self._place):
                 return
-        self._end_idle_dead()
+        self._end_useless()
         try:
             worker = _Worker(self._at_once)
         except (OSError, MemoryError) as error:  # no memory for one more process, say
@@ -56,10 +56,11 @@ class LocalEngine:
         if not worker.start(task, self._place):
             self._not_started.append(Outcome(task, "failed", failure=DIED))
 
-    def _end_idle_dead(self) -> None:
-        for worker in [w for w in self._workers if not (w.sound or w.tasks)]:
-            self._workers.remove(worker)
+    def _end_useless(self) -> None:
+        """Kill what does nothing and can be given nothing."""
+        for worker in [w for w in self._workers if not (w.tasks or w.sound)]:
             worker.kill()
+            self._workers.remove(worker)
 
     def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
         """Wait until something ends, or `timeout` seconds, then yield all that has ended."""
@@ -70,13 +71,8 @@ class LocalEngine:
         at_work = {worker.connection: worker for worker in self._workers if worker.tasks}
         for connection in multiprocessing.connection.wait(list(at_work), timeout):
             assert isinstance(connection, Connection)
-            worker = at_work[connection]
-            ended = worker.ended()
-            self._workers.remove(worker)
-            if worker.tasks or worker.sound:
-                self._workers.append(worker)
-            else:
-                worker.kill()
+            ended = at_work[connection].ended()
+            self._end_useless()
             yield from (outcome_of(task, answer) for task, answer in ended)
 
     def close(self) -> None:
@@ -105,6 +101,8 @@ class _Worker:
         self.sound = True
         """Whether it can be given more: not once it was told to stop, which it stays, is out of
         memory or in an unknown state. It is killed when it has ended what it is at."""
+        self.answered = 0.0
+        """When it last did, by the monotonic clock."""
         self._at_once = at_once
         self._numbers = itertools.count()
         context = multiprocessing.get_context("spawn")
@@ -141,6 +139,7 @@ class _Worker:
             lost, self.tasks = self.tasks, {}
             self.sound = False
             return [(task, Answer("failed", failure=DIED)) for task in lost.values()]
+        self.answered = time.monotonic()
         if answer.status not in ("done", "busy"):
             self.sound = False
         return [(self.tasks.pop(number), answer)]
