@@ -1,6 +1,6 @@
 """Several tasks in one process, a thread each, as on a GPU: what they leave, and how they end.
 
-The command is made to do on a CPU what it does on a GPU; what needs one is in tests/ml/test_graph.
+The command is made to do on a CPU what it does on a GPU.
 """
 
 import gc
@@ -139,6 +139,24 @@ def test_tasks_at_once_leave_the_bytes_of_one_at_a_time(tmp_path: Path) -> None:
     assert len(seen) == 1
     assert most == SEEDS
     assert result_bytes(store) == one_at_a_time(tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_gives_the_same_bytes_whatever_the_jobs(tmp_path: Path) -> None:
+    """In all precisions at once, of which tf32 does not go with the others."""
+    spec(
+        tmp_path,
+        ("epochs: 3", "epochs: 15"),
+        ("batch_size: 200", "batch_size: 100"),
+        ("[vanilla]", "[vanilla, kd-dense-teacher]"),
+        ("seeds: [0]", "seeds: [0, 1]\nmatrix: {training.precision: [fp32, tf32, bf16]}"),
+    )
+    for jobs in (1, 6):
+        line = ("run", "small.yaml", "--device", "cuda", "--jobs", jobs, "--store", f"store-{jobs}")
+        done = dsdctl(tmp_path, *line)
+        assert done.returncode == 0, done.stderr
+        assert "no CUDA graph" not in done.stderr
+    assert result_bytes(tmp_path / "store-6") == result_bytes(tmp_path / "store-1")
 
 
 @pytest.mark.linux
