@@ -22,7 +22,9 @@ Recipes = Annotated[
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="only this seed (repeatable)")]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="processes; default: one a core on a CPU, one on a GPU"),
+    typer.Option(
+        "--jobs", min=1, help="levels at once; default: one a core on a CPU, one on a GPU"
+    ),
 ]
 Memory = Annotated[
     float,

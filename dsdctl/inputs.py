@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +44,6 @@ class Files:
     memory_budget: int = MEMORY_BUDGET
 
 
-@functools.lru_cache(maxsize=2)
 def load_data(
     images: ImagesIdentity, noise: NoiseIdentity, files: Files, device: torch.device
 ) -> Data:
@@ -51,6 +51,33 @@ def load_data(
 
     Raises WorkError where the files are not to be had or not what they should be.
     """
+    return kept.load(images, noise, files, device)
+
+
+class _Kept(threading.local):
+    """What each thread has loaded last. Threads share none of it: on a GPU each has a stream, and
+    torch would free a tensor for one while another's still reads it."""
+
+    def __init__(self) -> None:
+        self.load = functools.lru_cache(maxsize=2)(_load_alone)
+
+
+def _load_alone(
+    images: ImagesIdentity, noise: NoiseIdentity, files: Files, device: torch.device
+) -> Data:
+    # What may be unpickled, and what is warned of, is set for the whole process meanwhile.
+    with _loading:
+        return _load_data(images, noise, files, device)
+
+
+_loading = threading.Lock()
+
+kept = _Kept()
+
+
+def _load_data(
+    images: ImagesIdentity, noise: NoiseIdentity, files: Files, device: torch.device
+) -> Data:
     source = _load_source(images, files)
     if noise.kind == "human":
         labels = _human_labels(images, noise, files, source.train.labels)

@@ -21,9 +21,9 @@ from dsdctl.inputs import (
 )
 from dsdctl.keys import NO_NOISE, LevelIdentity, TeacherIdentity, key_of
 from dsdctl.killpoints import kill_point
-from dsdctl.ml import kernels
+from dsdctl.ml import gpu, kernels
 from dsdctl.ml.data import Data
-from dsdctl.ml.device import configure
+from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
@@ -57,7 +57,7 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> D
     configure(device, place.threads)
     files = Files(Path(task.dataset_path), spare_folder(store.root), place.memory_budget)
     key = key_of(task.identity)
-    with _said_in_words(place), store.lock(key) as locked:
+    with _said_in_words(place), own_stream(device), store.lock(key) as locked:
         if not locked:
             raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):
@@ -348,7 +348,7 @@ class _Clock:
 
 def _environment(device: torch.device, wall_seconds: float) -> Environment:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    own = kernels.in_use() if device.type == "cpu" else ()
+    own = kernels.in_use() if device.type == "cpu" else gpu.in_use(device)
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,

@@ -61,7 +61,9 @@ class Environment(Model):
     )
     wall_seconds: float
     gpu_peak_bytes: int | None = Field(
-        None, description="the most GPU memory that its tensors took; None on a CPU"
+        None,
+        description="the most GPU memory that the tensors of its process took since a level last "
+        "began there; None on a CPU",
     )
     begun_on: tuple[str, ...] = Field(
         (), description="other environments in which it was trained before an interruption"

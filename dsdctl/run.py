@@ -18,7 +18,7 @@ from dsdctl.cost import level_pflops_executed
 from dsdctl.counting import KeptMacs
 from dsdctl.devices import Device, DeviceWish, has_gpu_driver, resolve_device, usable_cores
 from dsdctl.display import event_line, make_display
-from dsdctl.engines.local import GRACE_SECONDS, LocalEngine
+from dsdctl.engines.local import GRACE_SECONDS, THREADS, LocalEngine
 from dsdctl.errors import InputError, WorkError
 from dsdctl.eventlog import EventLog, event_log
 from dsdctl.keys import key_of
@@ -85,8 +85,14 @@ def _torch_sees_gpu() -> bool:
 
 
 def default_jobs(device: Device) -> int:
-    """A process a core on a CPU, one on a GPU."""
+    """One a core on a CPU. One on a GPU: how many fit into its memory nobody knows beforehand."""
     return usable_cores() if device == "cpu" else 1
+
+
+def tasks_in_a_process(options: RunOptions) -> int:
+    """On a GPU as many as may be: the kernels of its processes take turns, those of the threads of
+    one run at the same time."""
+    return min(options.jobs, THREADS) if options.device == "cuda" else 1
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
@@ -219,7 +225,7 @@ def _engine(options: RunOptions) -> Engine:
         memory_budget=int(options.memory_gib * 2**30),
     )
     if options.ray is None:
-        return LocalEngine(place, options.jobs, options.grace)
+        return LocalEngine(place, options.jobs, options.grace, tasks_in_a_process(options))
     from dsdctl.engines.ray import RayEngine
 
     return RayEngine(options.ray, place, options.grace)

@@ -1,6 +1,9 @@
 """What a level sees of each data set: from its own files, over prepared images, to batches."""
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from dsdctl import inputs
 from dsdctl.errors import WorkError
 from dsdctl.inputs import (
     Files,
+    kept,
     load_data,
     measuring_normalisation,
     prepare_data,
@@ -35,7 +39,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> None:
-    load_data.cache_clear()
+    kept.load.cache_clear()
 
 
 def identity_of(folder: Path, **changes: Any) -> TrajectoryIdentity:
@@ -87,7 +91,7 @@ def test_cifar_is_loaded_by_its_own_loader_and_prepared_once(
     # From now on the pickles are not needed.
     for file in (tmp_path / written.loader.base_folder).iterdir():
         file.unlink()
-    load_data.cache_clear()
+    kept.load.cache_clear()
     again = load(identity, tmp_path)
     assert torch.equal(again.train.labels, data.train.labels)
     assert np.array_equal(pixels(again.train), pixels(data.train))
@@ -228,3 +232,39 @@ def test_preparing_finds_absent_human_labels_before_a_run(
     with pytest.raises(WorkError, match=r"CIFAR-100_human\.pt: no such file"):
         prepare_data(identity.images, identity.noise, files, lambda *now: told.append(now))
     assert told[-1] == (310, 310)
+
+
+def test_data_are_loaded_once_by_each_thread(tmp_path: Path) -> None:
+    identity = identity_of(tmp_path, **{"training.batch_size": 100})
+    here = load(identity, tmp_path)
+    with ThreadPoolExecutor(1) as other:
+        there = [other.submit(load, identity, tmp_path).result() for _ in range(2)]
+    assert load(identity, tmp_path) is here
+    assert there[0] is there[1]
+    assert there[0] is not here
+
+
+def test_one_thread_loads_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = identity_of(tmp_path, **{"training.batch_size": 100})
+    load_source = inputs._load_source
+    inside, most = [], []
+
+    def observed(*arguments: Any) -> Any:
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.1)
+        source = load_source(*arguments)
+        inside.pop()
+        return source
+
+    monkeypatch.setattr(inputs, "_load_source", observed)
+    with ThreadPoolExecutor(3) as threads:
+        together = threading.Barrier(3)
+
+        def begin() -> Data:
+            together.wait(60)
+            return load(identity, tmp_path)
+
+        found = [future.result() for future in [threads.submit(begin) for _ in range(3)]]
+    assert most == [1, 1, 1]
+    assert all(torch.equal(data.train.labels, found[0].train.labels) for data in found)

@@ -1,13 +1,18 @@
-"""A worker process: runs what comes through a pipe, one task at a time.
+"""A worker process: runs what comes through a pipe, one task at a time or several in threads.
 
 Nothing heavy is imported before the first task comes, so that a process that has no room for torch
 can still say so.
 """
 
+import gc
+import os
+import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
@@ -29,24 +34,79 @@ class Answer:
     trace: str | None = None
 
 
-def work(connection: Connection, parent: int) -> None:
-    """Answer each task and place that comes, until the other end of the pipe is closed.
+def work(connection: Connection, parent: int, at_once: int = 1) -> None:
+    """Answer each task that comes, until the other end of the pipe is closed: `at_once` of them at
+    the same time, each in a thread.
 
-    SIGTERM is a wish to stop at a checkpoint.
+    What comes is a number, then a task and its place; an answer is sent with the number. SIGTERM is
+    a wish to stop at a checkpoint, for all tasks.
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    worker = _Worker(connection, stop.is_set)
+    # Signals are still held back and will be in the threads: this one waits, and hears of them.
+    run = worker.run if at_once == 1 else _in_threads(worker, at_once)
     take_signals()
     end_with_parent(parent)
     while True:
         try:
+            number = connection.recv()
             task, place = connection.recv()
         except EOFError:
             return
         except Exception as error:  # what a task is made of could not be imported
-            connection.send(_failed(error))
+            worker.send(number, _failed(error))
         else:
-            connection.send(attempt(task, place, stop.is_set))
+            run(number, task, place)
+
+
+class _Worker:
+    """Runs tasks, any number of them at once."""
+
+    def __init__(self, connection: Connection, stop: Callable[[], bool]):
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._stop = stop
+
+    def run(self, number: int, task: "Task", place: "Place") -> None:
+        """Run a task to its end, and say how that was."""
+        answer = attempt(task, place, self._stop)
+        if answer.status == "failed":
+            _free_memory()
+        self.send(number, answer)
+
+    def send(self, number: int, answer: Answer) -> None:
+        with self._sending:
+            self._connection.send((number, answer))
+
+
+def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "Place"], None]:
+    """What hands a task to one of `count` threads.
+
+    They stay, each with a stream and with what it has loaded.
+    """
+    waiting: queue.SimpleQueue[tuple[int, Task, Place]] = queue.SimpleQueue()
+
+    def serve() -> None:
+        try:
+            while True:
+                worker.run(*waiting.get())
+        except BaseException:  # else its task would be waited for in vain
+            traceback.print_exc()
+            os._exit(1)
+
+    for _ in range(count):
+        threading.Thread(target=serve, daemon=True).start()
+    return lambda number, task, place: waiting.put((number, task, place))
+
+
+def _free_memory() -> None:
+    """Give back what a failed task held, for the tasks beside it and for the next process."""
+    gc.collect()  # an error may be held by its own traceback
+    graph = sys.modules.get("dsdctl.ml.graph")
+    if graph is not None:
+        with suppress(RuntimeError):  # after some errors a GPU takes no calls any more
+            graph.empty_cache()
 
 
 def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> Answer:

@@ -175,9 +175,12 @@ class Normalisation:
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What a pixel is multiplied by, and what is then subtracted; copied to a device once."""
-    divisor = torch.tensor(std, device=device)
-    return 1 / (255 * divisor), torch.tensor(mean, device=device) / divisor
+    """What a pixel is multiplied by, and what is then subtracted; copied to a device once.
+
+    Computed before: other threads' streams do not wait for what this one's computes.
+    """
+    divisor = torch.tensor(std)
+    return (1 / (255 * divisor)).to(device), (torch.tensor(mean) / divisor).to(device)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@ than running them."""
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -24,17 +26,79 @@ def capture_on(device: torch.device) -> Capture | None:
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Record `function` on the current device, after it has run a few times on a side stream."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
+    """Record `function` on the current device, after it has run a few times.
+
+    Meanwhile other threads may compute on streams of their own, but neither record nor wait for the
+    whole device.
+    """
+    current = torch.cuda.current_stream()
+    stream = current
+    if current == torch.cuda.default_stream():  # on which nothing can be recorded
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    recording = _Recording(torch.cuda.CUDAGraph())
+    with _alone():
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                function()
+        current.wait_stream(stream)
+        recording.record(function, stream)
+    return recording
+
+
+def empty_cache() -> None:
+    """Give back the GPU memory that torch keeps for later, which no recording would survive."""
+    with _alone():
+        torch.cuda.empty_cache()
+
+
+class _Recording:
+    """What a function does to memory, done again by each call."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
+        self._graph = graph
+
+    def record(self, function: Callable[[], None], stream: torch.cuda.Stream) -> None:
+        # What other threads do meanwhile is neither part of it nor an error.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
+
+    def __call__(self) -> None:
+        self._graph.replay()
+
+    def __del__(self) -> None:
+        _dropped.append(self._graph)
+        del self._graph
+        _free_dropped()
+
+
+_lock = threading.Lock()
+"""Held while a graph is recorded or freed: torch keeps books on all of them without a lock."""
+
+_dropped: list[torch.cuda.CUDAGraph] = []
+"""Graphs that nobody needs any more, while they wait for the lock."""
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    try:
+        with _lock:
+            yield
+    finally:
+        _free_dropped()
+
+
+def _free_dropped() -> None:
+    """Free dropped graphs, or leave that to who holds the lock.
+
+    Waiting for the lock could be for ever: the garbage collector may drop a graph on the thread
+    that records, or on one that the recording waits for.
+    """
+    while _dropped and _lock.acquire(blocking=False):
+        try:
+            _dropped.clear()
+        finally:
+            _lock.release()
 
 
 class GraphedStep:

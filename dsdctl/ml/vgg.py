@@ -52,8 +52,9 @@ def pooling_matrix(length: int, size: int) -> Tensor:
 
 @functools.cache
 def _matrix(length: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The pooling matrix where it is needed; copied there once."""
-    return pooling_matrix(length, size).to(device, dtype)
+    """The pooling matrix where it is needed; copied there once, as it is to be: other threads'
+    streams do not wait for what this one's computes."""
+    return pooling_matrix(length, size).to(dtype).to(device)
 
 
 class VGGLike(nn.Module):

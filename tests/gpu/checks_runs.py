@@ -11,7 +11,7 @@ from typing import Any
 
 from .checks_agreement import allowed
 from .gradients import KINDS, distance
-from .small import NO_GPU, dsdctl, python_path, random_archive, result_bytes, write_spec
+from .small import KERNELS, NO_GPU, dsdctl, python_path, random_archive, result_bytes, write_spec
 
 FULL = "the GPU's memory is full, try fewer --jobs"
 LEFT = 3 * 2**29
@@ -107,7 +107,7 @@ def gradients_with_and_without_kernels(device: str, tiny: bool, folder: Path) ->
         return file
 
     with ThreadPoolExecutor(2) as pool:
-        on, off = map(load_file, pool.map(saved, ("auto", "off")))
+        on, off = map(load_file, pool.map(saved, (KERNELS, "off")))
     found: dict[str, Any] = {}
     for kind in KINDS:
         exact = off[f"{kind} float64"]

@@ -21,6 +21,7 @@ from dsdctl.ml.kernel_choice import Mode
 from .attainable import attainable
 from .options import Box
 from .servers import Server, measure, prepare
+from .small import KERNELS
 
 Way = Literal["streams", "processes"]
 
@@ -45,14 +46,14 @@ class Rate:
     precision: Precision = "bf16"
     at_once: int = 1
     way: Way = "streams"
-    kernels: Mode = "auto"
+    kernels: Mode = KERNELS
     plain: bool = False
 
     @property
     def what(self) -> str:
         if self.plain:
             return f"plain loop, {self.case} {self.precision}"
-        kernels = "" if self.kernels == "auto" else ", kernels off"
+        kernels = "" if self.kernels == KERNELS else ", kernels off"
         one = "one" if self.at_once == 1 else f"{self.at_once} {self.way}"
         return f"{self.case} {self.precision}, {one}{kernels}"
 
@@ -105,14 +106,14 @@ class Bench:
         self._idle: dict[str, list[Server]] = {}
         # All are started now, to import torch while others measure.
         for name, count in self._wanted().items():
-            kernels: Mode = "off" if name == "off" else "auto"
+            kernels: Mode = "off" if name == "off" else KERNELS
             self._idle[name] = [Server(kernels=kernels) for _ in range(count)]
         self._profiler = Server("tests.gpu.profiling")
 
     def _wanted(self) -> dict[str, int]:
         if self._box.options.tiny:
-            return {"auto": 1, "plain": 1, "processes": 2}
-        return {"auto": 1, "plain": 1, "off": 1, "processes": MOST}
+            return {KERNELS: 1, "plain": 1, "processes": 2}
+        return {KERNELS: 1, "plain": 1, "off": 1, "processes": MOST}
 
     def rate(self, rate: Rate) -> dict[str, Any]:
         """Measure one thing, and say all that there is to say of it."""

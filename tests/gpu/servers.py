@@ -17,13 +17,13 @@ from dsdctl.bench.cases import Job
 from dsdctl.bench.side import GO
 from dsdctl.ml.kernel_choice import VARIABLE, Mode
 
-from .small import python_path
+from .small import KERNELS, python_path
 
 
 class Server:
     """A process of dsdctl.bench.side, or of a module like it; its kernels are as at its start."""
 
-    def __init__(self, module: str = "dsdctl.bench.side", kernels: Mode = "auto") -> None:
+    def __init__(self, module: str = "dsdctl.bench.side", kernels: Mode = KERNELS) -> None:
         self.module, self.kernels = module, kernels
         self.process = subprocess.Popen(
             [sys.executable, "-m", module],

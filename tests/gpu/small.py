@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from dsdctl.ml.kernel_choice import Mode
+
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+KERNELS: Mode = "all"
+"""What is tried and measured, against "off": kernels for GPUs that are not the default too."""
 
 
 def random_archive(file: Path, train: int, test: int, side: int = 32) -> Path:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dsdctl.ml.kernel_choice import kernel_mode
+
 from . import images
 from .options import Box, write_json
 from .sizing import Rates, Size, largest, milestones, whole_seconds
@@ -85,7 +87,7 @@ class Table1:
 
         from .servers import Server, measure, prepare
 
-        server = Server()
+        server = Server(kernels=kernel_mode())
         try:
             rates = {}
             for case in ("student", "teacher"):
@@ -93,7 +95,8 @@ class Table1:
                 job = Job.model_validate(
                     {
                         "side": "ours", "case": case, "precision": "bf16", "batches": count,
-                        "device": self._device, "threads": 1, "images": None, "kernels": "auto",
+                        "device": self._device, "threads": 1, "images": None,
+                        "kernels": kernel_mode(),
                     }
                 )  # fmt: skip
                 prepare([server], job, 60)
@@ -257,7 +260,11 @@ def _of_fast(found: dict[str, Any], at_once: int) -> Rates | None:
     None where those are missing."""
     rates: dict[int, dict[str, float]] = {1: {}, at_once: {}}
     for rate in found.get("rates", ()):
-        usual = (rate["precision"], rate["way"], rate["kernels"]) == ("bf16", "streams", "auto")
+        usual = (rate["precision"], rate["way"], rate["kernels"]) == (
+            "bf16",
+            "streams",
+            kernel_mode(),
+        )
         if usual and not rate["plain"] and rate["at_once"] in rates:
             rates[rate["at_once"]][rate["case"]] = rate["images_per_second"]
     chosen = {**rates[1], **rates[at_once]}

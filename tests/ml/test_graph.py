@@ -5,16 +5,20 @@ replay amounts to.
 """
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
 from samples import SETTINGS, WITH_ALL_OPTIONS
 from torch import Tensor
 
+from dsdctl.ml import graph
 from dsdctl.ml.data import Normalisation, ViewReader, Views
-from dsdctl.ml.device import configure
+from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.graph import Capture, GraphedStep, capture_on, cuda_graph
 from dsdctl.ml.models import build_network
 from dsdctl.ml.optimizers import Settings
@@ -80,6 +84,67 @@ def test_a_gpu_replays_steps_whose_rate_changes(
     configure(torch.device("cuda"), 1)
     assert_alike(trained(settings, cuda_graph, "cuda"), trained(settings, None, "cuda"))
     assert "no CUDA graph" not in caplog.text
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_threads_record_and_replay_beside_each_other_to_the_same_bytes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each trains several networks, so that graphs are recorded while others run and are freed."""
+    device, count = torch.device("cuda"), 4
+    configure(device, 1)
+    alone = trained(SETTINGS, None, "cuda")
+    together = threading.Barrier(count)
+
+    def train_several() -> list[tuple[list[Epoch], dict[str, Tensor]]]:
+        configure(device, 1)
+        together.wait()
+        with own_stream(device):
+            found = [trained(SETTINGS, cuda_graph, "cuda") for _ in range(5)]
+            torch.cuda.current_stream().synchronize()
+        return found
+
+    with ThreadPoolExecutor(count) as threads:
+        futures = [threads.submit(train_several) for _ in range(count)]
+        results = [result for future in futures for result in future.result()]
+    for result in results:
+        assert_alike(result, alone)
+    assert "no CUDA graph" not in caplog.text
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_each_thread_has_a_stream_of_its_own_and_keeps_it() -> None:
+    device = torch.device("cuda")
+
+    def stream() -> tuple[int, int]:
+        numbers = []
+        for _ in range(2):
+            with own_stream(device):
+                numbers.append(torch.cuda.current_stream().cuda_stream)
+        return numbers[0], numbers[1]
+
+    barrier = threading.Barrier(16, timeout=60)
+    with ThreadPoolExecutor(16) as threads:
+        futures = [threads.submit(lambda: (barrier.wait(), stream())[1]) for _ in range(16)]
+        found = [future.result() for future in futures]
+    assert all(first == second for first, second in found)
+    assert len({first for first, _ in found}) == 16
+
+
+class Graph:
+    """Nothing but what is freed."""
+
+
+def test_a_graph_is_freed_with_its_recording_but_not_while_another_is_recorded() -> None:
+    for recording_another in (False, True):
+        recorded = Graph()
+        recording = graph._Recording(recorded)  # type: ignore[arg-type]
+        held = weakref.ref(recorded)
+        del recorded
+        with graph._alone() if recording_another else nullcontext():
+            del recording
+            assert (held() is not None) == recording_another
+        assert held() is None
 
 
 def assert_alike(

@@ -32,3 +32,8 @@ def used_on(device: torch.device) -> bool:
 def installed() -> bool:
     """Whether there is a Triton to compile them."""
     return importlib.util.find_spec("triton") is not None
+
+
+def in_use(device: torch.device) -> tuple[str, ...]:
+    """What computes on `device` beside torch, for a level's environment. Raises InputError."""
+    return ("triton",) if used_on(device) else ()
