@@ -229,6 +229,17 @@ def test_flat_sgd_takes_torchs_steps(options: dict[str, float]) -> None:
         assert not network.get_parameter(name)[~mask].any()
 
 
+def test_what_has_no_gradient_only_decays() -> None:
+    network = build_network("mlp", 1, 2, seed=0, image_size=(4, 4), hidden=(4,))
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    used, *_ = before
+    sgd.FlatSGD(network, None, SETTINGS).step(network.get_parameter(used).sum())
+    factor = 1 - SETTINGS.lr * SETTINGS.weight_decay
+    for name, value in network.named_parameters():
+        expected = before[name] * factor - (SETTINGS.lr if name == used else 0)
+        torch.testing.assert_close(value.detach(), expected)
+
+
 def trained(arch: str, capture: Capture | None = None, steps: int | None = None) -> Trainer:
     options = {"depth": 2, "width": 16} if arch == "vgg-like" else {}
     network = build_network(arch, 3, 10, seed=0, **options)  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ class FlatSGD:
 
     def step(self, loss: Tensor) -> None:
         leaves = {**self._named, **self._inputs}
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         self._take_in(dict(zip(leaves, gradients, strict=True)))
         settings = self._settings
         if settings.clip_norm is not None:
@@ -85,12 +85,19 @@ class FlatSGD:
         parameter, start = self._named[name], tensor.storage_offset() + self._starts[name]
         return tensor.as_strided(parameter.shape, parameter.stride(), start)
 
-    def _take_in(self, gradients: Mapping[str, Tensor]) -> None:
-        """Copy the gradients into one tensor, those of each dtype at once."""
-        for dtype in dict.fromkeys(gradient.dtype for gradient in gradients.values()):
-            names = [name for name, gradient in gradients.items() if gradient.dtype == dtype]
-            own = [self._own_gradients[name] for name in names]
-            torch._foreach_copy_(own, [gradients[name] for name in names])
+    def _take_in(self, gradients: Mapping[str, Tensor | None]) -> None:
+        """Copy the gradients into one tensor, those of each dtype at once; None is zero."""
+        by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for name, gradient in gradients.items():
+            own = self._own_gradients[name]
+            if gradient is None:
+                own.zero_()
+            else:
+                targets, sources = by_dtype.setdefault(gradient.dtype, ([], []))
+                targets.append(own)
+                sources.append(gradient)
+        for targets, sources in by_dtype.values():
+            torch._foreach_copy_(targets, sources)
 
     def _clip_gradients(self, most: float) -> None:
         """As torch.nn.utils.clip_grad_norm_ does; removed weights are no part of the norm."""
