@@ -1,8 +1,7 @@
 """Compiles dsdctl/ml/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
 
-That is $CXX, or c++: GCC, and for ARM Clang too, which on macOS was not tried. Without a compiler,
-or where it fails (Clang for x86, say), dsdctl is installed without the library and works all the
-same, slower on CPUs.
+That is $CXX, or c++: GCC or Clang, which on macOS was not tried. Without a compiler, or where it
+fails, dsdctl is installed without the library and works all the same, slower on CPUs.
 """
 
 import hashlib
