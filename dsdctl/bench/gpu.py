@@ -11,6 +11,7 @@ from dsdctl.bench.cases import Job, case_network
 from dsdctl.bench.ours import prepare
 from dsdctl.devices import Device
 from dsdctl.errors import in_words
+from dsdctl.ml import gpu
 from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import Capture, capture_on
@@ -34,6 +35,7 @@ def examine_gpu(index: int) -> Iterator[Line]:
     try:
         with torch.cuda.device(index):
             yield f"{name}: {_described()}", True
+            yield f"{name}: Triton's kernels are {gpu.said()}", True
             configure(torch.device("cuda"), 1)
             for line, good in (recorded("cuda"), repeats("cuda"), speed("cuda")):
                 yield f"{name}: {line}", good

@@ -28,7 +28,7 @@ from dsdctl.bench.results import (
 )
 from dsdctl.devices import Device, usable_cores
 from dsdctl.fields import Precision
-from dsdctl.ml import kernels
+from dsdctl.ml import gpu, kernels
 from dsdctl.ml.kernel_choice import Mode, kernel_mode
 
 TABLE1_FORWARDS = 50_000 * 162
@@ -84,7 +84,7 @@ def run_bench(
         streams=streams,
         plain_threads=cores,
         ceilings=ceilings,
-        kernels={kernel: str(choice) for kernel, choice in kernels.choices().items()},
+        kernels=_kernels_said(device),
         cases=tuple(cases),
         table=bench.table() if "student-distilled" in names else None,
         seconds=time.perf_counter() - started,
@@ -151,7 +151,7 @@ class _Bench:
         if self._job.device == "cpu":
             used = any(choice.instructions for choice in kernels.choices().values())
         else:
-            used = wanted != "off"  # a GPU's need not be compiled beforehand
+            used = gpu.used_on(torch.device("cuda"))
         trains = case != "measure"  # in eval mode none is called
         return (wanted, "off") if used and trains else (wanted,)
 
@@ -208,6 +208,13 @@ class _Bench:
             + (f", {worth.median:.2f} x without kernels" if worth else "")
         )
         return result
+
+
+def _kernels_said(device: Device) -> dict[str, str]:
+    """Each kernel, and whether it is used and why."""
+    if device == "cuda":
+        return {"triton": gpu.said()}
+    return {kernel: str(choice) for kernel, choice in kernels.choices().items()}
 
 
 def _versions() -> dict[str, str]:

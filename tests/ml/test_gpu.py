@@ -291,3 +291,5 @@ def test_they_are_used_on_gpus_alone_and_where_asked_for(monkeypatch: pytest.Mon
     for mode, used in (("off", False), ("auto", False), ("all", True)):
         monkeypatch.setenv("DSDCTL_KERNELS", mode)
         assert gpu.used_on(torch.device("cuda")) is used
+        assert gpu.in_use(torch.device("cuda")) == (("triton",) if used else ())
+        assert gpu.said().startswith("used" if used else "not used")

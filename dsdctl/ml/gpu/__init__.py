@@ -11,7 +11,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from dsdctl.ml.kernel_choice import kernel_mode
+from dsdctl.ml.kernel_choice import VARIABLE, kernel_mode
 
 
 def used(tensor: Tensor) -> bool:
@@ -32,6 +32,18 @@ def used_on(device: torch.device) -> bool:
 def installed() -> bool:
     """Whether there is a Triton to compile them."""
     return importlib.util.find_spec("triton") is not None
+
+
+def said() -> str:
+    """Whether a process with a GPU uses these kernels, and why. Raises InputError."""
+    mode = kernel_mode()
+    if not installed():
+        return "not used, there is no Triton"
+    if mode == "off":
+        return f"not used, ${VARIABLE} is off"
+    if mode != "all":
+        return f"not used, no GPU has measured them yet; ${VARIABLE}=all uses them"
+    return f"used, ${VARIABLE} is all; no GPU has measured them yet"
 
 
 def in_use(device: torch.device) -> tuple[str, ...]:
