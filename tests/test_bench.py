@@ -21,7 +21,7 @@ from dsdctl.bench.cases import Job, Work, case_network, load_images
 from dsdctl.bench.results import BenchResult, CaseName, CaseResult, Ceilings, Spread
 from dsdctl.bench.run import _Bench
 from dsdctl.bench.view import print_bench
-from dsdctl.ml import kernels
+from dsdctl.ml import gpu, kernels
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.kernel_choice import VARIABLE, Kernel, Processor, choose, kernel_mode
 from dsdctl.ml.vgg import AdaptivePool
@@ -100,8 +100,10 @@ def test_kernels_are_compared_where_they_are_called(monkeypatch: pytest.MonkeyPa
     for wish in ("auto", "avx2"):
         monkeypatch.setenv(VARIABLE, wish)
         assert modes("teacher") == modes("digits-level") == (wish, "off")
-        assert modes("teacher", "cuda") == (wish, "off")
         assert modes("measure") == modes("measure", "cuda") == (wish,)
+    monkeypatch.setattr(gpu, "installed", lambda: True)
+    monkeypatch.setenv(VARIABLE, "all")
+    assert modes("teacher", "cuda") == ("all", "off")
     monkeypatch.setenv(VARIABLE, "off")
     assert modes("teacher") == modes("teacher", "cuda") == ("off",)
 
