@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsdctl import cli_bench, cli_export, cli_report, cli_run, cli_store
+from dsdctl import __version__, cli_bench, cli_export, cli_report, cli_run, cli_store
 from dsdctl.cli_options import Device, DeviceChoice, Interval, Jobs, Recipes, Seeds, Specs
 from dsdctl.cli_plan import make_plan_of, pass_on_warnings, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
@@ -28,12 +28,32 @@ app = typer.Typer(
     help="Experiments on sparse double descent: one YAML file in, a comparison table out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_store.app, name="store")
 
 
+def print_version(wanted: bool) -> None:
+    """Print dsdctl's version, and those that results are known by, and end."""
+    if wanted:
+        from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
+
+        print_line(f"dsdctl {__version__} (schema {SCHEMA_VERSION}, numerics {NUMERICS_VERSION})")
+        raise typer.Exit
+
+
 @app.callback(help=app.info.help)
-def check_environment() -> None:
+def check_environment(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_version,
+            is_eager=True,
+            help="print the version, and those of what is stored, and end",
+        ),
+    ] = False,
+) -> None:
     """Refuse what is no setting, before anything is done."""
     with reported():
         kernel_mode()

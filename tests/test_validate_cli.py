@@ -8,7 +8,9 @@ import pytest
 from builders import ROOT, TABLE1, spec_data, write
 from typer.testing import CliRunner, Result
 
+import dsdctl
 from dsdctl.cli import app
+from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 
 
 def validate(*files: Path) -> Result:
@@ -111,6 +113,20 @@ def test_a_spec_must_be_given() -> None:
     assert "SPEC" in result.stderr
 
 
+def test_the_version_is_printed_with_those_of_what_is_stored() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    versions = f"(schema {SCHEMA_VERSION}, numerics {NUMERICS_VERSION})"
+    assert result.stdout == f"dsdctl {dsdctl.__version__} {versions}\n"
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["store"], ["store", "gc"]], ids=str)
+def test_a_short_option_asks_for_help_everywhere(command: list[str]) -> None:
+    short, long = (CliRunner().invoke(app, [*command, option]) for option in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.stdout == long.stdout
+
+
 HEAVY = ["torch", "torchvision", "fvcore", "wandb", "sklearn", "ray", "submitit"]
 
 
@@ -125,7 +141,14 @@ def heavy_imports_of(statements: str) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["validate", "--help"], ["validate", "specs/table1.yaml"], ["recipes"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["validate", "-h"],
+        ["validate", "--help"],
+        ["validate", "specs/table1.yaml"],
+        ["recipes"],
+    ],
     ids=" ".join,
 )
 def test_a_light_command_does_not_import_torch(arguments: list[str]) -> None:
