@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-numerics soak lint clean
+.PHONY: help demo test test-long test-numerics soak lint format clean
 
-demo: $(VENV)/installed
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/installed  ## run specs/digits.yaml: five minutes on two cores
 	$(BIN)/dsdctl run specs/digits.yaml
 
-test: $(VENV)/installed
+test: $(VENV)/installed  ## the default suite
 	$(BIN)/pytest
 
-test-long: $(VENV)/installed
+test-long: $(VENV)/installed  ## what takes minutes: Ray, Slurm, the browser, the demo
 	$(BIN)/pytest -m long
 
 # What makes the libraries compute as they do on other processors; a comma is between several at
@@ -20,7 +23,7 @@ NUMERICS := MKL_ENABLE_INSTRUCTIONS=AVX2 MKL_CBWR=COMPATIBLE,DSDCTL_KERNELS=avx2
 	ONEDNN_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx2 \
 	DSDCTL_KERNELS=off
 
-test-numerics: $(VENV)/installed
+test-numerics: $(VENV)/installed  ## what computes, as on other processors
 	for settings in $(NUMERICS); do \
 		echo "as with $$settings"; \
 		env $$(echo "$$settings" | tr , ' ') $(BIN)/pytest -m 'numerics and not long' || exit 1; \
@@ -28,15 +31,19 @@ test-numerics: $(VENV)/installed
 
 KILLS ?= 200
 
-soak: $(VENV)/installed
+soak: $(VENV)/installed  ## kill runs, and compare what they end in (KILLS=200)
 	$(BIN)/python -m tests.soak.soak --kills $(KILLS)
 
 # The second mypy finds calls that macOS lacks.
-lint: $(VENV)/installed
+lint: $(VENV)/installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+
+format: $(VENV)/installed  ## mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 KERNELS := dsdctl/ml/kernels.cpp $(wildcard dsdctl/ml/kernels_*.h)
 
@@ -45,5 +52,5 @@ $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-clean:
+clean:  ## remove what the other targets make
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
