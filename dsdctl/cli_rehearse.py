@@ -17,6 +17,7 @@ from dsdctl.console import (
     terminable,
     warn,
 )
+from dsdctl.errors import WorkError
 
 if TYPE_CHECKING:
     from dsdctl.rehearsal import Rehearsed
@@ -62,7 +63,10 @@ def rehearse(
         with terminable():
             outcomes = rehearse_plan(made, opened, where, threads, batches, err())
         macs = KeptMacs(opened)
-        learn(opened, where, outcomes, macs)
+        try:
+            learn(opened, where, outcomes, macs)
+        except (OSError, WorkError) as error:
+            warn([f"rates not kept: {error}"])
         progress = Progress(made, Store(store, read_only=True))
         warn(progress.store.damage)
         seconds = seconds_estimate(progress, macs, where, slots)

@@ -37,6 +37,9 @@ AFTER_WARM_UP = 100
 """Batches at the full rate that follow a warm-up, where that is longer."""
 
 
+IN_ITS_PLACE = "random images and labels in its place: speed and memory hold, losses say less"
+
+
 class Teaching(Model):
     """How a rehearsed student is distilled, from random logits.
 
@@ -159,7 +162,7 @@ def _absent(found: Sequence[Workload], store: Store, console: Console) -> set[st
             reasons[trajectory.key] = f"{images.dataset.name}: not in {images.path}"
     reasons |= prepare_all(here, spare_folder(store.root), console)
     for reason in dict.fromkeys(reasons.values()):
-        console.print(f"{reason}; random images and labels in its place", soft_wrap=True)
+        console.print(f"{reason}; {IN_ITS_PLACE}", soft_wrap=True)
     return set(reasons)
 
 
