@@ -253,8 +253,8 @@ def _with_measuring(trajectory: Trajectory) -> float:
 
 def test_a_called_teacher_is_work_of_each_image(tmp_path: Path) -> None:
     def macs(table: str) -> int:
-        changes = {"recipes": ["kd-dense-teacher"], "teacher.table": table}
-        plan = planned(tmp_path, {**changes, "teacher.arch": "resnet18", "teacher.depth": None})
+        teacher = {"arch": "resnet18", "table": table}
+        plan = planned(tmp_path, {"recipes": ["kd-dense-teacher"], "teacher": teacher})
         (taught,) = [t for t in plan.trajectories.values() if t.teacher]
         assert workload(taught).endswith("/table" if table == "always" else "/teacher")
         return macs_per_trained_image(taught, paper_macs)
