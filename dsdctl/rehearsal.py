@@ -7,6 +7,7 @@ system kills takes no other with it. Nothing here imports torch.
 import multiprocessing
 import os
 import statistics
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from dsdctl.cost import CountMacs, macs_per_trained_image
 from dsdctl.datasets import is_there
 from dsdctl.devices import Device
 from dsdctl.display import counted
-from dsdctl.errors import in_words
+from dsdctl.errors import DsdctlError, in_words
 from dsdctl.fields import Model
 from dsdctl.keys import LevelIdentity, canonical_json
 from dsdctl.networks import Network
@@ -212,8 +213,7 @@ def _in_a_process(job: Job, show: Callable[[int, int], None]) -> Rehearsed:
             show(done, batches)
         raise EOFError
     except (EOFError, ConnectionError):
-        why = "its process died (killed, or the memory was full)"
-        return Rehearsed(batches=batches, failure=why)
+        return _failed(job, "its process died (killed, or the memory was full)")
     finally:
         if process.pid is not None:
             process.kill()
@@ -229,7 +229,15 @@ def _work(connection: Connection, parent: int, job: Job) -> None:
         from dsdctl.rehearsing import run_job
 
         rehearsed = run_job(job, connection.send)
+    except DsdctlError as error:
+        rehearsed = _failed(job, str(error))
     except Exception as error:
-        words = in_words(error, smaller="a smaller batch") or f"{type(error).__name__}: {error}"
-        rehearsed = Rehearsed(batches=job.identity.iterations or 0, failure=words)
+        words = in_words(error, smaller="a smaller batch")
+        if words is None:  # a defect
+            traceback.print_exc()
+        rehearsed = _failed(job, words or f"{type(error).__name__}: {error}")
     connection.send(rehearsed)
+
+
+def _failed(job: Job, why: str) -> Rehearsed:
+    return Rehearsed(batches=job.identity.iterations or 0, failure=why)

@@ -1,7 +1,7 @@
 """How long a plan takes, in words."""
 
-from dsdctl import calibration
 from dsdctl.progress import Progress
+from dsdctl.report.plan_pieces import by_rehearsal
 
 TOO_LONG = 100 * 3600
 """Seconds from which on it is said that a CPU is slow for a plan."""
@@ -21,8 +21,7 @@ def time_words(progress: Progress, seconds: float | None, device: str) -> str:
     """How long the missing work takes, as far as that is known, and what that leaves out."""
     if seconds is None:
         return f"unknown: nothing was run or rehearsed on {device} with this store yet"
-    missing = [calibration.workload(trajectory) for trajectory in progress.unfinished()]
-    if calibration.rehearsed_alone(progress.store, device, missing):
+    if by_rehearsal(progress, device):
         return f"{duration(seconds)}, by a rehearsal, which leaves out pruning and loading"
     return duration(seconds)
 

@@ -63,12 +63,14 @@ def rehearsal_lines(
     seconds: float | None,
 ) -> list[str]:
     """A line for each distinct training, and what `plan` says of time and disk."""
+    unknown = "unknown: what diverges or fails tells no rate"
+    time = unknown if seconds is None else time_words(progress, seconds, device)
     processes = f"{slots} process{'es' * (slots != 1)}"
     return [
         *(_workload_line(one, rehearsed) for one, rehearsed in outcomes),
         "",
         f"plan at these rates ({processes} on {device})",
-        f"  time  {time_words(progress, seconds, device)}",
+        f"  time  {time}",
         f"  disk  {size(disk_bytes(progress))} to be written",
         *too_long(seconds, device),
     ]
