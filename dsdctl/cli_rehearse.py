@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli_options import Device, DeviceChoice, Jobs, Recipes, Seeds, Specs, Threads
+from dsdctl.cli_options import Device, DeviceChoice, Recipes, Seeds, Specs, Threads
 from dsdctl.cli_plan import make_plan_of, pass_on_warnings
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
@@ -35,7 +35,10 @@ def rehearse(
             help="of each training; default: 300, or past the spec's warm-up where that is more",
         ),
     ] = None,
-    jobs: Jobs = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="processes of the run whose time is said, as of `plan`"),
+    ] = None,
     device: Device = DeviceChoice.auto,
     threads: Threads = 1,
     recipe: Recipes = None,

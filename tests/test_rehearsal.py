@@ -15,13 +15,15 @@ from tiny import TINY
 from dsdctl import calibration
 from dsdctl.calibration import workload
 from dsdctl.cost import PETA, macs_per_trained_image
+from dsdctl.data_spec import DatasetName
+from dsdctl.datasets import is_there
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
 from dsdctl.ml.train import Epoch
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
-from dsdctl.report.plan_pieces import by_rehearsal, seconds_estimate
+from dsdctl.report.plan_pieces import by_rehearsal, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_time import too_long
 from dsdctl.store import Checkpoint, Store
 
@@ -109,6 +111,18 @@ def test_random_images_stand_for_a_data_set_that_is_not_there(tmp_path: Path) ->
     assert student["labels"] == ["kd-dense-teacher seed 0"]
     assert files_in(tmp_path) == {"spec.yaml", "store/store.json", "store/calibration.json"}
     assert found["seconds_estimate"] > 0
+
+
+def test_a_data_set_is_there_in_its_own_files_or_prepared(tmp_path: Path) -> None:
+    def there(*names: DatasetName) -> list[bool]:
+        return [is_there(name, tmp_path) for name in names]
+
+    assert there("digits", "npz", "image-folder") == [True] * 3
+    assert there("cifar10", "cifar100n", "flowers102", "imagenet") == [False] * 4
+    (tmp_path / "dsdctl-prepared" / "cifar100-1").mkdir(parents=True)
+    assert there("cifar10", "cifar100", "cifar100n") == [False, True, True]
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert there("cifar10", "cifar10n", "flowers102") == [True, True, False]
 
 
 def test_a_training_that_diverges_is_said_with_what_to_try(tmp_path: Path) -> None:
@@ -236,10 +250,12 @@ def test_a_level_that_was_interrupted_within_tells_a_rate(store: Store, tmp_path
     (trajectory,) = plan.trajectories.values()
     identity = trajectory.level_identity(0, None, None)
     assert seconds_estimate(progress, paper_macs, "cpu", 1) is None
+    calibration.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
+    cluster = plan_for_cluster(progress, paper_macs, "cpu", 1, None)
+    assert cluster is not None and cluster.basis.endswith("this store's rehearsal on cpu")
     epochs = [Epoch(epoch, 0.1, 1.0, 0.5) for epoch in range(3)]
     here = HERE.model_copy(update={"wall_seconds": 6.0})
     store.save_checkpoint(key_of(identity), Checkpoint(epochs, {}, here))
-    calibration.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
     assert not by_rehearsal(progress, "cpu")
     seconds = seconds_estimate(progress, paper_macs, "cpu", 1)
     assert seconds == pytest.approx(8.0 * _with_measuring(trajectory))
