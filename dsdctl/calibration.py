@@ -1,8 +1,12 @@
-"""How fast this machine is, learnt from the levels it has run and kept with the store."""
+"""How fast this machine is, learnt from its levels and rehearsals and kept with the store.
+
+A level's rate is that of all it took: loading, pruning, training, measuring. A rehearsal's is that
+of training alone, and counts where no level of the workload was run.
+"""
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dsdctl.cost import PETA, CountMacs, level_pflops_executed
@@ -14,6 +18,9 @@ FILE = "calibration.json"
 
 START = "start_seconds"
 """Under this name the file keeps how long a run takes until its first level begins."""
+
+REHEARSED = "rehearsed"
+"""Under this name the file keeps the rates of rehearsals, by device."""
 
 Price = Callable[[str, float], float]
 """What a piece of work costs: (workload, PFLOPs as executed) -> seconds, or any other unit."""
@@ -28,6 +35,9 @@ class Observed:
 
     levels: list[tuple[Trajectory, FinishedLevel]] = field(default_factory=list)
     start_seconds: float | None = None
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    """MACs a second by workload, of the first `rated` levels."""
+    rated: int = 0
     _began: float | None = None
 
     def begin(self) -> None:
@@ -67,21 +77,37 @@ def learn(store: Store, device: str, observed: Observed, count_macs: CountMacs) 
 
     A level that diverged did not train to its end, and says nothing of a rate.
     """
-    rates: dict[str, list[float]] = {}
-    for trajectory, level in observed.levels:
+    for trajectory, level in observed.levels[observed.rated :]:
         if level.measured is None:
             continue
         macs = level_pflops_executed(trajectory, count_macs) * PETA
         rate = macs / max(level.environment.wall_seconds, 1e-9)
-        rates.setdefault(workload(trajectory), []).append(rate)
-    if rates:
+        observed.rates.setdefault(workload(trajectory), []).append(rate)
+    observed.rated = len(observed.levels)
+    if observed.rates:
         known = store.read_json(FILE) or {}
-        medians = {name: statistics.median(values) for name, values in rates.items()}
+        medians = {name: statistics.median(values) for name, values in observed.rates.items()}
         starts = dict(known.get(START, {}))
         if observed.start_seconds is not None:
             starts[device] = observed.start_seconds
         here = {**known.get(device, {}), **medians}
         store.write_json(FILE, {**known, START: starts, device: here})
+
+
+def learn_rehearsed(store: Store, device: str, rates: Mapping[str, float]) -> None:
+    """Keep the rates of rehearsed workloads, in MACs a second, apart from those of levels."""
+    if rates:
+        known = store.read_json(FILE) or {}
+        rehearsed = known.get(REHEARSED, {})
+        here = {**rehearsed.get(device, {}), **rates}
+        store.write_json(FILE, {**known, REHEARSED: {**rehearsed, device: here}})
+
+
+def rehearsed_alone(store: Store, device: str, names: Iterable[str]) -> bool:
+    """Whether a rehearsal is all that is known of one of these workloads."""
+    known = store.read_json(FILE) or {}
+    rehearsed: Mapping[str, float] = known.get(REHEARSED, {}).get(device, {})
+    return any(name in rehearsed and name not in known.get(device, {}) for name in names)
 
 
 def start_seconds(store: Store, device: str) -> float:
@@ -90,13 +116,18 @@ def start_seconds(store: Store, device: str) -> float:
     return starts.get(device, 0.0)
 
 
-def seconds(store: Store, device: str) -> Price | None:
+def seconds(
+    store: Store, device: str, interrupted: Mapping[str, float] | None = None
+) -> Price | None:
     """The seconds that work takes at the rates that were learnt; None where this store knows none.
 
+    Rates of levels go before those of `interrupted` ones, and these before those of rehearsals.
     A workload that has not been run takes the rate of the one that differs from it only in how it
     is taught, else the median of all.
     """
-    rates: Mapping[str, float] = (store.read_json(FILE) or {}).get(device, {})
+    known = store.read_json(FILE) or {}
+    rehearsed: Mapping[str, float] = known.get(REHEARSED, {}).get(device, {})
+    rates: Mapping[str, float] = {**rehearsed, **(interrupted or {}), **known.get(device, {})}
     if not rates:
         return None
     typical = statistics.median(rates.values())

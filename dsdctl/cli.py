@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from dsdctl import __version__, cli_bench, cli_export, cli_report, cli_run, cli_store
+from dsdctl import (
+    __version__,
+    cli_bench,
+    cli_export,
+    cli_rehearse,
+    cli_report,
+    cli_run,
+    cli_store,
+)
 from dsdctl.cli_options import Device, DeviceChoice, Interval, Jobs, Recipes, Seeds, Specs
 from dsdctl.cli_plan import make_plan_of, pass_on_warnings, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
@@ -131,6 +139,9 @@ def plan(
             out().print(plan_view.rich_plan(progress, summary, macs, where, slots))
             if cluster is not None:
                 out().print(rich_cluster(cluster))
+
+
+app.command()(cli_rehearse.rehearse)
 
 
 app.command()(cli_run.run)

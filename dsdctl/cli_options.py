@@ -34,4 +34,7 @@ Interval = Annotated[
     float,
     typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"),
 ]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
+]
 Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli_options import Device, DeviceChoice, Jobs, Memory, Recipes, Seeds, Specs
+from dsdctl.cli_options import Device, DeviceChoice, Jobs, Memory, Recipes, Seeds, Specs, Threads
 from dsdctl.cli_plan import make_plan_of, pass_on_warnings, progress_of
 from dsdctl.cli_store import DEFAULT_STORE, StoreOption
 from dsdctl.console import (
@@ -71,9 +71,7 @@ def run(
     ] = None,
     jobs: Jobs = None,
     device: Device = DeviceChoice.auto,
-    threads: Annotated[
-        int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
-    ] = 1,
+    threads: Threads = 1,
     recipe: Recipes = None,
     seed: Seeds = None,
     checkpoint_every: Annotated[

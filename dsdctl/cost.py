@@ -136,6 +136,15 @@ def level_pflops_executed(trajectory: Trajectory, count_macs: CountMacs) -> floa
     return total
 
 
+def macs_per_trained_image(trajectory: Trajectory, count_macs: CountMacs) -> int:
+    """What training on an image once takes as it is run, a direct teacher call included."""
+    total = FORWARD_AND_BACKWARD * count_macs(trajectory.regime).total
+    need = trajectory.teacher
+    if need is not None and not need.table:
+        total += count_macs(need.regime).total
+    return total
+
+
 def early_state_pflops(trajectory: Trajectory, count_macs: CountMacs) -> float:
     """The first batches of level 0 run once more, and measured, for levels that rewind to them."""
     regime = trajectory.regime

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsdctl.data_spec import Augment, Dataset, HoldOut, Normalize, Size
+from dsdctl.data_spec import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
 from dsdctl.errors import InputError
 from dsdctl.imagefolder import Listing, list_images, read_content
 from dsdctl.prepared import FOLDER, read_manifest
@@ -83,6 +83,23 @@ NAMED = {
     ),
 }  # fmt: skip
 """Data sets that are what they are called. Those made of images of all sizes, at their own size."""
+
+
+_FILES = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "flowers102": ("flowers-102",),
+    "imagenet": ("train",),
+}
+"""Of data sets that go by their name, what under their root tells that they are there."""
+
+
+def is_there(name: DatasetName, root: Path) -> bool:
+    """Whether a data set is on this machine, prepared or in its own files, whole or not."""
+    originals = _FILES.get(IMAGES_OF.get(name, name))
+    if originals is None or any((root / one).exists() for one in originals):
+        return True
+    return any(root.glob(f"{FOLDER}/{IMAGES_OF.get(name, name)}-*"))
 
 
 def dataset_facts(dataset: Dataset, path: Path) -> Facts:

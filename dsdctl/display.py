@@ -26,7 +26,7 @@ from dsdctl.schedule import Event
 from dsdctl.tasks import TableTask, Task
 
 LINE_SECONDS = 30.0
-"""How often a log says how far the preparation of a data set has come."""
+"""How often a log says how far something has come."""
 
 
 class Display(Protocol):
@@ -179,33 +179,34 @@ def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
 
 
 @contextmanager
-def preparation(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many images of a data set are prepared, of how many, once there are any: in a bar on
-    a terminal, in a line now and then elsewhere."""
+def counted(console: Console, name: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of all of `what` are done, once there are any: in a bar on a terminal, in a
+    line now and then elsewhere."""
     with ExitStack() as stack:
-        yield _drawn(console, name, stack) if can_draw(console) else _said(console, name)
+        drawn = can_draw(console)
+        yield _drawn(console, name, what, stack) if drawn else _said(console, name, what)
 
 
-def _drawn(console: Console, name: str, stack: ExitStack) -> Callable[[int, int], None]:
+def _drawn(console: Console, name: str, what: str, stack: ExitStack) -> Callable[[int, int], None]:
     bar = _bar(console)
 
     def show(done: int, total: int) -> None:
         if not bar.tasks:
-            bar.add_task(f"{name}: images prepared", total=total)
+            bar.add_task(f"{name}: {what}", total=total)
             stack.enter_context(bar)
         bar.update(bar.task_ids[0], completed=done)
 
     return show
 
 
-def _said(console: Console, name: str) -> Callable[[int, int], None]:
+def _said(console: Console, name: str, what: str) -> Callable[[int, int], None]:
     last = -math.inf
 
     def show(done: int, total: int) -> None:
         nonlocal last
         if done == total or time.monotonic() - last >= LINE_SECONDS:
             last = time.monotonic()
-            line = f"{name}: {done:,} of {total:,} images prepared"
+            line = f"{name}: {done:,} of {total:,} {what}"
             print_as_is(console, line)
 
     return show

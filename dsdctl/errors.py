@@ -49,20 +49,23 @@ _GPU_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "std::bad_alloc")
 
 
-def in_words(error: Exception, full: str | None = None) -> str | None:
+def in_words(
+    error: Exception, full: str | None = None, smaller: str = "fewer --jobs"
+) -> str | None:
     """What a machine ran out of or refused, in words; None where that is not what went wrong.
 
-    A full disk is one thing to say, whichever file did not fit: `full` names it.
+    A full disk is one thing to say, whichever file did not fit: `full` names it. `smaller` is what
+    to try where a memory is full.
     """
     text = str(error)
     # Errors of torch's are known by name, since torch itself may be what does not fit.
     if type(error).__name__ == "OutOfMemoryError" or any(part in text for part in _GPU_MEMORY):
-        return f"the GPU's memory is full, try fewer --jobs ({text.partition('. ')[0]})"
+        return f"the GPU's memory is full, try {smaller} ({text.partition('. ')[0]})"
     out_of_memory = isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and any(part in text for part in _MEMORY)
     )
     if out_of_memory or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return "the memory is full, try fewer --jobs"
+        return f"the memory is full, try {smaller}"
     if isinstance(error, OSError):
         file = full if full and error.errno in (errno.ENOSPC, errno.EDQUOT) else error.filename
         return (f"{file}: " if file else "") + (error.strerror or text)

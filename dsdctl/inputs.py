@@ -220,14 +220,18 @@ def _prepared_split(folder: Path, part: str, on_disk: bool) -> Split:
 
 
 def _stay_on_disk(images: ImagesIdentity, files: Files) -> bool:
-    """Whether the images, with the copies that views are cut from, take more than the budget."""
+    """Whether the images take more than the budget."""
     manifest = read_manifest(prepared_folder(images, files))
-    if manifest is None:
-        return False
+    return manifest is not None and exceeds(files.memory_budget, images, manifest.bytes)
+
+
+def exceeds(budget: int, images: ImagesIdentity, size: int) -> bool:
+    """Whether images of `size` bytes, with the copies that views are cut from, take more than so
+    many bytes."""
     random = images.augment.flip or images.augment.crop or images.augment.resized_crop
     # Padded, and where no view is random normalised once for all, in four bytes instead of one.
     copies = 2 if random else 6
-    return copies * manifest.bytes > files.memory_budget
+    return copies * size > budget
 
 
 # Readers

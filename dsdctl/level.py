@@ -24,7 +24,7 @@ from dsdctl.killpoints import kill_point
 from dsdctl.ml import gpu, kernels
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure, own_stream
-from dsdctl.ml.divergence import Diverged
+from dsdctl.ml.divergence import Diverged, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
@@ -97,7 +97,7 @@ def _run_level(
     data = load_data(identity.images, identity.noise, files, device)
     state = starting_point(identity, store, data, device)
     loss = _loss(task, store, data, device)
-    settings = _settings(identity)
+    settings = settings_of(identity)
     trainer = Trainer(state.network, state.masks, settings, loss, capture_on(device))
     epochs: list[Epoch] = []
     if checkpoint is not None:
@@ -111,7 +111,7 @@ def _run_level(
     result: LevelResult
     try:
         _train(identity, trainer, data, epochs, keep, checkpoint_every, stop)
-        _check_finite(state, epochs[-1])
+        check_finite(state.network, epochs[-1].epoch)
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1])
     except Diverged as error:
@@ -139,7 +139,7 @@ def _train(
     """Train from the end of `epochs` to the last epoch, adding to them; `keep` a checkpoint."""
     reader = training_reader(identity.images, data.train)
     saved = time.monotonic()
-    steps = _steps(identity, len(data.train))
+    steps = steps_of(identity, len(data.train))
     for epoch in range(len(epochs), len(steps)):
         if stop():
             keep()
@@ -160,7 +160,7 @@ def _train(
             saved = time.monotonic()
 
 
-def _steps(identity: LevelIdentity, images: int) -> list[int | None]:
+def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
     """The batches that each epoch trains on, None for all of them.
 
     A state to rewind to ends after `identity.iterations` of them, as if level 0 stopped there.
@@ -271,12 +271,6 @@ def _measured(identity: LevelIdentity, state: State, data: Data, last: Epoch) ->
     )
 
 
-def _check_finite(state: State, last: Epoch) -> None:
-    """The last step may diverge too, and no loss is computed after it. Raises Diverged."""
-    if not all(bool(tensor.isfinite().all()) for tensor in state.network.state_dict().values()):
-        raise Diverged(last.epoch)
-
-
 def _check_masked(identity: LevelIdentity, state: State) -> None:
     """A removed weight that moved is an error, never passed on."""
     weights = prunable_weights(state.network)
@@ -301,7 +295,8 @@ def _learning_distance(identity: LevelIdentity, state: State, data: Data) -> flo
     return math.sqrt(squares)
 
 
-def _settings(identity: LevelIdentity) -> Settings:
+def settings_of(identity: LevelIdentity) -> Settings:
+    """How a level is trained."""
     training, pruning = identity.training, identity.pruning
     optimizer, schedule = training.optimizer, training.schedule
     return Settings(

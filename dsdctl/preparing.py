@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dsdctl.data_spec import LOADED_AS_THEY_ARE
-from dsdctl.display import preparation
+from dsdctl.display import counted
 from dsdctl.errors import DsdctlError
 from dsdctl.plan import Trajectory
 from dsdctl.prepared import read_manifest
@@ -52,7 +52,7 @@ def _prepare(trajectory: Trajectory, files: "Files", console: Console) -> str | 
         gib = manifest.bytes / 2**30
         console.print(f"{name}: checking {gib:.1f} GiB of prepared images", soft_wrap=True)
     try:
-        with preparation(console, name) as progress:
+        with counted(console, name, "images prepared") as progress:
             prepare_data(images, noise, files, progress)
     except DsdctlError as error:
         return str(error)

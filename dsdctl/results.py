@@ -42,6 +42,12 @@ class Diverged(Model):
     epoch: int
 
 
+AGAINST_DIVERGENCE = (
+    "a warm-up (training.schedule.warmup), a lower rate (training.optimizer.lr) "
+    "or clipped gradients (training.clip_norm)"
+)
+"""What to try where a training diverges, by the keys of a spec."""
+
 LevelResult = Annotated[Measured | Diverged, Field(discriminator="kind")]
 
 

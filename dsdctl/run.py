@@ -123,7 +123,6 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
             failures = _run_missing(
                 progress, options, console, missing, macs, observed, mirrors, events
             )
-            _calibrate(store, options, observed, macs)
         reports = make_report(progress, macs)
         _keep(macs)
         _say_damage(store, said, console)
@@ -191,6 +190,7 @@ def _run_missing(
             display.show(event)
             if event.kind == "finished":
                 observed.add(event.trajectory, event.level)
+                _calibrate(progress.store, options, observed, macs)
             if event.kind == "finished" and event.level is not None:
                 mirrors.level(event.trajectory, event.level)
 

@@ -55,6 +55,9 @@ Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
 
 Found = TypeVar("Found")
 
+_MAX_HEADER = 100_000_000
+"""Bytes of a safetensors file's header at most, by its format."""
+
 _RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
 
 
@@ -269,6 +272,19 @@ class Store:
         epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         environment = Environment.model_validate_json(metadata["environment"])
         return Checkpoint(epochs, load(content), environment)
+
+    def interrupted(self, key: str) -> tuple[int, Environment] | None:
+        """How many epochs of a level in flight are in its last checkpoint, and where and how long
+        they were trained; None without one that can be read. Its tensors are left alone."""
+        try:
+            with (self.root / "inflight" / key).open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = file.read(min(length, _MAX_HEADER))
+            metadata = json.loads(header)["__metadata__"]
+            epochs = json.loads(metadata["epochs"])
+            return len(epochs), Environment.model_validate_json(metadata["environment"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def damaged_checkpoints(self) -> list[Path]:
         """Read every checkpoint; return those that are damaged."""

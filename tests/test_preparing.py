@@ -13,7 +13,7 @@ from archives import Cifar, write_image_folder
 from builders import paper_macs, planned, spec_data, write
 from rich.console import Console
 
-from dsdctl.display import preparation
+from dsdctl.display import counted
 from dsdctl.eventlog import read_events
 from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
 from dsdctl.plan import Plan, make_plan
@@ -114,7 +114,7 @@ class TestPrepareAll:
 
 class TestDisplay:
     def test_is_a_line_now_and_then_in_a_log(self, console: Console) -> None:
-        with preparation(console, "flowers102") as show:
+        with counted(console, "flowers102", "images prepared") as show:
             for done in range(100, 7200, 100):
                 show(done, 7169)
             show(7169, 7169)
@@ -125,7 +125,7 @@ class TestDisplay:
 
     def test_is_a_bar_on_a_terminal(self) -> None:
         terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-        with preparation(terminal, "flowers102") as show:
+        with counted(terminal, "flowers102", "images prepared") as show:
             show(100, 7169)
             show(7169, 7169)
         assert "flowers102: images prepared" in said(terminal)
@@ -135,7 +135,7 @@ class TestDisplay:
     def test_is_nothing_where_nothing_is_prepared(self, console: Console) -> None:
         terminal = Console(file=io.StringIO(), force_terminal=True)
         for where in (console, terminal):
-            with preparation(where, "flowers102"):
+            with counted(where, "flowers102", "images prepared"):
                 pass
             assert said(where) == ""
 

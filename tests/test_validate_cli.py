@@ -145,7 +145,7 @@ def heavy_imports_of(statements: str) -> str:
         ["--help"],
         ["--version"],
         ["validate", "-h"],
-        ["validate", "--help"],
+        ["rehearse", "--help"],
         ["validate", "specs/table1.yaml"],
         ["recipes"],
     ],
@@ -159,7 +159,8 @@ def test_a_light_command_does_not_import_torch(arguments: list[str]) -> None:
 
 
 def test_a_plan_is_made_without_torch() -> None:
-    modules = "calibration cost keys loading plan progress resolve results shapes stopping store"
+    modules = "calibration cost keys loading plan progress rehearsal resolve results shapes"
+    modules += " stopping store"
     statements = "\n".join(f"import dsdctl.{name}" for name in modules.split())
     statements += (
         "\nfrom pathlib import Path\n"

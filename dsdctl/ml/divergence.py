@@ -2,7 +2,7 @@
 
 import math
 
-from torch import Tensor
+from torch import Tensor, nn
 
 BATCHES = 50
 """So often the losses are looked at: on a GPU that waits for all that was begun."""
@@ -46,3 +46,12 @@ class LossWatch:
         if is_high and self._was_high:
             raise Diverged(self._epoch, batch, f"stays above {BOUND:,.0f}")
         self._images, self._total, self._was_high = images, total, is_high
+
+
+def check_finite(network: nn.Module, epoch: int) -> None:
+    """The last step of `epoch` may diverge too, and no loss is computed after it.
+
+    Raises Diverged where a number of the network is not finite.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise Diverged(epoch)

@@ -75,8 +75,12 @@ class Trainer:
         level: int,
         epoch: int,
         steps: int | None = None,
+        watch: LossWatch | None = None,
     ) -> Epoch:
-        """Train once over all images, or over the first `steps` batches. Raises Diverged."""
+        """Train once over all images, or over the first `steps` batches. Raises Diverged.
+
+        `watch` looks at the losses meanwhile, in place of one for this epoch.
+        """
         self.network.train()
         self._loss_sum.zero_()
         self._correct.zero_()
@@ -87,7 +91,7 @@ class Trainer:
         )
         batches = math.ceil(len(labels) / self.settings.batch_size)
         lr = math.nan
-        watch = LossWatch(epoch)
+        watch = watch or LossWatch(epoch)
         with precision(self.settings.precision, labels.device):
             for batch, (indices, views) in enumerate(itertools.islice(order, steps)):
                 if batch == 0 or epoch < self.settings.warmup:

@@ -4,6 +4,7 @@ from dsdctl.matrix import shared_axes, variant_name
 from dsdctl.report.cells import DIVERGED, MIXED
 from dsdctl.report.seeds import CONFIDENCE
 from dsdctl.report.table import Report, ReportRow, TrajectoryReport
+from dsdctl.results import AGAINST_DIVERGENCE
 from dsdctl.spec import SparsestWithin
 from dsdctl.stopping import describe_rule
 
@@ -153,12 +154,18 @@ def _environments(report: Report) -> list[str]:
 
 def _diverged(report: Report) -> list[str]:
     found = [
-        f"{trajectory_name(report, trajectory)} seed {trajectory.seed} at level {level['level']}"
+        f"{trajectory_name(report, trajectory)} seed {trajectory.seed} at level {level['level']} "
+        f"in epoch {level['epoch']}"
         for trajectory in report.trajectories
         for level in trajectory.levels
         if level["kind"] == "diverged"
     ]
-    return [f"{DIVERGED} Diverged, and ended there: {'; '.join(found)}."] if found else []
+    if not found:
+        return []
+    return [
+        f"{DIVERGED} Diverged, and ended there: {'; '.join(found)}. What to try: "
+        f"{AGAINST_DIVERGENCE}."
+    ]
 
 
 def _missing(report: Report) -> list[str]:

@@ -1,11 +1,17 @@
 """A plan's missing work as pieces that wait for each other, priced in seconds or any other unit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dsdctl import calibration
 from dsdctl.calibration import Price, workload
-from dsdctl.cost import CountMacs, early_state_pflops, level_pflops_executed
+from dsdctl.cost import (
+    CountMacs,
+    early_state_pflops,
+    level_pflops_executed,
+    macs_per_trained_image,
+)
 from dsdctl.errors import InputError
+from dsdctl.keys import key_of
 from dsdctl.makespan import Piece, list_schedule
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
@@ -25,13 +31,49 @@ def seconds_estimate(
 
     That is its list schedule on `slots` processes, at most, and what it takes them to start.
     """
-    price = calibration.seconds(progress.store, device)
+    price = _learnt_price(progress, count_macs, device)
     if price is None:
         return None
     pieces = pieces_of(progress, count_macs, price)
     if not pieces:
         return 0.0
     return calibration.start_seconds(progress.store, device) + list_schedule(pieces, slots)
+
+
+def _learnt_price(progress: Progress, count_macs: CountMacs, device: str) -> Price | None:
+    """What this store knows of the speed of `device`."""
+    interrupted = _rates_of_interrupted(progress, count_macs, device)
+    return calibration.seconds(progress.store, device, interrupted)
+
+
+def _rates_of_interrupted(
+    progress: Progress, count_macs: CountMacs, device: str
+) -> dict[str, float]:
+    """MACs a second by workload, of the plan's levels that were interrupted within."""
+    rates: dict[str, float] = {}
+    for trajectory, epochs, seconds in _interrupted(progress, device):
+        images = epochs * trajectory.regime.images.sizes.train
+        macs = images * macs_per_trained_image(trajectory, count_macs)
+        rates[workload(trajectory)] = macs / max(seconds, 1e-9)
+    return rates
+
+
+def _interrupted(progress: Progress, device: str) -> Iterator[tuple[Trajectory, int, float]]:
+    """Yield the plan's levels in flight on `device`, with a checkpoint's epochs and seconds."""
+    for trajectory in progress.unfinished():
+        identity = progress.next_level_identity(trajectory)
+        found = progress.store.interrupted(key_of(identity)) if identity else None
+        if found is not None:
+            epochs, environment = found
+            if epochs and environment.device.split()[0] == device:
+                yield trajectory, epochs, environment.wall_seconds
+
+
+def by_rehearsal(progress: Progress, device: str) -> bool:
+    """Whether a rehearsal is all that is known of the speed of some of the missing work."""
+    missing = {workload(trajectory) for trajectory in progress.unfinished()}
+    run = {workload(trajectory) for trajectory, _, _ in _interrupted(progress, device)}
+    return calibration.rehearsed_alone(progress.store, device, missing - run)
 
 
 def plan_for_cluster(
@@ -48,11 +90,12 @@ def plan_for_cluster(
         return None
     if not progress.plan.rows:
         return cluster_plan([], gpus, "levels", "")
-    learnt = calibration.seconds(progress.store, device)
+    learnt = _learnt_price(progress, count_macs, device)
     if images_per_second is not None:
         price, basis = at_images_per_second(progress.plan, count_macs, images_per_second)
     elif learnt is not None:
-        price, basis = learnt, f"measured: as fast as this store's levels on {device}"
+        source = "rehearsal" if by_rehearsal(progress, device) else "levels"
+        price, basis = learnt, f"measured: as fast as this store's {source} on {device}"
     else:
         price, basis = in_levels(progress.plan, count_macs)
         return cluster_plan(pieces_of(progress, count_macs, price), gpus, "levels", basis)

@@ -16,6 +16,7 @@ from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
 from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
+from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.whole_words import WholeWords
 from dsdctl.resolve import Regime
 
@@ -37,7 +38,8 @@ def rich_plan(
         *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
         Text(),
         Text("costs", style="bold"),
-        *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs)],
+        *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs, device)],
+        *[Text(line) for line in too_long(summary.totals.seconds_estimate, device)],
     )
 
 
@@ -244,13 +246,13 @@ def order_of_work(progress: Progress) -> list[str]:
     if restored:
         lines.append(f"first, again for their dropped weights: {'; '.join(restored)}")
     if at_once:
-        lines.append(f"at once, {len(at_once)} side by side: {_listed(at_once)}")
+        lines.append(f"at once, {len(at_once)} side by side: {listed(at_once)}")
     for awaited, students in waiting.items():
-        lines.append(f"after {awaited}: {_listed(students)}")
+        lines.append(f"after {awaited}: {listed(students)}")
     return lines or ["nothing is left to run"]
 
 
-def _listed(trajectories: Sequence[Trajectory]) -> str:
+def listed(trajectories: Sequence[Trajectory]) -> str:
     """Their names, each once with all its seeds."""
     seeds: dict[str, list[str]] = {}
     for trajectory in trajectories:
@@ -270,9 +272,10 @@ def _awaited(trajectory: Trajectory) -> str:
     return f"all {need.regime.levels} levels of {teacher}"
 
 
-def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs) -> list[str]:
+def _cost_lines(
+    progress: Progress, summary: PlanSummary, count_macs: CountMacs, device: str
+) -> list[str]:
     totals = summary.totals
-    seconds = totals.seconds_estimate
     again = totals.trainings_to_restore
     return [
         f"trainings           {totals.trainings - totals.trainings_done} to run at most, "
@@ -286,10 +289,7 @@ def _cost_lines(progress: Progress, summary: PlanSummary, count_macs: CountMacs)
         *_early_state_lines(progress, count_macs),
         f"disk                {size(totals.disk_bytes)} to be written",
         *_prepared_lines(progress),
-        "time                "
-        + (
-            "unknown: nothing was run with this store yet" if seconds is None else duration(seconds)
-        ),
+        f"time                {time_words(progress, totals.seconds_estimate, device)}",
         "One FLOP is one multiply-accumulate; a training is 3 x forward MACs (fvcore, train mode) "
         "x images x epochs.",
     ]
@@ -383,16 +383,3 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `42 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
-    seconds = round(seconds)
-    for above, large, small, large_name, small_name in (
-        (86_400, 86_400, 3600, "d", "h"),
-        (3600, 3600, 60, "h", "min"),
-        (60, 60, 1, "min", "s"),
-    ):
-        if seconds >= above:
-            return f"{seconds // large} {large_name} {seconds % large // small} {small_name}"
-    return f"{seconds} s"

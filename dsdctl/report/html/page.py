@@ -27,7 +27,8 @@ from dsdctl.report.html.svg import inline_svg
 from dsdctl.report.ledger import make_ledger, places
 from dsdctl.report.notes import notes, trajectory_name
 from dsdctl.report.plan_summary import summarise
-from dsdctl.report.plan_view import data_lines, duration
+from dsdctl.report.plan_time import duration
+from dsdctl.report.plan_view import data_lines
 from dsdctl.report.table import Report, ReportRow, by_variant
 from dsdctl.resolve import ResolvedSpec, recipe_file
 

@@ -1,0 +1,175 @@
+"""Rehearse one training: some hundred batches of level 0, of which only figures are left."""
+
+import functools
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsdctl.inputs import Files, exceeds, load_data, training_reader
+from dsdctl.level import settings_of, steps_of
+from dsdctl.ml.data import Data, Images, MappedImages, Reader, Split
+from dsdctl.ml.device import configure
+from dsdctl.ml.divergence import BATCHES, Diverged, LossWatch, check_finite
+from dsdctl.ml.graph import capture_on
+from dsdctl.ml.randomness import generator, stream_seed
+from dsdctl.ml.teacher import called, distilled, looked_up
+from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
+from dsdctl.rehearsal import Job, Rehearsed
+from dsdctl.starting_point import initial_network, new_network
+from dsdctl.tasks import MEMORY_BUDGET
+
+DISTINCT = 1024
+"""Random images of a data set that is read from the disk, over and over again."""
+
+
+def run_job(job: Job, show: Callable[[int], None]) -> Rehearsed:
+    """Train as level 0 would be; `show` is told of the batches that are done.
+
+    Raises WorkError where the data are not what they should be.
+    """
+    device = torch.device(job.device)
+    configure(device, job.threads)
+    data = _data(job, device)
+    reader = training_reader(job.identity.images, data.train)
+    network = initial_network(job.identity, data, device)
+    settings, loss = settings_of(job.identity), _loss(job, reader, device)
+    trainer = Trainer(network, None, settings, loss, capture_on(device))
+    record = _Record(show)
+    diverged = None
+    try:
+        _train(job, trainer, reader, data.train.labels, record)
+    except Diverged as error:
+        diverged = error
+    return Rehearsed(
+        batches=record.batches,
+        losses=record.losses(),
+        images_per_second=record.rate() if diverged is None else None,
+        memory="GPU" if device.type == "cuda" else "resident",
+        peak_bytes=_peak_bytes(device),
+        diverged=str(diverged) if diverged else None,
+        diverged_epoch=diverged.epoch if diverged else None,
+        diverged_batch=diverged.batch if diverged else None,
+    )
+
+
+def _train(job: Job, trainer: Trainer, reader: Reader, labels: Tensor, record: "_Record") -> None:
+    """Train on the job's batches, as a level does. Raises Diverged."""
+    identity = job.identity
+    all_steps = math.ceil(len(labels) / identity.training.batch_size)
+    for epoch, steps in enumerate(steps_of(identity, len(labels))):
+        watch = _RecordedWatch(epoch, steps or all_steps, record)
+        trainer.train_epoch(
+            reader, labels, seed=identity.seed, level=0, epoch=epoch, steps=steps, watch=watch
+        )
+    check_finite(trainer.network, epoch)
+
+
+class _Record:
+    """What is seen now and then of a rehearsal: images and seconds by then, the mean loss since."""
+
+    def __init__(self, show: Callable[[int], None]):
+        self.batches = 0
+        self._show = show
+        self._began = time.perf_counter()
+        self._seen: list[tuple[int, float, float]] = []
+
+    def add(self, batches: int, images: int, loss: float) -> None:
+        """Take in `batches` more, of so many images and this mean loss."""
+        before = self._seen[-1][0] if self._seen else 0
+        self._seen.append((before + images, time.perf_counter() - self._began, loss))
+        self.batches += batches
+        self._show(self.batches)
+
+    def losses(self) -> tuple[float, ...]:
+        """The finite ones of the first and the last mean loss."""
+        ends = self._seen[:1] + self._seen[1:][-1:]
+        return tuple(loss for _, _, loss in ends if math.isfinite(loss))
+
+    def rate(self) -> float:
+        """Images a second; the first batches, which set much up, are left out if others follow."""
+        images, seconds, _ = self._seen[-1]
+        if len(self._seen) > 1:
+            images -= self._seen[0][0]
+            seconds -= self._seen[0][1]
+        return images / max(seconds, 1e-9)
+
+
+class _RecordedWatch(LossWatch):
+    """Adds to a record whenever a level looks at its losses, and at the end of the epoch."""
+
+    def __init__(self, epoch: int, steps: int, record: _Record):
+        super().__init__(epoch)
+        self._steps = steps
+        self._record = record
+        self._last = (0, 0, 0.0)
+
+    def look(self, batch: int, images: int, loss_sum: Tensor) -> None:
+        if batch % BATCHES == 0 or batch == self._steps:
+            batches_before, images_before, total_before = self._last
+            new, total = images - images_before, float(loss_sum)
+            self._record.add(batch - batches_before, new, (total - total_before) / new)
+            self._last = (batch, images, total)
+        super().look(batch, images, loss_sum)
+
+
+# What stands for what is not there
+
+
+def _data(job: Job, device: torch.device) -> Data:
+    identity = job.identity
+    if job.dataset_path is not None:
+        files = Files(Path(job.dataset_path), Path(job.spare))
+        return load_data(identity.images, identity.noise, files, device)
+    stream = generator("rehearsal")
+    labels = torch.randint(job.classes, (job.images,), generator=stream)
+    split = Split(_random_images(job).to(device), labels.to(device))
+    return Data(split, split.labels, split, split, job.classes)
+
+
+def _random_images(job: Job) -> Images:
+    """As many as the data set has; a few of them again and again if these would stay on a disk."""
+    on_disk = exceeds(MEMORY_BUDGET, job.identity.images, job.images * math.prod(job.shape))
+    count = min(job.images, DISTINCT) if on_disk else job.images
+    draw = np.random.default_rng(stream_seed("rehearsal"))
+    pixels = draw.integers(256, size=(count, *job.shape), dtype=np.uint8)
+    if on_disk:
+        return MappedImages(pixels, torch.arange(job.images) % count, torch.device("cpu"))
+    return torch.from_numpy(pixels)
+
+
+def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
+    """That of the level, with random logits in place of a teacher's."""
+    smoothing, teaching = job.identity.training.label_smoothing, job.teaching
+    if teaching is None:
+        return functools.partial(cross_entropy, label_smoothing=smoothing)
+    if teaching.network is not None:
+        teacher = new_network(teaching.network, job.shape, job.classes)
+        logits = called(teacher.to(device))
+    else:
+        table = torch.empty(job.images, reader.views.count, job.classes)
+        logits = looked_up(table.normal_(generator=generator("rehearsal")).to(device))
+    return distilled(
+        logits,
+        alpha=teaching.alpha,
+        temperature=teaching.temperature,
+        label_smoothing=smoothing,
+    )
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """The most that tensors took on the GPU; on a CPU the most of this process in memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # else the figure may be that of the process that started this one
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -1,0 +1,39 @@
+"""How long a plan takes, in words."""
+
+from dsdctl.progress import Progress
+from dsdctl.report.plan_pieces import by_rehearsal
+
+TOO_LONG = 100 * 3600
+"""Seconds from which on it is said that a CPU is slow for a plan."""
+
+
+def too_long(seconds: float | None, device: str) -> list[str]:
+    """What to do about a plan that takes a CPU weeks; nothing to say of others."""
+    if device != "cpu" or seconds is None or seconds <= TOO_LONG:
+        return []
+    return [
+        f"That is more than {TOO_LONG // 3600} hours on this CPU: take a GPU, several machines "
+        "(--engine slurm or ray), or a spec with fewer seeds, levels or epochs."
+    ]
+
+
+def time_words(progress: Progress, seconds: float | None, device: str) -> str:
+    """How long the missing work takes, as far as that is known, and what that leaves out."""
+    if seconds is None:
+        return f"unknown: nothing was run or rehearsed on {device} with this store yet"
+    if by_rehearsal(progress, device):
+        return f"{duration(seconds)}, by a rehearsal, which leaves out pruning and loading"
+    return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    seconds = round(seconds)
+    for above, large, small, large_name, small_name in (
+        (86_400, 86_400, 3600, "d", "h"),
+        (3600, 3600, 60, "h", "min"),
+        (60, 60, 1, "min", "s"),
+    ):
+        if seconds >= above:
+            return f"{seconds // large} {large_name} {seconds % large // small} {small_name}"
+    return f"{seconds} s"
