@@ -87,8 +87,8 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        for problem in error.problems:
-            say(problem)
+        for line in error.lines:
+            say(line)
         raise typer.Exit(BAD_INPUT) from None
     except DsdctlError as error:
         say(f"error: {error}")

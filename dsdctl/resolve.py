@@ -21,7 +21,7 @@ from dsdctl.checks import (
 )
 from dsdctl.data_spec import Augment
 from dsdctl.datasets import dataset_facts, file_sha256
-from dsdctl.errors import InputError
+from dsdctl.errors import InputError, Problems
 from dsdctl.fields import NAME_PATTERN, Seed
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, read_document, validate
@@ -139,14 +139,17 @@ class ResolvedSpec:
 def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
     """Read specs. Raises InputError with the problems of all of them together."""
     found: list[ResolvedSpec] = []
-    problems: list[str] = []
+    problems = Problems()
     for file in files:
+        if problems.full:
+            problems.unchecked = True
+            break
         try:
             found.append(resolve(file))
         except InputError as error:
-            problems.extend(error.problems)
+            problems.take(error)
     if problems:
-        raise InputError(*dict.fromkeys(problems))
+        raise problems.error()
     return found
 
 
