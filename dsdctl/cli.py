@@ -174,7 +174,7 @@ def recipes() -> None:
     with reported():
         from dsdctl.loading import read_document
         from dsdctl.loading import validate as check
-        from dsdctl.resolve import packaged_recipes
+        from dsdctl.recipe_files import packaged_recipes
         from dsdctl.spec import Recipe
 
         for file in sorted(packaged_recipes().glob("*.yaml")):

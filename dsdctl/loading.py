@@ -8,7 +8,7 @@ written.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,8 +68,8 @@ class Document:
         value: Any = self.data
         for key in source:
             value = value[key]
-        inner = [path for path in self.marks if path[: len(source)] == source]
-        places = {(*target, *path[len(source) :]): path for path in inner}
+        paths = [((*target, *inner), (*source, *inner)) for inner in _paths(value)]
+        places = {new: old for new, old in paths if old in self.marks}
         for key in reversed(target):
             value = {key: value}
         return Document(value, {new: self.marks[old] for new, old in places.items()}, places)
@@ -96,6 +96,15 @@ def dotted(path: KeyPath) -> str:
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def _paths(value: Any) -> Iterator[KeyPath]:
+    """Yield the key path of a value, which is empty, and those of all that it holds."""
+    yield ()
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else inner:
+        for path in _paths(item):
+            yield (key, *path)
 
 
 def read_document(file: Path) -> Document:
@@ -155,9 +164,9 @@ def _overlay(
     if path in other_marks and path:
         marks[path] = other_marks[path]
     if not (isinstance(base, dict) and isinstance(other, dict)):
-        for inner, mark in other_marks.items():
-            if inner[: len(path)] == path:
-                marks[inner] = mark
+        for inner in _paths(other):
+            if (*path, *inner) in other_marks:
+                marks[*path, *inner] = other_marks[*path, *inner]
         return other
     merged = dict(base)
     for key, value in other.items():

@@ -19,7 +19,8 @@ from builders import (
 
 from dsdctl.data_spec import Augment
 from dsdctl.networks import VGGLike
-from dsdctl.resolve import Row, Teaching, recipe_file, resolve, table_bytes, view_count
+from dsdctl.recipe_files import recipe_file
+from dsdctl.resolve import Row, Teaching, resolve, table_bytes, view_count
 from dsdctl.spec import SparsestWithin
 
 DENSE = {"recipes": ["kd-dense-teacher"]}

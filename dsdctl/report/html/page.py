@@ -13,6 +13,7 @@ import dsdctl
 from dsdctl.cost import CountMacs
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.progress import Progress
+from dsdctl.recipe_files import recipe_file
 from dsdctl.report.cells import (
     FINDINGS,
     HEADINGS,
@@ -29,7 +30,7 @@ from dsdctl.report.notes import notes, trajectory_name
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines, duration
 from dsdctl.report.table import Report, ReportRow, by_variant
-from dsdctl.resolve import ResolvedSpec, recipe_file
+from dsdctl.resolve import ResolvedSpec
 
 
 def html(
