@@ -1,4 +1,4 @@
-"""Showing a plan: tables on a console, and a graph for Graphviz."""
+"""Showing a plan on a console; a long one is shortened, since --json has all of it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,18 +27,48 @@ def rich_plan(
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
-        *[Text(f"  {line}") for line in data_lines(progress)],
+        *_lines(data_lines(progress)),
         WholeWords(_recipes(progress.plan, summary)),
         WholeWords(_trajectories(progress.plan, summary)),
         *_shared(progress.plan),
         WholeWords(_prunings(progress)),
         *([WholeWords(_tables(summary))] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
-        *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
+        *_lines(order_of_work(progress)),
+        *_lines(direct_teacher_lines(progress)),
         Text(),
         Text("costs", style="bold"),
         *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs)],
     )
+
+
+MAX_ROWS = 100
+"""Rows of a table on a console."""
+
+MAX_ITEMS = 20
+"""Things that are listed in a cell or a line, and lines that are."""
+
+
+def _lines(lines: Sequence[str]) -> list[Text]:
+    more = len(lines) - MAX_ITEMS
+    left_out = [f"and {more:,} more lines"] if more > 0 else []
+    return [Text(f"  {line}") for line in [*lines[:MAX_ITEMS], *left_out]]
+
+
+def _joined(items: Sequence[str], separator: str = ", ") -> str:
+    """The first of the items, and how many more there are."""
+    more = len(items) - MAX_ITEMS
+    return separator.join([*items[:MAX_ITEMS], *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def _fill(table: Table, rows: Sequence[Sequence[str]]) -> Table:
+    """Add the first of the rows; the table then says how many more there are."""
+    for cells in rows[:MAX_ROWS]:
+        table.add_row(*map(Text, cells))
+    if len(rows) > MAX_ROWS:
+        table.caption = f"and {len(rows) - MAX_ROWS:,} more rows, which --json has"
+        table.caption_justify = "left"
+    return table
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -53,17 +83,14 @@ def _recipes(plan: Plan, summary: PlanSummary) -> Table:
         "recipes (one seed, alone, at most)", "recipe", "trainings", "PFLOPs",
         "teacher trainings", "teacher PFLOPs",
     )  # fmt: skip
+    rows = []
     for row, recipe in zip(plan.rows, summary.recipes, strict=True):
         name = f"{row.experiment}: {recipe.recipe}" if len(plan.specs) > 1 else recipe.recipe
-        name += f" [{recipe.variant}]" if recipe.variant else ""
-        table.add_row(
-            Text(name),
-            str(recipe.trainings_max),
-            magnitude(recipe.pflops_max),
-            str(recipe.teacher_trainings_max or ""),
-            magnitude(recipe.teacher_pflops_max) if recipe.teacher_trainings_max else "",
-        )
-    return table
+        teacher = magnitude(recipe.teacher_pflops_max) if recipe.teacher_trainings_max else ""
+        trainings = str(recipe.trainings_max), magnitude(recipe.pflops_max)
+        of_teacher = str(recipe.teacher_trainings_max or ""), teacher
+        rows.append((row_name(name, recipe.variant), *trainings, *of_teacher))
+    return _fill(table, rows)
 
 
 def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
@@ -87,13 +114,13 @@ def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
             ", ".join(key[:8] for key in entry.needs[:1]),
         )
         lines.setdefault(cells, []).append(entry)
+    rows = []
     for (*names, levels, pflops, readers, teacher), entries in lines.items():
-        keys = " ".join(entry.key[:8] for entry in entries)
-        seeds = ", ".join(str(entry.seed) for entry in entries)
-        done = ", ".join(str(entry.levels_done) for entry in entries)
-        cells = (keys, *names, seeds, levels, done, pflops, readers, teacher)
-        table.add_row(*map(Text, cells))
-    return table
+        keys = _joined([entry.key[:8] for entry in entries], " ")
+        seeds = _joined([str(entry.seed) for entry in entries])
+        done = _joined([str(entry.levels_done) for entry in entries])
+        rows.append((keys, *names, seeds, levels, done, pflops, readers, teacher))
+    return _fill(table, rows)
 
 
 def _readers(plan: Plan, trajectory: Trajectory) -> str:
@@ -128,9 +155,9 @@ def _prunings(progress: Progress) -> Table:
             names.append("teacher")
         regime = trajectory.regime
         rows.setdefault((_removed(regime), _retrained_from(regime)), []).extend(names)
-    for cells, names in rows.items():
-        table.add_row(Text(", ".join(dict.fromkeys(names))), *cells)
-    return table
+    return _fill(
+        table, [(_joined(list(dict.fromkeys(names))), *rest) for rest, names in rows.items()]
+    )
 
 
 def _pruned_name(use: Use) -> str:
@@ -180,16 +207,18 @@ def _tables(summary: PlanSummary) -> Table:
         "teacher tables (logits for every view of every training image, once)", "key",
         "forwards", "PFLOPs", "size", "done", "read by",
     )  # fmt: skip
-    for entry in summary.teacher_tables:
-        table.add_row(
+    rows = [
+        (
             _short(entry.key),
             f"{entry.forwards:,}",
             magnitude(entry.pflops),
             size(entry.bytes),
             "yes" if entry.done else "",
-            Text(", ".join(entry.used_by)),
+            ", ".join(entry.used_by),
         )
-    return table
+        for entry in summary.teacher_tables
+    ]
+    return _fill(table, rows)
 
 
 def _short(key: str) -> str:
@@ -236,15 +265,17 @@ def order_of_work(progress: Progress) -> list[str]:
             restored[f"{trajectory.label} level{'s' * (len(again) > 1)} {levels}"] = None
         if not progress.wants_level(trajectory):
             done += 1
-        elif progress.next_level_identity(trajectory) is not None:
+        elif not progress.waits_for_teacher(trajectory):
             at_once.append(trajectory)
         else:
             waiting.setdefault(_awaited(trajectory), []).append(trajectory)
     lines = [f"{done} trajectories are done"] if done else []
     if restored:
-        lines.append(f"first, again for their dropped weights: {'; '.join(restored)}")
+        lines.append(f"first, again for their dropped weights: {_joined([*restored], '; ')}")
     if at_once:
-        lines.append(f"at once, {len(at_once)} side by side: {_listed(at_once)}")
+        # Several may begin with a level that they share.
+        begun = {t.level_name(progress.known[t.key].next_level) for t in at_once}
+        lines.append(f"at once, {len(begun)} side by side: {_listed(at_once)}")
     for awaited, students in waiting.items():
         lines.append(f"after {awaited}: {_listed(students)}")
     return lines or ["nothing is left to run"]
@@ -255,10 +286,11 @@ def _listed(trajectories: Sequence[Trajectory]) -> str:
     seeds: dict[str, list[str]] = {}
     for trajectory in trajectories:
         seeds.setdefault(trajectory.name, []).append(str(trajectory.seed))
-    return "; ".join(
-        f"{name} seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+    named = [
+        f"{name} seed{'s' * (len(numbers) > 1)} {_joined(numbers)}"
         for name, numbers in seeds.items()
-    )
+    ]
+    return _joined(named, "; ")
 
 
 def _awaited(trajectory: Trajectory) -> str:
@@ -340,40 +372,6 @@ def _teacher_forward_lines(
         f"teacher forwards    {magnitude(direct + tabulated)} PFLOPs, not counted by the paper's "
         f"convention; {magnitude(called)} if the teacher were called for every batch"
     ]
-
-
-def graph(summary: PlanSummary) -> str:
-    """The plan as a Graphviz digraph: teacher -> table -> students."""
-    lines = ["digraph plan {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
-    for trajectory in summary.trajectories:
-        lines.append(f"  {_node(trajectory.key)} [label={_quoted(_label(trajectory))}];")
-    for table in summary.teacher_tables:
-        label = f"teacher table\n{size(table.bytes)}"
-        lines.append(f"  {_node(table.key)} [shape=cylinder, label={_quoted(label)}];")
-        lines.append(f"  {_node(_teacher_of(summary, table.key))} -> {_node(table.key)};")
-    for trajectory in summary.trajectories:
-        for need in trajectory.needs[-1:]:
-            lines.append(f"  {_node(need)} -> {_node(trajectory.key)};")
-    return "\n".join([*lines, "}"])
-
-
-def _label(trajectory: PlanTrajectory) -> str:
-    name = ", ".join(trajectory.used_by) if "student" in trajectory.roles else "teacher"
-    return f"{name}\n{trajectory.arch} seed {trajectory.seed}, {trajectory.levels} levels"
-
-
-def _teacher_of(summary: PlanSummary, table: str) -> str:
-    needs: Sequence[str] = next(t.needs for t in summary.trajectories if table in t.needs)
-    return needs[0]
-
-
-def _node(key: str) -> str:
-    return _quoted(key)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
 
 
 def size(count: float) -> str:
