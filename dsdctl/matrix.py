@@ -10,7 +10,10 @@ from dsdctl.errors import InputError
 from dsdctl.loading import Document, KeyPath
 
 MAX_CELLS = 10_000
-"""Variants x recipes x seeds."""
+"""Variants x recipes x seeds of a spec."""
+
+MAX_TRAININGS = 1_000_000
+"""The levels of all cells."""
 
 VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
 """What a matrix may vary: what is trained and how, not what is compared."""

@@ -25,7 +25,7 @@ from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
 from dsdctl.fields import Seed
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, read_document, validate
-from dsdctl.matrix import variant_name, variants
+from dsdctl.matrix import MAX_TRAININGS, variant_name, variants
 from dsdctl.networks import Network
 from dsdctl.pruning import Pruning
 from dsdctl.recipe_files import RecipeFile, Recipes, with_criterion
@@ -174,6 +174,8 @@ class _Resolver:
 
     def __init__(self, document: Document):
         self.problems = Problems()
+        self._document = document
+        self._trainings = 0
         self._recipes = Recipes(document)
         self._facts_of: FactsOf = functools.cache(dataset_facts)
         self._experiment: Experiment | None = None
@@ -206,9 +208,17 @@ class _Resolver:
         self._experiment = self._experiment or cell.experiment
         for name in cell.experiment.recipes:
             try:
-                self._rows.append(_row(axes, cell, self._recipes.read(name)))
+                row = _row(axes, cell, self._recipes.read(name))
             except InputError as error:
                 yield error
+                continue
+            self._rows.append(row)
+            self._trainings += len(cell.experiment.seeds) * row.student.levels
+        if self._trainings > MAX_TRAININGS:
+            key = "pruning" if self._document.data.get("matrix") is None else "matrix"
+            reason = "gives too many variants x recipes x seeds x levels"
+            allowed = f"(allowed: at most {MAX_TRAININGS} trainings)"
+            raise InputError(self._document.problem((key,), f"{reason} {allowed}"))
 
     def resolved(self, file: Path) -> ResolvedSpec:
         """The spec. Raises InputError where there are problems."""
