@@ -17,7 +17,7 @@ from rich.console import Console
 from dsdctl.plan import Trajectory, make_plan
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
 from dsdctl.report.latex import latex, tex
-from dsdctl.report.notes import CONVENTION, notes, trajectory_name
+from dsdctl.report.notes import CONVENTION, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
 from dsdctl.report.render import render
 from dsdctl.report.seeds import stats
@@ -585,7 +585,7 @@ def test_every_format_shows_a_report_of_nothing(tmp_path: Path) -> None:
 def test_trajectories_and_rows_of_a_matrix_are_named_with_their_variant(tmp_path: Path) -> None:
     changes = {"matrix": {"student.width": [4, 5]}, "recipes": ["vanilla", "kd-dense-teacher"]}
     report = report_of(tmp_path, changes)
-    names = {trajectory_name(report, trajectory) for trajectory in report.trajectories}
+    names = set(trajectory_names(report).values())
     students = ("vanilla", "kd-dense-teacher")
     variants = {f"{name} [student.width={width}]" for name in students for width in (4, 5)}
     assert names == {"teacher", *variants}  # which teaches both variants

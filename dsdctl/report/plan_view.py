@@ -16,6 +16,7 @@ from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
 from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
+from dsdctl.report.shortening import fill, indented, joined
 from dsdctl.report.whole_words import WholeWords
 from dsdctl.resolve import Regime
 
@@ -27,48 +28,19 @@ def rich_plan(
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
-        *_lines(data_lines(progress)),
+        *indented(data_lines(progress)),
         WholeWords(_recipes(progress.plan, summary)),
         WholeWords(_trajectories(progress.plan, summary)),
         *_shared(progress.plan),
         WholeWords(_prunings(progress)),
         *([WholeWords(_tables(summary))] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
-        *_lines(order_of_work(progress)),
-        *_lines(direct_teacher_lines(progress)),
+        *indented(order_of_work(progress)),
+        *indented(direct_teacher_lines(progress)),
         Text(),
         Text("costs", style="bold"),
         *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs)],
     )
-
-
-MAX_ROWS = 100
-"""Rows of a table on a console."""
-
-MAX_ITEMS = 20
-"""Things that are listed in a cell or a line, and lines that are."""
-
-
-def _lines(lines: Sequence[str]) -> list[Text]:
-    more = len(lines) - MAX_ITEMS
-    left_out = [f"and {more:,} more lines"] if more > 0 else []
-    return [Text(f"  {line}") for line in [*lines[:MAX_ITEMS], *left_out]]
-
-
-def _joined(items: Sequence[str], separator: str = ", ") -> str:
-    """The first of the items, and how many more there are."""
-    more = len(items) - MAX_ITEMS
-    return separator.join([*items[:MAX_ITEMS], *([f"and {more:,} more"] if more > 0 else [])])
-
-
-def _fill(table: Table, rows: Sequence[Sequence[str]]) -> Table:
-    """Add the first of the rows; the table then says how many more there are."""
-    for cells in rows[:MAX_ROWS]:
-        table.add_row(*map(Text, cells))
-    if len(rows) > MAX_ROWS:
-        table.caption = f"and {len(rows) - MAX_ROWS:,} more rows, which --json has"
-        table.caption_justify = "left"
-    return table
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -90,7 +62,7 @@ def _recipes(plan: Plan, summary: PlanSummary) -> Table:
         trainings = str(recipe.trainings_max), magnitude(recipe.pflops_max)
         of_teacher = str(recipe.teacher_trainings_max or ""), teacher
         rows.append((row_name(name, recipe.variant), *trainings, *of_teacher))
-    return _fill(table, rows)
+    return fill(table, rows)
 
 
 def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
@@ -116,11 +88,11 @@ def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
         lines.setdefault(cells, []).append(entry)
     rows = []
     for (*names, levels, pflops, readers, teacher), entries in lines.items():
-        keys = _joined([entry.key[:8] for entry in entries], " ")
-        seeds = _joined([str(entry.seed) for entry in entries])
-        done = _joined([str(entry.levels_done) for entry in entries])
+        keys = joined([entry.key[:8] for entry in entries], " ")
+        seeds = joined([str(entry.seed) for entry in entries])
+        done = joined([str(entry.levels_done) for entry in entries])
         rows.append((keys, *names, seeds, levels, done, pflops, readers, teacher))
-    return _fill(table, rows)
+    return fill(table, rows)
 
 
 def _readers(plan: Plan, trajectory: Trajectory) -> str:
@@ -155,9 +127,8 @@ def _prunings(progress: Progress) -> Table:
             names.append("teacher")
         regime = trajectory.regime
         rows.setdefault((_removed(regime), _retrained_from(regime)), []).extend(names)
-    return _fill(
-        table, [(_joined(list(dict.fromkeys(names))), *rest) for rest, names in rows.items()]
-    )
+    named = [(joined(list(dict.fromkeys(names))), *words) for words, names in rows.items()]
+    return fill(table, named)
 
 
 def _pruned_name(use: Use) -> str:
@@ -218,7 +189,7 @@ def _tables(summary: PlanSummary) -> Table:
         )
         for entry in summary.teacher_tables
     ]
-    return _fill(table, rows)
+    return fill(table, rows)
 
 
 def _short(key: str) -> str:
@@ -271,7 +242,7 @@ def order_of_work(progress: Progress) -> list[str]:
             waiting.setdefault(_awaited(trajectory), []).append(trajectory)
     lines = [f"{done} trajectories are done"] if done else []
     if restored:
-        lines.append(f"first, again for their dropped weights: {_joined([*restored], '; ')}")
+        lines.append(f"first, again for their dropped weights: {joined([*restored], '; ')}")
     if at_once:
         # Several may begin with a level that they share.
         begun = {t.level_name(progress.known[t.key].next_level) for t in at_once}
@@ -287,10 +258,10 @@ def _listed(trajectories: Sequence[Trajectory]) -> str:
     for trajectory in trajectories:
         seeds.setdefault(trajectory.name, []).append(str(trajectory.seed))
     named = [
-        f"{name} seed{'s' * (len(numbers) > 1)} {_joined(numbers)}"
+        f"{name} seed{'s' * (len(numbers) > 1)} {joined(numbers)}"
         for name, numbers in seeds.items()
     ]
-    return _joined(named, "; ")
+    return joined(named, "; ")
 
 
 def _awaited(trajectory: Trajectory) -> str:

@@ -26,7 +26,7 @@ from dsdctl.report.cells import (
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.html.svg import inline_svg
 from dsdctl.report.ledger import make_ledger, places
-from dsdctl.report.notes import notes, trajectory_name
+from dsdctl.report.notes import notes, trajectory_names
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines, duration
 from dsdctl.report.table import Report, ReportRow, by_variant
@@ -72,6 +72,7 @@ def html(
 
 def _section(report: Report) -> dict[str, Any]:
     """What the template shows of one experiment."""
+    names = trajectory_names(report)
     return {
         "report": report,
         "tables": [
@@ -83,9 +84,7 @@ def _section(report: Report) -> dict[str, Any]:
             (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title))
             for figure in figures(report)
         ],
-        "trajectories": [
-            (trajectory, trajectory_name(report, trajectory)) for trajectory in report.trajectories
-        ],
+        "trajectories": [(trajectory, names[trajectory.key]) for trajectory in report.trajectories],
     }
 
 
