@@ -110,12 +110,19 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
 @contextmanager
 def terminable() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C is treated, but for the exit code."""
+    terminated = False
 
     def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        nonlocal terminated
+        terminated = True
         raise KeyboardInterrupt("terminated")
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except KeyboardInterrupt:
+        if terminated:  # Ray's extension raises another in its place
+            raise KeyboardInterrupt("terminated") from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
