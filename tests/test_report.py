@@ -591,3 +591,23 @@ def test_trajectories_and_rows_of_a_matrix_are_named_with_their_variant(tmp_path
     assert names == {"teacher", *variants}  # which teaches both variants
     printed = shown(report, "rich")
     assert all(f"{name} " in printed for name in names)
+
+
+def test_a_long_report_is_shortened_on_the_console_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdctl.report.rich_view.MAX_VARIANTS", 3)
+    monkeypatch.setattr("dsdctl.report.shortening.MAX_ROWS", 5)
+    rates = [n / 1000 for n in range(1, 31)]
+    changes = {"matrix": {"training.optimizer.lr": rates}, "pruning.levels": 0}
+    plan = planned(tmp_path, changes)
+    (made,) = make_report(progress_of(tmp_path, plan), paper_macs)
+    lines = shown(made, "rich").splitlines()
+    assert sum(line.startswith("training.optimizer.lr=") for line in lines) == 3
+    assert "and 27 more variants, which JSON has" in lines
+    # The findings, and the trajectories' curves.
+    assert [line.strip() for line in lines].count("and 25 more rows, which JSON has") == 2
+    assert shown(made, "markdown").count("### training.optimizer.lr=") == 30
+    (missing,) = make_report(progress_of(tmp_path, plan, nothing), paper_macs)
+    (note,) = [line for line in notes(missing) if line.startswith("Incomplete: ")]
+    assert note.endswith("0/1 seeds (not finished), and 10 more.")
