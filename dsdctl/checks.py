@@ -8,7 +8,7 @@ from typing import Literal
 
 from dsdctl.datasets import Facts
 from dsdctl.errors import InputError
-from dsdctl.loading import Document, KeyPath, nearest
+from dsdctl.loading import Document, KeyPath
 from dsdctl.networks import MLP, Network, ViT
 from dsdctl.pruning import Pruning
 from dsdctl.shapes import (
@@ -21,6 +21,7 @@ from dsdctl.shapes import (
     smallest_side,
 )
 from dsdctl.training import Training
+from dsdctl.wording import nearest
 
 Who = Literal["student", "teacher"]
 

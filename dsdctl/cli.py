@@ -118,7 +118,7 @@ def plan(
         made = make_plan_of(specs, recipe, seed)
         pass_on_warnings(made.specs)
         from dsdctl.counting import KeptMacs
-        from dsdctl.report import plan_summary, plan_view
+        from dsdctl.report import plan_graph, plan_summary, plan_view
         from dsdctl.report.cluster_view import rich_cluster
         from dsdctl.report.plan_pieces import plan_for_cluster, seconds_estimate
         from dsdctl.run import choose_device, default_jobs
@@ -132,7 +132,7 @@ def plan(
         cluster = plan_for_cluster(progress, macs, on, gpus, images_per_second)
         summary = plan_summary.summarise(progress, macs, seconds, cluster)
         if graph is not None:
-            write(graph, plan_view.graph(summary))
+            write(graph, plan_graph.graph(summary))
         if as_json:
             print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
@@ -185,7 +185,7 @@ def recipes() -> None:
     with reported():
         from dsdctl.loading import read_document
         from dsdctl.loading import validate as check
-        from dsdctl.resolve import packaged_recipes
+        from dsdctl.recipe_files import packaged_recipes
         from dsdctl.spec import Recipe
 
         for file in sorted(packaged_recipes().glob("*.yaml")):

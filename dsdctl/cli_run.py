@@ -1,6 +1,7 @@
 """`dsdctl run`: here, on a Ray cluster, or as jobs of Slurm."""
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, ExitStack, closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from dsdctl.console import (
 from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
+    from dsdctl.engines.ray import RayCluster
     from dsdctl.plan import Plan
     from dsdctl.run import Finished
 
@@ -54,11 +56,13 @@ def run(
         EngineChoice, typer.Option("--engine", help="where levels run")
     ] = EngineChoice.local,
     address: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--address", envvar="RAY_ADDRESS", help="Ray cluster; auto: the one of this machine"
+            "--address",
+            envvar="RAY_ADDRESS",
+            help="Ray cluster, auto: one that runs on this machine; without it one is started here",
         ),
-    ] = "auto",
+    ] = None,
     cluster: Annotated[
         Path, typer.Option("--cluster", metavar="FILE", help="how Slurm's jobs are submitted")
     ] = Path("cluster.yaml"),
@@ -123,28 +127,38 @@ def run(
                 return
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
 
-        ray = None
-        if engine is EngineChoice.ray:
-            from dsdctl.engines.ray import RayCluster
-
-            ray = RayCluster(address, jobs)
-        # Of what Slurm's jobs have finished nothing is left to run, here of all places.
-        wish = DeviceChoice.cpu if engine is EngineChoice.slurm else device
-        where = ray.choose_device(wish.value) if ray else choose_device(wish.value)
-        slots = ray.slots(where, threads) if ray else jobs or default_jobs(where)
-        if ray and not ray.has_room(where, threads):
-            needed = f"{threads} CPUs" + (" and a GPU" if where == "cuda" else "")
-            warn([f"no node of {ray} has {needed}, which a level takes; waiting for one"])
-        options = RunOptions(
-            store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray, only,
-            after_jobs=engine is EngineChoice.slurm, grace=grace,
-        )  # fmt: skip
-        with terminable():
+        with terminable(), ExitStack() as stack:
+            ray = None
+            if engine is EngineChoice.ray:
+                ray = stack.enter_context(_ray_cluster(address, jobs, threads))
+            # Of what Slurm's jobs have finished nothing is left to run, here of all places.
+            wish = DeviceChoice.cpu if engine is EngineChoice.slurm else device
+            where = ray.choose_device(wish.value) if ray else choose_device(wish.value)
+            slots = ray.slots(where, threads) if ray else jobs or default_jobs(where)
+            if ray and not ray.has_room(where, threads):
+                needed = f"{threads} CPUs" + (" and a GPU" if where == "cuda" else "")
+                warn([f"no node of {ray} has {needed}, which a level takes; waiting for one"])
+            options = RunOptions(
+                store, where, slots, threads, checkpoint_every, fail_fast, memory, verbose, ray,
+                only, after_jobs=engine is EngineChoice.slurm, grace=grace,
+            )  # fmt: skip
             finished = run_plan(made, options, err())
         if only:
             _end_with_status(made, store, only, finished.failures.values())
         else:
             _end_with_comparison(finished)
+
+
+def _ray_cluster(
+    address: str | None, jobs: int | None, threads: int
+) -> "AbstractContextManager[RayCluster]":
+    """Connect to a cluster, or start one; that is ended with the context, and said."""
+    from dsdctl.engines.ray import RayCluster
+
+    cluster = RayCluster(address, jobs, threads)
+    if cluster.own:
+        say(f"{cluster}: started with {cluster.cores} cores, ends with this run")
+    return closing(cluster)
 
 
 def _check_options(engine: EngineChoice, context: typer.Context) -> None:

@@ -87,8 +87,8 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        for problem in error.problems:
-            say(problem)
+        for line in error.lines:
+            say(line)
         raise typer.Exit(BAD_INPUT) from None
     except DsdctlError as error:
         say(f"error: {error}")
@@ -110,12 +110,19 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
 @contextmanager
 def terminable() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C is treated, but for the exit code."""
+    terminated = False
 
     def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        nonlocal terminated
+        terminated = True
         raise KeyboardInterrupt("terminated")
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except KeyboardInterrupt:
+        if terminated:  # Ray's extension raises another in its place
+            raise KeyboardInterrupt("terminated") from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,14 @@
 
 import errno
 
+MAX_PROBLEMS = 20
+"""So many problems are shown at once; of the others their number."""
+
+MAX_PROBLEM_LENGTH = 1000
+"""Characters of a problem's line."""
+
+_GAP = " ... "
+
 
 class DsdctlError(Exception):
     """Base of all errors that dsdctl reports without a traceback."""
@@ -10,12 +18,72 @@ class DsdctlError(Exception):
 class InputError(DsdctlError):
     """A spec, recipe, data set or option is not usable; exit code 2.
 
-    `problems` holds one complete line for each thing that is wrong.
+    `problems` holds one complete line for each thing that is wrong, the first MAX_PROBLEMS; `more`
+    counts the others. With `unchecked`, part of the input was not looked at any more.
     """
 
-    def __init__(self, *problems: str):
-        self.problems = tuple(printable(problem) for problem in problems)
-        super().__init__("\n".join(self.problems))
+    def __init__(self, *problems: str, more: int = 0, unchecked: bool = False):
+        self.problems = tuple(map(_problem_line, problems[:MAX_PROBLEMS]))
+        self.more = more + len(problems) - len(self.problems)
+        self.unchecked = unchecked
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a user is told: the problems, and how many are left out."""
+        left_out = [f"and {self.more} more"] if self.more else []
+        left_out += ["the rest was not checked"] if self.unchecked else []
+        return (*self.problems, *(["; ".join(left_out)] if left_out else []))
+
+
+class Problems:
+    """Gathers problems, each once, as far as they are shown; of the others it keeps the number.
+
+    Who gathers from many sources leaves off once `full`, and says so by `unchecked`.
+    """
+
+    def __init__(self) -> None:
+        self.more = 0
+        self.unchecked = False
+        self._lines: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further problem will be shown."""
+        return len(self._lines) >= MAX_PROBLEMS
+
+    def add(self, line: str) -> None:
+        """Take in a problem."""
+        if not self.full:
+            self._lines[line] = None
+        elif line not in self._lines:
+            self.more += 1
+
+    def take(self, error: InputError) -> None:
+        """Take in all the problems of an error."""
+        for line in error.problems:
+            self.add(line)
+        self.more += error.more
+        self.unchecked = self.unchecked or error.unchecked
+
+    def error(self) -> InputError:
+        """All of them as one error."""
+        return InputError(*self._lines, more=self.more, unchecked=self.unchecked)
+
+
+def _problem_line(problem: str) -> str:
+    return shortened(printable(problem), MAX_PROBLEM_LENGTH)
+
+
+def shortened(text: str, most: int) -> str:
+    """Leave out the middle of a text of more than `most` characters."""
+    if len(text) <= most:
+        return text
+    kept = most - len(_GAP)
+    return text[: kept - kept // 2] + _GAP + text[-(kept // 2) :]
 
 
 def printable(text: str) -> str:

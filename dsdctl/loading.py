@@ -5,24 +5,20 @@ key, also after a recipe or a matrix cell was laid over it, so an error points t
 written.
 """
 
-import difflib
 import json
 import math
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Tag, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ValidationError
 
-from dsdctl.errors import InputError
-from dsdctl.fields import NAME_PATTERN, TEXT_PATTERN
+from dsdctl.errors import InputError, Problems
 from dsdctl.reading import read_text
+from dsdctl.wording import problem_line
 
 KeyPath = tuple[str | int, ...]
 
@@ -72,8 +68,8 @@ class Document:
         value: Any = self.data
         for key in source:
             value = value[key]
-        inner = [path for path in self.marks if path[: len(source)] == source]
-        places = {(*target, *path[len(source) :]): path for path in inner}
+        paths = [((*target, *inner), (*source, *inner)) for inner in _paths(value)]
+        places = {new: old for new, old in paths if old in self.marks}
         for key in reversed(target):
             value = {key: value}
         return Document(value, {new: self.marks[old] for new, old in places.items()}, places)
@@ -102,6 +98,15 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
+def _paths(value: Any) -> Iterator[KeyPath]:
+    """Yield the key path of a value, which is empty, and those of all that it holds."""
+    yield ()
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else inner:
+        for path in _paths(item):
+            yield (key, *path)
+
+
 def read_document(file: Path) -> Document:
     """Read one YAML file. Raises InputError."""
     return parse_document(read_text(file, MAX_BYTES), file)
@@ -114,6 +119,8 @@ def parse_document(text: str, file: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{file}:{line}: not valid YAML: {error.problem}") from error
+    except _TooManyValues as error:
+        raise InputError(_too_large(file, error.line)) from error
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else _one_line(error)
         raise InputError(f"{file}:1: not valid YAML: {reason}") from error
@@ -122,7 +129,7 @@ def parse_document(text: str, file: Path) -> Document:
     builder = _Builder(file)
     data = builder.build(root, (), root.start_mark.line + 1)
     if builder.problems:
-        raise InputError(*builder.problems)
+        raise builder.problems.error()
     return Document(data, builder.marks)
 
 
@@ -136,12 +143,15 @@ def validate(model: type[Model], document: Document) -> Model:
         return model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         # A list whose items are all refused is called empty too; that says nothing new.
-        problems = [
-            _problem(model, document, details)
-            for details in error.errors()
-            if details["type"] != "too_short" or not details["input"]
-        ]
-        raise InputError(*dict.fromkeys(problems)) from error
+        problems = Problems()
+        for details in error.errors():
+            if details["type"] == "too_short" and details["input"]:
+                continue
+            if problems.full:
+                problems.more += 1
+            else:
+                problems.add(problem_line(model, document, details))
+        raise problems.error() from error
 
 
 def _overlay(
@@ -154,9 +164,9 @@ def _overlay(
     if path in other_marks and path:
         marks[path] = other_marks[path]
     if not (isinstance(base, dict) and isinstance(other, dict)):
-        for inner, mark in other_marks.items():
-            if inner[: len(path)] == path:
-                marks[inner] = mark
+        for inner in _paths(other):
+            if (*path, *inner) in other_marks:
+                marks[*path, *inner] = other_marks[*path, *inner]
         return other
     merged = dict(base)
     for key, value in other.items():
@@ -164,10 +174,36 @@ def _overlay(
     return merged
 
 
+class _TooManyValues(Exception):
+    """There are more values than are allowed; `line` holds the first of these."""
+
+    def __init__(self, line: int):
+        super().__init__(line)
+        self.line = line
+
+
+def _too_large(file: Path, line: int) -> str:
+    return (
+        f"{file}:{line}: too large or too deeply nested (allowed: {MAX_NODES} values with aliases "
+        f"expanded, {MAX_DEPTH} levels)"
+    )
+
+
 class _CoreLoader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's implicit types: 1e-4 is a number, yes is a word."""
+    """SafeLoader with YAML 1.2's implicit types: 1e-4 is a number, yes is a word.
+
+    It gives up at MAX_NODES, of which the builder counts aliases too.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as the base class has it)
+    _values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if parent is None or index is not None:  # no key
+            self._values += 1
+            if self._values > MAX_NODES:
+                raise _TooManyValues(self.peek_event().start_mark.line + 1)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
 
 for _tag, _pattern, _first in (
@@ -192,17 +228,14 @@ class _Builder:
     def __init__(self, file: Path):
         self.file = file
         self.marks: dict[KeyPath, Mark] = {}
-        self.problems: list[str] = []
+        self.problems = Problems()
         self._nodes = 0
 
     def build(self, node: yaml.Node, path: KeyPath, line: int) -> Any:
         self.marks[path] = Mark(self.file, line)
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
-            raise InputError(
-                f"{self.file}:{line}: too large or too deeply nested (allowed: "
-                f"{MAX_NODES} values with aliases expanded, {MAX_DEPTH} levels)"
-            )
+            raise InputError(_too_large(self.file, line))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -264,7 +297,7 @@ class _Builder:
 
     def _report(self, path: KeyPath, line: int, reason: str) -> None:
         where = f"{self.file}:{line}: " + (f"{dotted(path)}: " if path else "")
-        self.problems.append(where + reason)
+        self.problems.add(where + reason)
 
 
 def _tag_of(node: yaml.ScalarNode) -> str | None:
@@ -278,148 +311,6 @@ def _tag_of(node: yaml.ScalarNode) -> str | None:
 
 def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _problem(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
-    value = details["input"]
-    if details["type"] == "none_of_these" and value and isinstance(value, dict):
-        # No member of the union has the first of these keys.
-        location = (*details["loc"], next(iter(value)))
-        details = {**details, "type": "extra_forbidden", "loc": location}
-    path, owners = _locate(model, document, details)
-    return document.problem(path, _reason(details, path, owners))
-
-
-def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]]) -> str:
-    """Say what is wrong and what is allowed, in our words where pydantic's are not a user's."""
-    context, value = details.get("ctx", {}), details["input"]
-    match details["type"]:
-        case "extra_forbidden" if owners:
-            names = [name for owner in owners for name in owner.model_fields]
-            return f"unknown key{nearest(path[-1], names)} (allowed: {', '.join(names)})"
-        case "missing":
-            return "is missing"
-        case "literal_error" | "union_tag_invalid":
-            tagged = details["type"] == "union_tag_invalid"
-            shown = context["tag"] if tagged else value
-            allowed = re.findall(
-                r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
-            )
-            return _none_of(allowed, shown)
-        case "none_of_these":
-            return _none_of(context["allowed"].split(", "), value)
-        case "union_tag_not_found":
-            return f"{context['discriminator'].strip(chr(39))} is missing"
-        case "string_pattern_mismatch":
-            pattern = context["pattern"]
-            return f"is {_show(value)} (allowed: {_PATTERNS.get(pattern, pattern)})"
-        case "too_short":
-            return "is empty"
-        case "too_long":
-            return (
-                f"has {context['actual_length']} items (allowed: at most {context['max_length']})"
-            )
-        case "value_error":
-            return str(context["error"])
-    expected = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
-    expected = expected.replace("an object", "a mapping")
-    for words, sign in _SIGNS.items():
-        expected = expected.replace(words, sign)
-    expected = re.sub(r"\ba (?=[aio])", "an ", expected)
-    return f"is {_show(value)} (allowed: {expected})"
-
-
-_SIGNS = {
-    "greater than or equal to": ">=",
-    "less than or equal to": "<=",
-    "greater than": ">",
-    "less than": "<",
-}
-
-_PATTERNS = {
-    NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
-    TEXT_PATTERN: "one line of text without control characters",
-}
-
-
-def _none_of(allowed: list[str], value: Any) -> str:
-    return f"is {_show(value)}{nearest(value, allowed)} (allowed: {', '.join(allowed)})"
-
-
-def nearest(word: Any, allowed: list[str]) -> str:
-    """Ask whether the most similar word is meant; empty where none is."""
-    near = difflib.get_close_matches(str(word), allowed, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _locate(
-    model: type[BaseModel], document: Document, details: ErrorDetails
-) -> tuple[KeyPath, list[type[BaseModel]]]:
-    """Turn pydantic's location into the user's key path and the models that its last key lies in.
-
-    pydantic also names the branch of a union that it tried; a user has never written that.
-    """
-    *inner, last = details["loc"] or ("",)
-    path: KeyPath = ()
-    types_here: Any = model
-    for key in inner:
-        if (*path, key) in document.marks:
-            path = (*path, key)
-            types_here = _type_of(types_here, key)
-        else:
-            types_here = _branch(types_here, str(key))
-    if details["type"] == "union_tag_invalid":
-        return (*path, last, details["ctx"]["discriminator"].strip("'")), []
-    written = (*path, last) in document.marks or details["type"] == "missing"
-    return ((*path, last) if written else path), [owner for _, owner in _models(types_here)]
-
-
-def _type_of(annotation: Any, key: str | int) -> Any:
-    """The type of a model's field, or of a list's, tuple's or mapping's item."""
-    for _, model in _models(annotation):
-        if key in model.model_fields:
-            info = model.model_fields[str(key)]
-            return (
-                typing.Annotated[info.annotation, *info.metadata]
-                if info.metadata
-                else info.annotation
-            )
-    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
-    return arguments[-1] if arguments else None
-
-
-def _branch(annotation: Any, tag: str) -> Any:
-    """The member of a union that pydantic calls `tag`."""
-    for names, model in _models(annotation):
-        if tag in names:
-            return model
-    return annotation
-
-
-def _models(
-    annotation: Any, tags: frozenset[str] = frozenset()
-) -> Iterator[tuple[set[str], type[BaseModel]]]:
-    """Yield the models in a union, each with the names by which pydantic may call it."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        literals = {
-            value
-            for info in annotation.model_fields.values()
-            if typing.get_origin(info.annotation) is typing.Literal
-            for value in typing.get_args(info.annotation)
-        }
-        yield {annotation.__name__, *literals, *tags}, annotation
-    elif typing.get_origin(annotation) is typing.Annotated:
-        inner, *metadata = typing.get_args(annotation)
-        names = frozenset(item.tag for item in metadata if isinstance(item, Tag))
-        yield from _models(inner, tags | names)
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for member in typing.get_args(annotation):
-            yield from _models(member, tags)
 
 
 def _one_line(error: Exception) -> str:

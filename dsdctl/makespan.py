@@ -6,6 +6,7 @@ Graham, Bounds on multiprocessing timing anomalies, 1969).
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,42 +54,60 @@ def total_cost(pieces: Sequence[Piece]) -> float:
     return sum(piece.cost for piece in pieces)
 
 
+class ListSchedules:
+    """The list schedules of the same pieces on different numbers of machines, each made once."""
+
+    def __init__(self, pieces: Sequence[Piece]):
+        self._pieces = pieces
+        self._tails = tails(pieces)
+        self._waiting: list[list[int]] = [[] for _ in pieces]
+        for number, piece in enumerate(pieces):
+            for before in set(piece.after):
+                self._waiting[before].append(number)
+        self._makespans: dict[int, float] = {}
+
+    def makespan(self, machines: int) -> float:
+        """The makespan on `machines` alike, the piece with the longest tail first."""
+        if machines not in self._makespans:
+            self._makespans[machines] = self._schedule(machines)
+        return self._makespans[machines]
+
+    def _schedule(self, machines: int) -> float:
+        left = [len(set(piece.after)) for piece in self._pieces]
+        ready = [(-self._tails[number], number) for number, count in enumerate(left) if not count]
+        heapq.heapify(ready)
+        running: list[tuple[float, int]] = []
+        now = 0.0
+        while ready or running:
+            while ready and len(running) < machines:
+                number = heapq.heappop(ready)[1]
+                heapq.heappush(running, (now + self._pieces[number].cost, number))
+            now, ended = heapq.heappop(running)
+            for number in self._waiting[ended]:
+                left[number] -= 1
+                if not left[number]:
+                    heapq.heappush(ready, (-self._tails[number], number))
+        return now
+
+    def machines_that_help(self, within: float = 0.01) -> int:
+        """A number of machines with which the makespan is, but for the share `within`, the critical
+        path, so that more cannot help; one less is too few."""
+        bound = (1 + within) * max(self._tails, default=0.0)
+        # On fewer not even the work without any waiting is done by then, but for rounding.
+        work = (1 - 1e-9) * total_cost(self._pieces)
+        too_few = math.ceil(work / bound) - 1 if work else 0
+        enough = too_few + 1
+        while self.makespan(enough) > bound:
+            too_few, enough = enough, 2 * enough
+        while enough - too_few > 1:
+            middle = (enough + too_few) // 2
+            if self.makespan(middle) > bound:
+                too_few = middle
+            else:
+                enough = middle
+        return enough
+
+
 def list_schedule(pieces: Sequence[Piece], machines: int) -> float:
     """The makespan on `machines` alike, the piece with the longest tail first."""
-    longest = tails(pieces)
-    left = [len(set(piece.after)) for piece in pieces]
-    waiting: list[list[int]] = [[] for _ in pieces]
-    for number, piece in enumerate(pieces):
-        for before in set(piece.after):
-            waiting[before].append(number)
-    ready = [(-longest[number], number) for number, count in enumerate(left) if not count]
-    heapq.heapify(ready)
-    running: list[tuple[float, int]] = []
-    now = 0.0
-    while ready or running:
-        while ready and len(running) < machines:
-            number = heapq.heappop(ready)[1]
-            heapq.heappush(running, (now + pieces[number].cost, number))
-        now, ended = heapq.heappop(running)
-        for number in waiting[ended]:
-            left[number] -= 1
-            if not left[number]:
-                heapq.heappush(ready, (-longest[number], number))
-    return now
-
-
-def machines_that_help(pieces: Sequence[Piece], within: float = 0.01) -> int:
-    """A number of machines with which the makespan is, but for the share `within`, the critical
-    path, so that more cannot help; half of it is too few."""
-    bound = (1 + within) * max(tails(pieces), default=0.0)
-    enough = 1
-    while list_schedule(pieces, enough) > bound:
-        enough *= 2
-    too_few = enough // 2
-    while enough - too_few > 1:
-        middle = (enough + too_few) // 2
-        if list_schedule(pieces, middle) > bound:
-            too_few = middle
-        else:
-            enough = middle
-    return enough
+    return ListSchedules(pieces).makespan(machines)

@@ -2,13 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dsdctl.errors import InputError
 from dsdctl.loading import Document, KeyPath
 
-MAX_VARIANTS = 1000
+MAX_CELLS = 10_000
+"""Variants x recipes x seeds of a spec."""
+
+MAX_TRAININGS = 1_000_000
+"""The levels of all cells."""
 
 VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
 """What a matrix may vary: what is trained and how, not what is compared."""
@@ -33,34 +38,55 @@ def shared_axes(cells: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def variants(document: Document) -> Iterator[tuple[dict[str, str], Document]]:
-    """Yield each cell of the matrix, with its values by path, as a document of its own."""
-    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, document.marks)
-    matrix = document.data.get("matrix")
-    if matrix is None:
-        yield {}, base
-        return
-    products = matrix if isinstance(matrix, list) else [matrix]
-    paths: list[KeyPath] = [("matrix",)]
-    if matrix is products:
-        paths = [("matrix", index) for index in range(len(products))]
+    """Yield each variant, with its values by path, as a document of its own.
+
+    Raises InputError before the first where there are too many cells.
+    """
+    products, paths = _products(document)
     for axes, where in zip(products, paths, strict=True):
         _check_axes(document, axes, where)
-    count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
-    if not 1 <= count <= MAX_VARIANTS:
-        reason = f"gives {count} variants (allowed: 1 to {MAX_VARIANTS})"
-        raise InputError(document.problem(("matrix",), reason))
+    _check_count(document, products)
+    marks = {path: mark for path, mark in document.marks.items() if path[:1] != ("matrix",)}
+    base = Document({k: v for k, v in document.data.items() if k != "matrix"}, marks)
     names: set[str] = set()
-    for cell in itertools.chain.from_iterable(map(_cells, products, paths)):
-        shown = {path: label for path, label, _ in cell}
-        name = variant_name(shown)
-        if name in names:
-            raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
-        names.add(name)
-        laid_over = base
-        for path, _, where in cell:
-            value = document.moved(where, tuple(path.split(".")))
-            laid_over = laid_over.overlay(Document(value.data, value.marks))
-        yield shown, laid_over
+    for axes, where in zip(products, paths, strict=True):
+        for choices in itertools.product(*_columns(document, axes, where)):
+            shown = {choice.path: choice.label for choice in choices}
+            name = variant_name(shown)
+            if name in names:
+                raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
+            names.add(name)
+            laid_over = base
+            for choice in choices:
+                laid_over = laid_over.overlay(choice.value)
+            yield shown, laid_over
+
+
+def _products(document: Document) -> tuple[list[Any], list[KeyPath]]:
+    """The mappings of axes to values, and where each is written; without a matrix an empty one."""
+    matrix = document.data.get("matrix")
+    if isinstance(matrix, list):
+        return matrix, [("matrix", index) for index in range(len(matrix))]
+    return [{} if matrix is None else matrix], [("matrix",)]
+
+
+def _check_count(document: Document, products: Sequence[Mapping[str, Sequence[Any]]]) -> None:
+    """Refuse what would take too long to expand, before anything is."""
+    count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
+    if not count:
+        raise InputError(document.problem(("matrix",), "gives 0 variants (allowed: 1 or more)"))
+    sizes = {"variants": count}
+    for key in ("recipes", "seeds"):
+        values = document.data.get(key)
+        sizes[key] = len(values) if isinstance(values, list) and values else 1
+    cells = math.prod(sizes.values())
+    if cells > MAX_CELLS:
+        factors = [f"{size} {name}" for name, size in sizes.items() if size > 1]
+        total = f" = {cells} cells" if len(factors) > 1 else ""
+        reason = f"gives {' x '.join(factors)}{total} (allowed: at most {MAX_CELLS})"
+        largest = max(sizes, key=sizes.__getitem__)
+        where = "matrix" if largest == "variants" else largest
+        raise InputError(document.problem((where,), reason))
 
 
 def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
@@ -75,13 +101,25 @@ def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
             raise InputError(document.problem((*path, name), reason))
 
 
-def _cells(axes: dict[str, Any], path: KeyPath) -> Iterator[tuple[tuple[str, str, KeyPath], ...]]:
-    """Yield the product of the axes as tuples of (dotted path, label, where it was written)."""
-    columns = [
-        [(name, label, (*path, name, i)) for i, label in enumerate(_labels(values))]
-        for name, values in axes.items()
-    ]
-    return itertools.product(*columns)
+@dataclass(frozen=True)
+class _Choice:
+    """One value of an axis: its path, what it is called, and a document that has it there."""
+
+    path: str
+    label: str
+    value: Document
+
+
+def _columns(document: Document, axes: Mapping[str, Any], where: KeyPath) -> list[list[_Choice]]:
+    """The values of each axis."""
+    columns = []
+    for path, values in axes.items():
+        column = []
+        for index, label in enumerate(_labels(values)):
+            moved = document.moved((*where, path, index), tuple(path.split(".")))
+            column.append(_Choice(path, label, Document(moved.data, moved.marks)))
+        columns.append(column)
+    return columns
 
 
 def _labels(values: list[Any]) -> list[str]:

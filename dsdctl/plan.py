@@ -3,22 +3,20 @@
 Nothing here runs anything or imports torch; costs are added by cost.py.
 """
 
+import functools
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from dsdctl.data_spec import LabelNoise
 from dsdctl.errors import InputError
+from dsdctl.identities import level_identity_of, trajectory_identity
 from dsdctl.keys import (
-    NO_NOISE,
     BestOf,
     DistillationIdentity,
-    ImagesIdentity,
     LevelIdentity,
-    NoiseIdentity,
     PruningIdentity,
-    RetrainIdentity,
     SparsestOf,
     TableIdentity,
     TeacherIdentity,
@@ -31,7 +29,6 @@ from dsdctl.keys import (
 from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
 from dsdctl.spec import LevelRule, SparsestWithin, StopRule
-from dsdctl.training import Schedule, Training
 
 
 def levels_needed(rule: LevelRule, levels: int) -> int:
@@ -53,6 +50,8 @@ class TeacherNeed:
     table_reason: str
     alpha: float
     temperature: float
+    reads: str
+    """What of the teacher is read, by what tells it apart before keys are known."""
 
     @property
     def levels(self) -> int:
@@ -85,6 +84,8 @@ class Trajectory:
     seed: int
     levels: int
     teacher: TeacherNeed | None
+    dense: str
+    """What tells its level 0 apart before keys are known: its key, where nobody teaches."""
     uses: tuple[Use, ...] = ()
     taught: tuple[str, ...] = ()
     """Keys of the trajectories that this one teaches."""
@@ -122,18 +123,8 @@ class Trajectory:
         self, level: int, parent: str | None, distillation: DistillationIdentity | None
     ) -> LevelIdentity:
         """The identity of one of its levels, once its parent and its teacher are known."""
-        identity = self.identity
-        return LevelIdentity(
-            images=identity.images,
-            noise=identity.noise,
-            network=identity.network,
-            training=identity.training,
-            seed=identity.seed,
-            level=level,
-            pruning=self._pruning(level) if level else None,
-            parent=parent,
-            distillation=distillation,
-        )
+        pruning = self._pruning(level) if level else None
+        return level_identity_of(self.identity, level, pruning, parent, distillation)
 
     def early_state(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
         """The identity of the state that its levels rewind to, where that is no initialisation."""
@@ -146,14 +137,37 @@ class Trajectory:
             return self.identity.pruning
         return self.identity.pruning.model_copy(update={"sparsity": sparsities[level - 1]})
 
-    def level_names(self) -> list[tuple[object, ...]]:
-        """Its levels by what tells them apart before keys are known; two trajectories that share a
-        level, such as the dense one of all ways to retrain, name it alike."""
-        identity = self.identity
-        dense = (key_of(self.level_identity(0, None, None)), identity.distillation)
-        pruning, sparsities = canonical_json(identity.pruning), identity.sparsities or ()
-        pruned = [(*dense, pruning, k, sparsities[:k]) for k in range(1, self.levels)]
-        return [dense, *pruned]
+    def level_names(self, start: int = 0) -> list[tuple[object, ...]]:
+        """Its levels from `start` on, by what tells them apart before keys are known.
+
+        Two trajectories that share a level, such as the dense one of all ways to retrain, name it
+        alike.
+        """
+        return [self.level_name(level) for level in range(start, self.levels)]
+
+    def level_name(self, level: int) -> tuple[object, ...]:
+        """One of these names."""
+        if level == 0:
+            return (self.dense,)
+        sparsities = self.identity.sparsities
+        step = level if sparsities is None else _beginnings(sparsities)[level - 1]
+        return (self.dense, self._pruning_name, step)
+
+    @functools.cached_property
+    def _pruning_name(self) -> str:
+        return canonical_json(self.identity.pruning)
+
+    @property
+    def table_name(self) -> tuple[object, ...] | None:
+        """What tells the teacher table apart that it reads; None where it reads none."""
+        if self.teacher is None or not self.teacher.table:
+            return None
+        return (self.teacher.reads, self.identity.images, self.identity.training.precision)
+
+    @property
+    def early_name(self) -> str:
+        """What tells the state apart that its levels rewind to."""
+        return f"{self.dense} after {self.regime.rewind_iterations}"
 
     def table_identity(self, teacher: TeacherIdentity) -> TableIdentity:
         """The identity of the teacher table that its levels read."""
@@ -173,6 +187,16 @@ class Trajectory:
             teacher=teacher,
             table=table,
         )
+
+
+@functools.lru_cache(maxsize=1000)
+def _beginnings(sparsities: tuple[float, ...]) -> tuple[str, ...]:
+    """A name for each beginning of the list, which lists that begin alike share."""
+    digest, names = hashlib.sha256(), []
+    for sparsity in sparsities:
+        digest.update(f"{sparsity!r} ".encode())
+        names.append(digest.hexdigest())
+    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -212,6 +236,8 @@ class Plan:
 
     def alone(self, experiment: str) -> "Plan":
         """The plan of one of its specs, as if there were no other."""
+        if len(self.specs) == 1:
+            return self
         builder = _Builder()
         rows = tuple(
             builder.add(experiment, row_plan.row, row_plan.seeds)
@@ -219,7 +245,7 @@ class Plan:
             if row_plan.experiment == experiment
         )
         specs = tuple(spec for spec in self.specs if spec.experiment.experiment == experiment)
-        return Plan(specs, rows, builder.trajectories)
+        return Plan(specs, rows, builder.trajectories())
 
 
 def make_plan(
@@ -238,7 +264,7 @@ def make_plan(
         for row in spec.rows:
             if wanted and (not recipes or row.recipe.recipe in recipes):
                 rows.append(builder.add(spec.experiment.experiment, row, wanted))
-    plan = Plan(tuple(specs), tuple(rows), builder.trajectories)
+    plan = Plan(tuple(specs), tuple(rows), builder.trajectories())
     return plan if len(specs) == 1 else _with_experiments(plan)
 
 
@@ -288,6 +314,26 @@ def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+@dataclass
+class _Gathered:
+    """A trajectory, and who was found to read it so far."""
+
+    trajectory: Trajectory
+    levels: int
+    uses: list[Use] = field(default_factory=list)
+    taught: dict[str, None] = field(default_factory=dict)
+    taught_uses: list[Use] = field(default_factory=list)
+
+    def complete(self) -> Trajectory:
+        return replace(
+            self.trajectory,
+            levels=self.levels,
+            uses=tuple(self.uses),
+            taught=tuple(self.taught),
+            taught_uses=tuple(self.taught_uses),
+        )
+
+
 class _Builder:
     """Gathers trajectories by key; the same key asked for twice is one trajectory.
 
@@ -295,24 +341,26 @@ class _Builder:
     """
 
     def __init__(self) -> None:
-        self.trajectories: dict[str, Trajectory] = {}
+        self._found: dict[str, _Gathered] = {}
+
+    def trajectories(self) -> dict[str, Trajectory]:
+        """All of them, with all that read them."""
+        return {key: found.complete() for key, found in self._found.items()}
 
     def add(self, experiment: str, row: Row, seeds: tuple[int, ...]) -> RowPlan:
+        axes = tuple(row.axes.items())
+        use = Use(experiment, axes, row.recipe.recipe, row.stop, row.student.levels)
         students, teachers = [], []
         for seed in seeds:
             need = self._teacher(row, seed)
             student = self._trajectory(row.student, seed, row.student.levels, need)
-            axes = tuple(row.axes.items())
-            use = Use(experiment, axes, row.recipe.recipe, row.stop, row.student.levels)
-            self._update(student, uses=(*student.uses, use))
-            students.append(student.key)
-            teacher_key = need.trajectory if need else None
-            teachers.append(teacher_key)
-            if teacher_key is not None:
-                teacher = self.trajectories[teacher_key]
-                taught = tuple(dict.fromkeys((*teacher.taught, student.key)))
-                taught_uses = (*teacher.taught_uses, use)
-                self._update(teacher, taught=taught, taught_uses=taught_uses)
+            self._found[student].uses.append(use)
+            students.append(student)
+            teacher = need.trajectory if need else None
+            teachers.append(teacher)
+            if teacher is not None:
+                self._found[teacher].taught[student] = None
+                self._found[teacher].taught_uses.append(use)
         return RowPlan(experiment, row, seeds, tuple(students), tuple(teachers))
 
     def _teacher(self, row: Row, seed: int) -> TeacherNeed | None:
@@ -320,10 +368,15 @@ class _Builder:
         if teaching is None or distill is None:
             return None
         trajectory = None
-        if teaching.file is None:
+        if teaching.file is not None:
+            reads = canonical_json(teaching.file.identity)
+        else:
             teacher_seed = seed if teaching.seed == "paired" else teaching.seed
             levels = levels_needed(teaching.rule, teaching.regime.levels)
-            trajectory = self._trajectory(teaching.regime, teacher_seed, levels, None).key
+            trajectory = self._trajectory(teaching.regime, teacher_seed, levels, None)
+            last = self._found[trajectory].trajectory.level_name(levels - 1)
+            known = teaching.rule == "dense" or isinstance(teaching.rule, int)
+            reads = str(last) if known else f"{teaching.rule} up to {last}"
         return TeacherNeed(
             teaching.regime,
             trajectory,
@@ -333,89 +386,35 @@ class _Builder:
             teaching.table_reason,
             distill.alpha,
             distill.temperature,
+            reads,
         )
 
     def _trajectory(
         self, regime: Regime, seed: int, levels: int, teacher: TeacherNeed | None
-    ) -> Trajectory:
-        identity = _identity(regime, seed, teacher)
+    ) -> str:
+        """The key of a trajectory, which is gathered if it is new."""
+        identity = trajectory_identity(regime, seed, _trajectory_teacher(teacher))
         key = key_of(identity)
-        known = self.trajectories.get(key)
-        if known is None:
-            self.trajectories[key] = Trajectory(key, identity, regime, seed, levels, teacher)
-        elif levels > known.levels:
-            self._update(known, levels=levels)
-        return self.trajectories[key]
-
-    def _update(self, trajectory: Trajectory, **changes: object) -> None:
-        fields = {**vars(trajectory), **changes}
-        self.trajectories[trajectory.key] = Trajectory(**fields)
+        if key not in self._found:
+            dense = _dense_name(identity, teacher)
+            trajectory = Trajectory(key, identity, regime, seed, levels, teacher, dense)
+            self._found[key] = _Gathered(trajectory, levels)
+        found = self._found[key]
+        found.levels = max(found.levels, levels)
+        return key
 
 
-def _identity(regime: Regime, seed: int, teacher: TeacherNeed | None) -> TrajectoryIdentity:
-    return TrajectoryIdentity(
-        images=_images_identity(regime),
-        noise=_noise_identity(regime.images.noise, seed),
-        network=regime.network,
-        training=_training_identity(regime.training),
-        seed=seed,
-        pruning=_pruning_identity(regime),
-        sparsities=regime.pruning.sparsities,
-        distillation=None if teacher is None else _trajectory_teacher(teacher),
-    )
+def _dense_name(identity: TrajectoryIdentity, teacher: TeacherNeed | None) -> str:
+    key = key_of(level_identity_of(identity, 0, None, None, None))
+    if teacher is None:
+        return key
+    how = f"{teacher.alpha}, {teacher.temperature}, table {teacher.table}"
+    return f"{key} taught by {teacher.reads} ({how})"
 
 
-def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
-    if noise.kind == "human":
-        return NoiseIdentity(kind="human", rate=0.0, seed=0, labels=noise.labels)
-    if not noise.rate:
-        return NO_NOISE
-    drawn = seed if noise.seed == "per-trajectory" else noise.seed
-    return NoiseIdentity(kind=noise.kind, rate=noise.rate, seed=drawn)
-
-
-def _training_identity(training: Training) -> Training:
-    """How levels are trained, with one word for the same: a constant rate is one without steps."""
-    if training.schedule.kind != "constant":
-        return training
-    return training.model_copy(update={"schedule": Schedule(warmup=training.schedule.warmup)})
-
-
-def _pruning_identity(regime: Regime) -> PruningIdentity:
-    """How any level is pruned and retrained; what does not matter is left out."""
-    pruning, retrain = regime.pruning, regime.pruning.retraining
-    fraction, _ = pruning.share(1)
-    return PruningIdentity(
-        criterion=pruning.criterion,
-        scope=None if pruning.criterion == "none" else pruning.scope,
-        fraction=fraction,
-        sparsity=None,
-        sample=pruning.gradient_sample,
-        ignore=regime.ignored_layers,
-        retrain=RetrainIdentity(
-            mode=retrain.mode,
-            lr_scale=retrain.lr_scale or 1.0,
-            iterations=regime.rewind_iterations,
-        ),
-    )
-
-
-def _images_identity(regime: Regime) -> ImagesIdentity:
-    dataset, facts = regime.images.dataset, regime.images.facts
-    return ImagesIdentity(
-        dataset=f"{dataset.name}-{facts.version}",
-        content=facts.content,
-        test_folder=facts.test_folder,
-        test_fraction=dataset.test.fraction if dataset.test else None,
-        validation=dataset.validation,
-        split_seed=dataset.split_seed,
-        size=facts.size,
-        normalize=dataset.normalize or facts.normalize,
-        augment=regime.augment,
-    )
-
-
-def _trajectory_teacher(need: TeacherNeed) -> TrajectoryTeacher:
+def _trajectory_teacher(need: TeacherNeed | None) -> TrajectoryTeacher | None:
+    if need is None:
+        return None
     return TrajectoryTeacher(
         alpha=need.alpha,
         temperature=need.temperature,

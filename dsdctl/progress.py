@@ -45,8 +45,8 @@ class Progress:
         """Take in what the store holds by now; teachers come before those they teach."""
         for trajectory in self.plan.trajectories.values():
             while not self._ended(trajectory):
-                identity = self.next_level_identity(trajectory)
-                finished = self.store.level(key_of(identity)) if identity else None
+                key = self._next_key(trajectory)
+                finished = self.store.level(key) if key else None
                 if finished is None:
                     break
                 self.known[trajectory.key].levels.append(finished)
@@ -137,6 +137,17 @@ class Progress:
         """The identity of the next level, or None while the teacher is not known."""
         return self._identity(trajectory, self.known[trajectory.key].next_level)
 
+    def waits_for_teacher(self, trajectory: Trajectory) -> bool:
+        """Say whether the next level has no identity yet, since the teacher is not known."""
+        return trajectory.teacher is not None and self.teacher_identity(trajectory.teacher) is None
+
+    def _next_key(self, trajectory: Trajectory) -> str | None:
+        """The key of the next level, or None while the teacher is not known."""
+        if trajectory.teacher is None and not self.known[trajectory.key].levels:
+            return trajectory.dense
+        identity = self.next_level_identity(trajectory)
+        return None if identity is None else key_of(identity)
+
     def _identity(self, trajectory: Trajectory, level: int) -> LevelIdentity | None:
         distillation: DistillationIdentity | None = None
         if trajectory.teacher is not None:
@@ -159,13 +170,22 @@ class Progress:
             return self.store.lacks_weights(known.levels[level].key)
 
         wanted = {known.next_level - 1} if known.levels and self.wants_level(trajectory) else set()
-        for key in trajectory.taught:
-            teaching = self._level_read(self.plan.trajectories[key])
-            wanted |= set() if teaching is None else {teaching}
+        for level, students in self._students_by_level(trajectory).items():
+            if lacks(level) and any(self._level_read(student) == level for student in students):
+                wanted.add(level)
         found: set[int] = set()
         for level in wanted:
             found.update(itertools.takewhile(lacks, range(level, -1, -1)))
         return sorted(found)
+
+    def _students_by_level(self, teacher: Trajectory) -> dict[int, list[Trajectory]]:
+        """Those that a trajectory teaches, by the level that does, as far as it is known."""
+        found: dict[int, list[Trajectory]] = {}
+        for student in (self.plan.trajectories[key] for key in teacher.taught):
+            level = None if student.teacher is None else self.teacher_level(student.teacher)
+            if level is not None:
+                found.setdefault(level, []).append(student)
+        return found
 
     def _level_read(self, student: Trajectory) -> int | None:
         """The level of its teacher's trajectory whose weights the next piece of `student` reads."""

@@ -46,6 +46,12 @@ class Retrain(Model):
         return self
 
 
+_IN_FULL: dict[RetrainMode, Retrain] = {
+    "continue": Retrain(mode="continue"),
+    "rewind": Retrain(mode="rewind"),
+    "reinit": Retrain(mode="reinit"),
+}
+
 RetrainField = Annotated[
     Annotated[RetrainMode, Tag("<word>")] | Annotated[Retrain, Tag("<mapping>")],
     Discriminator(string_or_mapping),
@@ -150,7 +156,7 @@ class Pruning(Model):
     @property
     def retraining(self) -> Retrain:
         """`retrain`, of which a word is short for its mode."""
-        return self.retrain if isinstance(self.retrain, Retrain) else Retrain(mode=self.retrain)
+        return self.retrain if isinstance(self.retrain, Retrain) else _IN_FULL[self.retrain]
 
 
 def _word_to_criterion(value: Any) -> Any:

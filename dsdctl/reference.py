@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dsdctl.cluster import Cluster
+from dsdctl.matrix import MAX_CELLS, MAX_TRAININGS
 from dsdctl.spec import Experiment, Recipe
 
 Schema = Mapping[str, Any]
@@ -12,7 +13,9 @@ Schema = Mapping[str, Any]
 INTRODUCTION = (
     "Made by `dsdctl schema --markdown` from the models that check your files; unknown keys are "
     'errors, and so is `"160"` where a number is meant. A spec may also have a `matrix`: a '
-    "mapping of dotted paths to lists of values, or a list of such mappings; a cell is a variant."
+    "mapping of dotted paths to lists of values, or a list of such mappings; each combination is a "
+    f"variant. Variants x recipes x seeds are at most {MAX_CELLS:,}, and all their levels at most "
+    f"{MAX_TRAININGS:,}."
 )
 
 _BOUNDS = {

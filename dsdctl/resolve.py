@@ -4,9 +4,9 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 """
 
 import functools
+import json
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,13 +21,14 @@ from dsdctl.checks import (
 )
 from dsdctl.data_spec import Augment
 from dsdctl.datasets import dataset_facts, file_sha256
-from dsdctl.errors import InputError
-from dsdctl.fields import NAME_PATTERN, Seed
+from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
+from dsdctl.fields import Seed
 from dsdctl.keys import TeacherIdentity
 from dsdctl.loading import Document, read_document, validate
-from dsdctl.matrix import variant_name, variants
+from dsdctl.matrix import MAX_TRAININGS, variant_name, variants
 from dsdctl.networks import Network
 from dsdctl.pruning import Pruning
+from dsdctl.recipe_files import RecipeFile, Recipes, with_criterion
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
 from dsdctl.shapes import ignored_layers, layer_weights
 from dsdctl.spec import (
@@ -139,61 +140,135 @@ class ResolvedSpec:
 def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
     """Read specs. Raises InputError with the problems of all of them together."""
     found: list[ResolvedSpec] = []
-    problems: list[str] = []
+    problems = Problems()
     for file in files:
+        if problems.full:
+            problems.unchecked = True
+            break
         try:
             found.append(resolve(file))
         except InputError as error:
-            problems.extend(error.problems)
+            problems.take(error)
     if problems:
-        raise InputError(*dict.fromkeys(problems))
+        raise problems.error()
     return found
 
 
 def resolve(file: Path) -> ResolvedSpec:
-    """Read a spec and all its recipes. Raises InputError with every problem at once."""
+    """Read a spec and all its recipes. Raises InputError with every problem that would be shown."""
     document = read_document(file)
-    problems: dict[str, None] = {}
-    recipes: dict[str, Document] = {}
-    rows: list[Row] = []
-    experiments: list[Experiment] = []
-    facts_of = functools.cache(dataset_facts)
-    for axes, cell in variants(document):
+    resolver = _Resolver(document)
+    for axes, variant in variants(document):
+        if not resolver.goes_on:
+            resolver.problems.unchecked = True
+            break
+        resolver.add(axes, variant)
+    return resolver.resolved(file)
+
+
+class _Resolver:
+    """Gathers the rows of all variants, and what is wrong with them.
+
+    What goes wrong in one variant often does in all, so it leaves off after a few of these.
+    """
+
+    def __init__(self, document: Document):
+        self.problems = Problems()
+        self._document = document
+        self._trainings = 0
+        self._recipes = Recipes(document)
+        self._facts_of: FactsOf = functools.cache(dataset_facts)
+        self._experiment: Experiment | None = None
+        self._rows: list[Row] = []
+        self._failed = 0
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.problems.full and self._failed < MAX_PROBLEMS
+
+    def add(self, axes: Mapping[str, str], document: Document) -> None:
+        """Take in a variant."""
+        failed = False
+        for found in self._add(axes, document):
+            if self.problems.full:
+                self.problems.unchecked = True
+                break
+            self.problems.take(found)
+            failed = True
+        self._failed += failed
+
+    def _add(self, axes: Mapping[str, str], document: Document) -> Iterator[InputError]:
+        """Take in a variant, and yield what is wrong with it."""
         try:
-            experiment = validate(Experiment, cell)
-            _check_references(cell, experiment)
-            _check_teacher(cell, experiment, facts_of)
+            cell = _Cell(document, self._facts_of)
         except InputError as error:
-            problems.update(dict.fromkeys(error.problems))
-            problems.update(dict.fromkeys(_recipe_problems(cell)))
-            continue
-        experiments.append(experiment)
-        for name in experiment.recipes:
+            yield error
+            yield from self._recipes.errors()
+            return
+        self._experiment = self._experiment or cell.experiment
+        for name in cell.experiment.recipes:
             try:
-                if name not in recipes:
-                    recipes[name] = _read_recipe(name, cell)
-                rows.append(_row(axes, cell, recipes[name], facts_of))
+                row = _row(axes, cell, self._recipes.read(name))
             except InputError as error:
-                problems.update(dict.fromkeys(error.problems))
-    if problems:
-        raise InputError(*problems)
-    return ResolvedSpec(file, experiments[0], tuple(rows))
+                yield error
+                continue
+            self._rows.append(row)
+            self._trainings += len(cell.experiment.seeds) * row.student.levels
+        if self._trainings > MAX_TRAININGS:
+            key = "pruning" if self._document.data.get("matrix") is None else "matrix"
+            reason = "gives too many variants x recipes x seeds x levels"
+            allowed = f"(allowed: at most {MAX_TRAININGS} trainings)"
+            raise InputError(self._document.problem((key,), f"{reason} {allowed}"))
+
+    def resolved(self, file: Path) -> ResolvedSpec:
+        """The spec. Raises InputError where there are problems."""
+        if self.problems:
+            raise self.problems.error()
+        assert self._experiment is not None
+        return ResolvedSpec(file, self._experiment, tuple(self._rows))
 
 
-def recipe_file(name: str, spec: Path) -> Path | None:
-    """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
-    above, or packaged."""
-    folder = spec.parent
-    # The parent of the path `.` is `.`, and that of `..` too.
-    above = folder / ".." if folder.name in ("", "..") else folder.parent
-    places = [folder, folder / "recipes", above / "recipes", packaged_recipes()]
-    return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
+class _Cell:
+    """A variant by itself, and with what its recipes lay over it: each worked out once."""
+
+    def __init__(self, document: Document, facts_of: FactsOf):
+        """Raises InputError where it does not hold by itself."""
+        self.document = document
+        self.experiment = validate(Experiment, document)
+        self._facts_of = facts_of
+        self._settings: dict[str, _Settings] = {}
+        _check_references(document, self.experiment)
+        if self.experiment.teacher is not None:
+            # A teacher's own settings must hold, also where no recipe asks for it.
+            plain = _Settings(with_criterion(document), self.experiment, facts_of)
+            self._settings[json.dumps({})] = plain
+            _ = plain.teacher
+
+    def settings(self, recipe: RecipeFile) -> "_Settings":
+        """The variant with what a recipe lays over it. Raises InputError."""
+        name = recipe.overrides_name
+        if name not in self._settings:
+            document, experiment = with_criterion(self.document), self.experiment
+            if recipe.overrides.data:
+                document = document.overlay(recipe.overrides)
+                experiment = validate(Experiment, document)
+            self._settings[name] = _Settings(document, experiment, self._facts_of)
+        return self._settings[name]
 
 
-def packaged_recipes() -> Path:
-    """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+class _Settings:
+    """What a row's student and its teacher are trained on, and how."""
+
+    def __init__(self, document: Document, experiment: Experiment, facts_of: FactsOf):
+        self.document = document
+        self.experiment = experiment
+        images = resolve_images(document, experiment, facts_of)
+        self.student = _regime(document, experiment, images, "student")
+
+    @functools.cached_property
+    def teacher(self) -> Regime:
+        """How a teacher is trained. Raises InputError."""
+        return _teacher_regime(self.document, self.experiment, self.student)
 
 
 def _check_references(cell: Document, experiment: Experiment) -> None:
@@ -203,70 +278,17 @@ def _check_references(cell: Document, experiment: Experiment) -> None:
             raise InputError(cell.problem(("reference", name), reason))
 
 
-def _check_teacher(cell: Document, experiment: Experiment, facts_of: FactsOf) -> None:
-    """A teacher's own settings must hold, also where no recipe asks for it."""
-    if experiment.teacher is not None:
-        images = resolve_images(cell, experiment, facts_of)
-        _teacher_regime(_with_criterion(cell), _regime(cell, experiment, images, "student"))
-
-
-def _recipe_problems(cell: Document) -> list[str]:
-    """What is wrong with the recipes of a spec that is itself not valid."""
-    names = cell.data.get("recipes")
-    problems: list[str] = []
-    for name in names if isinstance(names, list) else []:
-        try:
-            if isinstance(name, str) and re.match(NAME_PATTERN, name):
-                _read_recipe(name, cell)
-        except InputError as error:
-            problems.extend(error.problems)
-    return problems
-
-
-def _read_recipe(name: str, cell: Document) -> Document:
-    index = cell.data["recipes"].index(name)
-    spec = cell.mark(()).file
-    file = recipe_file(name, spec)
-    if file is None:
-        known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
-        reason = (
-            f"no recipe {name}.yaml beside {spec.name}, in a folder recipes/ there or above, or "
-            f"among the packaged ones (allowed: {', '.join(known)})"
-        )
-        raise InputError(cell.problem(("recipes", index), reason))
-    document = read_document(file)
-    recipe = validate(Recipe, document)
-    if recipe.recipe != name:
-        reason = f"is {recipe.recipe}, but the file is named {file.name}"
-        raise InputError(document.problem(("recipe",), reason))
-    return document
-
-
-def _row(
-    axes: Mapping[str, str], cell: Document, recipe_document: Document, facts_of: FactsOf
-) -> Row:
-    """Lay a recipe over a cell, validate the whole, and check what must fit together."""
-    recipe = validate(Recipe, recipe_document)
-    if recipe.distill is not None and cell.data.get("teacher") is None:
-        index = cell.data["recipes"].index(recipe.recipe)
+def _row(axes: Mapping[str, str], cell: _Cell, file: RecipeFile) -> Row:
+    """Lay a recipe over a variant, and check what must fit together."""
+    recipe = file.recipe
+    if recipe.distill is not None and cell.experiment.teacher is None:
+        index = cell.experiment.recipes.index(recipe.recipe)
         reason = f"{recipe.recipe} distils from a teacher, but the spec has no `teacher`"
-        raise InputError(cell.problem(("recipes", index), reason))
-    overrides = recipe_document.part("training", "pruning", "teacher")
-    document = _with_criterion(cell).overlay(_with_criterion(overrides))
-    experiment = validate(Experiment, document)
-    images = resolve_images(document, experiment, facts_of)
-    student = _regime(document, experiment, images, "student")
-    teaching = None
-    if recipe.distill is not None:
-        teaching = _teaching(document, recipe_document, recipe, student)
-    return Row(axes, recipe, _stop_rule(recipe, experiment, recipe_document), student, teaching)
-
-
-def _with_criterion(document: Document) -> Document:
-    """Write `pruning: none` as a mapping, so that it can be laid over one."""
-    if document.data.get("pruning") != "none":
-        return document
-    return replace(document, data={**document.data, "pruning": {"criterion": "none"}})
+        raise InputError(cell.document.problem(("recipes", index), reason))
+    settings = cell.settings(file)
+    teaching = None if recipe.distill is None else _teaching(settings, file)
+    stop = _stop_rule(recipe, settings.experiment, file.document)
+    return Row(axes, recipe, stop, settings.student, teaching)
 
 
 def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> StopRule | None:
@@ -294,45 +316,46 @@ def _regime(
     return regime
 
 
+_NETWORKS: tuple[type[Network], ...] = get_args(get_args(Network)[0])
+
+
 def _bare_network(network: Network | None) -> Network:
     """The architecture alone, without a teacher's options."""
-    kinds: tuple[type[Network], ...] = get_args(get_args(Network)[0])
-    kind = next(kind for kind in kinds if isinstance(network, kind))
+    kind = next(kind for kind in _NETWORKS if isinstance(network, kind))
+    if type(network) is kind:
+        return network
     return kind(**{name: getattr(network, name) for name in kind.model_fields})
 
 
-def _teaching(
-    document: Document, recipe_document: Document, recipe: Recipe, student: Regime
-) -> Teaching:
-    assert recipe.distill is not None
-    regime, seed, pinned, table = _teacher_regime(document, student)
-    rule = recipe.distill.teacher
+def _teaching(settings: _Settings, recipe: RecipeFile) -> Teaching:
+    document, student, regime = settings.document, settings.student, settings.teacher
+    distill, teacher = recipe.recipe.distill, settings.experiment.teacher
+    assert distill is not None and teacher is not None
+    rule = distill.teacher
     file = None
     if isinstance(rule, TeacherWeights):
-        path = path_of(recipe_document, ("distill", "teacher", "weights"), rule.weights)
-        file = _weights_file(recipe_document, path, regime)
+        path = path_of(recipe.document, ("distill", "teacher", "weights"), rule.weights)
+        file = _weights_file(recipe.document, path, regime)
     level: LevelRule
     if isinstance(rule, TeacherLevel):
         level = rule.level
-    elif rule == "best" and pinned is not None:
-        level = pinned
+    elif rule == "best" and teacher.level is not None:
+        level = teacher.level
     else:
         level = "dense" if isinstance(rule, TeacherWeights) else rule
     if isinstance(level, int) and level > regime.pruning.rounds:
         reason = f"the teacher has no level {level} (allowed: 0 to {regime.pruning.rounds})"
-        raise InputError(recipe_document.problem(("distill", "teacher"), reason))
-    if table == "always" and student.augment.resized_crop is not None:
+        raise InputError(recipe.document.problem(("distill", "teacher"), reason))
+    if teacher.table == "always" and student.augment.resized_crop is not None:
         reason = f"is always, but {ENDLESS_VIEWS} (allowed: auto, never)"
         raise InputError(document.problem(("teacher", "table"), reason))
-    use_table, why = _table_decision(table, student)
-    return Teaching(regime, seed, level, file, use_table, why)
+    use_table, why = _table_decision(teacher.table, student)
+    return Teaching(regime, teacher.seed, level, file, use_table, why)
 
 
-def _teacher_regime(
-    document: Document, student: Regime
-) -> tuple[Regime, Seed | Literal["paired"], int | None, Literal["auto", "always", "never"]]:
+def _teacher_regime(document: Document, experiment: Experiment, student: Regime) -> Regime:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
-    laid_over = _with_augment(document, student)
+    laid_over, differs = _with_augment(document, student), False
     for key, target in (
         ("training", ("training",)),
         ("augment", ("dataset", "augment")),
@@ -340,12 +363,11 @@ def _teacher_regime(
     ):
         if document.data["teacher"].get(key) is not None:
             own = document.moved(("teacher", key), target)
-            laid_over = laid_over.overlay(_with_criterion(own))
-    experiment = validate(Experiment, laid_over)
-    teacher = experiment.teacher
-    assert teacher is not None
-    regime = _regime(laid_over, experiment, student.images, "teacher")
-    return regime, teacher.seed, teacher.level, teacher.table
+            laid_over = laid_over.overlay(with_criterion(own))
+            differs = True
+    if differs:
+        experiment = validate(Experiment, laid_over)
+    return _regime(laid_over, experiment, student.images, "teacher")
 
 
 def _with_augment(document: Document, student: Regime) -> Document:

@@ -45,7 +45,8 @@ def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf
     try:
         facts = facts_of(dataset, path)
     except InputError as error:
-        raise InputError(*(document.problem(key, line) for line in error.problems)) from error
+        lines = [document.problem(key, line) for line in error.problems]
+        raise InputError(*lines, more=error.more) from error
     _check_parts(document, dataset, facts)
     sizes = split_sizes(dataset, facts)
     empty = [name for name, count in vars(sizes).items() if not count and name != "validation"]

@@ -1,5 +1,6 @@
 """Closed forms of what a network holds and pruning leaves, to check specs without torch."""
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -70,6 +71,11 @@ def remaining_weights(layers: Sequence[int], pruning: Pruning) -> list[int]:
 
     Each layer is rounded by itself where it is ranked by itself.
     """
+    return list(_remaining_weights(tuple(layers), pruning))
+
+
+@functools.lru_cache(maxsize=1024)
+def _remaining_weights(layers: tuple[int, ...], pruning: Pruning) -> tuple[int, ...]:
     dense = list(layers) if pruning.scope == "layer" else [sum(layers)]
     left = dense
     counts = [sum(dense)]
@@ -77,7 +83,7 @@ def remaining_weights(layers: Sequence[int], pruning: Pruning) -> list[int]:
         share = pruning.share(level)
         left = [kept_weights(*pair, *share) for pair in zip(dense, left, strict=True)]
         counts.append(sum(left))
-    return counts
+    return tuple(counts)
 
 
 def _vgg_like_weights(network: VGGLike, channels: int, classes: int) -> dict[str, int]:

@@ -39,7 +39,7 @@ def spec_data(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
         place = data
         for key in outer:
             place = place.setdefault(key, {})
-        place[last] = value
+        place[last] = copy.deepcopy(value)
     return data
 
 
@@ -74,11 +74,18 @@ def only_trajectory(folder: Path, changes: Mapping[str, Any] | None = None) -> T
     return trajectory
 
 
-def problems(call: Callable[[], object]) -> tuple[str, ...]:
-    """The lines of the InputError that `call` raises."""
+def error_of(call: Callable[[], object]) -> InputError:
+    """The InputError that `call` raises."""
     with pytest.raises(InputError) as raised:
         call()
-    return raised.value.problems
+    return raised.value
+
+
+def problems(call: Callable[[], object]) -> tuple[str, ...]:
+    """The problems of the InputError that `call` raises, none of which was left out."""
+    error = error_of(call)
+    assert error.lines == error.problems
+    return error.problems
 
 
 def only_problem(call: Callable[[], object]) -> str:

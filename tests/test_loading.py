@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import SPEC, line_of, only_problem, problems, spec_data, write, write_recipe
+from builders import (
+    SPEC,
+    error_of,
+    line_of,
+    only_problem,
+    problems,
+    spec_data,
+    write,
+    write_recipe,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsdctl.cluster import Cluster
 from dsdctl.errors import InputError
 from dsdctl.loading import (
     MAX_BYTES,
@@ -328,6 +338,86 @@ def test_what_was_laid_over_a_document_keeps_its_own_file_and_line() -> None:
 def test_key_paths_are_written_as_users_read_them() -> None:
     assert dotted(("teacher", "training", "epochs")) == "teacher.training.epochs"
     assert dotted(("seeds", 1)) == "seeds[1]"
+
+
+MANY = 1000
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "first"),
+    [
+        (Cluster, {"setup": [1] * MANY}, "setup[0]: is 1 (allowed: a string)"),
+        (Experiment, {"seeds": ["a"] * MANY}, 'seeds[0]: is "a" (allowed: an integer)'),
+        (
+            Experiment,
+            {"training": {"schedule": {"milestones": [0] * MANY}, "epochs": 1, "batch_size": 2}},
+            "training.schedule.milestones[0]: is 0 (allowed: >= 1)",
+        ),
+        (
+            Experiment,
+            {"dataset": {"name": "digits", "normalize": {"mean": [[]] * MANY, "std": [1.0]}}},
+            "dataset.normalize.mean[0]: is [] (allowed: a number)",
+        ),
+        (Recipe, {f"key{n}": n for n in range(MANY)}, "key0: unknown key (allowed: recipe, "),
+    ],
+    ids=["setup", "seeds", "milestones", "mean", "keys"],
+)
+def test_of_a_thousand_problems_twenty_are_shown_and_the_others_counted(
+    model: Any, changes: dict[str, Any], first: str
+) -> None:
+    base = {Experiment: SPEC, Recipe: {"recipe": "r", "title": "t"}, Cluster: {}}[model]
+    document = parse_document(json.dumps({**base, **changes}), FILE)
+    error = error_of(lambda: validate(model, document))
+    assert error.problems[0].startswith(f"{FILE}:1: {first}")
+    assert len(set(error.problems)) == 20
+    assert error.lines == (*error.problems, "and 980 more")
+
+
+@pytest.mark.parametrize("text", ["- !x 1", "- .inf", "- ? [a]\n  : b"])
+def test_of_a_thousand_faults_of_a_file_twenty_are_shown_and_the_others_counted(text: str) -> None:
+    error = error_of(lambda: parse("a:\n" + MANY * f"{text}\n"))
+    assert len(set(error.problems)) == 20
+    assert error.lines == (*error.problems, "and 980 more")
+
+
+def test_twenty_problems_are_all_shown() -> None:
+    assert len(problems(lambda: parse("a:\n" + 20 * "- .inf\n"))) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"title": 300_000 * "x"}, "title: has 300000 characters (allowed: at most 300)"),
+        (
+            {"student": {"arch": "vgg-" + 300_000 * "i" + "-like"}},
+            'student.arch: is "vgg-iiiiiiiiiiiiiiiiiiiiiii ... iiiiiiiiiiiiiiiiiiiii-like" '
+            "(allowed: vgg-like, resnet18, resnet18-imagenet, resnet50-imagenet, mlp, vit)",
+        ),
+    ],
+    ids=["title", "arch"],
+)
+def test_a_long_value_is_shortened_in_the_middle(changes: dict[str, Any], problem: str) -> None:
+    document = parse_document(json.dumps({**SPEC, **changes}), FILE)
+    assert only_problem(lambda: validate(Experiment, document)) == f"{FILE}:1: {problem}"
+
+
+def test_a_long_key_leaves_a_line_of_bounded_length_with_place_and_reason() -> None:
+    key = 100_000 * "k"
+    document = Document({**SPEC, key: 1}, {(): Mark(FILE, 1), (key,): Mark(FILE, 7)})
+    line = only_problem(lambda: validate(Experiment, document))
+    assert len(line) == 1000
+    assert line.startswith(f"{FILE}:7: kkkk")
+    assert line.endswith("tracking, reference)")
+
+
+def test_a_file_of_too_many_values_is_given_up_where_these_begin() -> None:
+    """Whatever follows: this is no YAML any more."""
+    text = "a:\n" + (MAX_NODES + 100) * "- 1\n" + "]"
+    # The mapping and the list are values too.
+    assert only_problem(lambda: parse(text)) == (
+        f"{FILE}:{MAX_NODES}: too large or too deeply nested (allowed: {MAX_NODES} values with "
+        f"aliases expanded, {MAX_DEPTH} levels)"
+    )
 
 
 SYNTAX = st.text(alphabet="ab01.:-+?,#&*!|>%@`'\"\\ \n\t[]{}~=<é\x00\x85")

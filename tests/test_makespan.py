@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsdctl.makespan import (
+    ListSchedules,
     Piece,
     critical_path,
     list_schedule,
-    machines_that_help,
     tails,
     total_cost,
 )
@@ -67,7 +67,7 @@ def test_a_critical_path_is_a_chain_of_that_cost(pieces: list[Piece]) -> None:
 
 @given(graphs())
 def test_more_machines_than_help_leave_the_critical_path(pieces: list[Piece]) -> None:
-    enough = machines_that_help(pieces)
+    enough = ListSchedules(pieces).machines_that_help()
     assert list_schedule(pieces, enough) <= 1.01 * longest_chain(pieces) * ROUNDING
     assert enough == 1 or list_schedule(pieces, enough - 1) > 1.01 * longest_chain(pieces)
 
@@ -90,7 +90,7 @@ def test_a_teacher_and_then_three_students() -> None:
     assert [piece.name for piece in critical_path(pieces)] == [
         *["teacher"] * 4, "table", "level 0", "level 1",
     ]  # fmt: skip
-    assert machines_that_help(pieces) == 3
+    assert ListSchedules(pieces).machines_that_help() == 3
 
 
 def test_the_longest_chain_goes_first() -> None:
@@ -101,4 +101,8 @@ def test_the_longest_chain_goes_first() -> None:
 
 
 def test_nothing_takes_no_time() -> None:
-    assert (list_schedule([], 3), critical_path([]), machines_that_help([])) == (0.0, [], 1)
+    assert (list_schedule([], 3), critical_path([]), ListSchedules([]).machines_that_help()) == (
+        0.0,
+        [],
+        1,
+    )

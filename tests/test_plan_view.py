@@ -1,5 +1,6 @@
 """What `dsdctl plan` says of pruning and retraining, in words."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,29 @@ def test_a_plan_of_several_specs_says_what_they_share(
         ["one:", "vanilla"],
         ["two:", "early-stop"],
     ]
+
+
+def test_a_long_plan_is_shortened_on_the_console_and_whole_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdctl.report.shortening.MAX_ROWS", 10)
+    changes = {
+        "matrix": {"training.optimizer.lr": [n / 1000 for n in range(1, 23)]},
+        "recipes": ["vanilla", "kd-dense-teacher"],
+        "seeds": list(range(21)),
+        "pruning.levels": 0,
+    }
+    lines = plan_text(tmp_path, changes, monkeypatch)
+    # 44 recipes; as many sets of students and 22 teachers; a table each.
+    more = [line for line in lines if line.endswith("more rows, which JSON has")]
+    assert [int(line.split()[1]) for line in more] == [44 - 10, 66 - 10, 22 - 10]
+    seeds = f"seeds {', '.join(map(str, range(20)))}, and 1 more"
+    order = " ".join(lines[[line.startswith("order of work") for line in lines].index(True) :])
+    assert f"at once, 484 side by side: vanilla [training.optimizer.lr=0.001] {seeds}; " in order
+    assert "; and 24 more after level 0 of teacher" in order
+    assert order.count("after level 0 of teacher") == 19
+    assert f"{seeds} and 3 more lines costs" in " ".join(order.split())
+    command = ["plan", str(tmp_path / "spec.yaml"), "--json", "--store", str(tmp_path / "store")]
+    summary = json.loads(CliRunner().invoke(app, command).stdout)
+    counts = [len(summary[part]) for part in ("recipes", "trajectories", "teacher_tables")]
+    assert counts == [44, 22 * (2 * 21 + 1), 22]

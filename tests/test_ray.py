@@ -1,10 +1,12 @@
 """`dsdctl run --engine ray` on a real cluster of two nodes, which tests kill: equal results."""
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from soak import (
     inflight,
     levels,
     result_bytes,
+    session_members,
     spec,
     start,
     wait_until,
@@ -176,6 +179,119 @@ def test_a_level_that_no_node_has_room_for_is_said_to_wait(nodes: Nodes, store: 
     )
     process.send_signal(signal.SIGINT)
     assert ended(process).returncode == 130
+
+
+ALONE = ("run", "small.yaml", "--engine", "ray", "--checkpoint-every", "0")
+"""Without an address."""
+
+STARTED = r"Ray on this machine: started with \d+ cores, ends with this run\n"
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a cluster of a run's own keeps its files; there is no other, and no home folder."""
+    pytest.importorskip("ray", reason="Ray is not installed", exc_type=ImportError)
+    folder = Path(tempfile.mkdtemp(prefix="own-"))  # paths of sockets must be short
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _assert_nothing_is_left(process: subprocess.Popen[str], own: Path) -> None:
+    wait_until(lambda: not session_members(process.pid))
+    assert list(own.iterdir()) == []
+
+
+@pytest.mark.long
+def test_without_a_cluster_one_is_started_for_the_run_alone(
+    own: Path, local: Path, store: Path
+) -> None:
+    process = start(store.parent, *ALONE, start_new_session=True)
+    done = ended(process)
+    assert re.match(STARTED, done.stderr)
+    assert done.stderr.count("Ray") == 1
+    _assert_as_local(store, done, local)
+    _assert_nothing_is_left(process, own)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_a_cluster_of_its_own_ends_with_an_interrupted_run(
+    number: signal.Signals, own: Path, local: Path, store: Path
+) -> None:
+    process = start(store.parent, *ALONE, start_new_session=True)
+    wait_until(lambda: inflight(store))
+    process.send_signal(number)
+    done = ended(process)
+    assert inflight(store)
+    if number == signal.SIGKILL:
+        wait_until(lambda: not session_members(process.pid))  # Ray takes a minute
+        shutil.rmtree(next(own.glob("dsdctl-ray-*")))  # nobody was left to remove it
+    else:
+        assert done.returncode == 128 + number
+        assert "interrupted; the same command goes on from here" in done.stderr
+        _assert_nothing_is_left(process, own)
+    process = start(store.parent, *ALONE, start_new_session=True)
+    _assert_as_local(store, ended(process), local)
+    _assert_nothing_is_left(process, own)
+
+
+@pytest.mark.long
+def test_a_cluster_of_its_own_ends_when_it_is_interrupted_while_it_starts(
+    own: Path, store: Path
+) -> None:
+    process = start(store.parent, *ALONE, start_new_session=True)
+    wait_until(lambda: list(own.glob("dsdctl-ray-*")))
+    process.send_signal(signal.SIGINT)
+    assert ended(process).returncode == 130
+    _assert_nothing_is_left(process, own)
+    assert not store.exists()
+
+
+@pytest.mark.long
+def test_a_cluster_of_its_own_ends_with_a_run_that_fails(own: Path, store: Path) -> None:
+    store.write_text("no folder")
+    process = start(store.parent, *ALONE, "--threads", "3", start_new_session=True)
+    done = ended(process)
+    assert done.returncode == 2
+    started, problem = done.stderr.splitlines()
+    assert re.fullmatch(STARTED, f"{started}\n")
+    assert problem == "--store: dsdctl-store: cannot be written (File exists)"
+    _assert_nothing_is_left(process, own)
+
+
+@pytest.mark.long
+def test_the_cluster_that_was_started_on_this_machine_is_found(
+    own: Path, nodes: Nodes, local: Path, store: Path
+) -> None:
+    record = own / "ray" / "ray_current_cluster"  # where `ray start` keeps it
+    record.parent.mkdir()
+    record.write_text(nodes.address)
+    done = dsdctl(store.parent, *ALONE)
+    assert "started with" not in done.stderr
+    _assert_as_local(store, done, local)
+    assert not list(own.glob("dsdctl-ray-*"))
+
+
+@pytest.mark.long
+def test_where_a_cluster_was_started_that_is_gone_another_is(own: Path, store: Path) -> None:
+    record = own / "ray" / "ray_current_cluster"
+    record.parent.mkdir()
+    record.write_text("127.0.0.1:1")
+    store.write_text("no folder")
+    assert re.match(STARTED, dsdctl(store.parent, *ALONE).stderr)
+
+
+def test_a_cluster_of_its_own_that_does_not_start_is_one_line(
+    own: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(own / "absent"))
+    done = dsdctl(store.parent, *ALONE)
+    assert done.returncode == 3
+    assert re.fullmatch(r"error: Ray does not start here \(.*No such file.*\)\n", done.stderr)
+    assert not store.exists()
 
 
 class _LosingEngine:

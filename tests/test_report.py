@@ -17,7 +17,7 @@ from rich.console import Console
 from dsdctl.plan import Trajectory, make_plan
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
 from dsdctl.report.latex import latex, tex
-from dsdctl.report.notes import CONVENTION, notes, trajectory_name
+from dsdctl.report.notes import CONVENTION, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
 from dsdctl.report.render import render
 from dsdctl.report.seeds import stats
@@ -587,9 +587,29 @@ def test_every_format_shows_a_report_of_nothing(tmp_path: Path) -> None:
 def test_trajectories_and_rows_of_a_matrix_are_named_with_their_variant(tmp_path: Path) -> None:
     changes = {"matrix": {"student.width": [4, 5]}, "recipes": ["vanilla", "kd-dense-teacher"]}
     report = report_of(tmp_path, changes)
-    names = {trajectory_name(report, trajectory) for trajectory in report.trajectories}
+    names = set(trajectory_names(report).values())
     students = ("vanilla", "kd-dense-teacher")
     variants = {f"{name} [student.width={width}]" for name in students for width in (4, 5)}
     assert names == {"teacher", *variants}  # which teaches both variants
     printed = shown(report, "rich")
     assert all(f"{name} " in printed for name in names)
+
+
+def test_a_long_report_is_shortened_on_the_console_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdctl.report.rich_view.MAX_VARIANTS", 3)
+    monkeypatch.setattr("dsdctl.report.shortening.MAX_ROWS", 5)
+    rates = [n / 1000 for n in range(1, 31)]
+    changes = {"matrix": {"training.optimizer.lr": rates}, "pruning.levels": 0}
+    plan = planned(tmp_path, changes)
+    (made,) = make_report(progress_of(tmp_path, plan), paper_macs)
+    lines = shown(made, "rich").splitlines()
+    assert sum(line.startswith("training.optimizer.lr=") for line in lines) == 3
+    assert "and 27 more variants, which JSON has" in lines
+    # The findings, and the trajectories' curves.
+    assert [line.strip() for line in lines].count("and 25 more rows, which JSON has") == 2
+    assert shown(made, "markdown").count("### training.optimizer.lr=") == 30
+    (missing,) = make_report(progress_of(tmp_path, plan, nothing), paper_macs)
+    (note,) = [line for line in notes(missing) if line.startswith("Incomplete: ")]
+    assert note.endswith("0/1 seeds (not finished), and 10 more.")

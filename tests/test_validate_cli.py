@@ -79,6 +79,18 @@ def test_a_specs_warning_is_one_line_on_standard_error(
     assert "a year" not in result.stdout
 
 
+def test_of_many_bad_specs_only_the_first_are_checked(tmp_path: Path) -> None:
+    many = {f"key{n}": n for n in range(30)}
+    bad = write(tmp_path / "bad.yaml", {**spec_data(), **many})
+    missing = [tmp_path / f"{n}.yaml" for n in range(500)]
+    lines = validate(bad, *missing).stderr.splitlines()
+    assert len(lines) == 20 + 1
+    assert lines[-1] == "and 10 more; the rest was not checked"
+    lines = validate(*missing).stderr.splitlines()
+    assert len(lines) == 20 + 1
+    assert lines[-1] == "the rest was not checked"
+
+
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "spec.yaml", spec_data())

@@ -1,24 +1,28 @@
 """Work on a Ray cluster: each piece a task of Ray's, wherever in the cluster there is a device.
 
 Ray finds the place and says what was lost with a node; the scheduler has that run again, from its
-last checkpoint. The store lies on a path that all nodes share, dsdctl is installed on each.
+last checkpoint. The store lies on a path that all nodes share, dsdctl is installed on each. Where
+there is no cluster, one is started on this machine for as long as the run takes.
 """
 
 import io
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dsdctl
-from dsdctl.devices import Device, DeviceWish, resolve_device
+from dsdctl.devices import Device, DeviceWish, resolve_device, usable_cores
 from dsdctl.engines.local import GRACE_SECONDS, outcome_of
 from dsdctl.engines.worker import Answer, attempt
 from dsdctl.errors import InputError, WorkError
@@ -40,34 +44,77 @@ HEAD_SECONDS = 10.0
 """How long the head of a cluster may be out of reach before the run gives up on it."""
 
 
-class RayCluster:
-    """A connection to a cluster that runs already."""
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Memory of a cluster of one's own for what tasks are given and answer, which is small."""
 
-    def __init__(self, address: str, jobs: int | None):
+
+class RayCluster:
+    """A connection to a cluster that runs already, or to one of its own on this machine."""
+
+    def __init__(self, address: str | None, jobs: int | None, threads: int):
         """`jobs` trajectories share a GPU; on CPUs that many run at once in the whole cluster.
 
-        Raises InputError where no cluster answers at `address`.
+        Without an address it is the cluster that `ray start` made on this machine, else one that
+        is started here, with cores for `jobs` tasks of so many `threads`.
+
+        Raises InputError where no cluster answers at `address`, WorkError where none starts.
         """
-        self.address = address
+        self.address = address or _started_here()
         self.jobs = jobs
-        signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            if not _answers(address):
-                raise ConnectionError("nothing answers there")
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InputError(f"--address: {address}: no Ray cluster ({reason})") from error
-        finally:
-            for number, handler in signals.items():  # Ray puts its own in their place
-                signal.signal(number, handler)
+        self._folder: Path | None = None
+        with _signals_kept():
+            if self.address is not None:
+                _connect(self.address)
+            else:
+                self._start(max(usable_cores(), (jobs or 1) * threads))
+
+    @property
+    def own(self) -> bool:
+        """Whether it ends with the run."""
+        return self.address is None
+
+    @property
+    def cores(self) -> int:
+        """Those of the nodes that are there now."""
+        return int(self._has("CPU"))
 
     def __repr__(self) -> str:
-        return f"Ray at {self.address}"
+        return "Ray on this machine" if self.address is None else f"Ray at {self.address}"
+
+    def close(self) -> None:
+        """End the connection, and a cluster of its own with all that it has written."""
+        ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, cores: int) -> None:
+        # Else Ray would write one that it makes up into the home folder.
+        if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="dsdctl-ray-", dir=_rays_folder()))
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self._folder),
+            )
+        except Exception as error:  # Ray raises no other where it takes too long
+            self.close()
+            raise WorkError(f"Ray does not start here ({_first_line(error)})") from error
+        except BaseException:
+            self.close()
+            raise
 
     def choose_device(self, wish: DeviceWish) -> Device:
         """Resolve `auto`. Raises InputError where CUDA is asked for and no node has a GPU."""
-        lacking = f"the Ray cluster at {self.address} has no GPU"
+        lacking = (
+            f"{self} has no GPU" if self.own else f"the Ray cluster at {self.address} has no GPU"
+        )
         return resolve_device(wish, lambda: self._has("GPU") > 0, lacking)
 
     def slots(self, device: Device, threads: int) -> int:
@@ -95,9 +142,10 @@ class RayCluster:
         deadline = time.monotonic() + seconds
         while not _answers(self._head):
             if time.monotonic() > deadline:
+                lost = f"the head of the Ray cluster at {self.address} is lost; once there is one "
                 raise WorkError(
-                    f"the head of the Ray cluster at {self.address} is lost; once there is one "
-                    "the same command goes on from here"
+                    (f"{self} is lost; " if self.own else lost)
+                    + "the same command goes on from here"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -106,7 +154,7 @@ class RayCluster:
 
     @property
     def _head(self) -> str:
-        if self.address.startswith("ray://"):
+        if self.address is not None and self.address.startswith("ray://"):
             return self.address
         return str(ray.get_runtime_context().gcs_address)
 
@@ -165,7 +213,7 @@ class RayEngine:
         except (WorkError, ConnectionError, exceptions.RayError):
             return  # there is nobody left to ask
         finally:
-            ray.shutdown()
+            self._cluster.close()
             self._diverted.__exit__(None, None, None)
 
     def _look_around(self) -> None:
@@ -192,18 +240,19 @@ def work_on_node(task: Task, place: Place, version: str, kernels: str | None) ->
     """Run a task in a worker of Ray's. What fails names the node, which may lack what others have.
 
     A worker has its node's environment and not the run's, which says what `kernels` are wanted.
-    Ray cancels a task by an interrupt; here that is a wish to stop at a checkpoint.
+    Ray cancels a task by an interrupt; here that is a wish to stop at a checkpoint. So is the end
+    of the node's own process, which started this one: nobody waits for the answer any more.
     """
     if kernels is not None:
         os.environ[VARIABLE] = kernels
-    stop = threading.Event()
+    stop, node = threading.Event(), os.getppid()
     before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
     try:
         if version != dsdctl.__version__:
             failure = f"dsdctl {dsdctl.__version__} is installed there, {version} here"
             answer = Answer("failed", failure=failure)
         else:
-            answer = attempt(task, place, stop.is_set)
+            answer = attempt(task, place, lambda: stop.is_set() or os.getppid() != node)
     finally:
         signal.signal(signal.SIGINT, before)
     if answer.failure is not None:
@@ -233,6 +282,48 @@ def _answer(reference: Any) -> Answer:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"a Ray worker failed: {lines[-1] if lines else type(error).__name__}"
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts handlers of its own in their place."""
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+
+
+def _connect(address: str) -> None:
+    """Connect to a cluster that runs already. Raises InputError where none answers."""
+    try:
+        if not _answers(address):
+            raise ConnectionError("nothing answers there")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = f"no Ray cluster ({_first_line(error)})"
+        raise InputError(f"--address: {address}: {reason}") from error
+
+
+def _started_here() -> str | None:
+    """The address of the cluster that `ray start` made on this machine, if it still answers.
+
+    Where it keeps it is documented with ray.init().
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        address = Path(_rays_folder(), "ray", "ray_current_cluster").read_text().strip()
+        return address if address and _answers(address) else None
+    return None
+
+
+def _rays_folder() -> str:
+    """Where Ray keeps its files; the paths of its sockets must be short."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _answers(address: str) -> bool:

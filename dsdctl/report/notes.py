@@ -1,9 +1,10 @@
 """What a reader must know beside the numbers: conventions, what is left out, what is missing."""
 
-from dsdctl.matrix import shared_axes, variant_name
+from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.report.cells import DIVERGED, MIXED
 from dsdctl.report.seeds import CONFIDENCE
-from dsdctl.report.table import Report, ReportRow, TrajectoryReport
+from dsdctl.report.shortening import joined
+from dsdctl.report.table import Report, ReportRow
 from dsdctl.results import AGAINST_DIVERGENCE
 from dsdctl.spec import SparsestWithin
 from dsdctl.stopping import describe_rule
@@ -68,15 +69,23 @@ def _reference_notes(report: Report) -> list[str]:
     return [f"Paper, {recipe}: {text}" for recipe, text in texts.items() if text]
 
 
-def trajectory_name(report: Report, trajectory: TrajectoryReport) -> str:
-    """The recipes whose student a trajectory is, `teacher` where it teaches, and the variant."""
-    key = trajectory.key
-    names = [row.recipe for row in report.rows if key in row.trajectory_keys]
-    readers = [row.axes for row in report.rows if key in (*row.trajectory_keys, *row.teacher_keys)]
-    if "teacher" in trajectory.roles:
-        names.append("teacher")
-    variant = variant_name(shared_axes(readers))
-    return ", ".join(dict.fromkeys(names)) + (f" [{variant}]" if variant else "")
+def trajectory_names(report: Report) -> dict[str, str]:
+    """By key the recipes whose student a trajectory is, `teacher` where it teaches, and the
+    variant."""
+    recipes: dict[str, list[str]] = {}
+    axes: dict[str | None, list[dict[str, str]]] = {}
+    for row in report.rows:
+        for key in dict.fromkeys(row.trajectory_keys):
+            recipes.setdefault(key, []).append(row.recipe)
+        for reader in dict.fromkeys((*row.trajectory_keys, *row.teacher_keys)):
+            axes.setdefault(reader, []).append(row.axes)
+    names = {}
+    for trajectory in report.trajectories:
+        teacher = ["teacher"] if "teacher" in trajectory.roles else []
+        found = dict.fromkeys([*recipes.get(trajectory.key, []), *teacher])
+        variant = variant_name(shared_axes(axes.get(trajectory.key, [])))
+        names[trajectory.key] = row_name(", ".join(found), variant)
+    return names
 
 
 def _selection(report: Report) -> str:
@@ -110,7 +119,7 @@ def _unstable(report: Report) -> list[str]:
         return []
     return [
         "Not a stable choice: the best level scatters over the seeds with a standard deviation "
-        f"above {UNSTABLE_LEVELS} ({', '.join(scattered)}). A recipe with select: "
+        f"above {UNSTABLE_LEVELS} ({joined(scattered)}). A recipe with select: "
         f"{{sparsest_within: {STABLER.sparsest_within}}} reports the {describe_rule(STABLER)} "
         "instead."
     ]
@@ -137,7 +146,7 @@ def _dense_after_all(report: Report) -> list[str]:
     names = [row.name for row in report.rows if row.pruned_teacher and row.teacher_level == 0]
     if not names:
         return []
-    return [f"Pruned teacher = dense teacher: it was level 0 that taught {', '.join(names)}."]
+    return [f"Pruned teacher = dense teacher: it was level 0 that taught {joined(names)}."]
 
 
 def _environments(report: Report) -> list[str]:
@@ -153,8 +162,9 @@ def _environments(report: Report) -> list[str]:
 
 
 def _diverged(report: Report) -> list[str]:
+    names = trajectory_names(report)
     found = [
-        f"{trajectory_name(report, trajectory)} seed {trajectory.seed} at level {level['level']} "
+        f"{names[trajectory.key]} seed {trajectory.seed} at level {level['level']} "
         f"in epoch {level['epoch']}"
         for trajectory in report.trajectories
         for level in trajectory.levels
@@ -163,7 +173,7 @@ def _diverged(report: Report) -> list[str]:
     if not found:
         return []
     return [
-        f"{DIVERGED} Diverged, and ended there: {'; '.join(found)}. What to try: "
+        f"{DIVERGED} Diverged, and ended there: {joined(found, '; ')}. What to try: "
         f"{AGAINST_DIVERGENCE}."
     ]
 
@@ -174,7 +184,7 @@ def _missing(report: Report) -> list[str]:
         for row in report.rows
         if row.finished_seeds < len(row.seeds)
     ]
-    return [f"Incomplete: {', '.join(missing)}."] if missing else []
+    return [f"Incomplete: {joined(missing)}."] if missing else []
 
 
 def _listed(things: list[str]) -> str:

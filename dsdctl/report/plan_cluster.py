@@ -9,13 +9,7 @@ from pydantic import Field
 from dsdctl.calibration import Price
 from dsdctl.cost import FORWARD_AND_BACKWARD, PETA, CountMacs, level_pflops_executed
 from dsdctl.fields import Model
-from dsdctl.makespan import (
-    Piece,
-    critical_path,
-    list_schedule,
-    machines_that_help,
-    total_cost,
-)
+from dsdctl.makespan import ListSchedules, Piece, critical_path, total_cost
 from dsdctl.plan import Plan
 
 Unit = Literal["seconds", "levels"]
@@ -59,7 +53,8 @@ class ClusterPlan(Model):
 
 def cluster_plan(pieces: Sequence[Piece], gpus: int, unit: Unit, basis: str) -> ClusterPlan:
     """Schedule `pieces`, whose costs are in `unit`, on `gpus` and on each fewer power of two."""
-    enough = machines_that_help(pieces)
+    schedules = ListSchedules(pieces)
+    enough = schedules.machines_that_help()
     work = total_cost(pieces)
     most = max(gpus, enough)
     counts = {gpus, enough, *itertools.takewhile(lambda n: n <= most, (2**k for k in range(64)))}
@@ -74,7 +69,7 @@ def cluster_plan(pieces: Sequence[Piece], gpus: int, unit: Unit, basis: str) -> 
             for name, group in itertools.groupby(critical_path(pieces), lambda piece: piece.name)
         ),
         gpus_that_help=enough,
-        by_gpus=tuple(_on_gpus(pieces, count, work, unit) for count in sorted(counts)),
+        by_gpus=tuple(_on_gpus(schedules, count, work, unit) for count in sorted(counts)),
     )
 
 
@@ -82,8 +77,8 @@ def _stretch(name: str, pieces: Sequence[Piece]) -> Stretch:
     return Stretch(piece=name, count=len(pieces), cost=total_cost(pieces))
 
 
-def _on_gpus(pieces: Sequence[Piece], gpus: int, work: float, unit: Unit) -> OnGpus:
-    makespan = list_schedule(pieces, gpus)
+def _on_gpus(schedules: ListSchedules, gpus: int, work: float, unit: Unit) -> OnGpus:
+    makespan = schedules.makespan(gpus)
     return OnGpus(
         gpus=gpus,
         makespan=makespan,

@@ -1,6 +1,7 @@
 """The run plan as plain data (a contract for `plan --json`), as text and as a graph."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import ConfigDict, Field
 
@@ -114,22 +115,25 @@ def summarise(
     plan = progress.plan
     tables = plan_tables(progress, count_macs)
     distinct_tables = tuple({table.key: table for table in tables.values()}.values())
+    costs = [row_cost(plan, row_plan, count_macs) for row_plan in plan.rows]
+    attributed = sum(
+        len(row_plan.seeds) * (cost.pflops_max + cost.teacher_pflops_max)
+        for row_plan, cost in zip(plan.rows, costs, strict=True)
+    )
     return PlanSummary(
         experiment=", ".join(spec.experiment.experiment for spec in plan.specs),
         recipes=tuple(
             PlanRecipe(
-                recipe=row_plan.row.recipe.recipe,
-                variant=row_plan.row.variant,
-                **vars(row_cost(plan, row_plan, count_macs)),
+                recipe=row_plan.row.recipe.recipe, variant=row_plan.row.variant, **vars(cost)
             )
-            for row_plan in plan.rows
+            for row_plan, cost in zip(plan.rows, costs, strict=True)
         ),
         trajectories=tuple(
             _trajectory(progress, trajectory, tables, count_macs)
             for trajectory in plan.trajectories.values()
         ),
         teacher_tables=distinct_tables,
-        totals=_totals(progress, distinct_tables, count_macs, seconds_estimate),
+        totals=_totals(progress, distinct_tables, count_macs, attributed, seconds_estimate),
         cluster=cluster,
     )
 
@@ -167,37 +171,76 @@ def _totals(
     progress: Progress,
     tables: Iterable[PlanTable],
     count_macs: CountMacs,
+    attributed: float,
     seconds_estimate: float | None,
 ) -> Totals:
-    plan = progress.plan
-    attributed = 0.0
-    for row_plan in plan.rows:
-        cost = row_cost(plan, row_plan, count_macs)
-        attributed += len(row_plan.seeds) * (cost.pflops_max + cost.teacher_pflops_max)
+    plan, missing = progress.plan, missing_work(progress)
     to_run = sum(table.pflops for table in tables if not table.done)
-    missing = levels_to_run(progress)
-    for trajectory in plan.trajectories.values():
-        to_run += missing[trajectory.key] * level_pflops_executed(trajectory, count_macs)
-    for rewinding in missing_early_states(progress).values():
+    for key, count in missing.to_run.items():
+        if count:
+            to_run += count * level_pflops_executed(plan.trajectories[key], count_macs)
+    for rewinding in missing.early_states.values():
         to_run += early_state_pflops(rewinding[0], count_macs)
-    restored = sum(levels_to_restore(progress).values())
+    restored = sum(missing.restored.values())
     done = len({level.key for known in progress.known.values() for level in known.levels})
     return Totals(
-        trainings=done + sum(missing.values()) - restored,
+        trainings=done + sum(missing.levels.values()),
         trainings_done=done,
         pflops_attributed=attributed,
         pflops_to_run=to_run,
         seconds_estimate=seconds_estimate,
-        disk_bytes=disk_bytes(progress),
+        disk_bytes=missing.disk_bytes(),
         trainings_to_restore=restored,
+    )
+
+
+@dataclass(frozen=True)
+class MissingWork:
+    """What of the `chosen` trajectories may still be run, by their keys."""
+
+    progress: Progress
+    chosen: list[Trajectory]
+    levels: dict[str, int]
+    restored: dict[str, int]
+    early_states: dict[str, list[Trajectory]]
+
+    @property
+    def to_run(self) -> dict[str, int]:
+        """How many levels may be run: those missing, and those whose weights were dropped and are
+        needed again."""
+        return {key: count + self.restored[key] for key, count in self.levels.items()}
+
+    def disk_bytes(self) -> int:
+        """Bytes that missing levels and teacher tables may write."""
+        total = sum(level_bytes(_weights(states[0])) for states in self.early_states.values())
+        keys, tables, to_run = table_keys(self.progress, self.chosen), set[str](), self.to_run
+        for trajectory in self.chosen:
+            count, table = to_run[trajectory.key], keys.get(trajectory.key)
+            if not count:
+                continue
+            total += count * level_bytes(_weights(trajectory))
+            if table is not None and table not in tables:
+                tables.add(table)
+                there = self.progress.store.has_table(table)
+                total += 0 if there else table_bytes(trajectory.regime)
+        return total
+
+
+def missing_work(progress: Progress, only: Collection[str] = ()) -> MissingWork:
+    """What may still be run; `only` of the trajectories of these keys, if any."""
+    return MissingWork(
+        progress,
+        progress.plan.chosen(only),
+        missing_levels(progress, only),
+        levels_to_restore(progress, only),
+        missing_early_states(progress, only),
     )
 
 
 def levels_to_run(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
     """By trajectory, how many levels may be run: those missing, and those whose weights were
     dropped and are needed again; `only` of those of these keys, if any."""
-    restored = levels_to_restore(progress, only)
-    return {key: count + restored[key] for key, count in missing_levels(progress, only).items()}
+    return missing_work(progress, only).to_run
 
 
 def levels_to_restore(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
@@ -218,31 +261,17 @@ def missing_levels(progress: Progress, only: Collection[str] = ()) -> dict[str, 
     missing: dict[str, int] = {}
     counted: set[tuple[object, ...]] = set()
     for trajectory in progress.plan.chosen(only):
-        names = trajectory.level_names()[progress.known[trajectory.key].next_level :]
-        new = set(names) - counted if progress.wants_level(trajectory) else set()
-        counted |= new
-        missing[trajectory.key] = len(new)
+        before = len(counted)
+        if progress.wants_level(trajectory):
+            counted.update(trajectory.level_names(progress.known[trajectory.key].next_level))
+        missing[trajectory.key] = len(counted) - before
     return missing
 
 
 def disk_bytes(progress: Progress, only: Collection[str] = ()) -> int:
     """Bytes that missing levels and teacher tables may write; `only` those for the trajectories of
     these keys, if any."""
-    total = 0
-    tables: set[str] = set()
-    missing = levels_to_run(progress, only)
-    for trajectory in progress.plan.chosen(only):
-        count = missing[trajectory.key]
-        total += count * level_bytes(_weights(trajectory))
-        need = trajectory.teacher
-        if not count or need is None or not need.table:
-            continue
-        key = _table_key(progress, trajectory)
-        if key not in tables and not progress.store.has_table(key):
-            tables.add(key)
-            total += table_bytes(trajectory.regime)
-    early = missing_early_states(progress, only).values()
-    return total + sum(level_bytes(_weights(rewinding[0])) for rewinding in early)
+    return missing_work(progress, only).disk_bytes()
 
 
 def missing_early_states(
@@ -255,8 +284,8 @@ def missing_early_states(
         if not rewinds or not progress.wants_level(trajectory):
             continue
         identity = progress.early_state(trajectory)
-        # It has no key of its own while the teacher's level is not known.
-        key = trajectory.key if identity is None else key_of(identity)
+        # It has no key while the teacher's level is not known.
+        key = trajectory.early_name if identity is None else key_of(identity)
         if progress.store.level(key) is None:
             states.setdefault(key, []).append(trajectory)
     return states
@@ -264,37 +293,59 @@ def missing_early_states(
 
 def plan_tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
     """The table of each distilled trajectory that reads one, by the trajectory's key."""
-    tables: dict[str, PlanTable] = {}
-    users: dict[str, list[str]] = {}
-    for trajectory in progress.plan.trajectories.values():
-        need = trajectory.teacher
-        if need is None or not need.table:
-            continue
-        key = _table_key(progress, trajectory)
-        users.setdefault(key, []).extend(progress.plan.used_by(trajectory))
-        tables[trajectory.key] = PlanTable(
-            key=key,
-            forwards=table_forwards(trajectory.regime),
-            pflops=table_pflops(trajectory.regime, count_macs(need.regime)),
-            bytes=table_bytes(trajectory.regime),
-            done=progress.store.has_table(key),
-            used_by=(),
-        )
-    return {
-        trajectory: table.model_copy(update={"used_by": tuple(dict.fromkeys(users[table.key]))})
-        for trajectory, table in tables.items()
+    plan = progress.plan
+    keys = table_keys(progress, plan.trajectories.values())
+    readers: dict[str, list[Trajectory]] = {}
+    for trajectory, table in keys.items():
+        readers.setdefault(table, []).append(plan.trajectories[trajectory])
+    tables = {
+        key: _plan_table(progress, key, trajectories, count_macs)
+        for key, trajectories in readers.items()
     }
+    return {trajectory: tables[table] for trajectory, table in keys.items()}
+
+
+def _plan_table(
+    progress: Progress, key: str, readers: Sequence[Trajectory], count_macs: CountMacs
+) -> PlanTable:
+    regime, need = readers[0].regime, readers[0].teacher
+    assert need is not None
+    names = [name for trajectory in readers for name in progress.plan.used_by(trajectory)]
+    return PlanTable(
+        key=key,
+        forwards=table_forwards(regime),
+        pflops=table_pflops(regime, count_macs(need.regime)),
+        bytes=table_bytes(regime),
+        done=progress.store.has_table(key),
+        used_by=tuple(dict.fromkeys(names)),
+    )
+
+
+def table_keys(progress: Progress, trajectories: Iterable[Trajectory]) -> dict[str, str]:
+    """By distilled trajectory that reads one, the key of its table.
+
+    While its teacher's level is not known that is a name by teacher and rule, the same for all
+    that will read the same table.
+    """
+    keys: dict[object, str] = {}
+    found: dict[str, str] = {}
+    for trajectory in trajectories:
+        name = trajectory.table_name
+        if name is not None:
+            if name not in keys:
+                keys[name] = _table_key(progress, trajectory)
+            found[trajectory.key] = keys[name]
+    return found
 
 
 def _table_key(progress: Progress, trajectory: Trajectory) -> str:
-    """A table's key; a name by trajectory and rule while its teacher's level is not known."""
     identity = progress.table_identity(trajectory)
     if identity is not None:
         return key_of(identity)
-    need = trajectory.teacher
+    need, views = trajectory.teacher, trajectory.regime.augment
     assert need is not None
-    views = trajectory.regime.augment
-    details = f"levels={need.levels},flip={views.flip},crop={views.crop}"
+    precision = trajectory.regime.training.precision
+    details = f"levels={need.levels},flip={views.flip},crop={views.crop},precision={precision}"
     return f"{need.trajectory}@{need.rule}/{details}"
 
 

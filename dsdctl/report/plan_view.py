@@ -1,4 +1,4 @@
-"""Showing a plan: tables on a console, and a graph for Graphviz."""
+"""Showing a plan on a console; a long one is shortened, since --json has all of it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from dsdctl.progress import Progress
 from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
 from dsdctl.report.plan_time import time_words, too_long
+from dsdctl.report.shortening import fill, indented, joined
 from dsdctl.report.whole_words import WholeWords
 from dsdctl.resolve import Regime
 
@@ -28,14 +29,15 @@ def rich_plan(
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
-        *[Text(f"  {line}") for line in data_lines(progress)],
+        *indented(data_lines(progress)),
         WholeWords(_recipes(progress.plan, summary)),
         WholeWords(_trajectories(progress.plan, summary)),
         *_shared(progress.plan),
         WholeWords(_prunings(progress)),
         *([WholeWords(_tables(summary))] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
-        *[Text(f"  {line}") for line in order_of_work(progress) + direct_teacher_lines(progress)],
+        *indented(order_of_work(progress)),
+        *indented(direct_teacher_lines(progress)),
         Text(),
         Text("costs", style="bold"),
         *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs, device)],
@@ -55,17 +57,14 @@ def _recipes(plan: Plan, summary: PlanSummary) -> Table:
         "recipes (one seed, alone, at most)", "recipe", "trainings", "PFLOPs",
         "teacher trainings", "teacher PFLOPs",
     )  # fmt: skip
+    rows = []
     for row, recipe in zip(plan.rows, summary.recipes, strict=True):
         name = f"{row.experiment}: {recipe.recipe}" if len(plan.specs) > 1 else recipe.recipe
-        name += f" [{recipe.variant}]" if recipe.variant else ""
-        table.add_row(
-            Text(name),
-            str(recipe.trainings_max),
-            magnitude(recipe.pflops_max),
-            str(recipe.teacher_trainings_max or ""),
-            magnitude(recipe.teacher_pflops_max) if recipe.teacher_trainings_max else "",
-        )
-    return table
+        teacher = magnitude(recipe.teacher_pflops_max) if recipe.teacher_trainings_max else ""
+        trainings = str(recipe.trainings_max), magnitude(recipe.pflops_max)
+        of_teacher = str(recipe.teacher_trainings_max or ""), teacher
+        rows.append((row_name(name, recipe.variant), *trainings, *of_teacher))
+    return fill(table, rows)
 
 
 def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
@@ -89,13 +88,13 @@ def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
             ", ".join(key[:8] for key in entry.needs[:1]),
         )
         lines.setdefault(cells, []).append(entry)
+    rows = []
     for (*names, levels, pflops, readers, teacher), entries in lines.items():
-        keys = " ".join(entry.key[:8] for entry in entries)
-        seeds = ", ".join(str(entry.seed) for entry in entries)
-        done = ", ".join(str(entry.levels_done) for entry in entries)
-        cells = (keys, *names, seeds, levels, done, pflops, readers, teacher)
-        table.add_row(*map(Text, cells))
-    return table
+        keys = joined([entry.key[:8] for entry in entries], " ")
+        seeds = joined([str(entry.seed) for entry in entries])
+        done = joined([str(entry.levels_done) for entry in entries])
+        rows.append((keys, *names, seeds, levels, done, pflops, readers, teacher))
+    return fill(table, rows)
 
 
 def _readers(plan: Plan, trajectory: Trajectory) -> str:
@@ -130,9 +129,8 @@ def _prunings(progress: Progress) -> Table:
             names.append("teacher")
         regime = trajectory.regime
         rows.setdefault((_removed(regime), _retrained_from(regime)), []).extend(names)
-    for cells, names in rows.items():
-        table.add_row(Text(", ".join(dict.fromkeys(names))), *cells)
-    return table
+    named = [(joined(list(dict.fromkeys(names))), *words) for words, names in rows.items()]
+    return fill(table, named)
 
 
 def _pruned_name(use: Use) -> str:
@@ -182,16 +180,18 @@ def _tables(summary: PlanSummary) -> Table:
         "teacher tables (logits for every view of every training image, once)", "key",
         "forwards", "PFLOPs", "size", "done", "read by",
     )  # fmt: skip
-    for entry in summary.teacher_tables:
-        table.add_row(
+    rows = [
+        (
             _short(entry.key),
             f"{entry.forwards:,}",
             magnitude(entry.pflops),
             size(entry.bytes),
             "yes" if entry.done else "",
-            Text(", ".join(entry.used_by)),
+            ", ".join(entry.used_by),
         )
-    return table
+        for entry in summary.teacher_tables
+    ]
+    return fill(table, rows)
 
 
 def _short(key: str) -> str:
@@ -238,15 +238,17 @@ def order_of_work(progress: Progress) -> list[str]:
             restored[f"{trajectory.label} level{'s' * (len(again) > 1)} {levels}"] = None
         if not progress.wants_level(trajectory):
             done += 1
-        elif progress.next_level_identity(trajectory) is not None:
+        elif not progress.waits_for_teacher(trajectory):
             at_once.append(trajectory)
         else:
             waiting.setdefault(_awaited(trajectory), []).append(trajectory)
     lines = [f"{done} trajectories are done"] if done else []
     if restored:
-        lines.append(f"first, again for their dropped weights: {'; '.join(restored)}")
+        lines.append(f"first, again for their dropped weights: {joined([*restored], '; ')}")
     if at_once:
-        lines.append(f"at once, {len(at_once)} side by side: {listed(at_once)}")
+        # Several may begin with a level that they share.
+        begun = {t.level_name(progress.known[t.key].next_level) for t in at_once}
+        lines.append(f"at once, {len(begun)} side by side: {listed(at_once)}")
     for awaited, students in waiting.items():
         lines.append(f"after {awaited}: {listed(students)}")
     return lines or ["nothing is left to run"]
@@ -257,10 +259,11 @@ def listed(trajectories: Sequence[Trajectory]) -> str:
     seeds: dict[str, list[str]] = {}
     for trajectory in trajectories:
         seeds.setdefault(trajectory.name, []).append(str(trajectory.seed))
-    return "; ".join(
-        f"{name} seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+    named = [
+        f"{name} seed{'s' * (len(numbers) > 1)} {joined(numbers)}"
         for name, numbers in seeds.items()
-    )
+    ]
+    return joined(named, "; ")
 
 
 def _awaited(trajectory: Trajectory) -> str:
@@ -340,40 +343,6 @@ def _teacher_forward_lines(
         f"teacher forwards    {magnitude(direct + tabulated)} PFLOPs, not counted by the paper's "
         f"convention; {magnitude(called)} if the teacher were called for every batch"
     ]
-
-
-def graph(summary: PlanSummary) -> str:
-    """The plan as a Graphviz digraph: teacher -> table -> students."""
-    lines = ["digraph plan {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
-    for trajectory in summary.trajectories:
-        lines.append(f"  {_node(trajectory.key)} [label={_quoted(_label(trajectory))}];")
-    for table in summary.teacher_tables:
-        label = f"teacher table\n{size(table.bytes)}"
-        lines.append(f"  {_node(table.key)} [shape=cylinder, label={_quoted(label)}];")
-        lines.append(f"  {_node(_teacher_of(summary, table.key))} -> {_node(table.key)};")
-    for trajectory in summary.trajectories:
-        for need in trajectory.needs[-1:]:
-            lines.append(f"  {_node(need)} -> {_node(trajectory.key)};")
-    return "\n".join([*lines, "}"])
-
-
-def _label(trajectory: PlanTrajectory) -> str:
-    name = ", ".join(trajectory.used_by) if "student" in trajectory.roles else "teacher"
-    return f"{name}\n{trajectory.arch} seed {trajectory.seed}, {trajectory.levels} levels"
-
-
-def _teacher_of(summary: PlanSummary, table: str) -> str:
-    needs: Sequence[str] = next(t.needs for t in summary.trajectories if table in t.needs)
-    return needs[0]
-
-
-def _node(key: str) -> str:
-    return _quoted(key)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
 
 
 def size(count: float) -> str:

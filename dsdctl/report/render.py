@@ -107,8 +107,12 @@ def _student_levels(report: Report) -> Iterator[Line]:
 
 
 def _teacher_levels(report: Report) -> Iterator[Line]:
+    taught_by: dict[str | None, set[int | None]] = {}
+    for row in report.rows:
+        for key in row.teacher_keys:
+            taught_by.setdefault(key, set()).add(row.teacher_level)
     for trajectory in report.trajectories:
-        taught = {row.teacher_level for row in report.rows if trajectory.key in row.teacher_keys}
+        taught = taught_by.get(trajectory.key, set())
         for number, level in enumerate(trajectory.levels if "teacher" in trajectory.roles else ()):
             yield {
                 "experiment": report.experiment,

@@ -18,18 +18,25 @@ from dsdctl.report.cells import (
     reference_cells,
 )
 from dsdctl.report.curves import phases, sparkline
-from dsdctl.report.notes import notes, trajectory_name
+from dsdctl.report.notes import notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.shortening import fill
 from dsdctl.report.table import Report, ReportRow, by_variant
 from dsdctl.report.terminal import plot
 
 UNBOUNDED = 10_000
 
+MAX_VARIANTS = 50
+"""Variants with a table, and panels, on a console."""
+
 
 def rich_report(report: Report, console: Console) -> RenderableType:
     """The comparison of one experiment, drawn for the width of `console`."""
     parts: list[RenderableType] = [Text(report.experiment, style="bold")]
-    parts += [_table(rows, variant, console) for variant, rows in by_variant(report)]
+    variants = by_variant(report)
+    parts += [_table(rows, variant, console) for variant, rows in variants[:MAX_VARIANTS]]
+    if len(variants) > MAX_VARIANTS:
+        parts.append(Text(f"and {len(variants) - MAX_VARIANTS:,} more variants, which JSON has\n"))
     parts += [_findings(report, console), *_plots(report, console.width), _curves(report)]
     parts += [Text(line, style="dim") for line in notes(report)]
     return Group(*parts)
@@ -80,13 +87,11 @@ def _findings(report: Report, console: Console) -> Table:
     shown = FINDINGS if console.width >= ROOM_FOR_PHASES else FINDINGS[:3]
     for number, heading in enumerate(shown):
         table.add_column(heading, justify="right" if number == 1 else "left", overflow="fold")
-    for line in finding_cells(report):
-        table.add_row(*map(escape, line[: len(shown)]))
-    return table
+    return fill(table, [line[: len(shown)] for line in finding_cells(report)])
 
 
 def _plots(report: Report, width: int) -> Iterator[RenderableType]:
-    shown = panels(report)
+    shown = panels(report)[:MAX_VARIANTS]
     axis = sparsity_axis(shown)
     for panel in shown:
         yield plot(panel, axis, width).append("\n")
@@ -96,13 +101,13 @@ def _curves(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("trajectory", "seed", "test accuracy by level", "from, low, high %"):
         table.add_column(heading, justify="left", overflow="fold")
+    rows, names = [], trajectory_names(report)
     for trajectory in report.trajectories:
         measured = [level for level in trajectory.levels if level["kind"] == "measured"]
         curve = [level["test_accuracy"] for level in measured]
         line = sparkline(curve) if curve else "—"
-        name = trajectory_name(report, trajectory)
-        table.add_row(escape(name), str(trajectory.seed), line, _extremes(curve))
-    return table
+        rows.append((names[trajectory.key], str(trajectory.seed), line, _extremes(curve)))
+    return fill(table, rows)
 
 
 def _extremes(curve: Sequence[float]) -> str:

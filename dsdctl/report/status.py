@@ -22,7 +22,7 @@ def status_lines(
             state = "its teacher diverged"
         elif not progress.wants_level(trajectory):
             state = "done"
-        elif progress.next_level_identity(trajectory) is None:
+        elif progress.waits_for_teacher(trajectory):
             state = "waits for its teacher"
         else:
             state = "ready"

@@ -117,8 +117,10 @@ class Report(Model):
 
 def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
     """The rows of each variant, in the order of the matrix."""
-    variants = dict.fromkeys(row.variant for row in report.rows)
-    return [(v, [row for row in report.rows if row.variant == v]) for v in variants]
+    found: dict[str, list[ReportRow]] = {}
+    for row in report.rows:
+        found.setdefault(row.variant, []).append(row)
+    return list(found.items())
 
 
 def make_report(progress: Progress, count_macs: CountMacs) -> list[Report]:

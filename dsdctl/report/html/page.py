@@ -13,6 +13,7 @@ import dsdctl
 from dsdctl.cost import CountMacs
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.progress import Progress
+from dsdctl.recipe_files import recipe_file
 from dsdctl.report.cells import (
     FINDINGS,
     HEADINGS,
@@ -25,12 +26,12 @@ from dsdctl.report.cells import (
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.html.svg import inline_svg
 from dsdctl.report.ledger import make_ledger, places
-from dsdctl.report.notes import notes, trajectory_name
+from dsdctl.report.notes import notes, trajectory_names
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_time import duration
 from dsdctl.report.plan_view import data_lines
 from dsdctl.report.table import Report, ReportRow, by_variant
-from dsdctl.resolve import ResolvedSpec, recipe_file
+from dsdctl.resolve import ResolvedSpec
 
 
 def html(
@@ -72,6 +73,7 @@ def html(
 
 def _section(report: Report) -> dict[str, Any]:
     """What the template shows of one experiment."""
+    names = trajectory_names(report)
     return {
         "report": report,
         "tables": [
@@ -83,9 +85,7 @@ def _section(report: Report) -> dict[str, Any]:
             (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title))
             for figure in figures(report)
         ],
-        "trajectories": [
-            (trajectory, trajectory_name(report, trajectory)) for trajectory in report.trajectories
-        ],
+        "trajectories": [(trajectory, names[trajectory.key]) for trajectory in report.trajectories],
     }
 
 

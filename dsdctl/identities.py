@@ -1,0 +1,103 @@
+"""What identifies a trajectory and its levels, by how a network is trained and pruned."""
+
+from dsdctl.data_spec import LabelNoise
+from dsdctl.keys import (
+    NO_NOISE,
+    DistillationIdentity,
+    ImagesIdentity,
+    LevelIdentity,
+    NoiseIdentity,
+    PruningIdentity,
+    RetrainIdentity,
+    TrajectoryIdentity,
+    TrajectoryTeacher,
+)
+from dsdctl.resolve import Regime
+from dsdctl.training import Schedule, Training
+
+
+def trajectory_identity(
+    regime: Regime, seed: int, teacher: TrajectoryTeacher | None
+) -> TrajectoryIdentity:
+    """What identifies the trajectory of a regime with a seed and a teacher."""
+    return TrajectoryIdentity(
+        images=_images_identity(regime),
+        noise=_noise_identity(regime.images.noise, seed),
+        network=regime.network,
+        training=_training_identity(regime.training),
+        seed=seed,
+        pruning=_pruning_identity(regime),
+        sparsities=regime.pruning.sparsities,
+        distillation=teacher,
+    )
+
+
+def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
+    if noise.kind == "human":
+        return NoiseIdentity(kind="human", rate=0.0, seed=0, labels=noise.labels)
+    if not noise.rate:
+        return NO_NOISE
+    drawn = seed if noise.seed == "per-trajectory" else noise.seed
+    return NoiseIdentity(kind=noise.kind, rate=noise.rate, seed=drawn)
+
+
+def _training_identity(training: Training) -> Training:
+    """How levels are trained, with one word for the same: a constant rate is one without steps."""
+    if training.schedule.kind != "constant":
+        return training
+    return training.model_copy(update={"schedule": Schedule(warmup=training.schedule.warmup)})
+
+
+def _pruning_identity(regime: Regime) -> PruningIdentity:
+    """How any level is pruned and retrained; what does not matter is left out."""
+    pruning, retrain = regime.pruning, regime.pruning.retraining
+    fraction, _ = pruning.share(1)
+    return PruningIdentity(
+        criterion=pruning.criterion,
+        scope=None if pruning.criterion == "none" else pruning.scope,
+        fraction=fraction,
+        sparsity=None,
+        sample=pruning.gradient_sample,
+        ignore=regime.ignored_layers,
+        retrain=RetrainIdentity(
+            mode=retrain.mode,
+            lr_scale=retrain.lr_scale or 1.0,
+            iterations=regime.rewind_iterations,
+        ),
+    )
+
+
+def _images_identity(regime: Regime) -> ImagesIdentity:
+    dataset, facts = regime.images.dataset, regime.images.facts
+    return ImagesIdentity(
+        dataset=f"{dataset.name}-{facts.version}",
+        content=facts.content,
+        test_folder=facts.test_folder,
+        test_fraction=dataset.test.fraction if dataset.test else None,
+        validation=dataset.validation,
+        split_seed=dataset.split_seed,
+        size=facts.size,
+        normalize=dataset.normalize or facts.normalize,
+        augment=regime.augment,
+    )
+
+
+def level_identity_of(
+    identity: TrajectoryIdentity,
+    level: int,
+    pruning: PruningIdentity | None,
+    parent: str | None,
+    distillation: DistillationIdentity | None,
+) -> LevelIdentity:
+    """What identifies a level of a trajectory."""
+    return LevelIdentity(
+        images=identity.images,
+        noise=identity.noise,
+        network=identity.network,
+        training=identity.training,
+        seed=identity.seed,
+        level=level,
+        pruning=pruning,
+        parent=parent,
+        distillation=distillation,
+    )

@@ -1,0 +1,99 @@
+"""A spec's recipes: where their files are, and what they lay over the spec."""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsdctl.errors import InputError
+from dsdctl.fields import NAME_PATTERN
+from dsdctl.loading import Document, read_document, validate
+from dsdctl.spec import Recipe
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe, the document that it was read from, and what of it is laid over a spec."""
+
+    recipe: Recipe
+    document: Document
+    overrides: Document
+
+    @functools.cached_property
+    def overrides_name(self) -> str:
+        """Recipes that lay the same over a spec call it alike."""
+        return json.dumps(self.overrides.data)
+
+
+class Recipes:
+    """The recipes that a spec names, each read once for all variants."""
+
+    def __init__(self, spec: Document):
+        self._spec = spec
+        self._found: dict[str, RecipeFile | InputError] = {}
+
+    def read(self, name: str) -> RecipeFile:
+        """Read one. Raises InputError."""
+        if name not in self._found:
+            try:
+                self._found[name] = _read_recipe(name, self._spec)
+            except InputError as error:
+                self._found[name] = error
+        found = self._found[name]
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def errors(self) -> Iterator[InputError]:
+        """Yield what is wrong with the recipes of a spec that is itself not valid."""
+        names = self._spec.data.get("recipes")
+        for name in names if isinstance(names, list) else []:
+            try:
+                if isinstance(name, str) and re.match(NAME_PATTERN, name):
+                    self.read(name)
+            except InputError as error:
+                yield error
+
+
+def _read_recipe(name: str, spec: Document) -> RecipeFile:
+    index, place = spec.data["recipes"].index(name), spec.mark(()).file
+    file = recipe_file(name, place)
+    if file is None:
+        known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
+        reason = (
+            f"no recipe {name}.yaml beside {place.name}, in a folder recipes/ there or above, or "
+            f"among the packaged ones (allowed: {', '.join(known)})"
+        )
+        raise InputError(spec.problem(("recipes", index), reason))
+    document = read_document(file)
+    recipe = validate(Recipe, document)
+    if recipe.recipe != name:
+        reason = f"is {recipe.recipe}, but the file is named {file.name}"
+        raise InputError(document.problem(("recipe",), reason))
+    overrides = document.part("training", "pruning", "teacher")
+    return RecipeFile(recipe, document, with_criterion(overrides))
+
+
+def with_criterion(document: Document) -> Document:
+    """Write `pruning: none` as a mapping, so that it can be laid over one."""
+    if document.data.get("pruning") != "none":
+        return document
+    return replace(document, data={**document.data, "pruning": {"criterion": "none"}})
+
+
+def recipe_file(name: str, spec: Path) -> Path | None:
+    """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
+    above, or packaged."""
+    folder = spec.parent
+    # The parent of the path `.` is `.`, and that of `..` too.
+    above = folder / ".." if folder.name in ("", "..") else folder.parent
+    places = [folder, folder / "recipes", above / "recipes", packaged_recipes()]
+    return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
+
+
+def packaged_recipes() -> Path:
+    """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"

@@ -1,0 +1,37 @@
+"""What a long list or table is cut to where people read it; JSON always has all of it."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+MAX_ROWS = 100
+"""Rows of a table on a console."""
+
+MAX_ITEMS = 20
+"""Things that are listed in a cell or a line, and lines that are listed."""
+
+
+def joined(items: Sequence[str], separator: str = ", ") -> str:
+    """The first of the items, and how many more there are."""
+    return separator.join(_first(items, "more"))
+
+
+def indented(lines: Sequence[str]) -> list[Text]:
+    """The first of the lines, and how many more there are."""
+    return [Text(f"  {line}") for line in _first(lines, "more lines")]
+
+
+def _first(items: Sequence[str], what: str) -> list[str]:
+    more = len(items) - MAX_ITEMS
+    return [*items[:MAX_ITEMS], *([f"and {more:,} {what}"] if more > 0 else [])]
+
+
+def fill(table: Table, rows: Sequence[Sequence[str | Text]]) -> Table:
+    """Add the first of the rows; the table then says how many more there are."""
+    for cells in rows[:MAX_ROWS]:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+    if len(rows) > MAX_ROWS:
+        table.caption = f"and {len(rows) - MAX_ROWS:,} more rows, which JSON has"
+        table.caption_justify = "left"
+    return table

@@ -1,0 +1,163 @@
+"""What pydantic finds wrong with a document, in a user's words and at the place in the file."""
+
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Tag
+from pydantic_core import ErrorDetails
+
+from dsdctl.errors import shortened
+from dsdctl.fields import NAME_PATTERN, TEXT_PATTERN
+
+if TYPE_CHECKING:
+    from dsdctl.loading import Document, KeyPath
+
+
+def problem_line(model: type[BaseModel], document: "Document", details: ErrorDetails) -> str:
+    """What is wrong with a document by what pydantic says of it, with its place, in one line."""
+    value = details["input"]
+    if details["type"] == "none_of_these" and value and isinstance(value, dict):
+        # No member of the union has the first of these keys.
+        location = (*details["loc"], next(iter(value)))
+        details = {**details, "type": "extra_forbidden", "loc": location}
+    path, owners = _locate(model, document, details)
+    return document.problem(path, _reason(details, path, owners))
+
+
+def _reason(details: ErrorDetails, path: "KeyPath", owners: list[type[BaseModel]]) -> str:
+    """Say what is wrong and what is allowed, in our words where pydantic's are not a user's."""
+    context, value = details.get("ctx", {}), details["input"]
+    match details["type"]:
+        case "extra_forbidden" if owners:
+            names = [name for owner in owners for name in owner.model_fields]
+            return f"unknown key{nearest(path[-1], names)} (allowed: {', '.join(names)})"
+        case "missing":
+            return "is missing"
+        case "literal_error" | "union_tag_invalid":
+            tagged = details["type"] == "union_tag_invalid"
+            shown = context["tag"] if tagged else value
+            allowed = re.findall(
+                r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
+            )
+            return _none_of(allowed, shown)
+        case "none_of_these":
+            return _none_of(context["allowed"].split(", "), value)
+        case "union_tag_not_found":
+            return f"{context['discriminator'].strip(chr(39))} is missing"
+        case "string_pattern_mismatch":
+            pattern = context["pattern"]
+            return f"is {_show(value)} (allowed: {_PATTERNS.get(pattern, pattern)})"
+        case "too_short" | "string_too_short":
+            return "is empty"
+        case "string_too_long":
+            most = context["max_length"]
+            return f"has {len(value)} characters (allowed: at most {most})"
+        case "too_long":
+            return (
+                f"has {context['actual_length']} items (allowed: at most {context['max_length']})"
+            )
+        case "value_error":
+            return str(context["error"])
+    expected = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+    expected = expected.replace("an object", "a mapping")
+    for words, sign in _SIGNS.items():
+        expected = expected.replace(words, sign)
+    expected = re.sub(r"\ba (?=[aio])", "an ", expected)
+    return f"is {_show(value)} (allowed: {expected})"
+
+
+_SIGNS = {
+    "greater than or equal to": ">=",
+    "less than or equal to": "<=",
+    "greater than": ">",
+    "less than": "<",
+}
+
+_PATTERNS = {
+    NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
+    TEXT_PATTERN: "one line of text without control characters",
+}
+
+
+def _none_of(allowed: list[str], value: Any) -> str:
+    return f"is {_show(value)}{nearest(value, allowed)} (allowed: {', '.join(allowed)})"
+
+
+def nearest(word: Any, allowed: list[str]) -> str:
+    """Ask whether the most similar word is meant; empty where none is."""
+    near = difflib.get_close_matches(str(word), allowed, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _show(value: Any) -> str:
+    return shortened(json.dumps(value, default=str), 60)
+
+
+def _locate(
+    model: type[BaseModel], document: "Document", details: ErrorDetails
+) -> tuple["KeyPath", list[type[BaseModel]]]:
+    """Turn pydantic's location into the user's key path and the models that its last key lies in.
+
+    pydantic also names the branch of a union that it tried; a user has never written that.
+    """
+    *inner, last = details["loc"] or ("",)
+    path: KeyPath = ()
+    types_here: Any = model
+    for key in inner:
+        if (*path, key) in document.marks:
+            path = (*path, key)
+            types_here = _type_of(types_here, key)
+        else:
+            types_here = _branch(types_here, str(key))
+    if details["type"] == "union_tag_invalid":
+        return (*path, last, details["ctx"]["discriminator"].strip("'")), []
+    written = (*path, last) in document.marks or details["type"] == "missing"
+    return ((*path, last) if written else path), [owner for _, owner in _models(types_here)]
+
+
+def _type_of(annotation: Any, key: str | int) -> Any:
+    """The type of a model's field, or of a list's, tuple's or mapping's item."""
+    for _, model in _models(annotation):
+        if key in model.model_fields:
+            info = model.model_fields[str(key)]
+            return (
+                typing.Annotated[info.annotation, *info.metadata]
+                if info.metadata
+                else info.annotation
+            )
+    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
+    return arguments[-1] if arguments else None
+
+
+def _branch(annotation: Any, tag: str) -> Any:
+    """The member of a union that pydantic calls `tag`."""
+    for names, model in _models(annotation):
+        if tag in names:
+            return model
+    return annotation
+
+
+def _models(
+    annotation: Any, tags: frozenset[str] = frozenset()
+) -> Iterator[tuple[set[str], type[BaseModel]]]:
+    """Yield the models in a union, each with the names by which pydantic may call it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        literals = {
+            value
+            for info in annotation.model_fields.values()
+            if typing.get_origin(info.annotation) is typing.Literal
+            for value in typing.get_args(info.annotation)
+        }
+        yield {annotation.__name__, *literals, *tags}, annotation
+    elif typing.get_origin(annotation) is typing.Annotated:
+        inner, *metadata = typing.get_args(annotation)
+        names = frozenset(item.tag for item in metadata if isinstance(item, Tag))
+        yield from _models(inner, tags | names)
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            yield from _models(member, tags)
