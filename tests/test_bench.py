@@ -173,7 +173,6 @@ def test_streams_of_one_process_are_timed_together(monkeypatch: pytest.MonkeyPat
     assert len(set(ran)) == 2
 
 
-@pytest.mark.numerics
 @pytest.mark.usefixtures("one_deterministic_thread")
 def test_a_process_of_a_side_goes_from_one_job_to_the_next() -> None:
     jobs = [a_job("ours", case).model_dump_json() for case in ("student", "measure")]

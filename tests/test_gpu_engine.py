@@ -121,7 +121,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return one_at_a_time(folder)
 
 
-@pytest.mark.numerics
 @pytest.mark.linux
 def test_tasks_at_once_leave_the_bytes_of_one_at_a_time(tmp_path: Path) -> None:
     """Teacher, table and students, each of them pruned."""
@@ -159,6 +158,7 @@ def test_a_gpu_gives_the_same_bytes_whatever_the_jobs(tmp_path: Path) -> None:
     assert result_bytes(tmp_path / "store-6") == result_bytes(tmp_path / "store-1")
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_a_signal_leaves_a_checkpoint_of_each_from_which_the_same_bytes_come(
     expected: dict[str, bytes], tmp_path: Path
@@ -197,6 +197,7 @@ def test_a_killed_process_fails_all_its_tasks_and_the_next_run_finishes_them(
     assert result_bytes(store) == expected
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_a_task_that_fails_leaves_those_beside_it_alone(
     expected: dict[str, bytes], tmp_path: Path
@@ -286,6 +287,7 @@ def test_an_idle_process_that_died_is_replaced(tasks: list[LevelTask], place: Pl
             process.join()
 
 
+@pytest.mark.long
 def test_no_more_tasks_share_a_process_than_torch_has_streams_for(
     tasks: list[LevelTask], place: Place
 ) -> None:

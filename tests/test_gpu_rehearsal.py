@@ -58,6 +58,7 @@ def test_all_stages_end_with_their_results_and_nothing_else(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_stage_that_its_box_cuts_off_does_not_stop_the_next(tmp_path: Path) -> None:
     done, found = rehearsed(tmp_path, "--minutes", 0.04)
     assert done.returncode == 1
@@ -162,7 +163,6 @@ def impossible(function: Any) -> Any:
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-@pytest.mark.numerics
 @pytest.mark.usefixtures("one_deterministic_thread", "capture")
 @pytest.mark.parametrize(
     ("capture", "line", "good"),
@@ -180,7 +180,6 @@ def test_the_doctor_says_whether_steps_are_recorded_and_why_not(line: str, good:
     assert healthy is good
 
 
-@pytest.mark.numerics
 @pytest.mark.usefixtures("one_deterministic_thread")
 def test_the_doctor_tells_kernels_that_repeat_from_those_that_do_not(
     monkeypatch: pytest.MonkeyPatch,

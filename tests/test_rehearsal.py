@@ -74,6 +74,7 @@ def test_each_distinct_training_is_rehearsed_and_nothing_but_its_rate_kept(tmp_p
     assert lines[5] == f"  time  {said}"
 
 
+@pytest.mark.long
 def test_a_rehearsal_of_all_batches_sees_the_losses_of_level_0(tmp_path: Path) -> None:
     """It is the same training: same initialisation, images, order and noise."""
     spec(tmp_path, {**ONE, "pruning.levels": 0, "training.epochs": 2})
@@ -151,6 +152,7 @@ def test_bad_input_is_refused_and_nothing_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.linux
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("to_worker", "number", "code", "said"),
     [
