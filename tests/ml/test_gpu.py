@@ -6,6 +6,7 @@ decides about a ReLU or a maximum. The interpreter has no products of bf16 matri
 
 import copy
 import os
+from dataclasses import replace
 
 os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
@@ -227,6 +228,25 @@ def test_flat_sgd_takes_torchs_steps(options: dict[str, float]) -> None:
         assert_near(parameter, weights[name])
     for name, mask in masks.items():
         assert not network.get_parameter(name)[~mask].any()
+
+
+def test_flat_sgd_computes_with_bf16_copies_of_the_convolutions() -> None:
+    network = build_network("vgg-like", 1, 3, seed=0, depth=1, width=4, pool=1)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    update = sgd.FlatSGD(network, None, replace(SETTINGS, precision="bf16", weight_decay=0.0))
+    copies = update.inputs()
+    convolutions = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    assert set(copies) == convolutions
+    assert len(convolutions) == 2
+    update.step(sum(copy.sum() for copy in copies.values()))  # type: ignore[arg-type]
+    for name, value in network.named_parameters():
+        moved = SETTINGS.lr if name in copies else 0.0
+        torch.testing.assert_close(value.detach(), before[name] - moved)
+        if name in copies:
+            # The interpreter cuts off what a GPU rounds: by less than two units.
+            torch.testing.assert_close(
+                copies[name].float(), value, rtol=2 * UNIT[torch.bfloat16], atol=0
+            )
 
 
 def test_what_has_no_gradient_only_decays() -> None:
