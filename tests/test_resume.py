@@ -175,6 +175,7 @@ KILLS_IN_TURN = (
 )
 
 
+@pytest.mark.long
 def test_killed_at_every_named_point_in_turn_it_ends_with_the_same_bytes(
     taught: Path, tmp_path: Path
 ) -> None:

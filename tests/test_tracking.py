@@ -197,6 +197,7 @@ def test_online_without_a_key_says_why_it_is_offline(
     )
 
 
+@pytest.mark.long
 def test_a_server_that_never_answers_costs_a_run_nothing(
     tiny: Path, dsdctl: Dsdctl, tmp_path: Path
 ) -> None:
