@@ -4,9 +4,11 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,6 +28,24 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_worker(
+    target: Callable[..., None], *arguments: object
+) -> tuple[SpawnProcess, Connection]:
+    """Call `target` with a pipe's end, this process's number and `arguments` in a new process.
+
+    Returns the process and the pipe's other end. Raises OSError, MemoryError.
+    """
+    context = get_context("spawn")
+    connection, remote = context.Pipe()
+    process = context.Process(target=target, args=(remote, os.getpid(), *arguments))
+    try:
+        with held_back():
+            process.start()
+    finally:
+        remote.close()
+    return process, connection
 
 
 def take_signals() -> None:

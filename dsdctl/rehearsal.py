@@ -4,8 +4,6 @@ Each is run in a process of its own, so that its memory is counted alone, and th
 system kills takes no other with it. Nothing here imports torch.
 """
 
-import multiprocessing
-import os
 import statistics
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,7 +25,7 @@ from dsdctl.keys import LevelIdentity, canonical_json
 from dsdctl.networks import Network
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
-from dsdctl.processes import end_with_parent, held_back, take_signals
+from dsdctl.processes import end_with_parent, start_worker, take_signals
 from dsdctl.store import Store
 from dsdctl.tasks import spare_folder
 
@@ -200,13 +198,8 @@ def _teaching(trajectory: Trajectory) -> Teaching | None:
 def _in_a_process(job: Job, show: Callable[[int, int], None]) -> Rehearsed:
     """Run a job in a new process, which is killed when this one is interrupted."""
     batches = job.identity.iterations or 0
-    context = multiprocessing.get_context("spawn")
-    connection, remote = context.Pipe()
-    process = context.Process(target=_work, args=(remote, os.getpid(), job))
+    process, connection = start_worker(_work, job)
     try:
-        with held_back():
-            process.start()
-        remote.close()
         for done in iter(connection.recv, None):
             if isinstance(done, Rehearsed):
                 return done
@@ -215,9 +208,8 @@ def _in_a_process(job: Job, show: Callable[[int, int], None]) -> Rehearsed:
     except (EOFError, ConnectionError):
         return _failed(job, "its process died (killed, or the memory was full)")
     finally:
-        if process.pid is not None:
-            process.kill()
-            process.join()
+        process.kill()
+        process.join()
         connection.close()
 
 

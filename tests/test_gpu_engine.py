@@ -30,7 +30,7 @@ from soak import (
     wait_until,
     workers,
 )
-from tiny import ROOT
+from tiny import FULL_FOR_SEED_0, ROOT
 
 from dsdctl import level
 from dsdctl.devices import Device
@@ -53,21 +53,6 @@ from dsdctl.cli import main
 from dsdctl.ml.train import Trainer
 
 run.tasks_in_a_process = lambda options: options.jobs
-"""
-
-FULL_FOR_SEED_0 = """\
-train_epoch = Trainer.train_epoch
-
-
-def full_for_seed_0(trainer, *arguments, seed, epoch, **options):
-    if seed == 0 and epoch == 1:
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
-        )
-    return train_epoch(trainer, *arguments, seed=seed, epoch=epoch, **options)
-
-
-Trainer.train_epoch = full_for_seed_0
 """
 
 

@@ -19,7 +19,7 @@ from soak import (
     start,
     wait_until,
 )
-from tiny import ROOT
+from tiny import FULL_FOR_SEED_0, ROOT
 
 Mount = Callable[[str], Path]
 
@@ -222,29 +222,16 @@ def test_memory_exhausted_in_the_command_itself_is_one_message(tmp_path: Path) -
     assert not levels(tmp_path / "dsdctl-store")
 
 
-FULL_GPU = """\
+FULL_GPU = f"""\
 import torch
 
 from dsdctl.cli import main
 from dsdctl.ml.train import Trainer
 
-train_epoch = Trainer.train_epoch
-
-
-def full_for_seed_0(trainer, *arguments, seed, epoch, **options):
-    if seed == 0 and epoch == 1:
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
-        )
-    return train_epoch(trainer, *arguments, seed=seed, epoch=epoch, **options)
-
-
-Trainer.train_epoch = full_for_seed_0
+{FULL_FOR_SEED_0}
 if __name__ == "__main__":
     main()
 """
-"""The command, but with one level that meets with what torch raises where a GPU is full. Worker
-processes import it as their main module, so the error is raised in a real one."""
 
 
 @pytest.mark.long

@@ -63,7 +63,7 @@ def _driver() -> str:
     return (done.stdout.splitlines() or ["unknown"])[0].strip()
 
 
-class _Watched:
+class CountedCapture:
     """Records steps as ever, and keeps how often they are replayed and why they cannot be."""
 
     def __init__(self, capture: Capture):
@@ -90,7 +90,7 @@ def recorded(device: Device) -> Line:
     capture = capture_on(torch.device(device))
     if capture is None:
         return "steps are not recorded on such a device", True
-    watched = _Watched(capture)
+    watched = CountedCapture(capture)
     _trained(device, watched)
     if watched.replays == BATCHES - 1:  # the first batch never is
         return "training steps are recorded and replayed as one graph", True

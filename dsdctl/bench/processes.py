@@ -1,6 +1,5 @@
 """Processes of a side, started together and measured together."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dsdctl.bench.cases import Job
 from dsdctl.bench.side import GO
 from dsdctl.errors import WorkError
-from dsdctl.ml.kernel_choice import VARIABLE
 
 
 @contextmanager
@@ -28,10 +26,9 @@ def side(jobs: Sequence[Job]) -> Iterator[Callable[[], float]]:
                     stdout=subprocess.PIPE,
                     text=True,
                     bufsize=1,
-                    env={**os.environ, VARIABLE: job.kernels},
                 )
             )
-            for job in jobs
+            for _ in jobs
         ]
         for process, job in zip(processes, jobs, strict=True):
             stack.callback(process.kill)

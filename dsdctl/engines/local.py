@@ -3,7 +3,6 @@
 import itertools
 import multiprocessing
 import multiprocessing.connection
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from dsdctl.engines.worker import Answer, work
 from dsdctl.errors import in_words
-from dsdctl.processes import held_back
+from dsdctl.processes import start_worker
 from dsdctl.schedule import Outcome
 from dsdctl.tasks import Place, Task
 
@@ -105,14 +104,7 @@ class _Worker:
         """When it last did, by the monotonic clock."""
         self._at_once = at_once
         self._numbers = itertools.count()
-        context = multiprocessing.get_context("spawn")
-        self.connection, remote = context.Pipe()
-        self._process = context.Process(target=work, args=(remote, os.getpid(), at_once))
-        try:
-            with held_back():
-                self._process.start()
-        finally:
-            remote.close()
+        self._process, self.connection = start_worker(work, at_once)
 
     @property
     def has_room(self) -> bool:

@@ -7,15 +7,20 @@ import torch
 from torch import Tensor, nn
 
 
+def convolution_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights that are copied, by their state_dict names."""
+    return {
+        f"{name}.weight": module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+
+
 class Casts:
     """The copies that a step computes with, in place of the weights; and their gradients."""
 
     def __init__(self, network: nn.Module):
-        weights = {
-            f"{name}.weight": module.weight
-            for name, module in network.named_modules()
-            if isinstance(module, nn.Conv2d)
-        }
+        weights = convolution_weights(network)
         self._weights = [weight.detach() for weight in weights.values()]
         self._copies = {
             name: torch.empty_like(weight, dtype=torch.bfloat16).requires_grad_()

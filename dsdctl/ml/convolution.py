@@ -41,9 +41,12 @@ class Conv3x3(nn.Conv2d):
             if self._has_kernel(maps, dtype):
                 return _Convolution3x3.apply(maps.to(dtype), self.weight, self.bias)  # type: ignore[no-untyped-call, no-any-return]
         if gpu.used(maps) and not traced():
-            out = self.without_bias(maps)
-            return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
+            return self.with_bias(self.without_bias(maps))
         return super().forward(maps)
+
+    def with_bias(self, out: Tensor) -> Tensor:
+        """What `without_bias` gave, (B, C', H', W'), with the bias if there is one."""
+        return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
 
     def without_bias(self, maps: Tensor) -> Tensor:
         """The convolution alone, on a GPU; (B, C, H, W) -> (B, C', H / stride, W / stride)."""

@@ -6,17 +6,25 @@ from torch import Tensor
 from dsdctl.ml import gpu
 
 
+def is_fused(logits: Tensor) -> bool:
+    """Whether the kernels of ml/gpu/loss.py take the batch: one gives its loss, one tallies it."""
+    if not gpu.used(logits):
+        return False
+    from dsdctl.ml.gpu.loss import fits
+
+    return fits(logits)
+
+
 def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy against labels mixed with an even share of all classes.
 
     logits: (B, K); labels: (B,) int64; returns a scalar.
     """
-    if gpu.used(logits):
-        from dsdctl.ml.gpu import loss
+    if is_fused(logits):
+        from dsdctl.ml.gpu.loss import loss
 
-        if loss.fits(logits):
-            off = {"alpha": 0.0, "temperature": 1.0}
-            return loss.loss(logits, None, labels, **off, label_smoothing=label_smoothing)
+        off = {"alpha": 0.0, "temperature": 1.0}
+        return loss(logits, None, labels, **off, label_smoothing=label_smoothing)
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
@@ -35,18 +43,17 @@ def distillation_loss(
     term (some libraries mean the cross-entropy's weight); `temperature` is tau (DSD2, eq. 2).
     Labels are smoothed in the CE term alone: a teacher's logits are soft already.
     """
-    if gpu.used(logits):
-        from dsdctl.ml.gpu import loss
+    if is_fused(logits):
+        from dsdctl.ml.gpu.loss import loss
 
-        if loss.fits(logits):
-            return loss.loss(
-                logits,
-                teacher_logits,
-                labels,
-                alpha=alpha,
-                temperature=temperature,
-                label_smoothing=label_smoothing,
-            )
+        return loss(
+            logits,
+            teacher_logits,
+            labels,
+            alpha=alpha,
+            temperature=temperature,
+            label_smoothing=label_smoothing,
+        )
     hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     soft = F.kl_div(
         F.log_softmax(logits / temperature, dim=1),

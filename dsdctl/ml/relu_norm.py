@@ -78,8 +78,7 @@ def _forward_gpu(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
             if _fits_gpu(out, norm, relu):
                 pooled = _pools(rest[:1], out)
                 return normalise(out, conv.bias, norm, Kind(True, pool=pooled)), 3 + pooled
-            bias = conv.bias
-            return out if bias is None else out + bias.to(out.dtype)[:, None, None], 1
+            return conv.with_bias(out), 1
         case [nn.BatchNorm2d() as norm, *_] if _fits_gpu(maps, norm):
             return normalise(maps, None, norm, Kind()), 1
     return layers[0](maps), 1

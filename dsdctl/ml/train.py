@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dsdctl.ml import gpu
 from dsdctl.ml.data import Batch, Reader, ViewReader, epoch_order
 from dsdctl.ml.device import precision
 from dsdctl.ml.divergence import Diverged, LossWatch
 from dsdctl.ml.graph import Capture, GraphedStep, Step
-from dsdctl.ml.losses import label_loss
+from dsdctl.ml.losses import is_fused, label_loss
 from dsdctl.ml.masks import Masks
 from dsdctl.ml.optimizers import STATE, Settings
 from dsdctl.ml.update import make_update
@@ -126,12 +125,11 @@ class Trainer:
         self._count(logits.detach(), batch.labels, loss.detach())
 
     def _count(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        if gpu.used(logits):
-            from dsdctl.ml.gpu.loss import fits, tally
+        if is_fused(logits):
+            from dsdctl.ml.gpu.loss import tally
 
-            if fits(logits):
-                tally(logits, labels, loss, self._loss_sum, self._correct)
-                return
+            tally(logits, labels, loss, self._loss_sum, self._correct)
+            return
         self._loss_sum += loss * len(labels)
         self._correct += (logits.argmax(1) == labels).sum()
 

@@ -55,7 +55,7 @@ class PerTensor:
         self._parameters = dict(network.named_parameters())
         # In other orders than that of memory the optimiser would copy the channels-last ones.
         self._flat = {
-            name: in_memory_order(parameter.detach()).requires_grad_()
+            name: _in_memory_order(parameter.detach()).requires_grad_()
             for name, parameter in self._parameters.items()
         }
         self._optimizer = make_optimizer(settings, self._flat.values(), device)
@@ -108,7 +108,7 @@ class PerTensor:
                 if tensor.dim() == 0:
                     own = tensor.detach().clone().to(parameter.device)
                 else:
-                    own = in_memory_order(torch.empty_like(parameter).copy_(tensor).detach())
+                    own = _in_memory_order(torch.empty_like(parameter).copy_(tensor).detach())
                 self._optimizer.state[self._flat[name]][kind] = own
 
     def written(self) -> list[Tensor]:
@@ -122,22 +122,22 @@ class PerTensor:
         for name, mask in zip(self._masked, self._masks, strict=True):
             gradient = self._flat[name].grad
             if gradient is not None:
-                gradient.mul_(in_memory_order(mask))
+                gradient.mul_(_in_memory_order(mask))
         torch.nn.utils.clip_grad_norm_(self._flat.values(), most)
 
 
-def in_memory_order(tensor: Tensor) -> Tensor:
+def _in_memory_order(tensor: Tensor) -> Tensor:
     """All numbers of a tensor without gaps, (N,), in the same memory."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def in_shape_of(parameter: Tensor, flat: Tensor) -> Tensor:
     """The numbers of `flat` (N,), in the same memory, as `parameter` has them there."""
-    return flat.as_strided(parameter.shape, parameter.stride(), flat.storage_offset())
+    return flat.as_strided(parameter.shape, parameter.stride())
 
 
 def _flat_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """The numbers of a tensor (N,) in the order that those of `parameter` have in memory."""
     if tensor.stride() != parameter.stride():
         tensor = torch.empty_like(parameter).copy_(tensor)
-    return in_memory_order(tensor.detach())
+    return _in_memory_order(tensor.detach())

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import torch
 
+from dsdctl.bench.gpu import CountedCapture
 from dsdctl.errors import StoppedError
 from dsdctl.keys import key_of
 from dsdctl.level import run_task
@@ -16,7 +17,7 @@ from dsdctl.store import Store
 from dsdctl.tasks import LevelTask, Place
 
 from .small import random_archive, result_bytes, write_spec
-from .training import PRECISIONS, Counted, Kind, differing, ten_steps
+from .training import PRECISIONS, Kind, counted, differing, ten_steps
 
 
 def recorded_steps_are_the_steps(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def recorded_steps_are_the_steps(device: str, tiny: bool, folder: Path) -> dict[
     found: dict[str, Any] = {}
     for kind in get_args(Kind):
         for precision in PRECISIONS if not tiny else PRECISIONS[::2]:
-            capture = Counted(device)
+            capture = counted(device)
             recorded = ten_steps(kind, precision, device, tiny, capture)
             plain = ten_steps(kind, precision, device, tiny, None)
             found[f"{kind} {precision}"] = {
@@ -45,7 +46,7 @@ def two_runs_give_the_same_bytes(device: str, tiny: bool, folder: Path) -> dict[
     found: dict[str, Any] = {}
     kinds: tuple[Kind, ...] = ("student", "teacher")
     for kind in kinds:
-        one, other = (ten_steps(kind, "bf16", device, tiny, Counted(device)) for _ in range(2))
+        one, other = (ten_steps(kind, "bf16", device, tiny, counted(device)) for _ in range(2))
         found[kind] = differing(one, other)[:5]
     return {"holds": not any(found.values()), "differing": found}
 
@@ -55,9 +56,9 @@ def streams_at_once_give_the_same_bytes(device: str, tiny: bool, folder: Path) -
     process with a stream each, and each alone."""
     configure(torch.device(device), 1)
     kinds: tuple[Kind, ...] = ("student", "teacher", "distilled-table")
-    captures = [Counted(device) for _ in kinds]
+    captures = [counted(device) for _ in kinds]
 
-    def beside(kind: Kind, capture: Counted) -> dict[str, torch.Tensor]:
+    def beside(kind: Kind, capture: CountedCapture) -> dict[str, torch.Tensor]:
         if device == "cuda":
             torch.cuda.set_stream(torch.cuda.Stream())
         configure(torch.device(device), 1)
@@ -65,7 +66,7 @@ def streams_at_once_give_the_same_bytes(device: str, tiny: bool, folder: Path) -
 
     with ThreadPoolExecutor(len(kinds)) as pool:
         together = list(pool.map(beside, kinds, captures))
-    alone = [ten_steps(kind, "bf16", device, tiny, Counted(device)) for kind in kinds]
+    alone = [ten_steps(kind, "bf16", device, tiny, counted(device)) for kind in kinds]
     different = {
         kind: differing(one, other)[:5]
         for kind, one, other in zip(kinds, together, alone, strict=True)

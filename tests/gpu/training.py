@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsdctl.bench.cases import case_masks
+from dsdctl.bench.gpu import CountedCapture
 from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.models import build_network
@@ -59,28 +60,13 @@ def settings(kind: Kind, precision: str, batch: int) -> Settings:
     )  # fmt: skip
 
 
-class Counted:
-    """Records steps, and counts how often each recording was replayed.
-
-    Where nothing can be recorded the step runs as it is in place of a replay.
-    """
-
-    def __init__(self, device: str):
-        self.replays = 0
-        self._capture = capture_on(torch.device(device))
-
-    def __call__(self, function: Any) -> Any:
-        replay = function if self._capture is None else self._capture(function)
-
-        def counted() -> None:
-            self.replays += 1
-            replay()
-
-        return counted
+def counted(device: str) -> CountedCapture:
+    """Records steps; where nothing can be recorded they run as they are in place of a replay."""
+    return CountedCapture(capture_on(torch.device(device)) or (lambda function: function))
 
 
 def ten_steps(
-    kind: Kind, precision: str, device: str, tiny: bool, capture: Counted | None
+    kind: Kind, precision: str, device: str, tiny: bool, capture: CountedCapture | None
 ) -> dict[str, Tensor]:
     """Two epochs of four full batches and a ragged one; the trainer's state, on the CPU."""
     side, batch = side_and_batch(tiny)

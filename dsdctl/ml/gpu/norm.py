@@ -56,6 +56,10 @@ class _Tiling:
         per_part = triton.cdiv(triton.cdiv(count, wanted), rows) * rows
         return cls(rows, columns, triton.cdiv(count, per_part), per_part, groups)
 
+    def rows_at_once(self, pool: bool) -> int:
+        """Rows of the output in the registers; each row of pooled maps takes four of the input."""
+        return self.rows // 4 if pool and self.rows >= 64 else self.rows
+
     @property
     def grid(self) -> tuple[int, int]:
         return self.parts, self.groups
@@ -114,7 +118,7 @@ class _Normalise(torch.autograd.Function):
             norm.eps, norm.momentum,
             RELU=kind.relu_before, BIASED=conv_bias is not None, ADDED=added is not None,
             RELU_AFTER=kind.relu_after, POOL=kind.pool, PARTS=PARTS,
-            ROWS=outs.rows // 4 if kind.pool and outs.rows >= 64 else outs.rows,
+            ROWS=outs.rows_at_once(kind.pool),
             COLUMNS=outs.columns, num_warps=WARPS,
         )  # fmt: skip
         kept = out if added is not None else None
@@ -138,7 +142,7 @@ class _Normalise(torch.autograd.Function):
         flags: dict[str, Any] = {
             "RELU": kind.relu_before, "BIASED": conv_bias is not None,
             "ADDED": out is not None, "RELU_AFTER": kind.relu_after, "POOL": kind.pool,
-            "ROWS": tiling.rows // 4 if kind.pool and tiling.rows >= 64 else tiling.rows,
+            "ROWS": tiling.rows_at_once(kind.pool),
             "COLUMNS": tiling.columns, "num_warps": WARPS,
         }  # fmt: skip
         given = (upstream, maps, conv_bias, out, weight, bias, statistics)
@@ -160,6 +164,24 @@ def _before(y, RELU: tl.constexpr):
     if RELU:
         return tl.where(y <= 0, 0.0, y)
     return y
+
+
+@triton.jit
+def _corner(rows, width):
+    """The first of the four pixels, of maps so wide, that each row of pooled maps is made of."""
+    half = width // 2
+    return rows // half * 2 * width + rows % half * 2
+
+
+@triton.jit
+def _one_of_four(corner, pixel: tl.constexpr, width):
+    return corner + pixel // 2 * width + pixel % 2
+
+
+@triton.jit
+def _unscaled(y, mean, inverse, RELU: tl.constexpr):
+    """(rows, columns) with mean zero and deviation one."""
+    return (_before(y, RELU) - mean[None, :]) * inverse[None, :]
 
 
 @triton.jit
@@ -274,12 +296,11 @@ def _normalise(
         inside = (rows < out_rows)[:, None] & there[None, :]
         offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
         if POOL:
-            half = width // 2
-            corner = rows // half * 2 * width + rows % half * 2
+            corner = _corner(rows, width)
             y = _load(maps, corner, columns, inside, y_bias, channels)
             value = _normalised(y, mean, factor, constant, RELU)
             for pixel in tl.static_range(1, 4):
-                other = corner + pixel // 2 * width + pixel % 2
+                other = _one_of_four(corner, pixel, width)
                 y = _load(maps, other, columns, inside, y_bias, channels)
                 value = _larger(value, _normalised(y, mean, factor, constant, RELU))
         else:
@@ -336,7 +357,7 @@ def _chosen(
     best = _normalised(y, mean, factor, constant, RELU)
     choice = tl.zeros(best.shape, tl.int32)
     for pixel in tl.static_range(1, 4):
-        other = corner + pixel // 2 * width + pixel % 2
+        other = _one_of_four(corner, pixel, width)
         y = _load(maps, other, columns, inside, bias, channels)
         value = _normalised(y, mean, factor, constant, RELU)
         choice = tl.where((value > best) | (value != value), pixel, choice)
@@ -364,26 +385,24 @@ def _sums_of_gradients(
         rows = start + tl.arange(0, ROWS)
         inside = (rows < out_rows)[:, None] & (columns < channels)[None, :]
         if POOL:
-            half = width // 2
-            corner = rows // half * 2 * width + rows % half * 2
+            corner = _corner(rows, width)
             choice = _chosen(
                 maps, corner, columns, inside, y_bias, channels, width, mean, factor, constant, RELU
             )
             g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
             for pixel in tl.static_range(4):
-                other = corner + pixel // 2 * width + pixel % 2
+                other = _one_of_four(corner, pixel, width)
                 y = _load(maps, other, columns, inside, y_bias, channels)
                 own = tl.where(choice == pixel, g, 0.0)
                 plain += own
-                scaled += own * (_before(y, RELU) - mean[None, :]) * inverse[None, :]
+                scaled += own * _unscaled(y, mean, inverse, RELU)
                 above += tl.where(y > 0, own, 0.0)
         else:
             y = _load(maps, rows, columns, inside, y_bias, channels)
-            z = _before(y, RELU)
             value = _normalised(y, mean, factor, constant, RELU)
             g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
             plain += g
-            scaled += g * (z - mean[None, :]) * inverse[None, :]
+            scaled += g * _unscaled(y, mean, inverse, RELU)
             above += tl.where(y > 0, g, 0.0)
     _store_part(sums, 0, columns, channels, plain)
     _store_part(sums, 1, columns, channels, scaled)
@@ -420,14 +439,13 @@ def _gradients(
         rows = start + tl.arange(0, ROWS)
         inside = (rows < out_rows)[:, None] & there[None, :]
         if POOL:
-            half = width // 2
-            corner = rows // half * 2 * width + rows % half * 2
+            corner = _corner(rows, width)
             choice = _chosen(
                 maps, corner, columns, inside, y_bias, channels, width, mean, factor, constant, RELU
             )
             g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
             for pixel in tl.static_range(4):
-                other = corner + pixel // 2 * width + pixel % 2
+                other = _one_of_four(corner, pixel, width)
                 y = _load(maps, other, columns, inside, y_bias, channels)
                 own = tl.where(choice == pixel, g, 0.0)
                 result = _of_maps(own, y, mean, inverse, factor, plain, scaled, pixels, RELU)
@@ -447,8 +465,8 @@ def _gradients(
 @triton.jit
 def _of_maps(g, y, mean, inverse, factor, plain, scaled, pixels, RELU: tl.constexpr):
     """factor (g - mean of g - normalised z x mean of g times it), where the ReLU let y through."""
-    normalised = (_before(y, RELU) - mean[None, :]) * inverse[None, :]
-    result = factor[None, :] * (g - (plain[None, :] + normalised * scaled[None, :]) / pixels)
+    unscaled = _unscaled(y, mean, inverse, RELU)
+    result = factor[None, :] * (g - (plain[None, :] + unscaled * scaled[None, :]) / pixels)
     if RELU:
         result = tl.where(y > 0, result, 0.0)
     return result

@@ -10,8 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from dsdctl.ml.casts import convolution_weights
 from dsdctl.ml.masks import Masks
 from dsdctl.ml.optimizers import Settings
+from dsdctl.ml.update import in_shape_of
 
 BLOCK = 1024
 ALIGNED = 64
@@ -44,9 +46,8 @@ class FlatSGD:
         self._inputs: dict[str, Tensor] = {}
         if settings.precision == "bf16":
             self._inputs = {
-                f"{name}.weight": self._view(self._copies, f"{name}.weight").requires_grad_()
-                for name, module in network.named_modules()
-                if isinstance(module, nn.Conv2d)
+                name: self._view(self._copies, name).requires_grad_()
+                for name in convolution_weights(network)
             }
 
     def inputs(self) -> Mapping[str, Tensor]:
@@ -82,8 +83,7 @@ class FlatSGD:
 
     def _view(self, tensor: Tensor, name: str) -> Tensor:
         """The part of a parameter, shaped as it is and in its order in memory."""
-        parameter, start = self._named[name], tensor.storage_offset() + self._starts[name]
-        return tensor.as_strided(parameter.shape, parameter.stride(), start)
+        return in_shape_of(self._named[name], tensor[self._starts[name] :])
 
     def _take_in(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Copy the gradients into one tensor, those of each dtype at once; None is zero."""
@@ -100,10 +100,10 @@ class FlatSGD:
             torch._foreach_copy_(targets, sources)
 
     def _clip_gradients(self, most: float) -> None:
-        """As torch.nn.utils.clip_grad_norm_ does; removed weights are no part of the norm."""
+        """Scale all gradients down to a joint l2 norm; removed weights are no part of it."""
         self._gradients.mul_(self._kept)
-        norm = torch.linalg.vector_norm(self._gradients)
-        self._gradients.mul_(torch.clamp(most / (norm + 1e-6), max=1.0))
+        self._all.grad = self._gradients
+        torch.nn.utils.clip_grad_norm_(self._all, most)
 
 
 @triton.jit(do_not_specialize=["momentum", "decay"])
