@@ -94,17 +94,23 @@ class DistillationIdentity(Model):
     table: str | None
 
 
-class _Identity(Model):
+class Identity(Model):
+    """What has a key. `KIND` is hashed with it, and so stays whatever the class is called."""
+
+    KIND: ClassVar[str]
+
     schema_version: int = SCHEMA_VERSION
     numerics_version: int = NUMERICS_VERSION
 
 
-class LevelIdentity(_Identity):
+class LevelIdentity(Identity):
     """One level. Level 0 does not hash pruning: all retraining modes share one dense network.
 
     With `iterations` it is the state after so many batches of level 0's training, to be rewound
     to: a piece of work of its own, so that level 0 is the same whether or not it is wanted.
     """
+
+    KIND: ClassVar = "LevelIdentity"
 
     images: ImagesIdentity
     noise: NoiseIdentity
@@ -132,8 +138,10 @@ def early_state(level: LevelIdentity) -> LevelIdentity | None:
     )
 
 
-class TableIdentity(_Identity):
+class TableIdentity(Identity):
     """A teacher's logits for every view of every training image."""
+
+    KIND: ClassVar = "TableIdentity"
 
     images: ImagesIdentity
     teacher: TeacherIdentity
@@ -164,12 +172,14 @@ class TrajectoryTeacher(Model):
     table: bool
 
 
-class TrajectoryIdentity(_Identity):
+class TrajectoryIdentity(Identity):
     """A network, a seed and how it is pruned and retrained.
 
     How many levels there are is not part of it, but a list of their sparsities is, and how many of
     its teacher's the best is chosen from.
     """
+
+    KIND: ClassVar = "TrajectoryIdentity"
 
     images: ImagesIdentity
     noise: NoiseIdentity
@@ -188,11 +198,11 @@ def canonical_json(identity: Model) -> str:
     )
 
 
-def key_of(identity: Model) -> str:
+def key_of(identity: Identity) -> str:
     """sha256 of the canonical JSON, in hex. The kind of identity is part of what is hashed."""
     return key_of_json(type(identity), canonical_json(identity).encode())
 
 
-def key_of_json(kind: type[Model], canonical: bytes) -> str:
+def key_of_json(kind: type[Identity], canonical: bytes) -> str:
     """The key of an identity that was written by any version, whose fields may be others now."""
-    return hashlib.sha256(kind.__name__.encode() + b":" + canonical).hexdigest()
+    return hashlib.sha256(kind.KIND.encode() + b":" + canonical).hexdigest()
