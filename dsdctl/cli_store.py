@@ -36,8 +36,8 @@ def list_(store: StoreOption = DEFAULT_STORE) -> None:
     """List finished levels and teacher tables."""
     with reported():
         from dsdctl import care
-        from dsdctl.report.plan_view import size
         from dsdctl.store import Store
+        from dsdctl.units import size
 
         opened, total = Store(store, read_only=True), 0
         opened.require()
@@ -84,9 +84,9 @@ def gc(
         from dsdctl import care
         from dsdctl.plan import make_plan
         from dsdctl.progress import Progress
-        from dsdctl.report.plan_view import size
         from dsdctl.resolve import resolve_all
         from dsdctl.store import Store
+        from dsdctl.units import size
 
         opened = Store(store)
         opened.require()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dsdctl import care
 from dsdctl.devices import usable_cores
-from dsdctl.report.plan_view import size
 from dsdctl.store import Store
+from dsdctl.units import size
 
 PACKAGES = ("torch", "torchvision", "fvcore", "wandb", "pydantic", "typer", "rich", "safetensors")
 

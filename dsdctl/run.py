@@ -28,7 +28,6 @@ from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
 from dsdctl.report.attached import attached
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
-from dsdctl.report.plan_view import size
 from dsdctl.report.table import Report, level_record, make_report, stop_reason
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
@@ -37,6 +36,7 @@ from dsdctl.stopping import describe_rule
 from dsdctl.store import Store
 from dsdctl.tasks import Place, spare_folder
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
+from dsdctl.units import size
 
 if TYPE_CHECKING:
     from dsdctl.engines.ray import RayCluster

@@ -17,7 +17,7 @@ from dsdctl.ml.device import configure
 from dsdctl.ml.graph import Capture, capture_on
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
-from dsdctl.report.plan_view import size
+from dsdctl.units import size
 
 SECONDS = 5.0
 """That the speed check trains."""

@@ -9,10 +9,10 @@ import dsdctl
 from dsdctl.export.as_onnx import OPSET
 from dsdctl.export.chosen import Chosen
 from dsdctl.labels import describe_noise
-from dsdctl.report.plan_view import size
 from dsdctl.report.render import escaped
 from dsdctl.results import environment_line
 from dsdctl.stopping import describe_rule
+from dsdctl.units import size
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dsdctl.report.curves import spans
 from dsdctl.report.seeds import PairedDifference, Stats
 from dsdctl.report.table import Report, ReportRow
 from dsdctl.spec import MeanStd
+from dsdctl.units import magnitude
 
 HEADINGS = (
     "recipe",
@@ -193,8 +194,3 @@ def pflops_text(own: float | None, teacher: float | None) -> str:
     """What a row costs, its teacher in brackets."""
     text = "—" if own is None else magnitude(own)
     return text if teacher is None else f"{text} (+{magnitude(teacher)})"
-
-
-def magnitude(pflops: float) -> str:
-    """Two decimals as in the paper, or two significant digits where these would show little."""
-    return f"{pflops:.2f}" if pflops >= 0.1 else f"{pflops:.2g}"

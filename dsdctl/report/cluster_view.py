@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dsdctl.report.plan_cluster import ClusterPlan, OnGpus
-from dsdctl.report.plan_time import duration
+from dsdctl.units import duration
 
 
 def rich_cluster(cluster: ClusterPlan) -> RenderableType:

@@ -11,17 +11,12 @@ from rich.text import Text
 from dsdctl.counting import KeptMacs
 from dsdctl.errors import InputError
 from dsdctl.progress import Progress
-from dsdctl.report.cells import (
-    difference_text,
-    magnitude,
-    number_text,
-    percent_text,
-    pflops_text,
-)
+from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare
 from dsdctl.report.render import escaped, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import make_report
+from dsdctl.units import magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
 

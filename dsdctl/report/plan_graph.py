@@ -1,7 +1,7 @@
 """A plan as a graph for Graphviz."""
 
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory
-from dsdctl.report.plan_view import size
+from dsdctl.units import size
 
 
 def graph(summary: PlanSummary) -> str:

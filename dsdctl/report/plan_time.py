@@ -2,6 +2,7 @@
 
 from dsdctl.progress import Progress
 from dsdctl.report.plan_pieces import by_rehearsal
+from dsdctl.units import duration
 
 TOO_LONG = 100 * 3600
 """Seconds from which on it is said that a CPU is slow for a plan."""
@@ -24,16 +25,3 @@ def time_words(progress: Progress, seconds: float | None, device: str) -> str:
     if by_rehearsal(progress, device):
         return f"{duration(seconds)}, by a rehearsal, which leaves out pruning and loading"
     return duration(seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `42 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
-    seconds = round(seconds)
-    for above, large, small, large_name, small_name in (
-        (86_400, 86_400, 3600, "d", "h"),
-        (3600, 3600, 60, "h", "min"),
-        (60, 60, 1, "min", "s"),
-    ):
-        if seconds >= above:
-            return f"{seconds // large} {large_name} {seconds % large // small} {small_name}"
-    return f"{seconds} s"

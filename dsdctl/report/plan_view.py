@@ -14,12 +14,12 @@ from dsdctl.labels import describe_noise
 from dsdctl.matrix import row_name, variant_name
 from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
-from dsdctl.report.cells import magnitude
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.shortening import fill, indented, joined
 from dsdctl.report.whole_words import WholeWords
 from dsdctl.resolve import Regime
+from dsdctl.units import magnitude, size
 
 
 def rich_plan(
@@ -343,12 +343,3 @@ def _teacher_forward_lines(
         f"teacher forwards    {magnitude(direct + tabulated)} PFLOPs, not counted by the paper's "
         f"convention; {magnitude(called)} if the teacher were called for every batch"
     ]
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -10,7 +10,8 @@ from dsdctl.progress import Progress
 from dsdctl.rehearsal import Outcome, Rehearsed, Workload
 from dsdctl.report.plan_summary import disk_bytes
 from dsdctl.report.plan_time import time_words, too_long
-from dsdctl.report.plan_view import listed, size
+from dsdctl.report.plan_view import listed
+from dsdctl.units import size
 
 SCHEMA = "dsdctl.rehearsal/1"
 

@@ -1,0 +1,168 @@
+"""Laws of the house: what each package may import, and how long its files and functions are."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dsdctl
+
+ROOT = Path(dsdctl.__file__).parent
+
+EVERYWHERE = {"", "errors", "units"}
+"""What belongs to no package and anything may import: the version, errors, units."""
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "system": set(),
+    "spec": {"system"},
+    "ml": {"system"},
+    "keys": {"spec"},
+    "results": {"spec"},
+    "data": {"keys", "spec", "system"},
+    "store": {"keys", "results", "spec", "system"},
+    "plan": {"data", "store", "keys", "results", "spec", "system"},
+    "worker": {"ml", "data", "store", "keys", "results", "spec", "system"},
+    "cost": {"plan", "data", "store", "keys", "results", "spec", "system"},
+    "slurm": {"plan", "store", "spec", "system"},
+    "run": {"cost", "plan", "worker", "data", "store", "keys", "results", "spec", "system"},
+    "report": {"cost", "plan", "data", "store", "keys", "results", "spec", "system"},
+    "tracking": {"report", "cost", "plan", "store", "keys", "results", "spec", "system"},
+    "export": {
+        "report", "plan", "worker", "ml", "data", "store", "keys", "results", "spec", "system",
+    },
+    "bench": {"worker", "ml", "data", "store", "keys", "results", "spec", "system"},
+}  # fmt: skip
+"""By package, from the lowest up, what it may import beside itself; cli may import all."""
+
+INSIDE_FUNCTIONS = {"cost": {"ml"}}
+"""What a package may import only when it is used, so that it is light."""
+
+WITHOUT_TORCH = {"system", "spec", "keys", "results", "data", "plan", "slurm"}
+"""What imports torch not at all, or within functions alone."""
+
+NOT_MOVED = {
+    "calibration",
+    "care",
+    "checks",
+    "cli",
+    "cli_bench",
+    "cli_export",
+    "cli_options",
+    "cli_plan",
+    "cli_rehearse",
+    "cli_report",
+    "cli_run",
+    "cli_store",
+    "cluster",
+    "console",
+    "cost",
+    "counting",
+    "data_spec",
+    "datasets",
+    "devices",
+    "display",
+    "doctor",
+    "eventlog",
+    "fields",
+    "folders",
+    "identities",
+    "imagefolder",
+    "inputs",
+    "jobs",
+    "killpoints",
+    "labels",
+    "level",
+    "loading",
+    "makespan",
+    "matrix",
+    "networks",
+    "plan",
+    "prepared",
+    "preparing",
+    "processes",
+    "progress",
+    "pruning",
+    "rates",
+    "reading",
+    "recipe_files",
+    "reference",
+    "rehearsal",
+    "rehearsing",
+    "resolve",
+    "resolve_images",
+    "run",
+    "runlog",
+    "schedule",
+    "shapes",
+    "spec",
+    "starting_point",
+    "stopping",
+    "store",
+    "submission",
+    "tasks",
+    "tracking",
+    "training",
+    "watch",
+    "wording",
+    "engines",
+}
+"""What lies in no package of the table yet."""
+
+
+def package_of(module: str) -> str:
+    """The package, or the module beside the packages, in which a module of dsdctl lies."""
+    inner = module.removeprefix("dsdctl").lstrip(".").partition(".")[0]
+    return "" if inner == "__version__" else inner
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for file in sorted(ROOT.rglob("*.py")):
+        parts = file.relative_to(ROOT.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield what is imported, and whether only when a function runs or types are checked."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", inside
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, inside) for alias in node.names)
+        else:
+            typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or typing
+            yield from imports(node, inside=inside or later)
+
+
+MODULES = dict(modules())
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
+    allowed = MAY_IMPORT[package] | EVERYWHERE | NOT_MOVED | {package}
+    wrong = [
+        f"{name} imports {imported}"
+        for name, tree in MODULES.items()
+        if package_of(name) == package
+        for imported, inside in imports(tree)
+        if imported.startswith("dsdctl")
+        and package_of(imported) not in allowed
+        and not (inside and package_of(imported) in INSIDE_FUNCTIONS.get(package, set()))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", sorted(WITHOUT_TORCH))
+def test_what_plans_does_without_torch(package: str) -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name, tree in MODULES.items()
+        if package_of(name) == package
+        for imported, inside in imports(tree)
+        if not inside and imported.partition(".")[0] in ("torch", "torchvision")
+    ]
+    assert not wrong
