@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsdctl.ml.torchvision_compat import datasets
+from dsdctl.system.torchvision import datasets
 
 COUNT = 2000
 

@@ -121,7 +121,7 @@ def plan(
         from dsdctl.report import plan_graph, plan_summary, plan_view
         from dsdctl.report.cluster_view import rich_cluster
         from dsdctl.report.plan_pieces import plan_for_cluster, seconds_estimate
-        from dsdctl.run import choose_device, default_jobs
+        from dsdctl.system.devices import choose_device, default_jobs
 
         where = choose_device(device.value)
         slots = jobs or default_jobs(where)

@@ -38,7 +38,7 @@ def bench(
     with reported():
         from dsdctl.bench.run import run_bench
         from dsdctl.bench.view import print_bench
-        from dsdctl.run import choose_device
+        from dsdctl.system.devices import choose_device
 
         unknown = set(cases or ()) - set(get_args(CaseName))
         if unknown:

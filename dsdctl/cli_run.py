@@ -125,7 +125,8 @@ def run(
                 made, specs, store, cluster, options_of_jobs, threads=threads, dry_run=dry_run
             ):
                 return
-        from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
+        from dsdctl.run import RunOptions, run_plan
+        from dsdctl.system.devices import choose_device, default_jobs
 
         with terminable(), ExitStack() as stack:
             ray = None

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dsdctl import care
-from dsdctl.devices import usable_cores
 from dsdctl.store import Store
+from dsdctl.system.devices import usable_cores
 from dsdctl.units import size
 
 PACKAGES = ("torch", "torchvision", "fvcore", "wandb", "pydantic", "typer", "rich", "safetensors")

@@ -5,21 +5,25 @@ sha256 of each file are in checksums.json. A file that was dropped on request ke
 so that what is put back later must be the very same.
 """
 
-import errno
 import hashlib
-import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from dsdctl.errors import DamagedError, WorkError
 from dsdctl.fields import Model
-from dsdctl.killpoints import kill_point
+from dsdctl.system.atomic import (
+    flush_folder,
+    json_bytes,
+    rename_unless_there,
+    replace_file,
+    write_flushed,
+)
+from dsdctl.system.kill_points import kill_point
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,32 +125,14 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         checksums = {name: checksum_of(content) for name, content in files.items()}
         for name, content in {**files, CHECKSUMS: _checksum_bytes(checksums)}.items():
-            _write_flushed(temporary / name, content)
+            write_flushed(temporary / name, content)
         flush_folder(temporary)
         kill_point("commit-written")
-        _rename_unless_there(temporary, folder)
+        rename_unless_there(temporary, folder)
         kill_point("commit-renamed")
         flush_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def replace_file(file: Path, content: bytes, kind: str = "file") -> None:
-    """Write a file whole or not at all, in place of an older one; kill points call it `kind`."""
-    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    try:
-        _write_flushed(temporary, content)
-        kill_point(f"{kind}-written")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    kill_point(f"{kind}-renamed")
-    flush_folder(file.parent)
-
-
-def json_bytes(value: Any) -> bytes:
-    """A small file's content, the same for equal values."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:
@@ -159,35 +145,3 @@ def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | Non
 
 def _checksum_bytes(checksums: Checksums) -> bytes:
     return json_bytes(_CHECKSUMS.dump_python(checksums, exclude_defaults=True))
-
-
-def _rename_unless_there(temporary: Path, folder: Path) -> None:
-    try:
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-
-
-def _write_flushed(file: Path, content: bytes) -> None:
-    try:
-        with file.open("xb") as stream:
-            stream.write(content)
-            flush(stream)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from error
-
-
-def flush(stream: IO[Any]) -> None:
-    """Wait until what was written to a file is on the disk."""
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Wait until what was renamed into a folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,6 @@ from dsdctl.inputs import (
     training_reader,
 )
 from dsdctl.keys import NO_NOISE, LevelIdentity, TeacherIdentity, key_of
-from dsdctl.killpoints import kill_point
 from dsdctl.ml import gpu, kernels
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure, own_stream
@@ -42,6 +41,7 @@ from dsdctl.starting_point import (
     starting_point,
 )
 from dsdctl.store import Checkpoint, Store
+from dsdctl.system.kill_points import kill_point
 from dsdctl.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task, spare_folder
 
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dsdctl.errors import InputError, Problems
-from dsdctl.reading import read_text
+from dsdctl.system.reading import read_text
 from dsdctl.wording import problem_line
 
 KeyPath = tuple[str | int, ...]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsdctl.errors import WorkError
-from dsdctl.folders import flush, flush_folder
+from dsdctl.system.atomic import flush, flush_folder
 
 if TYPE_CHECKING:
     import numpy as np

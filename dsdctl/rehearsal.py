@@ -17,7 +17,6 @@ from rich.console import Console
 from dsdctl.calibration import learn_rehearsed, workload
 from dsdctl.cost import CountMacs, macs_per_trained_image
 from dsdctl.datasets import is_there
-from dsdctl.devices import Device
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError, in_words
 from dsdctl.fields import Model
@@ -25,8 +24,9 @@ from dsdctl.keys import LevelIdentity, canonical_json
 from dsdctl.networks import Network
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
-from dsdctl.processes import end_with_parent, start_worker, take_signals
 from dsdctl.store import Store
+from dsdctl.system.devices import Device
+from dsdctl.system.processes import end_with_parent, start_worker, take_signals
 from dsdctl.tasks import spare_folder
 
 BATCHES = 300

@@ -16,7 +16,6 @@ from dsdctl import calibration
 from dsdctl.console import print_as_is
 from dsdctl.cost import level_pflops_executed
 from dsdctl.counting import KeptMacs
-from dsdctl.devices import Device, DeviceWish, has_gpu_driver, resolve_device, usable_cores
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import GRACE_SECONDS, THREADS, LocalEngine
 from dsdctl.errors import InputError, WorkError
@@ -34,6 +33,7 @@ from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
 from dsdctl.stopping import describe_rule
 from dsdctl.store import Store
+from dsdctl.system.devices import Device
 from dsdctl.tasks import Place, spare_folder
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
 from dsdctl.units import size
@@ -69,24 +69,6 @@ class Finished:
 
     reports: list[Report]
     failures: dict[str, str]
-
-
-def choose_device(wish: DeviceWish) -> Device:
-    """Resolve `auto` on this machine. Raises InputError where CUDA is asked for and absent."""
-    return resolve_device(wish, _torch_sees_gpu, "torch sees no GPU here")
-
-
-def _torch_sees_gpu() -> bool:
-    if not has_gpu_driver():
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def default_jobs(device: Device) -> int:
-    """One a core on a CPU. One on a GPU: how many fit into its memory nobody knows beforehand."""
-    return usable_cores() if device == "cpu" else 1
 
 
 def tasks_in_a_process(options: RunOptions) -> int:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dsdctl.keys import LevelIdentity, TableIdentity, key_of
-from dsdctl.killpoints import kill_point
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel
+from dsdctl.system.kill_points import kill_point
 from dsdctl.tasks import LevelTask, TableTask, Task
 
 BUSY_SECONDS = 1.0

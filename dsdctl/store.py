@@ -29,16 +29,15 @@ from dsdctl.folders import (
     Checksums,
     check_sizes,
     checksum_of,
-    json_bytes,
     read_checked,
     read_checksums,
-    replace_file,
     tensor_bytes,
     write_checksums,
     write_folder,
 )
 from dsdctl.keys import LevelIdentity, TableIdentity, canonical_json, key_of, key_of_json
 from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
+from dsdctl.system.atomic import json_bytes, replace_file
 
 if TYPE_CHECKING:
     from torch import Tensor

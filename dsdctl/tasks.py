@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from dsdctl.devices import Device
 from dsdctl.fields import Model
 from dsdctl.keys import LevelIdentity, TableIdentity
 from dsdctl.results import FinishedLevel
+from dsdctl.system.devices import Device
 
 MEMORY_BUDGET = 8 * 2**30
 """Bytes of images that a process holds in memory; larger data sets are read from the disk."""

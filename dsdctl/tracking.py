@@ -21,9 +21,9 @@ from urllib.parse import urlparse
 
 from dsdctl.errors import in_words
 from dsdctl.fields import Model
-from dsdctl.processes import end_with_parent, held_back, take_signals
 from dsdctl.spec import Wandb
 from dsdctl.store import Store
+from dsdctl.system.processes import end_with_parent, held_back, take_signals
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dsdctl import datasets
 from dsdctl.ml import sources
-from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
+from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 CIFAR_TRAIN, CIFAR_TEST = 250, 60
 

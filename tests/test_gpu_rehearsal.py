@@ -17,8 +17,8 @@ from PIL import Image
 from tiny import ROOT
 
 from dsdctl.bench import gpu as doctor
-from dsdctl.devices import has_gpu_driver
 from dsdctl.ml.graph import Capture
+from dsdctl.system.devices import has_gpu_driver
 
 
 def rehearsed(out: Path, *words: object) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:

@@ -11,7 +11,7 @@ from PIL import Image
 from dsdctl.data_spec import Dataset, Size
 from dsdctl.datasets import Facts, dataset_facts
 from dsdctl.imagefolder import EXTENSIONS, list_images, read_content
-from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
+from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 
 def facts(root: Path, **keys: object) -> Facts:

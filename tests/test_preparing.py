@@ -15,7 +15,6 @@ from rich.console import Console
 
 from dsdctl.display import counted
 from dsdctl.eventlog import read_events
-from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
 from dsdctl.plan import Plan, make_plan
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
@@ -25,6 +24,7 @@ from dsdctl.report.plan_view import data_lines, direct_teacher_lines
 from dsdctl.report.table import make_report
 from dsdctl.resolve import resolve
 from dsdctl.store import Store
+from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 FOLDER: dict[str, Any] = {
     "dataset": {

@@ -29,7 +29,6 @@ from soak import (
 from tiny import ROOT
 
 from dsdctl.counting import FILE as MACS
-from dsdctl.killpoints import POINTS
 from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import build_network
@@ -39,6 +38,7 @@ from dsdctl.ml.teacher import distilled, looked_up
 from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.results import Environment
 from dsdctl.store import Checkpoint, Store
+from dsdctl.system.kill_points import POINTS
 
 HERE = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
 

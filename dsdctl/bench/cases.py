@@ -12,7 +12,6 @@ from torch import nn
 from dsdctl.bench.results import CaseName
 from dsdctl.data_spec import Dataset
 from dsdctl.datasets import dataset_facts
-from dsdctl.devices import Device
 from dsdctl.errors import InputError
 from dsdctl.fields import Model, Precision
 from dsdctl.ml.data import Normalisation, Split, Views
@@ -23,6 +22,7 @@ from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.sources import load_digits, load_npz
+from dsdctl.system.devices import Device
 
 SEED = 0
 CLASSES = 10

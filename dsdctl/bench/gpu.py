@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dsdctl.bench.cases import Job, case_network
 from dsdctl.bench.ours import prepare
-from dsdctl.devices import Device
 from dsdctl.errors import in_words
 from dsdctl.ml import gpu
 from dsdctl.ml.data import Normalisation, ViewReader, Views
@@ -17,6 +16,7 @@ from dsdctl.ml.device import configure
 from dsdctl.ml.graph import Capture, capture_on
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
+from dsdctl.system.devices import Device
 from dsdctl.units import size
 
 SECONDS = 5.0

@@ -32,8 +32,8 @@ from dsdctl.bench.cases import (
 )
 from dsdctl.ml.convolution import Conv3x3
 from dsdctl.ml.relu_norm import FusedSequential
-from dsdctl.ml.torchvision_compat import transforms
 from dsdctl.ml.vgg import AdaptivePool
+from dsdctl.system.torchvision import transforms
 
 PREFETCHED = 2
 """Batches that a DataLoader has each of its workers make ahead, by default."""

@@ -26,10 +26,10 @@ from dsdctl.bench.results import (
     Spread,
     TableResult,
 )
-from dsdctl.devices import Device, usable_cores
 from dsdctl.fields import Precision
 from dsdctl.ml import gpu, kernels
 from dsdctl.ml.kernel_choice import Mode, kernel_mode
+from dsdctl.system.devices import Device, usable_cores
 
 TABLE1_FORWARDS = 50_000 * 162
 """Training images of specs/table1.yaml times the views that flip and crop give."""

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 
 from dsdctl.engines.worker import Answer, work
 from dsdctl.errors import in_words
-from dsdctl.processes import start_worker
 from dsdctl.schedule import Outcome
+from dsdctl.system.processes import start_worker
 from dsdctl.tasks import Place, Task
 
 GRACE_SECONDS = 60.0

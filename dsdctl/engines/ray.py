@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import dsdctl
-from dsdctl.devices import Device, DeviceWish, resolve_device, usable_cores
 from dsdctl.engines.local import GRACE_SECONDS, outcome_of
 from dsdctl.engines.worker import Answer, attempt
 from dsdctl.errors import InputError, WorkError
 from dsdctl.ml.kernel_choice import VARIABLE
 from dsdctl.runlog import log
 from dsdctl.schedule import Outcome
+from dsdctl.system.devices import Device, DeviceWish, resolve_device, usable_cores
 from dsdctl.tasks import Place, Task
 
 try:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
 
 from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in_words
-from dsdctl.processes import end_with_parent, take_signals
+from dsdctl.system.processes import end_with_parent, take_signals
 
 if TYPE_CHECKING:
     from dsdctl.tasks import Done, Place, Task

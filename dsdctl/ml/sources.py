@@ -21,11 +21,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from dsdctl.devices import usable_cores
 from dsdctl.errors import WorkError
 from dsdctl.imagefolder import Listing, content_digest
 from dsdctl.ml.data import Source, Split
 from dsdctl.prepared import Original, Part
+from dsdctl.system.devices import usable_cores
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def cifar(name: str, root: Path) -> Original:
 
     Raises WorkError where the files are neither there nor to be had.
     """
-    from dsdctl.ml.torchvision_compat import datasets
+    from dsdctl.system.torchvision import datasets
 
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     parts = {}
@@ -91,7 +91,7 @@ def cifar(name: str, root: Path) -> Original:
 def flowers102(root: Path, cut: Cut) -> Original:
     """Oxford's 102 flowers by torchvision's loader: 1,020 training and 6,149 test images, as in
     the authors' code. Raises WorkError where the files are neither there nor to be had."""
-    from dsdctl.ml.torchvision_compat import datasets
+    from dsdctl.system.torchvision import datasets
 
     parts = {}
     for part in ("train", "test"):

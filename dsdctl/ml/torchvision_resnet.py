@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dsdctl.ml.initialisation import initialise_resnet
-from dsdctl.ml.torchvision_compat import models
+from dsdctl.system.torchvision import models
 
 _LAYOUTS = {
     18: (models.resnet.BasicBlock, [2, 2, 2, 2]),

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsdctl.devices import has_gpu_driver
 from dsdctl.ml.kernel_choice import VARIABLE, Mode
+from dsdctl.system.devices import has_gpu_driver
 
 from .options import SHARES, STAGES, Stage, parser
 from .small import KERNELS

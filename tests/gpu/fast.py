@@ -14,9 +14,9 @@ import torch
 from dsdctl.bench.cases import Job
 from dsdctl.bench.ceilings import measure_ceilings
 from dsdctl.bench.results import CaseName, Ceilings
-from dsdctl.devices import usable_cores
 from dsdctl.fields import Precision
 from dsdctl.ml.kernel_choice import Mode
+from dsdctl.system.devices import usable_cores
 
 from .attainable import attainable
 from .options import Box

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dsdctl.devices import usable_cores
+from dsdctl.system.devices import usable_cores
 
 from .small import random_archive
 

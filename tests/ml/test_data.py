@@ -200,7 +200,7 @@ def test_a_batch_mixes_views_image_by_image() -> None:
 
 
 def test_normalisation_is_that_of_torchvision_transforms() -> None:
-    import dsdctl.ml.torchvision_compat  # noqa: I001, F401  torchvision beside a CPU build of torch
+    import dsdctl.system.torchvision  # noqa: I001, F401  torchvision beside a CPU build of torch
     from torchvision.transforms import v2
 
     images = random_images(3, 6, 5, 3)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsdctl.ml.data import MappedImages, Normalisation, Reader, ResizedCrops, ViewReader, Views
 from dsdctl.ml.large import ResizedCropReader, StreamedReader, crop_shapes
-from dsdctl.ml.torchvision_compat import transforms
+from dsdctl.system.torchvision import transforms
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 UNIT = ResizedCrops.UNIT

@@ -8,7 +8,7 @@ from samples import in_float64, random_images, with_random_statistics
 from torch import nn
 
 from dsdctl.ml.models import build_network
-from dsdctl.ml.torchvision_compat import models
+from dsdctl.system.torchvision import models
 
 
 def test_resnet18_is_torchvisions_with_a_small_stem() -> None:

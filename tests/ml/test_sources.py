@@ -29,9 +29,9 @@ from dsdctl.ml.sources import (
     load_digits,
     load_npz,
 )
-from dsdctl.ml.torchvision_compat import datasets as torchvision_datasets
-from dsdctl.ml.torchvision_compat import transforms
 from dsdctl.prepared import Part
+from dsdctl.system.torchvision import datasets as torchvision_datasets
+from dsdctl.system.torchvision import transforms
 
 
 def all_of(part: Part) -> np.ndarray:

@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.killpoints import POINTS
+from dsdctl.system.kill_points import POINTS
 
 from . import result_bytes, session_members, spec, start, workers
 

@@ -37,3 +37,21 @@ def has_gpu_driver() -> bool:
     except OSError:
         return Path("/dev/kfd").exists()  # AMD's
     return True
+
+
+def choose_device(wish: DeviceWish) -> Device:
+    """Resolve `auto` on this machine. Raises InputError where CUDA is asked for and absent."""
+    return resolve_device(wish, _torch_sees_gpu, "torch sees no GPU here")
+
+
+def _torch_sees_gpu() -> bool:
+    if not has_gpu_driver():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def default_jobs(device: Device) -> int:
+    """One a core on a CPU. One on a GPU: how many fit into its memory nobody knows beforehand."""
+    return usable_cores() if device == "cpu" else 1

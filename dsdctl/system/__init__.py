@@ -1,0 +1,1 @@
+"""The machine: files, processes and signals, devices and cores, kill points."""
