@@ -8,10 +8,11 @@ from typing import Literal
 
 from dsdctl.datasets import Facts
 from dsdctl.errors import InputError
-from dsdctl.loading import Document, KeyPath
-from dsdctl.networks import MLP, Network, ViT
-from dsdctl.pruning import Pruning
-from dsdctl.shapes import (
+from dsdctl.spec.document import Document, KeyPath
+from dsdctl.spec.network import MLP, Network, ViT
+from dsdctl.spec.problems import nearest
+from dsdctl.spec.pruning import Pruning
+from dsdctl.spec.shapes import (
     FIRST,
     LAST,
     has_batchnorm,
@@ -20,8 +21,7 @@ from dsdctl.shapes import (
     remaining_weights,
     smallest_side,
 )
-from dsdctl.training import Training
-from dsdctl.wording import nearest
+from dsdctl.spec.training import Training
 
 Who = Literal["student", "teacher"]
 

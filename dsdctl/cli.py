@@ -183,10 +183,10 @@ app.command()(cli_export.export)
 def recipes() -> None:
     """List the packaged recipes."""
     with reported():
-        from dsdctl.loading import read_document
-        from dsdctl.loading import validate as check
-        from dsdctl.recipe_files import packaged_recipes
-        from dsdctl.spec import Recipe
+        from dsdctl.spec.experiment import Recipe
+        from dsdctl.spec.problems import validate as check
+        from dsdctl.spec.recipe_files import packaged_recipes
+        from dsdctl.spec.yaml import read_document
 
         for file in sorted(packaged_recipes().glob("*.yaml")):
             found = check(Recipe, read_document(file))
@@ -203,7 +203,7 @@ def schema(
     """Print the JSON Schema of a spec or recipe, for editors."""
     with reported():
         from dsdctl.reference import reference
-        from dsdctl.spec import Experiment, Recipe
+        from dsdctl.spec.experiment import Experiment, Recipe
 
         if markdown:
             print_plain(reference())

@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dsdctl.fields import Model, Text
-from dsdctl.loading import read_document, validate
+from dsdctl.spec.fields import Model, Text
+from dsdctl.spec.problems import validate
+from dsdctl.spec.yaml import read_document
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):[0-5]\d")
 

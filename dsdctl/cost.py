@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from dsdctl.networks import Network
 from dsdctl.plan import Plan, RowPlan, Trajectory
 from dsdctl.resolve import Regime, view_count
 from dsdctl.resolve_images import Images
 from dsdctl.results import Measured
+from dsdctl.spec.network import Network
 
 FORWARD_AND_BACKWARD = 3
 """A training step in forward passes: one forward, two for the backward."""

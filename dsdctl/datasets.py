@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsdctl.data_spec import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
 from dsdctl.errors import InputError
 from dsdctl.imagefolder import Listing, list_images, read_content
 from dsdctl.prepared import FOLDER, read_manifest
+from dsdctl.spec.dataset import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
 
 if TYPE_CHECKING:
     import numpy as np

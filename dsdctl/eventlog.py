@@ -13,11 +13,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dsdctl.errors import in_words
-from dsdctl.fields import Model
 from dsdctl.keys import key_of
 from dsdctl.rates import images_per_second
 from dsdctl.runlog import log
 from dsdctl.schedule import Event
+from dsdctl.spec.fields import Model
 from dsdctl.tasks import TableTask, Task
 
 Happened = Literal[

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from dsdctl.errors import DamagedError, WorkError
-from dsdctl.fields import Model
+from dsdctl.spec.fields import Model
 from dsdctl.system.atomic import (
     flush_folder,
     json_bytes,

@@ -1,6 +1,5 @@
 """What identifies a trajectory and its levels, by how a network is trained and pruned."""
 
-from dsdctl.data_spec import LabelNoise
 from dsdctl.keys import (
     NO_NOISE,
     DistillationIdentity,
@@ -13,7 +12,8 @@ from dsdctl.keys import (
     TrajectoryTeacher,
 )
 from dsdctl.resolve import Regime
-from dsdctl.training import Schedule, Training
+from dsdctl.spec.dataset import LabelNoise
+from dsdctl.spec.training import Schedule, Training
 
 
 def trajectory_identity(

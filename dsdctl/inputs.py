@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsdctl.data_spec import IMAGES_OF, HoldOut
 from dsdctl.datasets import NAMED
 from dsdctl.errors import WorkError
 from dsdctl.imagefolder import list_images
@@ -32,6 +31,7 @@ from dsdctl.ml.data import (
 from dsdctl.ml.large import ResizedCropReader, StreamedReader
 from dsdctl.ml.noise import Noise
 from dsdctl.prepared import FOLDER, Original, Progress, open_part, prepare, read_manifest
+from dsdctl.spec.dataset import IMAGES_OF, HoldOut
 from dsdctl.tasks import MEMORY_BUDGET
 
 

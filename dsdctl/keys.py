@@ -8,11 +8,11 @@ import hashlib
 import json
 from typing import ClassVar, Literal
 
-from dsdctl.data_spec import Augment, HumanLabels, Normalize, Size, Validation
-from dsdctl.fields import Extended, Model, Precision, Seed
-from dsdctl.networks import Network
-from dsdctl.pruning import RetrainMode
-from dsdctl.training import Training
+from dsdctl.spec.dataset import Augment, HumanLabels, Normalize, Size, Validation
+from dsdctl.spec.fields import Extended, Model, Precision, Seed
+from dsdctl.spec.network import Network
+from dsdctl.spec.pruning import RetrainMode
+from dsdctl.spec.training import Training
 
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""

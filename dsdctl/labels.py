@@ -6,7 +6,7 @@ Labels are *selected* at the rate that a spec gives; those that then differ from
 
 from dataclasses import dataclass
 
-from dsdctl.data_spec import HumanLabels, LabelNoise
+from dsdctl.spec.dataset import HumanLabels, LabelNoise
 
 CIFAR10_TARGETS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 """truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog; the others stay."""

@@ -26,9 +26,9 @@ from dsdctl.keys import (
     early_state,
     key_of,
 )
-from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.resolve import Regime, ResolvedSpec, Row, WeightsFile
-from dsdctl.spec import LevelRule, SparsestWithin, StopRule
+from dsdctl.spec.experiment import LevelRule, SparsestWithin, StopRule
+from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 
 
 def levels_needed(rule: LevelRule, levels: int) -> int:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dsdctl.data_spec import LOADED_AS_THEY_ARE
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError
 from dsdctl.plan import Trajectory
 from dsdctl.prepared import read_manifest
+from dsdctl.spec.dataset import LOADED_AS_THEY_ARE
 
 if TYPE_CHECKING:
     from dsdctl.inputs import Files

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dsdctl.cluster import Cluster
-from dsdctl.matrix import MAX_CELLS, MAX_TRAININGS
-from dsdctl.spec import Experiment, Recipe
+from dsdctl.spec.experiment import Experiment, Recipe
+from dsdctl.spec.matrix import MAX_CELLS, MAX_TRAININGS
 
 Schema = Mapping[str, Any]
 

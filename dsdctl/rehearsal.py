@@ -19,11 +19,11 @@ from dsdctl.cost import CountMacs, macs_per_trained_image
 from dsdctl.datasets import is_there
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError, in_words
-from dsdctl.fields import Model
 from dsdctl.keys import LevelIdentity, canonical_json
-from dsdctl.networks import Network
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
+from dsdctl.spec.fields import Model
+from dsdctl.spec.network import Network
 from dsdctl.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.system.processes import end_with_parent, start_worker, take_signals

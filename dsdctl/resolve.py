@@ -19,19 +19,13 @@ from dsdctl.checks import (
     check_rounds,
     check_sample,
 )
-from dsdctl.data_spec import Augment
 from dsdctl.datasets import dataset_facts, file_sha256
 from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
-from dsdctl.fields import Seed
 from dsdctl.keys import TeacherIdentity
-from dsdctl.loading import Document, read_document, validate
-from dsdctl.matrix import MAX_TRAININGS, variant_name, variants
-from dsdctl.networks import Network
-from dsdctl.pruning import Pruning
-from dsdctl.recipe_files import RecipeFile, Recipes, with_criterion
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
-from dsdctl.shapes import ignored_layers, layer_weights
-from dsdctl.spec import (
+from dsdctl.spec.dataset import Augment
+from dsdctl.spec.document import Document
+from dsdctl.spec.experiment import (
     Experiment,
     LevelRule,
     Recipe,
@@ -39,7 +33,15 @@ from dsdctl.spec import (
     TeacherLevel,
     TeacherWeights,
 )
-from dsdctl.training import Training
+from dsdctl.spec.fields import Seed
+from dsdctl.spec.matrix import MAX_TRAININGS, variant_name, variants
+from dsdctl.spec.network import Network
+from dsdctl.spec.problems import validate
+from dsdctl.spec.pruning import Pruning
+from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
+from dsdctl.spec.shapes import ignored_layers, layer_weights
+from dsdctl.spec.training import Training
+from dsdctl.spec.yaml import read_document
 
 
 @dataclass(frozen=True)

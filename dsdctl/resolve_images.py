@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.data_spec import HUMAN_LABELS, Dataset, LabelNoise
 from dsdctl.datasets import Facts, Sizes, split_sizes
 from dsdctl.errors import InputError
 from dsdctl.labels import CLASS_TARGETS, FlipRate, flip_rate
-from dsdctl.loading import Document, KeyPath
-from dsdctl.spec import Experiment
+from dsdctl.spec.dataset import HUMAN_LABELS, Dataset, LabelNoise
+from dsdctl.spec.document import Document, KeyPath
+from dsdctl.spec.experiment import Experiment
 
 FactsOf = Callable[[Dataset, Path], Facts]
 """Looks up a data set's facts, each once a spec: archives and folders are digested for it."""

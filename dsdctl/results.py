@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsdctl.fields import Model
+from dsdctl.spec.fields import Model
 
 
 class Measured(Model):

@@ -21,7 +21,6 @@ from dsdctl.engines.local import GRACE_SECONDS, THREADS, LocalEngine
 from dsdctl.errors import InputError, WorkError
 from dsdctl.eventlog import EventLog, event_log
 from dsdctl.keys import key_of
-from dsdctl.matrix import row_name
 from dsdctl.plan import Plan, TeacherNeed, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.progress import Progress
@@ -31,6 +30,7 @@ from dsdctl.report.table import Report, level_record, make_report, stop_reason
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
+from dsdctl.spec.matrix import row_name
 from dsdctl.stopping import describe_rule
 from dsdctl.store import Store
 from dsdctl.system.devices import Device

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dsdctl.results import Measured
-from dsdctl.spec import ByValidation, Select, SparsestWithin, StopRule
+from dsdctl.spec.experiment import ByValidation, Select, SparsestWithin, StopRule
 
 StopReason = Literal["all levels run", "accuracy dropped", "diverged", "not finished"]
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from dsdctl.fields import Model
 from dsdctl.keys import LevelIdentity, TableIdentity
 from dsdctl.results import FinishedLevel
+from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
 
 MEMORY_BUDGET = 8 * 2**30

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 from dsdctl.errors import in_words
-from dsdctl.fields import Model
-from dsdctl.spec import Wandb
+from dsdctl.spec.experiment import Wandb
+from dsdctl.spec.fields import Model
 from dsdctl.store import Store
 from dsdctl.system.processes import end_with_parent, held_back, take_signals
 

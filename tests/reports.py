@@ -9,10 +9,10 @@ from builders import paper_macs, planned
 
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
-from dsdctl.pruning import Pruning
 from dsdctl.report.table import Report, make_report
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult, Measured
-from dsdctl.shapes import kept_weights
+from dsdctl.spec.pruning import Pruning
+from dsdctl.spec.shapes import kept_weights
 from dsdctl.store import Store
 
 HERE = Environment(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from builders import ROOT, line_of, only_problem, resolved, spec_data, write
 
-from dsdctl.data_spec import Dataset, HoldOut, Normalize, TestHoldOut
 from dsdctl.datasets import Facts, Sizes, dataset_facts, split_sizes
 from dsdctl.resolve import resolve
+from dsdctl.spec.dataset import Dataset, HoldOut, Normalize, TestHoldOut
 
 IMAGES = np.zeros((21, 8, 6), np.uint8)
 LABELS = np.arange(21) % 3

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from dsdctl.cli import app
 from dsdctl.cluster import Cluster
-from dsdctl.loading import parse_document
 from dsdctl.reference import reference
 from dsdctl.resolve import resolve
-from dsdctl.spec import Experiment, Recipe
+from dsdctl.spec.experiment import Experiment, Recipe
+from dsdctl.spec.yaml import parse_document
 
 DOCS = ROOT / "docs"
 PAGES = ["quickstart", "reference", "training", "ledger", "extending"]

@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 from dsdctl.cli import app
 from dsdctl.keys import LevelIdentity
 from dsdctl.level import LevelTask, Place, run_task
-from dsdctl.loading import parse_document
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
+from dsdctl.spec.yaml import parse_document
 from dsdctl.store import Store
 
 pytest.importorskip("onnxruntime", reason="dsdctl[export] is not installed")

@@ -10,10 +10,10 @@ import pytest
 from archives import write_image_folder
 from builders import ROOT, only_trajectory, planned, write_recipe
 
-from dsdctl.fields import Model
 from dsdctl.keys import LevelIdentity, TeacherIdentity, canonical_json, key_of
 from dsdctl.plan import Trajectory, make_plan
 from dsdctl.resolve import resolve
+from dsdctl.spec.fields import Model
 
 PARENT = 64 * "a"
 TEACHER = TeacherIdentity(level=64 * "b")

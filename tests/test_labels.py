@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from dsdctl.data_spec import HUMAN_LABELS, LabelNoise
 from dsdctl.labels import (
     CLASS_TARGETS,
     HUMAN_FLIPS,
@@ -16,6 +15,7 @@ from dsdctl.labels import (
 from dsdctl.ml.noise import Noise, noisy_labels
 from dsdctl.ml.randomness import generator
 from dsdctl.ml.sources import HUMAN_DIGESTS, HUMAN_KEYS
+from dsdctl.spec.dataset import HUMAN_LABELS, LabelNoise
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -23,19 +23,11 @@ from hypothesis import strategies as st
 
 from dsdctl.cluster import Cluster
 from dsdctl.errors import InputError
-from dsdctl.loading import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_NODES,
-    Document,
-    Mark,
-    dotted,
-    parse_document,
-    read_document,
-    validate,
-)
 from dsdctl.resolve import resolve
-from dsdctl.spec import Experiment, Recipe
+from dsdctl.spec.document import Document, Mark, dotted
+from dsdctl.spec.experiment import Experiment, Recipe
+from dsdctl.spec.problems import validate
+from dsdctl.spec.yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse_document, read_document
 
 FILE = Path("folder/some.yaml")
 

@@ -10,7 +10,7 @@ from dsdctl.plan import Plan, Trajectory, levels_needed, make_plan
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import plan_tables
 from dsdctl.resolve import resolve
-from dsdctl.spec import SparsestWithin
+from dsdctl.spec.experiment import SparsestWithin
 from dsdctl.store import Store
 
 ALL = ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"]

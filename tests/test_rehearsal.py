@@ -15,7 +15,6 @@ from tiny import TINY
 from dsdctl import calibration
 from dsdctl.calibration import workload
 from dsdctl.cost import PETA, macs_per_trained_image
-from dsdctl.data_spec import DatasetName
 from dsdctl.datasets import is_there
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
@@ -25,6 +24,7 @@ from dsdctl.progress import Progress
 from dsdctl.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
 from dsdctl.report.plan_pieces import by_rehearsal, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_time import too_long
+from dsdctl.spec.dataset import DatasetName
 from dsdctl.store import Checkpoint, Store
 
 ONE = {"recipes": ["vanilla"], "seeds": [0]}

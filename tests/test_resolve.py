@@ -18,13 +18,14 @@ from builders import (
     write_recipe,
 )
 
-from dsdctl.data_spec import Augment
-from dsdctl.loading import Document, read_document
-from dsdctl.matrix import variants
-from dsdctl.networks import VGGLike
-from dsdctl.recipe_files import recipe_file
 from dsdctl.resolve import Row, Teaching, resolve, table_bytes, view_count
-from dsdctl.spec import SparsestWithin
+from dsdctl.spec.dataset import Augment
+from dsdctl.spec.document import Document
+from dsdctl.spec.experiment import SparsestWithin
+from dsdctl.spec.matrix import variants
+from dsdctl.spec.network import VGGLike
+from dsdctl.spec.recipe_files import recipe_file
+from dsdctl.spec.yaml import read_document
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 BEST = {"recipes": ["kd-pruned-teacher"]}
@@ -552,7 +553,7 @@ class TestMatrix:
             read.append(file)
             return read_document(file)
 
-        monkeypatch.setattr("dsdctl.recipe_files.read_document", counting)
+        monkeypatch.setattr("dsdctl.spec.recipe_files.read_document", counting)
         write_recipe(tmp_path, "mine", training={"epochs": 0})
         changes = {"matrix": {"label_noise.seed": list(range(9))}, "recipes": ["vanilla", "mine"]}
         problems(lambda: resolved(tmp_path, changes))

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.models import build_network
-from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
-from dsdctl.pruning import Pruning
-from dsdctl.shapes import (
+from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.pruning import Pruning
+from dsdctl.spec.shapes import (
     has_batchnorm,
     ignored_layers,
     kept_weights,
     layer_weights,
     remaining_weights,
 )
-from dsdctl.shapes import smallest_side as smallest
+from dsdctl.spec.shapes import smallest_side as smallest
 
 NETWORKS = [
     VGGLike(arch="vgg-like"),

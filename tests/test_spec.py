@@ -8,11 +8,12 @@ from builders import ROOT, only_problem, problems, resolved, spec_data, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdctl.loading import read_document, validate
-from dsdctl.matrix import variants
-from dsdctl.pruning import Pruning
 from dsdctl.resolve import resolve
-from dsdctl.spec import Experiment, Recipe
+from dsdctl.spec.experiment import Experiment, Recipe
+from dsdctl.spec.matrix import variants
+from dsdctl.spec.problems import validate
+from dsdctl.spec.pruning import Pruning
+from dsdctl.spec.yaml import read_document
 
 
 def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from builders import write
 from tiny import ROOT, Dsdctl
 
 from dsdctl.level import LevelTask, Place, run_task
-from dsdctl.loading import read_document
-from dsdctl.networks import VGGLike
 from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
+from dsdctl.spec.network import VGGLike
+from dsdctl.spec.yaml import read_document
 from dsdctl.store import Store
 
 SPECS = sorted(file.relative_to(ROOT / "specs") for file in (ROOT / "specs").rglob("*.yaml"))

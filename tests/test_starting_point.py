@@ -18,7 +18,7 @@ from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.models import Network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
 from dsdctl.results import Diverged, Environment
-from dsdctl.shapes import remaining_weights
+from dsdctl.spec.shapes import remaining_weights
 from dsdctl.starting_point import State, initial_network, starting_point
 from dsdctl.store import Store
 

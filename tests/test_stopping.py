@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdctl.results import Measured
-from dsdctl.spec import Select, SparsestWithin, StopRule
+from dsdctl.spec.experiment import Select, SparsestWithin, StopRule
 from dsdctl.stopping import Reading, best_level, chosen_level, read_trajectory, stopping_level
 
 EARLY = StopRule()

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import dsdctl.store
-from dsdctl.data_spec import Augment, Normalize
 from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
@@ -22,10 +21,11 @@ from dsdctl.keys import (
     key_of,
 )
 from dsdctl.ml.train import Epoch
-from dsdctl.networks import VGGLike
 from dsdctl.results import Diverged, Environment
+from dsdctl.spec.dataset import Augment, Normalize
+from dsdctl.spec.network import VGGLike
+from dsdctl.spec.training import Training
 from dsdctl.store import MARKER, Checkpoint, Store
-from dsdctl.training import Training
 
 IMAGES = ImagesIdentity(
     dataset="digits-1",

@@ -20,9 +20,9 @@ from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.models import build_network
 from dsdctl.plan import Trajectory
 from dsdctl.results import Measured
+from dsdctl.spec.training import Training
 from dsdctl.store import Store
 from dsdctl.tasks import LevelTask, Place
-from dsdctl.training import Training
 
 TAKE_AWAY = "; null takes away what is laid over"
 

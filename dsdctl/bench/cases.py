@@ -10,10 +10,8 @@ import torch
 from torch import nn
 
 from dsdctl.bench.results import CaseName
-from dsdctl.data_spec import Dataset
 from dsdctl.datasets import dataset_facts
 from dsdctl.errors import InputError
-from dsdctl.fields import Model, Precision
 from dsdctl.ml.data import Normalisation, Split, Views
 from dsdctl.ml.kernel_choice import Mode
 from dsdctl.ml.macs import count_macs
@@ -22,6 +20,8 @@ from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.sources import load_digits, load_npz
+from dsdctl.spec.dataset import Dataset
+from dsdctl.spec.fields import Model, Precision
 from dsdctl.system.devices import Device
 
 SEED = 0

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsdctl.bench.results import Ceilings
-from dsdctl.fields import Precision
 from dsdctl.ml.device import precision
+from dsdctl.spec.fields import Precision
 
 TRIALS = 8
 

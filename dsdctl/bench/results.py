@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.fields import Model, Precision
+from dsdctl.spec.fields import Model, Precision
 
 CaseName = Literal[
     "student", "student-adamw", "student-distilled", "teacher", "measure", "digits-level"

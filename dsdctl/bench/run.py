@@ -26,9 +26,9 @@ from dsdctl.bench.results import (
     Spread,
     TableResult,
 )
-from dsdctl.fields import Precision
 from dsdctl.ml import gpu, kernels
 from dsdctl.ml.kernel_choice import Mode, kernel_mode
+from dsdctl.spec.fields import Precision
 from dsdctl.system.devices import Device, usable_cores
 
 TABLE1_FORWARDS = 50_000 * 162

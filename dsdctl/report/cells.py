@@ -4,7 +4,7 @@ from dsdctl.report.curve_summary import Curve
 from dsdctl.report.curves import spans
 from dsdctl.report.seeds import PairedDifference, Stats
 from dsdctl.report.table import Report, ReportRow
-from dsdctl.spec import MeanStd
+from dsdctl.spec.experiment import MeanStd
 from dsdctl.units import magnitude
 
 HEADINGS = (

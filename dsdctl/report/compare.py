@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.fields import Model
-from dsdctl.matrix import row_name
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference
 from dsdctl.report.table import Report, ReportRow
+from dsdctl.spec.fields import Model
+from dsdctl.spec.matrix import row_name
 
 SCHEMA = "dsdctl.comparison/1"
 

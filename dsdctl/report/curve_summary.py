@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from dsdctl.fields import Model
 from dsdctl.report.curves import (
     Phase,
     Verdict,
@@ -13,6 +12,7 @@ from dsdctl.report.curves import (
     phases,
 )
 from dsdctl.results import Measured
+from dsdctl.spec.fields import Model
 
 STILL_INTERPOLATES = "it still interpolates at the last level, a dip may come"
 

@@ -1,12 +1,12 @@
 """What a reader must know beside the numbers: conventions, what is left out, what is missing."""
 
-from dsdctl.matrix import row_name, shared_axes, variant_name
 from dsdctl.report.cells import DIVERGED, MIXED
 from dsdctl.report.seeds import CONFIDENCE
 from dsdctl.report.shortening import joined
 from dsdctl.report.table import Report, ReportRow
 from dsdctl.results import AGAINST_DIVERGENCE
-from dsdctl.spec import SparsestWithin
+from dsdctl.spec.experiment import SparsestWithin
+from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 from dsdctl.stopping import describe_rule
 
 CONVENTION = (

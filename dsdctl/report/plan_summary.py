@@ -15,13 +15,13 @@ from dsdctl.cost import (
     table_pflops,
     training_pflops,
 )
-from dsdctl.fields import Model
 from dsdctl.keys import key_of
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.plan_cluster import ClusterPlan
 from dsdctl.resolve import table_bytes
-from dsdctl.shapes import layer_weights
+from dsdctl.spec.fields import Model
+from dsdctl.spec.shapes import layer_weights
 
 SCHEMA = "dsdctl.plan/1"
 

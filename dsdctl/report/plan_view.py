@@ -9,9 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
-from dsdctl.data_spec import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.labels import describe_noise
-from dsdctl.matrix import row_name, variant_name
 from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
@@ -19,6 +17,8 @@ from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.shortening import fill, indented, joined
 from dsdctl.report.whole_words import WholeWords
 from dsdctl.resolve import Regime
+from dsdctl.spec.dataset import IMAGES_OF, LOADED_AS_THEY_ARE, Size
+from dsdctl.spec.matrix import row_name, variant_name
 from dsdctl.units import magnitude, size
 
 

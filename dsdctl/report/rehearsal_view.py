@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.fields import Model
 from dsdctl.progress import Progress
 from dsdctl.rehearsal import Outcome, Rehearsed, Workload
 from dsdctl.report.plan_summary import disk_bytes
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.plan_view import listed
+from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
 from dsdctl.units import size
 

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from dsdctl.fields import Model
+from dsdctl.spec.fields import Model
 
 CONFIDENCE = 0.95
 

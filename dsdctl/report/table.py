@@ -10,15 +10,15 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
-from dsdctl.fields import Model
 from dsdctl.labels import describe_noise
-from dsdctl.matrix import row_name
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curve_summary import Curve, summarise_curve
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference, stats
 from dsdctl.results import FinishedLevel, Measured, environment_line
-from dsdctl.spec import Experiment, ReferenceRow, Select
+from dsdctl.spec.experiment import Experiment, ReferenceRow, Select
+from dsdctl.spec.fields import Model
+from dsdctl.spec.matrix import row_name
 from dsdctl.stopping import Reading
 
 SCHEMA = "dsdctl.report/1"

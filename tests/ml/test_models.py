@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dsdctl.ml.models import NETWORKS, build_network
 from dsdctl.ml.randomness import generator
-from dsdctl.networks import Network as NetworkChoice
-from dsdctl.spec import Teacher
+from dsdctl.spec.experiment import Teacher
+from dsdctl.spec.network import Network as NetworkChoice
 
 ARCHS: list[tuple[str, dict[str, Any]]] = [
     ("vgg-like", {"depth": 2, "width": 4}),

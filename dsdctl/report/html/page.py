@@ -13,7 +13,6 @@ import dsdctl
 from dsdctl.cost import CountMacs
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.progress import Progress
-from dsdctl.recipe_files import recipe_file
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.html.svg import inline_svg
@@ -23,6 +22,7 @@ from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines
 from dsdctl.report.table import Report, ReportRow, by_variant
 from dsdctl.resolve import ResolvedSpec
+from dsdctl.spec.recipe_files import recipe_file
 from dsdctl.units import duration, magnitude
 
 

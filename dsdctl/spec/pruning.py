@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from dsdctl.fields import TAKE_AWAY, Fraction, Model, Text, string_or_mapping
+from dsdctl.spec.fields import TAKE_AWAY, Fraction, Model, Text, string_or_mapping
 
 MAX_ROUNDS = 500
 DEFAULT_ROUNDS = 29

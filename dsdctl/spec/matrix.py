@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsdctl.errors import InputError
-from dsdctl.loading import Document, KeyPath
+from dsdctl.spec.document import Document, KeyPath
 
 MAX_CELLS = 10_000
 """Variants x recipes x seeds of a spec."""

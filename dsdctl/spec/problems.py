@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a document, in a user's words and at the place in the file."""
+"""Documents into models, and what is wrong with them: in a user's words, at its place in the file."""
 
 import difflib
 import json
@@ -6,19 +6,17 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Tag
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from dsdctl.errors import shortened
-from dsdctl.fields import NAME_PATTERN, TEXT_PATTERN
-
-if TYPE_CHECKING:
-    from dsdctl.loading import Document, KeyPath
+from dsdctl.errors import Problems, shortened
+from dsdctl.spec.document import Document, KeyPath
+from dsdctl.spec.fields import NAME_PATTERN, TEXT_PATTERN
 
 
-def problem_line(model: type[BaseModel], document: "Document", details: ErrorDetails) -> str:
+def problem_line(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
     """What is wrong with a document by what pydantic says of it, with its place, in one line."""
     value = details["input"]
     if details["type"] == "none_of_these" and value and isinstance(value, dict):
@@ -29,7 +27,7 @@ def problem_line(model: type[BaseModel], document: "Document", details: ErrorDet
     return document.problem(path, _reason(details, path, owners))
 
 
-def _reason(details: ErrorDetails, path: "KeyPath", owners: list[type[BaseModel]]) -> str:
+def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]]) -> str:
     """Say what is wrong and what is allowed, in our words where pydantic's are not a user's."""
     context, value = details.get("ctx", {}), details["input"]
     match details["type"]:
@@ -99,8 +97,8 @@ def _show(value: Any) -> str:
 
 
 def _locate(
-    model: type[BaseModel], document: "Document", details: ErrorDetails
-) -> tuple["KeyPath", list[type[BaseModel]]]:
+    model: type[BaseModel], document: Document, details: ErrorDetails
+) -> tuple[KeyPath, list[type[BaseModel]]]:
     """Turn pydantic's location into the user's key path and the models that its last key lies in.
 
     pydantic also names the branch of a union that it tried; a user has never written that.
@@ -161,3 +159,24 @@ def _models(
     elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
         for member in typing.get_args(annotation):
             yield from _models(member, tags)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], document: Document) -> Model:
+    """Turn a document into a model. Raises InputError with every problem at once."""
+    try:
+        # JSON mode: strict types, yet a list may become a tuple.
+        return model.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        # A list whose items are all refused is called empty too; that says nothing new.
+        problems = Problems()
+        for details in error.errors():
+            if details["type"] == "too_short" and details["input"]:
+                continue
+            if problems.full:
+                problems.more += 1
+            else:
+                problems.add(problem_line(model, document, details))
+        raise problems.error() from error

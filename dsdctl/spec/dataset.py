@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from dsdctl.fields import Fraction, Model, PathText, Seed, string_or_mapping
+from dsdctl.spec.fields import Fraction, Model, PathText, Seed, string_or_mapping
 
 
 class Augment(Model):

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, Tag, field_validator, model_validator
 
-from dsdctl.data_spec import Dataset, LabelNoise
-from dsdctl.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
-from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
-from dsdctl.pruning import MAX_ROUNDS, Pruning, PruningField
-from dsdctl.training import Training
+from dsdctl.spec.dataset import Dataset, LabelNoise
+from dsdctl.spec.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
+from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.pruning import MAX_ROUNDS, Pruning, PruningField
+from dsdctl.spec.training import Training
 
 Overrides = dict[str, JsonValue]
 """Keys laid over the spec's own before the whole is validated."""

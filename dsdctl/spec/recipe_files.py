@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsdctl.errors import InputError
-from dsdctl.fields import NAME_PATTERN
-from dsdctl.loading import Document, read_document, validate
-from dsdctl.spec import Recipe
+from dsdctl.spec.document import Document
+from dsdctl.spec.experiment import Recipe
+from dsdctl.spec.fields import NAME_PATTERN
+from dsdctl.spec.problems import validate
+from dsdctl.spec.yaml import read_document
 
 
 @dataclass(frozen=True)
@@ -95,5 +97,5 @@ def recipe_file(name: str, spec: Path) -> Path | None:
 
 def packaged_recipes() -> Path:
     """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+    installed = Path(__file__).parents[1] / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"

@@ -5,8 +5,8 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from dsdctl.networks import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
-from dsdctl.pruning import Pruning
+from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.pruning import Pruning
 
 FIRST, LAST = "first", "last"
 """Words for a layer that `pruning.ignore` takes beside names."""

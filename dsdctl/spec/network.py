@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dsdctl.fields import Model
+from dsdctl.spec.fields import Model
 
 
 class VGGLike(Model):

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dsdctl.fields import Extended, Precision, option_of_kind
+from dsdctl.spec.fields import Extended, Precision, option_of_kind
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
