@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dsdctl.cost import PETA, CountMacs, level_pflops_executed
 from dsdctl.plan import Trajectory
 from dsdctl.results import FinishedLevel
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 FILE = "calibration.json"
 

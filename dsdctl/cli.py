@@ -220,7 +220,7 @@ def doctor(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:
     """Say whether this machine is ready, and check every byte of the store."""
     with reported():
         from dsdctl.doctor import examine
-        from dsdctl.store import Store
+        from dsdctl.store.store import Store
 
         source = context.get_parameter_source("store")
         if source is not None and source.name == "COMMANDLINE":  # asked for, not a default

@@ -29,7 +29,7 @@ def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:
 def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
     """What a store holds of a plan, read only; that it is damaged or absent is said."""
     from dsdctl.progress import Progress
-    from dsdctl.store import Store
+    from dsdctl.store.store import Store
 
     opened = Store(store, read_only=True)
     absence = opened.absence()

@@ -56,7 +56,7 @@ def rehearse(
         from dsdctl.rehearsal import rehearse as rehearse_plan
         from dsdctl.report.plan_pieces import seconds_estimate
         from dsdctl.report.rehearsal_view import rehearsal_lines, summarise_rehearsal
-        from dsdctl.store import Store
+        from dsdctl.store.store import Store
         from dsdctl.system.devices import choose_device, default_jobs
 
         where = choose_device(device.value)

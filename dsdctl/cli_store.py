@@ -35,15 +35,17 @@ app = typer.Typer(help="Care for the store.", no_args_is_help=True)
 def list_(store: StoreOption = DEFAULT_STORE) -> None:
     """List finished levels and teacher tables."""
     with reported():
-        from dsdctl import care
-        from dsdctl.store import Store
+        from dsdctl.store import maintenance
+        from dsdctl.store.store import Store
         from dsdctl.units import size
 
         opened, total = Store(store, read_only=True), 0
         opened.require()
-        for entry in care.entries(opened):
+        for entry in maintenance.entries(opened):
             total += entry.bytes
-            line = f"{entry.key[:12]}  {size(entry.bytes):>10}  {care.describe(opened, entry)}"
+            line = (
+                f"{entry.key[:12]}  {size(entry.bytes):>10}  {maintenance.describe(opened, entry)}"
+            )
             print_line(line)
         say(f"{size(total)} in {store}")
 
@@ -52,12 +54,12 @@ def list_(store: StoreOption = DEFAULT_STORE) -> None:
 def check(store: StoreOption = DEFAULT_STORE) -> None:
     """Read every byte of the store; print what is wrong, and exit with 3 if anything is."""
     with reported():
-        from dsdctl import care
-        from dsdctl.store import Store
+        from dsdctl.store import maintenance
+        from dsdctl.store.store import Store
 
         opened = Store(store, read_only=True)
         opened.require()
-        folders, problems = care.check_all(opened)
+        folders, problems = maintenance.check_all(opened)
         for problem in problems:
             print_line(problem)
         say(f"{folders} folders checked, {len(problems)} problems")
@@ -81,11 +83,11 @@ def gc(
     with reported():
         if weights and not specs:
             raise InputError("--weights: name the specs whose weights may go")
-        from dsdctl import care
         from dsdctl.plan import make_plan
         from dsdctl.progress import Progress
         from dsdctl.resolve import resolve_all
-        from dsdctl.store import Store
+        from dsdctl.store import maintenance
+        from dsdctl.store.store import Store
         from dsdctl.units import size
 
         opened = Store(store)
@@ -94,14 +96,14 @@ def gc(
             if not locked:
                 raise InputError(f"--store: {store}: another `store gc` is at work")
             freed = 0
-            for path in care.leftovers(opened):
+            for path in maintenance.leftovers(opened):
                 print_line(str(path))
-                freed += care.remove(path) if yes else 0
+                freed += maintenance.remove(path) if yes else 0
             if weights and specs:
                 progress = Progress(make_plan(resolve_all(specs)), Store(store, read_only=True))
                 warn(progress.store.damage)
-                for key in care.unneeded_weights(progress):
+                for key in maintenance.unneeded_weights(progress):
                     print_line(f"weights of {key}")
-                    freed += opened.drop_weights(key) if yes else 0
+                    freed += opened.levels.drop_weights(key) if yes else 0
         done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"
         say(done)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dsdctl.cost import Macs, fvcore_macs
 from dsdctl.resolve import Regime
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 FILE = "macs.json"
 

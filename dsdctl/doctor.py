@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dsdctl import care
-from dsdctl.store import Store
+from dsdctl.store import maintenance
+from dsdctl.store.store import Store
 from dsdctl.system.devices import usable_cores
 from dsdctl.units import size
 
@@ -68,7 +68,7 @@ def _store(root: Path) -> Iterator[tuple[str, bool]]:
     writable = os.access(root, os.W_OK)
     yield f"store {root}: {'' if writable else 'not '}writable", writable
     yield f"store {root}: {size(shutil.disk_usage(root).free)} free", True
-    folders, problems = care.check_all(store)
+    folders, problems = maintenance.check_all(store)
     for problem in problems:
         yield problem, False
     yield f"store {root}: {folders} folders, {len(problems)} problems", not problems

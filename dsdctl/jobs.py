@@ -9,7 +9,7 @@ from typing import Literal
 from dsdctl.errors import WorkError
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 RECORD = "slurm/jobs.json"
 """The file in a store that holds the last job of each trajectory."""

@@ -5,8 +5,9 @@ import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -40,7 +41,9 @@ from dsdctl.starting_point import (
     new_network,
     starting_point,
 )
-from dsdctl.store import Checkpoint, Store
+from dsdctl.store.checkpoints import Checkpoint
+from dsdctl.store.levels import EpochRow
+from dsdctl.store.store import Store
 from dsdctl.system.kill_points import kill_point
 from dsdctl.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task, spare_folder
 
@@ -61,13 +64,13 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> D
         if not locked:
             raise BusyError(f"{key}: another process is at it")
         if isinstance(task, TableTask):
-            if not store.has_table(key):
+            if not store.tables.has(key):
                 _run_table(task, store, files, device)
             return Done(None, tuple(store.damage))
-        level = store.level(key)
-        if level is None or store.lacks_weights(key):
+        level = store.levels.get(key)
+        if level is None or store.levels.lacks_weights(key):
             level = _run_level(task, store, files, device, place.checkpoint_every, stop)
-        store.drop_checkpoint(key)
+        store.checkpoints.drop(key)
         return Done(level if task.identity.iterations is None else None, tuple(store.damage))
 
 
@@ -92,7 +95,7 @@ def _run_level(
     stop: StopRequested,
 ) -> FinishedLevel:
     identity = task.identity
-    checkpoint = store.checkpoint(key_of(identity))
+    checkpoint = store.checkpoints.load(key_of(identity))
     clock = _Clock(device, checkpoint.environment if checkpoint else None)
     data = load_data(identity.images, identity.noise, files, device)
     state = starting_point(identity, store, data, device)
@@ -101,12 +104,12 @@ def _run_level(
     trainer = Trainer(state.network, state.masks, settings, loss, capture_on(device))
     epochs: list[Epoch] = []
     if checkpoint is not None:
-        epochs.extend(checkpoint.epochs)
+        epochs.extend(Epoch(**row) for row in checkpoint.epochs)
         trainer.load_state(checkpoint.tensors)
 
     def keep() -> None:
-        now = Checkpoint(epochs, trainer.state(), clock.environment())
-        store.save_checkpoint(key_of(identity), now)
+        now = Checkpoint(_rows(epochs), trainer.state(), clock.environment())
+        store.checkpoints.save(key_of(identity), now)
 
     result: LevelResult
     try:
@@ -117,14 +120,18 @@ def _run_level(
     except Diverged as error:
         result = DivergedResult(level=identity.level, epoch=error.epoch)
     weights = prunable_weights(state.network)
-    return store.commit_level(
+    return store.levels.commit(
         identity,
         result,
         clock.environment(),
-        epochs,
+        _rows(epochs),
         state.network.state_dict(),
         state.masks or dense_masks(weights),
     )
+
+
+def _rows(epochs: Iterable[Epoch]) -> list[EpochRow]:
+    return [asdict(epoch) for epoch in epochs]
 
 
 def _train(
@@ -179,7 +186,7 @@ def _run_table(task: TableTask, store: Store, files: Files, device: torch.device
     reader = training_reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     kill_point("table-built")
-    store.commit_table(identity, clock.environment(), logits)
+    store.tables.commit(identity, clock.environment(), logits)
 
 
 # Teachers
@@ -191,7 +198,7 @@ def _loss(task: LevelTask, store: Store, data: Data, device: torch.device) -> Lo
     if distillation is None:
         return functools.partial(cross_entropy, label_smoothing=smoothing)
     if distillation.table is not None:
-        logits = looked_up(store.table(distillation.table).to(device))
+        logits = looked_up(store.tables.logits(distillation.table).to(device))
     else:
         weights_file = task.teacher_weights
         logits = called(_teacher(distillation.teacher, weights_file, store, data, device))
@@ -213,9 +220,9 @@ def _teacher(
     """Load a teacher in full, or fail: a teacher is never left at random weights."""
     shape = data.train.images.shape[1:]
     if teacher.level is not None:
-        choice = store.level_identity(teacher.level).network
+        choice = store.levels.identity(teacher.level).network
         network = new_network(choice, shape, data.classes)
-        weights = store.level_tensors(teacher.level, "weights")
+        weights = store.levels.tensors(teacher.level, "weights")
         load_weights(network, weights, f"teacher {teacher.level}")
     else:
         assert weights_file is not None

@@ -10,7 +10,7 @@ from dsdctl.labels import FlipRate
 from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.stopping import Reading, chosen_level, read_trajectory
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 
 @dataclass
@@ -46,13 +46,13 @@ class Progress:
         for trajectory in self.plan.trajectories.values():
             while not self._ended(trajectory):
                 key = self._next_key(trajectory)
-                finished = self.store.level(key) if key else None
+                finished = self.store.levels.get(key) if key else None
                 if finished is None:
                     break
                 self.known[trajectory.key].levels.append(finished)
             table = self.table_identity(trajectory)
             if table is not None:
-                self.store.has_table(key_of(table))  # so that damage is said before work begins
+                self.store.tables.has(key_of(table))  # so that damage is said before work begins
 
     def alone(self, experiment: str) -> "Progress":
         """The same of one of the plan's specs: without levels that only others ask for."""
@@ -73,7 +73,9 @@ class Progress:
     def forget_missing(self) -> None:
         """Forget the levels that are no longer in the store, and those that follow from them."""
         for known in self.known.values():
-            there = itertools.takewhile(lambda level: self.store.level(level.key), known.levels)
+            there = itertools.takewhile(
+                lambda level: self.store.levels.get(level.key), known.levels
+            )
             known.levels = list(there)
 
     def flip_rate(self, trajectory: Trajectory) -> FlipRate:
@@ -167,7 +169,7 @@ class Progress:
         known = self.known[trajectory.key]
 
         def lacks(level: int) -> bool:
-            return self.store.lacks_weights(known.levels[level].key)
+            return self.store.levels.lacks_weights(known.levels[level].key)
 
         wanted = {known.next_level - 1} if known.levels and self.wants_level(trajectory) else set()
         for level, students in self._students_by_level(trajectory).items():
@@ -193,7 +195,7 @@ class Progress:
         if need is None or not self.wants_level(student):
             return None
         table = self.table_identity(student)
-        if table is not None and self.store.has_table(key_of(table)):
+        if table is not None and self.store.tables.has(key_of(table)):
             return None
         return self.teacher_level(need)
 
@@ -227,10 +229,10 @@ class Progress:
         if identity is None or self._teacher_lacks_weights(trajectory):
             return None
         table = self.table_identity(trajectory)
-        if table is not None and not self.store.has_table(key_of(table)):
+        if table is not None and not self.store.tables.has(key_of(table)):
             return table
         early = self.early_state(trajectory) if identity.level else None
-        if early is not None and self.store.level(key_of(early)) is None:
+        if early is not None and self.store.levels.get(key_of(early)) is None:
             return early
         return identity
 
@@ -238,7 +240,7 @@ class Progress:
         level, need = self._level_read(student), student.teacher
         if level is None or need is None or need.trajectory is None:
             return False
-        return self.store.lacks_weights(self.known[need.trajectory].levels[level].key)
+        return self.store.levels.lacks_weights(self.known[need.trajectory].levels[level].key)
 
     def unfinished(self) -> Iterator[Trajectory]:
         """Yield the trajectories of which a level, or the weights of one, are still wanted."""

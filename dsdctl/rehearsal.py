@@ -24,7 +24,7 @@ from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.spec.fields import Model
 from dsdctl.spec.network import Network
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.system.processes import end_with_parent, start_worker, take_signals
 from dsdctl.tasks import spare_folder

@@ -32,7 +32,7 @@ from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
 from dsdctl.spec.matrix import row_name
 from dsdctl.stopping import describe_rule
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.tasks import Place, spare_folder
 from dsdctl.tracking import Mirror, RunInfo, effective_mode

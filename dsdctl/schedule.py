@@ -179,7 +179,7 @@ class Scheduler:
     def _stored(self, trajectory: Trajectory, identity: Identity) -> FinishedLevel | None:
         """What another trajectory or process has finished of it by now."""
         if isinstance(identity, LevelIdentity) and self._is_new(trajectory, identity):
-            return self.progress.store.level(key_of(identity))
+            return self.progress.store.levels.get(key_of(identity))
         return None
 
     def _is_new(self, trajectory: Trajectory, identity: LevelIdentity) -> bool:

@@ -15,7 +15,7 @@ from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores, random_scores
 from dsdctl.spec.network import Network as NetworkChoice
 from dsdctl.spec.shapes import kept_weights
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 
 @dataclass
@@ -86,7 +86,7 @@ def load_weights(network: Network, weights: Mapping[str, Tensor], source: str) -
 
 
 def _load_level(network: Network, store: Store, key: str) -> None:
-    load_weights(network, store.level_tensors(key, "weights"), f"level {key}")
+    load_weights(network, store.levels.tensors(key, "weights"), f"level {key}")
 
 
 def _rewound(identity: LevelIdentity, store: Store, data: Data, device: torch.device) -> Network:
@@ -105,7 +105,7 @@ def _next_masks(identity: LevelIdentity, store: Store, parent: Network, data: Da
     if pruning.criterion == "none":
         return None
     scores = _scores(identity, parent, data)
-    stored = store.level_tensors(identity.parent, "masks")
+    stored = store.levels.tensors(identity.parent, "masks")
     device = data.train.labels.device
     masks = {name: stored[name].to(device) for name in scores}
     ignored = {f"{layer}.weight" for layer in pruning.ignore}

@@ -9,7 +9,7 @@ from dsdctl.console import print_line, print_plain, say
 from dsdctl.errors import InputError
 from dsdctl.plan import Plan
 from dsdctl.progress import Progress
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 
 def submit(

@@ -22,7 +22,7 @@ from urllib.parse import urlparse
 from dsdctl.errors import in_words
 from dsdctl.spec.experiment import Wandb
 from dsdctl.spec.fields import Model
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.system.processes import end_with_parent, held_back, take_signals
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dsdctl.report.table import Report, make_report
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult, Measured
 from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import kept_weights
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 HERE = Environment(
     python="3.11", torch="2.6", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0

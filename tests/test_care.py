@@ -14,12 +14,13 @@ from builders import planned, write_recipe
 from reports import double_descent, progress_of
 from soak import dsdctl, levels, result_bytes, spec
 
-from dsdctl import care
 from dsdctl.doctor import examine
-from dsdctl.folders import checksum_of, read_checksums, write_checksums
 from dsdctl.ml.kernel_choice import Processor, choose
 from dsdctl.results import Environment
-from dsdctl.store import Checkpoint, Store
+from dsdctl.store import maintenance
+from dsdctl.store.checkpoints import Checkpoint
+from dsdctl.store.folders import checksum_of, read_checksums, write_checksums
+from dsdctl.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_every_kind_of_damage_in_every_file_is_found_and_named(folder: Path) -> 
         damaged.append(level / "checksums.json")
     here = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
     for key in "01":
-        Store(store).save_checkpoint(64 * key, Checkpoint([], {}, here))
+        Store(store).checkpoints.save(64 * key, Checkpoint([], {}, here))
     damaged.append(store / "inflight" / (64 * "1"))
     _flip_a_bit(damaged[-1])
     before = result_bytes(store)
@@ -137,16 +138,19 @@ def test_a_level_of_older_versions_is_whole_but_read_by_nobody(folder: Path) -> 
     checksums = read_checksums(older)
     write_checksums(older, {**checksums, "identity.json": checksum_of(content)})
 
-    (entry,) = [entry for entry in care.entries(store) if entry.key == key]
-    assert care.check(store, entry) == []
-    assert care.describe(store, entry) == "level of schema 1, numerics 2: not read by this version"
+    (entry,) = [entry for entry in maintenance.entries(store) if entry.key == key]
+    assert maintenance.check(entry) == []
+    assert (
+        maintenance.describe(store, entry)
+        == "level of schema 1, numerics 2: not read by this version"
+    )
     (older / "identity.json").write_bytes(content[:-1] + b" ")
-    assert care.describe(store, entry) == "DAMAGED"
-    assert [line.partition(": ")[2] for line in care.check(store, entry)] == [
+    assert maintenance.describe(store, entry) == "DAMAGED"
+    assert [line.partition(": ")[2] for line in maintenance.check(entry)] == [
         "its checksum does not fit"
     ]
     write_checksums(older, {**checksums, "identity.json": checksum_of(content[:-1] + b" ")})
-    assert [line.partition(": ")[2] for line in care.check(store, entry)] == [
+    assert [line.partition(": ")[2] for line in maintenance.check(entry)] == [
         "does not belong to this key"
     ]
 
@@ -169,8 +173,8 @@ def test_gc_deletes_leftovers_only_with_yes_and_never_results(folder: Path) -> N
     done = levels(root)[0].name
     store = Store(root)
     here = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
-    store.save_checkpoint(done, Checkpoint([], {}, here))
-    store.save_checkpoint("0" * 64, Checkpoint([], {}, here))
+    store.checkpoints.save(done, Checkpoint([], {}, here))
+    store.checkpoints.save("0" * 64, Checkpoint([], {}, here))
     stale, in_flight = root / "inflight" / done, root / "inflight" / ("0" * 64)
     unfinished = levels(root)[0].parent / f".{done}-1234"
     unfinished.mkdir()
@@ -256,7 +260,7 @@ def test_weights_of_the_sparsest_level_that_is_close_to_the_best_are_needed(tmp_
         assert max(close) not in (best, last)
         needed = {best, last, *(close if ends < 13 else close[-1:])}
         unneeded = [level.key for k, level in enumerate(levels) if k not in needed]
-        assert care.unneeded_weights(progress) == unneeded
+        assert maintenance.unneeded_weights(progress) == unneeded
 
 
 @pytest.mark.parametrize("command", ["store list", "store check", "store gc", "doctor"])

@@ -14,7 +14,7 @@ from dsdctl.cost import Macs, fvcore_macs
 from dsdctl.counting import FILE, KeptMacs
 from dsdctl.plan import Plan
 from dsdctl.resolve import Regime
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.system.devices import has_gpu_driver
 
 RECIPES = {"recipes": ["vanilla", "kd-dense-teacher"]}

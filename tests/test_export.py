@@ -18,7 +18,7 @@ from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
 from dsdctl.spec.yaml import parse_document
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 pytest.importorskip("onnxruntime", reason="dsdctl[export] is not installed")
 pytest.importorskip("onnxscript", reason="dsdctl[export] is not installed")
@@ -190,7 +190,7 @@ class TestNothingIsWritten:
     def test_where_the_weights_were_dropped(self, copy: Path) -> None:
         store = Store(_store(copy))
         for folder in _store(copy).glob("levels/*/*"):
-            store.drop_weights(folder.name)
+            store.levels.drop_weights(folder.name)
         assert "were dropped by `dsdctl store gc`" in self.refused(copy, 3, *self.WIDTH_4)
 
     def test_where_the_weights_are_damaged(self, copy: Path) -> None:

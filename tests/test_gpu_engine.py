@@ -39,7 +39,7 @@ from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.progress import Progress
 from dsdctl.run import RunOptions, tasks_in_a_process
 from dsdctl.schedule import Outcome
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.tasks import LevelTask, Place
 
@@ -157,7 +157,7 @@ def test_a_signal_leaves_a_checkpoint_of_each_from_which_the_same_bytes_come(
     done = ended(process)
     assert done.returncode == 143
     assert "the same command goes on from here" in done.stderr
-    kept = {file.name: Store(store).checkpoint(file.name) for file in inflight(store)}
+    kept = {file.name: Store(store).checkpoints.load(file.name) for file in inflight(store)}
     assert len(kept) == SEEDS
     assert checkpoints.taken().keys() == kept.keys()
     checkpoints = Checkpoints(store)

@@ -43,7 +43,6 @@ WITHOUT_TORCH = {"system", "spec", "keys", "results", "data", "plan", "slurm"}
 
 NOT_MOVED = {
     "calibration",
-    "care",
     "checks",
     "cli",
     "cli_bench",
@@ -62,7 +61,6 @@ NOT_MOVED = {
     "display",
     "doctor",
     "eventlog",
-    "folders",
     "identities",
     "imagefolder",
     "inputs",
@@ -85,7 +83,6 @@ NOT_MOVED = {
     "schedule",
     "starting_point",
     "stopping",
-    "store",
     "submission",
     "tasks",
     "tracking",

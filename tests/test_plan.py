@@ -11,7 +11,7 @@ from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import plan_tables
 from dsdctl.resolve import resolve
 from dsdctl.spec.experiment import SparsestWithin
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 ALL = ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
 PAIR = ["kd-dense-teacher", "kd-pruned-teacher"]

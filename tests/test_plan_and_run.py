@@ -13,7 +13,7 @@ from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.report.ledger import executed
 from dsdctl.resolve import resolve
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 QUICK = {
     "student": {"arch": "vgg-like", "depth": 1, "width": 4, "pool": 2},

@@ -20,7 +20,7 @@ from dsdctl.report.plan_pieces import pieces_of, plan_for_cluster, seconds_estim
 from dsdctl.report.plan_summary import levels_to_run, missing_early_states, summarise
 from dsdctl.resolve import resolve
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 PAIR = ["vanilla", "kd-dense-teacher", "kd-pruned-teacher"]
 

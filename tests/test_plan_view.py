@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dsdctl.cli import app
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import summarise
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 
 def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:

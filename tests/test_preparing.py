@@ -23,7 +23,7 @@ from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines, direct_teacher_lines
 from dsdctl.report.table import make_report
 from dsdctl.resolve import resolve
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 FOLDER: dict[str, Any] = {

@@ -18,14 +18,14 @@ from dsdctl.cost import PETA, macs_per_trained_image
 from dsdctl.datasets import is_there
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
-from dsdctl.ml.train import Epoch
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
 from dsdctl.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
 from dsdctl.report.plan_pieces import by_rehearsal, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_time import too_long
 from dsdctl.spec.dataset import DatasetName
-from dsdctl.store import Checkpoint, Store
+from dsdctl.store.checkpoints import Checkpoint
+from dsdctl.store.store import Store
 
 ONE = {"recipes": ["vanilla"], "seeds": [0]}
 DIVERGING = {
@@ -255,9 +255,10 @@ def test_a_level_that_was_interrupted_within_tells_a_rate(store: Store, tmp_path
     calibration.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
     cluster = plan_for_cluster(progress, paper_macs, "cpu", 1, None)
     assert cluster is not None and cluster.basis.endswith("this store's rehearsal on cpu")
-    epochs = [Epoch(epoch, 0.1, 1.0, 0.5) for epoch in range(3)]
+    row = {"lr": 0.1, "loss": 1.0, "accuracy": 0.5}
+    epochs = [{"epoch": epoch, **row} for epoch in range(3)]
     here = HERE.model_copy(update={"wall_seconds": 6.0})
-    store.save_checkpoint(key_of(identity), Checkpoint(epochs, {}, here))
+    store.checkpoints.save(key_of(identity), Checkpoint(epochs, {}, here))
     assert not by_rehearsal(progress, "cpu")
     seconds = seconds_estimate(progress, paper_macs, "cpu", 1)
     assert seconds == pytest.approx(8.0 * _with_measuring(trajectory))

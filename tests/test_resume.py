@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import distilled, looked_up
 from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.results import Environment
-from dsdctl.store import Checkpoint, Store
+from dsdctl.store.checkpoints import Checkpoint
+from dsdctl.store.store import Store
 from dsdctl.system.kill_points import POINTS
 
 HERE = Environment(python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0)
@@ -113,13 +114,15 @@ def test_a_trainer_goes_on_from_a_checkpoint_bit_for_bit(
     store = Store(tmp_path)
     store.open_for_writing()
     first = _trainer(settings)
-    store.save_checkpoint("key", Checkpoint(_train(first, 0, cut), first.state(), HERE))
+    rows = [asdict(epoch) for epoch in _train(first, 0, cut)]
+    store.checkpoints.save("key", Checkpoint(rows, first.state(), HERE))
 
-    checkpoint = store.checkpoint("key")
+    checkpoint = store.checkpoints.load("key")
     assert checkpoint is not None
     second = _trainer(settings)
     second.load_state(checkpoint.tensors)
-    assert [*checkpoint.epochs, *_train(second, cut, SETTINGS.epochs)] == epochs
+    before = [Epoch(**row) for row in checkpoint.epochs]
+    assert [*before, *_train(second, cut, SETTINGS.epochs)] == epochs
     state = second.state()
     assert {name.partition("/")[0] for name in state} == {"network", *kept}
     assert state.keys() == whole.state().keys()
@@ -255,7 +258,7 @@ def test_an_interrupted_level_has_the_given_time_to_the_end_of_its_epoch(
 def _epochs(store: Path) -> int:
     """Epochs in the checkpoint of the only level in flight."""
     for file in inflight(store):
-        checkpoint = Store(store).checkpoint(file.name)
+        checkpoint = Store(store).checkpoints.load(file.name)
         return 0 if checkpoint is None else len(checkpoint.epochs)
     return 0
 

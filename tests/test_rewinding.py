@@ -11,7 +11,6 @@ from builders import only_trajectory, planned, spec_data, write
 from soak import dsdctl, result_bytes
 from torch import Tensor
 
-from dsdctl import care
 from dsdctl.cost import Macs, early_state_pflops, level_pflops_executed, measuring_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
@@ -27,7 +26,8 @@ from dsdctl.report.plan_summary import (
     missing_levels,
 )
 from dsdctl.results import Measured
-from dsdctl.store import Store
+from dsdctl.store import maintenance
+from dsdctl.store.store import Store
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("one_deterministic_thread")]
 
@@ -83,7 +83,7 @@ def weights_of_a_plain_loop(identity: LevelIdentity, batches: int) -> dict[str, 
 def test_the_state_is_that_of_a_plain_loop_bit_for_bit(iterations: int, tmp_path: Path) -> None:
     identity, store = early_state(tmp_path, iterations), open_store(tmp_path / "store")
     compute(identity, store)
-    stored = store.level_tensors(key_of(identity), "weights")
+    stored = store.levels.tensors(key_of(identity), "weights")
     expected = weights_of_a_plain_loop(identity, iterations)
     assert stored.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -93,7 +93,7 @@ def test_the_state_is_that_of_a_plain_loop_bit_for_bit(iterations: int, tmp_path
 def test_the_state_is_measured_and_knows_how_far_it_went(tmp_path: Path) -> None:
     identity, store = early_state(tmp_path, 7), open_store(tmp_path / "store")
     compute(identity, store)
-    level = store.level(key_of(identity))
+    level = store.levels.get(key_of(identity))
     assert level is not None and isinstance(level.result, Measured)
     assert (level.result.level, level.result.sparsity) == (0, 0.0)
     (folder,) = tmp_path.glob("store/levels/*/*")
@@ -111,7 +111,7 @@ def test_interrupted_after_every_epoch_it_ends_with_the_same_bytes(tmp_path: Pat
         answers = iter((False, True))
         with pytest.raises(StoppedError):
             compute(identity, parts, stop=lambda answers=answers: next(answers))
-        assert parts.level(key_of(identity)) is None
+        assert parts.levels.get(key_of(identity)) is None
     compute(identity, parts)
     assert result_bytes(tmp_path / "parts") == result_bytes(tmp_path / "whole")
 
@@ -189,9 +189,9 @@ def test_nothing_is_left_to_run_and_the_store_is_whole(run: Path) -> None:
     progress = Progress(planned(run, MODES_SPEC), store)
     assert not list(progress.unfinished())
     assert not missing_early_states(progress)
-    found = list(care.entries(store))
-    assert not [problem for entry in found for problem in care.check(store, entry)]
-    lines = " ".join(care.describe(store, entry) for entry in found)
+    found = list(maintenance.entries(store))
+    assert not [problem for entry in found for problem in maintenance.check(entry)]
+    lines = " ".join(maintenance.describe(store, entry) for entry in found)
     for batches in (5, 7):
         assert lines.count(f"seed 0, level 0 after {batches} batches: test ") == 1
 

@@ -18,7 +18,7 @@ from dsdctl.jobs import batches, queue
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -300,7 +300,7 @@ def _restarts(slurm: SlurmNode, number: str) -> int:
 def _epochs(store: Path) -> int:
     """Epochs in the checkpoint of the only level in flight."""
     for file in inflight(store):
-        checkpoint = Store(store).checkpoint(file.name)
+        checkpoint = Store(store).checkpoints.load(file.name)
         return 0 if checkpoint is None else len(checkpoint.epochs)
     return 0
 

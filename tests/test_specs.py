@@ -17,7 +17,7 @@ from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
 from dsdctl.spec.network import VGGLike
 from dsdctl.spec.yaml import read_document
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 SPECS = sorted(file.relative_to(ROOT / "specs") for file in (ROOT / "specs").rglob("*.yaml"))
 

@@ -20,7 +20,7 @@ from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.shapes import remaining_weights
 from dsdctl.starting_point import State, initial_network, starting_point
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 CPU = torch.device("cpu")
 ENVIRONMENT = Environment(
@@ -50,7 +50,7 @@ def commit(store: Store, identity: LevelIdentity, network: Network, masks: Masks
     """Finish a level with the weights of `network`, however they came about."""
     kept = masks or dense_masks(prunable_weights(network))
     result = Diverged(level=identity.level, epoch=0)  # as good as any, for what is read here
-    store.commit_level(identity, result, ENVIRONMENT, [], network.state_dict(), kept)
+    store.levels.commit(identity, result, ENVIRONMENT, [], network.state_dict(), kept)
 
 
 def trained(network: Network, masks: Masks | None, level: int) -> Network:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import dsdctl.store
+import dsdctl.store.levels
 from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
@@ -20,12 +20,14 @@ from dsdctl.keys import (
     TeacherIdentity,
     key_of,
 )
-from dsdctl.ml.train import Epoch
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.dataset import Augment, Normalize
 from dsdctl.spec.network import VGGLike
 from dsdctl.spec.training import Training
-from dsdctl.store import MARKER, Checkpoint, Store
+from dsdctl.store.checkpoints import Checkpoint
+from dsdctl.store.maintenance import problems
+from dsdctl.store.root import MARKER
+from dsdctl.store.store import Store
 
 IMAGES = ImagesIdentity(
     dataset="digits-1",
@@ -55,6 +57,7 @@ RESULT = Diverged(level=0, epoch=3)
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 MASKS = {"a.weight": torch.tensor([[True, False, True], [False, True, True]])}
 KEY = key_of(IDENTITY)
+EPOCH = {"epoch": 0, "lr": 0.1, "loss": 2.0, "accuracy": 0.3}
 
 
 @pytest.fixture
@@ -65,20 +68,20 @@ def store(tmp_path: Path) -> Store:
 
 
 def _commit(store: Store) -> Path:
-    store.commit_level(IDENTITY, RESULT, ENVIRONMENT, [Epoch(0, 0.1, 2.0, 0.3)], WEIGHTS, MASKS)
+    store.levels.commit(IDENTITY, RESULT, ENVIRONMENT, [EPOCH], WEIGHTS, MASKS)
     return store.root / "levels" / KEY[:2] / KEY
 
 
 def test_a_committed_level_reads_back_equal(store: Store) -> None:
-    assert store.level(KEY) is None
+    assert store.levels.get(KEY) is None
     folder = _commit(store)
-    level = store.level(KEY)
+    level = store.levels.get(KEY)
     assert level is not None
     assert (level.key, level.result, level.environment) == (KEY, RESULT, ENVIRONMENT)
-    assert store.level_identity(KEY) == IDENTITY
-    for name, tensor in store.level_tensors(KEY, "weights").items():
+    assert store.levels.identity(KEY) == IDENTITY
+    for name, tensor in store.levels.tensors(KEY, "weights").items():
         assert torch.equal(tensor, WEIGHTS[name])
-    assert torch.equal(store.level_tensors(KEY, "masks")["a.weight"], MASKS["a.weight"])
+    assert torch.equal(store.levels.tensors(KEY, "masks")["a.weight"], MASKS["a.weight"])
     assert json.loads((folder / "epochs.jsonl").read_text())["loss"] == 2.0
 
 
@@ -89,18 +92,18 @@ def test_a_commit_leaves_nothing_temporary(store: Store) -> None:
 
 def test_what_was_committed_first_stays(store: Store) -> None:
     _commit(store)
-    store.commit_level(IDENTITY, Diverged(level=0, epoch=9), ENVIRONMENT, [], WEIGHTS, MASKS)
-    level = store.level(KEY)
+    store.levels.commit(IDENTITY, Diverged(level=0, epoch=9), ENVIRONMENT, [], WEIGHTS, MASKS)
+    level = store.levels.get(KEY)
     assert level is not None
     assert level.result == RESULT
 
 
 def test_a_table_reads_back_equal(store: Store) -> None:
     logits = torch.randn(4, 3, 2)
-    assert not store.has_table(key_of(TABLE))
-    store.commit_table(TABLE, ENVIRONMENT, logits)
-    assert store.has_table(key_of(TABLE))
-    assert torch.equal(store.table(key_of(TABLE)), logits)
+    assert not store.tables.has(key_of(TABLE))
+    store.tables.commit(TABLE, ENVIRONMENT, logits)
+    assert store.tables.has(key_of(TABLE))
+    assert torch.equal(store.tables.logits(key_of(TABLE)), logits)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +122,11 @@ def test_a_damaged_file_is_named_and_the_level_set_aside(store: Store, name: str
             file.write_bytes(content.replace(b"0", b"1", 1).replace(b":", b";", 1))
         case "empty":
             file.write_bytes(b"")
-    assert store.level(KEY) is None
+    assert store.levels.get(KEY) is None
     assert name in store.damage[0]
     assert len(list((store.root / "setaside").iterdir())) == 1
     _commit(store)
-    assert store.level(KEY) is not None
+    assert store.levels.get(KEY) is not None
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "masks.safetensors", "epochs.jsonl"])
@@ -132,7 +135,7 @@ def test_a_large_file_of_the_wrong_size_is_found_without_reading_it(
 ) -> None:
     file = _commit(store) / name
     file.write_bytes(file.read_bytes()[:-1])
-    assert store.level(KEY) is None
+    assert store.levels.get(KEY) is None
     assert name in store.damage[0]
 
 
@@ -142,7 +145,7 @@ def test_altered_weights_are_never_used(store: Store) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(DamagedError, match=r"weights\.safetensors: its checksum does not fit"):
-        store.level_tensors(KEY, "weights")
+        store.levels.tensors(KEY, "weights")
 
 
 def test_a_level_under_another_key_is_damage(store: Store) -> None:
@@ -150,7 +153,7 @@ def test_a_level_under_another_key_is_damage(store: Store) -> None:
     other = store.root / "levels" / "00" / ("0" * 64)
     other.parent.mkdir(parents=True)
     folder.rename(other)
-    assert store.level("0" * 64) is None
+    assert store.levels.get("0" * 64) is None
     assert "does not belong to this key" in store.damage[0]
 
 
@@ -158,7 +161,7 @@ def test_a_read_only_store_reports_damage_and_writes_nothing(store: Store) -> No
     (_commit(store) / "result.json").unlink()
     before = sorted(store.root.rglob("*"))
     reader = Store(store.root, read_only=True)
-    assert reader.level(KEY) is None
+    assert reader.levels.get(KEY) is None
     assert "result.json" in reader.damage[0]
     assert sorted(store.root.rglob("*")) == before
 
@@ -180,29 +183,29 @@ def test_dropped_weights_are_no_damage_and_come_back_only_as_they_were(store: St
     folder = _commit(store)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     size = len(before["weights.safetensors"])
-    assert store.drop_weights(KEY) == size
-    assert store.drop_weights(KEY) == 0
+    assert store.levels.drop_weights(KEY) == size
+    assert store.levels.drop_weights(KEY) == 0
     assert not (folder / "weights.safetensors").exists()
-    assert store.lacks_weights(KEY)
-    assert store.level(KEY) is not None
-    assert store.problems(folder) == []
+    assert store.levels.lacks_weights(KEY)
+    assert store.levels.get(KEY) is not None
+    assert problems(folder) == []
     with pytest.raises(WorkError, match="dropped by `dsdctl store gc`"):
-        store.level_tensors(KEY, "weights")
+        store.levels.tensors(KEY, "weights")
 
     other = {**WEIGHTS, "a.bias": torch.zeros(2)}
-    epochs = [Epoch(0, 0.1, 2.0, 0.3)]
+    epochs = [EPOCH]
     now = ENVIRONMENT.model_copy(update={"torch": "3"})
     said = r"weights\.safetensors came out different \(then torch 2 on cpu.*now torch 3 on cpu"
     with pytest.raises(DriftError, match=said):
-        store.commit_level(IDENTITY, RESULT, now, epochs, other, MASKS)
+        store.levels.commit(IDENTITY, RESULT, now, epochs, other, MASKS)
     with pytest.raises(DriftError, match=r"dropped weights, but result\.json came out different"):
-        store.commit_level(
+        store.levels.commit(
             IDENTITY, Diverged(level=0, epoch=9), ENVIRONMENT, epochs, WEIGHTS, MASKS
         )
-    assert store.lacks_weights(KEY)
+    assert store.levels.lacks_weights(KEY)
 
-    store.commit_level(IDENTITY, RESULT, now, epochs, WEIGHTS, MASKS)
-    assert not store.lacks_weights(KEY)
+    store.levels.commit(IDENTITY, RESULT, now, epochs, WEIGHTS, MASKS)
+    assert not store.levels.lacks_weights(KEY)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
@@ -212,18 +215,18 @@ def test_a_level_whose_weights_are_dropped_while_it_is_read_is_not_set_aside(
 ) -> None:
     """Readers hold no lock: `store gc --weights` may come between two files."""
     folder = _commit(store)
-    as_it_was = getattr(dsdctl.store, read)
+    as_it_was = getattr(dsdctl.store.levels, read)
 
     def after_a_drop(*arguments: object) -> object:
-        Store(store.root).drop_weights(KEY)
+        Store(store.root).levels.drop_weights(KEY)
         return as_it_was(*arguments)
 
-    monkeypatch.setattr(dsdctl.store, read, after_a_drop)
+    monkeypatch.setattr(dsdctl.store.levels, read, after_a_drop)
     if read == "check_sizes":
-        assert store.level(KEY) is not None
+        assert store.levels.get(KEY) is not None
     else:
         with pytest.raises(WorkError, match="dropped by `dsdctl store gc`"):
-            store.level_tensors(KEY, "weights")
+            store.levels.tensors(KEY, "weights")
     assert folder.is_dir()
     assert store.damage == []
 
@@ -231,7 +234,7 @@ def test_a_level_whose_weights_are_dropped_while_it_is_read_is_not_set_aside(
 def test_weights_of_a_level_that_a_process_is_at_are_not_dropped(store: Store) -> None:
     folder = _commit(store)
     with store.lock(KEY):
-        assert store.drop_weights(KEY) == 0
+        assert store.levels.drop_weights(KEY) == 0
     assert (folder / "weights.safetensors").exists()
 
 
@@ -251,7 +254,7 @@ def test_an_error_that_says_nothing_of_a_file_is_not_taken_for_damage(store: Sto
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         with pytest.raises(OSError, match="Too many open files"):
-            store.level(KEY)
+            store.levels.get(KEY)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert folder.exists()
@@ -259,24 +262,24 @@ def test_an_error_that_says_nothing_of_a_file_is_not_taken_for_damage(store: Sto
 
 
 def test_a_checkpoint_reads_back_equal_and_the_newer_replaces_the_older(store: Store) -> None:
-    assert store.checkpoint(KEY) is None
-    epochs = [Epoch(0, 0.1, 2.0, 0.3), Epoch(1, 0.1, 1 / 3, 0.4)]
+    assert store.checkpoints.load(KEY) is None
+    epochs = [EPOCH, {**EPOCH, "epoch": 1, "loss": 1 / 3}]
     older = Checkpoint(epochs[:1], {"x": torch.zeros(2)}, ENVIRONMENT)
     newer = Checkpoint(epochs, {"x": torch.tensor([1 / 3, 2.0])}, ENVIRONMENT)
-    store.save_checkpoint(KEY, older)
-    store.save_checkpoint(KEY, newer)
-    checkpoint = store.checkpoint(KEY)
+    store.checkpoints.save(KEY, older)
+    store.checkpoints.save(KEY, newer)
+    checkpoint = store.checkpoints.load(KEY)
     assert checkpoint is not None
     assert (checkpoint.epochs, checkpoint.environment) == (epochs, ENVIRONMENT)
     assert torch.equal(checkpoint.tensors["x"], newer.tensors["x"])
     assert [file.name for file in (store.root / "inflight").iterdir()] == [KEY]
-    store.drop_checkpoint(KEY)
-    assert store.checkpoint(KEY) is None
+    store.checkpoints.drop(KEY)
+    assert store.checkpoints.load(KEY) is None
 
 
 @pytest.mark.parametrize("cut", [0, 1, 33, 80])
 def test_a_damaged_checkpoint_is_set_aside(store: Store, cut: int) -> None:
-    store.save_checkpoint(KEY, Checkpoint([], {"x": torch.zeros(2)}, ENVIRONMENT))
+    store.checkpoints.save(KEY, Checkpoint([], {"x": torch.zeros(2)}, ENVIRONMENT))
     file = store.root / "inflight" / KEY
     content = bytearray(file.read_bytes())
     if cut:
@@ -284,7 +287,7 @@ def test_a_damaged_checkpoint_is_set_aside(store: Store, cut: int) -> None:
     else:
         content[20] ^= 1
         file.write_bytes(content)
-    assert store.checkpoint(KEY) is None
+    assert store.checkpoints.load(KEY) is None
     assert "damaged, so its level starts over" in store.damage[0]
     assert not file.exists()
     assert len(list((store.root / "setaside").iterdir())) == 1

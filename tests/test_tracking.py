@@ -21,7 +21,7 @@ from dsdctl.report.ledger import make_ledger
 from dsdctl.report.table import make_report
 from dsdctl.resolve import resolve
 from dsdctl.spec.experiment import Wandb
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
 
 TRACKED = (

@@ -21,7 +21,7 @@ from dsdctl.ml.models import build_network
 from dsdctl.plan import Trajectory
 from dsdctl.results import Measured
 from dsdctl.spec.training import Training
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.tasks import LevelTask, Place
 
 TAKE_AWAY = "; null takes away what is laid over"
@@ -163,7 +163,7 @@ def both_levels(trajectory: Trajectory) -> tuple[LevelIdentity, LevelIdentity]:
 
 def rates_of(identity: LevelIdentity, store: Store) -> list[float]:
     """The rate of each epoch's last batch, as it was recorded."""
-    folder = store.network_files(key_of(identity))[0].parent
+    folder = store.levels.files(key_of(identity))[0].parent
     lines = (folder / "epochs.jsonl").read_text().splitlines()
     return [json.loads(line)["lr"] for line in lines]
 
@@ -200,7 +200,7 @@ def test_a_level_is_trained_as_its_spec_says(trajectory: Trajectory, store: Stor
     compute(identity, store)
     weights, rates = plain_loop(identity)
     assert rates_of(identity, store) == pytest.approx(rates, rel=1e-12)
-    trained = store.level_tensors(key_of(identity), "weights")
+    trained = store.levels.tensors(key_of(identity), "weights")
     for name, tensor in weights.items():
         # A fifth of one of the twenty steps: the norm may be summed in another order, and where
         # that turns a ReLU of an image, more than the last digits change.
@@ -224,7 +224,7 @@ def test_layers_that_are_not_pruned_are_dense_in_all_that_is_recorded(
     identities = both_levels(trajectory)
     for identity in identities:
         compute(identity, store)
-    level = store.level(key_of(identities[1]))
+    level = store.levels.get(key_of(identities[1]))
     assert level is not None and isinstance(level.result, Measured)
     result = level.result
     # Weights: 36, 144, 288, 576 and 8 x 2 x 2 x 10 = 320, of which 36 + 288 + 576 may go.

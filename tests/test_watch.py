@@ -18,7 +18,7 @@ from dsdctl.progress import Progress
 from dsdctl.report.render import rich_reports
 from dsdctl.report.table import make_report
 from dsdctl.results import Environment
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.watch import redraw, watch
 
 ENVIRONMENT = Environment(
@@ -41,7 +41,7 @@ class Written:
         identity = self._writer.next_level_identity(self._trajectory)
         assert identity is not None
         result = measured(identity.level, 0.5)
-        level = self.store.commit_level(identity, result, ENVIRONMENT, [], {}, {})
+        level = self.store.levels.commit(identity, result, ENVIRONMENT, [], {}, {})
         assert level.key == key_of(identity)
         self._writer.add(self._trajectory, level)
 

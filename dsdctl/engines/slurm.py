@@ -22,7 +22,7 @@ from dsdctl.cluster import Cluster, minutes_of
 from dsdctl.errors import InputError, WorkError
 from dsdctl.plan import Trajectory
 from dsdctl.progress import Progress
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 
 try:
     import submitit

@@ -46,7 +46,7 @@ def choose(progress: Progress, recipe: str, seed: int | None, variant: str | Non
             "levels; there is no network to export"
         )
     level = progress.known[trajectory.key].levels[selected]
-    if progress.store.lacks_weights(level.key):
+    if progress.store.levels.lacks_weights(level.key):
         raise WorkError(
             f"{name}: the weights of level {selected} were dropped by `dsdctl store gc`; "
             "run the spec with another --store to have them again"
@@ -59,7 +59,7 @@ def choose(progress: Progress, recipe: str, seed: int | None, variant: str | Non
         trajectory,
         level,
         level.measured,
-        progress.store.level_identity(level.key),
+        progress.store.levels.identity(level.key),
         (teacher.level or teacher.weights) if teacher else None,
     )
 

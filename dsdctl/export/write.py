@@ -10,12 +10,12 @@ from dsdctl.errors import InputError, WorkError
 from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
 from dsdctl.export.card import Check, model_card
 from dsdctl.export.chosen import Chosen
-from dsdctl.folders import tensor_bytes, write_folder
 from dsdctl.inputs import Files, load_data, measuring_normalisation
 from dsdctl.ml.compact import compacted
 from dsdctl.ml.models import Network
 from dsdctl.starting_point import load_weights, new_network
-from dsdctl.store import Store
+from dsdctl.store.folders import tensor_bytes, write_folder
+from dsdctl.store.store import Store
 from dsdctl.tasks import spare_folder
 
 CHECKED = 1000
@@ -80,7 +80,7 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
 def _network(chosen: Chosen, store: Store) -> Network:
     facts = chosen.trajectory.regime.images.facts
     network = new_network(chosen.identity.network, facts.shape, facts.classes)
-    load_weights(network, store.level_tensors(chosen.level.key, "weights"), chosen.level.key)
+    load_weights(network, store.levels.tensors(chosen.level.key, "weights"), chosen.level.key)
     return network.eval()
 
 

@@ -8,7 +8,7 @@ from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.ledger import executed
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.table import Report, ReportRow
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.tracking import Attached, ChosenNetwork, Rows
 
 LEDGER = (
@@ -77,10 +77,10 @@ def _networks(store: Store, report: Report) -> Iterator[ChosenNetwork]:
             if chosen is None:
                 continue
             level = levels[trajectory][int(chosen)]
-            if not store.lacks_weights(level["key"]):
+            if not store.levels.lacks_weights(level["key"]):
                 yield ChosenNetwork(
                     name=f"{report.experiment}-{number}-{row.recipe}-seed{seed}",
-                    files=tuple(map(str, store.network_files(level["key"]))),
+                    files=tuple(map(str, store.levels.files(level["key"]))),
                     about={
                         "recipe": row.recipe,
                         "variant": row.variant,

@@ -88,7 +88,7 @@ def _read_before_levels(
     """Its teacher's table and the state that its levels rewind to, as far as they are there."""
     need, levels = trajectory.teacher, progress.known[trajectory.key].next_level
     table = progress.table_identity(trajectory)
-    if table is not None and need is not None and progress.store.has_table(key_of(table)):
+    if table is not None and need is not None and progress.store.tables.has(key_of(table)):
         price = table_pflops(trajectory.regime, count_macs(need.regime))
         yield Piece(key_of(table), "teacher table", trajectory, price)
     if levels > 1 and trajectory.regime.rewind_iterations:

@@ -62,7 +62,7 @@ def _interrupted(progress: Progress, device: str) -> Iterator[tuple[Trajectory, 
     """Yield the plan's levels in flight on `device`, with a checkpoint's epochs and seconds."""
     for trajectory in progress.unfinished():
         identity = progress.next_level_identity(trajectory)
-        found = progress.store.interrupted(key_of(identity)) if identity else None
+        found = progress.store.checkpoints.interrupted(key_of(identity)) if identity else None
         if found is not None:
             epochs, environment = found
             if epochs and environment.device.split()[0] == device:

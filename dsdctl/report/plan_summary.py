@@ -221,7 +221,7 @@ class MissingWork:
             total += count * level_bytes(_weights(trajectory))
             if table is not None and table not in tables:
                 tables.add(table)
-                there = self.progress.store.has_table(table)
+                there = self.progress.store.tables.has(table)
                 total += 0 if there else table_bytes(trajectory.regime)
         return total
 
@@ -286,7 +286,7 @@ def missing_early_states(
         identity = progress.early_state(trajectory)
         # It has no key while the teacher's level is not known.
         key = trajectory.early_name if identity is None else key_of(identity)
-        if progress.store.level(key) is None:
+        if progress.store.levels.get(key) is None:
             states.setdefault(key, []).append(trajectory)
     return states
 
@@ -316,7 +316,7 @@ def _plan_table(
         forwards=table_forwards(regime),
         pflops=table_pflops(regime, count_macs(need.regime)),
         bytes=table_bytes(regime),
-        done=progress.store.has_table(key),
+        done=progress.store.tables.has(key),
         used_by=tuple(dict.fromkeys(names)),
     )
 

@@ -1,4 +1,4 @@
-"""Documents into models, and what is wrong with them: in a user's words, at its place in the file."""
+"""Documents into models, and what is wrong with them in words, at its place in the file."""
 
 import difflib
 import json

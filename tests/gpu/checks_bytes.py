@@ -13,7 +13,7 @@ from dsdctl.level import run_task
 from dsdctl.ml.device import configure
 from dsdctl.plan import make_plan
 from dsdctl.resolve import resolve_all
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.tasks import LevelTask, Place
 
 from .small import random_archive, result_bytes, write_spec
@@ -105,7 +105,7 @@ def a_level_that_diverges(device: str, tiny: bool, folder: Path) -> dict[str, An
     task = _level(folder, tiny, epochs=8, optimizer={"lr": 1000, "weight_decay": 1})
     done = run_task(task, _place(folder / "store", device))
     kind = done.level.result.kind if done.level else None
-    stored = Store(folder / "store").level(key_of(task.identity)) is not None
+    stored = Store(folder / "store").levels.get(key_of(task.identity)) is not None
     return {"holds": kind == "diverged" and stored, "result": kind, "stored": stored}
 
 

@@ -33,7 +33,7 @@ from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
 from dsdctl.results import Environment, FinishedLevel, Measured
 from dsdctl.schedule import Outcome, Scheduler
-from dsdctl.store import Store
+from dsdctl.store.store import Store
 from dsdctl.tasks import Task
 
 from . import levels, spec, start

@@ -1,6 +1,7 @@
 """Care of a store: what is in it, whether it is whole, and what may go."""
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsdctl.errors import DamagedError, WorkError
-from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity
+from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity, TableIdentity, key_of_json
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
-from dsdctl.store import Store
+from dsdctl.store.folders import read_checked, read_checksums
+from dsdctl.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,17 @@ def entries(store: Store) -> Iterator[Entry]:
 def describe(store: Store, entry: Entry) -> str:
     """An entry in one line."""
     try:
-        schema, numerics = store.versions(entry.folder)
+        schema, numerics = versions(entry.folder)
     except DamagedError:
         return "DAMAGED"
     if (schema, numerics) != (SCHEMA_VERSION, NUMERICS_VERSION):
         return f"{entry.kind} of schema {schema}, numerics {numerics}: not read by this version"
     if entry.kind == "table":
         return "teacher table"
-    level = store.level(entry.key)
+    level = store.levels.get(entry.key)
     if level is None:
         return "DAMAGED"
-    return describe_level(store.level_identity(entry.key), level)
+    return describe_level(store.levels.identity(entry.key), level)
 
 
 def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
@@ -67,17 +69,45 @@ def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
 def check_all(store: Store) -> tuple[int, list[str]]:
     """Read every byte of a store; return how many folders it holds, and a line a damaged file."""
     found = list(entries(store))
-    problems = [problem for entry in found for problem in check(store, entry)]
-    checkpoints = [f"{file}: a damaged checkpoint" for file in store.damaged_checkpoints()]
+    problems = [problem for entry in found for problem in check(entry)]
+    checkpoints = [f"{file}: a damaged checkpoint" for file in store.checkpoints.damaged()]
     return len(found), problems + checkpoints
 
 
-def check(store: Store, entry: Entry) -> list[str]:
+def check(entry: Entry) -> list[str]:
     """Read every byte of an entry; return what is wrong, in a line a file."""
     try:
-        return store.problems(entry.folder)
+        return problems(entry.folder)
     except WorkError as error:
         return [str(error)]
+
+
+def problems(folder: Path) -> list[str]:
+    """Read every byte of a finished folder; return a line for each file that is damaged.
+
+    Raises DamagedError where not even its checksums can be read.
+    """
+    kind = TableIdentity if folder.parent.parent.name == "tables" else LevelIdentity
+    found = []
+    checksums = read_checksums(folder)
+    for name, checksum in checksums.items():
+        if checksum.dropped:
+            continue
+        try:
+            content = read_checked(folder, name, checksums)
+            if len(content) != checksum.bytes:
+                found.append(f"{folder}/checksums.json: another size than {name} has")
+            if name == "identity.json" and key_of_json(kind, content) != folder.name:
+                found.append(f"{folder}/{name}: does not belong to this key")
+        except DamagedError as error:
+            found.append(str(error))
+    return found
+
+
+def versions(folder: Path) -> tuple[int, int]:
+    """The schema and the numerics version that a finished folder is of. Raises DamagedError."""
+    identity = json.loads(read_checked(folder, "identity.json", read_checksums(folder)))
+    return identity["schema_version"], identity["numerics_version"]
 
 
 STALE_SECONDS = 3600.0
@@ -94,7 +124,7 @@ def leftovers(store: Store) -> list[Path]:
     checkpoints = [
         path
         for path in store.root.glob("inflight/[0-9a-f]*")
-        if path.name in finished and not store.lacks_weights(path.name)
+        if path.name in finished and not store.levels.lacks_weights(path.name)
     ]
     named_after_key = [
         path
@@ -147,7 +177,7 @@ def unneeded_weights(progress: Progress) -> list[str]:
             needed.update(levels[level].key for level in chosen if level is not None)
     keys = [level.key for known in progress.known.values() for level in known.levels]
     store = progress.store
-    return [k for k in dict.fromkeys(keys) if k not in needed and not store.lacks_weights(k)]
+    return [k for k in dict.fromkeys(keys) if k not in needed and not store.levels.lacks_weights(k)]
 
 
 def remove(path: Path) -> int:

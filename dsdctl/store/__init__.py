@@ -1,0 +1,1 @@
+"""What was computed, by key: levels, tables, checkpoints; complete and checked, or not there."""

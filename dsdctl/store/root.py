@@ -1,0 +1,118 @@
+"""The folder of a store: where what lies, locks among processes, and what was found corrupt."""
+
+import contextlib
+import fcntl
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from dsdctl.errors import DamagedError, WorkError
+from dsdctl.keys import LevelIdentity, TableIdentity
+from dsdctl.store.folders import Checksums, read_checked, read_checksums
+from dsdctl.system.atomic import json_bytes, replace_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MARKER = "store.json"
+"""The file that tells a store from an empty folder."""
+
+Identity = TypeVar("Identity", LevelIdentity, TableIdentity)
+
+Found = TypeVar("Found")
+
+
+class Root:
+    """A store's folder. With `read_only` nothing is ever written, damage only reported."""
+
+    def __init__(self, root: Path, *, read_only: bool = False):
+        self.root = root
+        self.read_only = read_only
+        self.damage: list[str] = []
+
+    def checked(self) -> Path:
+        """The folder. Raises WorkError where there is no store any more."""
+        if not (self.root / MARKER).is_file():
+            raise WorkError(f"{self.root}: the store has vanished")
+        return self.root
+
+    def folder(self, kind: str, key: str) -> Path:
+        """Where the `levels` or the `tables` have the folder of a key."""
+        return self.root / kind / key[:2] / key
+
+    def tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
+        """What a file of a folder holds. Raises DamagedError once it is set aside."""
+        from safetensors.torch import load
+
+        try:
+            return read_again_if_damaged(
+                lambda: load(read_checked(folder, name, read_checksums(folder)))
+            )
+        except DamagedError as error:
+            self.set_aside(folder, error)
+            raise DamagedError(f"{error}; set aside, to be computed anew") from error
+
+    def set_aside(self, folder: Path, error: Exception) -> None:
+        """Move a damaged folder out of the way and remember to say so."""
+        reason = " ".join(str(error).split())
+        if self.read_only:
+            line = f"{reason} (counts as missing)"
+            if line not in self.damage:  # it stays where it is, and is found again
+                self.damage.append(line)
+            return
+        target = self.checked() / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        target.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.rename(target)
+        self.damage.append(f"{reason} (set aside as {target})")
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[bool]:
+        """Hold the lock `name` among all processes, or yield False where another one holds it.
+
+        The system frees it when its owner ends, however it ends.
+        """
+        folder = self.checked() / "locks"
+        folder.mkdir(exist_ok=True)
+        with (folder / name).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked = False
+            except OSError as error:  # a file system without locks, say
+                raise OSError(error.errno, error.strerror, file.name) from error
+            else:
+                locked = True
+            yield locked
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return a small file at the store's root, or None where it is missing or no mapping."""
+        try:
+            found = json.loads((self.root / name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a small file at the store's root, whole or not at all."""
+        file = self.checked() / name
+        file.parent.mkdir(exist_ok=True)
+        replace_file(file, json_bytes(value))
+
+
+def read_again_if_damaged(read: Callable[[], Found]) -> Found:
+    """What `read` returns. Readers hold no lock, so weights that are dropped between the reading of
+    their checksum and their own are missing at first, and known to be dropped the second time."""
+    try:
+        return read()
+    except (DamagedError, ValidationError):
+        return read()
+
+
+def read_identity(folder: Path, model: type[Identity], checksums: Checksums) -> Identity:
+    """The identity that a folder holds. Raises DamagedError or pydantic's ValidationError."""
+    return model.model_validate_json(read_checked(folder, "identity.json", checksums))
