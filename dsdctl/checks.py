@@ -6,7 +6,7 @@ Each check raises InputError with the line of the spec that does not fit. Torch 
 import math
 from typing import Literal
 
-from dsdctl.datasets import Facts
+from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.network import MLP, Network, ViT

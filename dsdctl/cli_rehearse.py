@@ -20,7 +20,7 @@ from dsdctl.console import (
 from dsdctl.errors import WorkError
 
 if TYPE_CHECKING:
-    from dsdctl.rehearsal import Rehearsed
+    from dsdctl.results import Rehearsed
 
 
 def rehearse(

@@ -23,7 +23,7 @@ from dsdctl.console import can_draw, print_as_is
 from dsdctl.rates import rate_line
 from dsdctl.results import FinishedLevel
 from dsdctl.schedule import Event
-from dsdctl.tasks import TableTask, Task
+from dsdctl.worker.tasks import TableTask, Task
 
 LINE_SECONDS = 30.0
 """How often a log says how far something has come."""

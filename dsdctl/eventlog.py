@@ -18,7 +18,7 @@ from dsdctl.rates import images_per_second
 from dsdctl.runlog import log
 from dsdctl.schedule import Event
 from dsdctl.spec.fields import Model
-from dsdctl.tasks import TableTask, Task
+from dsdctl.worker.tasks import TableTask, Task
 
 Happened = Literal[
     "run-started", "run-ended",

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from dsdctl.data.prepared import read_manifest
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError
 from dsdctl.plan import Trajectory
-from dsdctl.prepared import read_manifest
 from dsdctl.spec.dataset import LOADED_AS_THEY_ARE
 
 if TYPE_CHECKING:
-    from dsdctl.inputs import Files
+    from dsdctl.data.prepare import Files
 
 LARGE = 4 * 2**30
 """Bytes from which it is said that prepared images are being checked."""
@@ -29,7 +29,7 @@ def prepare_all(
         images, noise = trajectory.identity.images, trajectory.identity.noise
         if trajectory.regime.images.dataset.name in LOADED_AS_THEY_ARE:
             continue
-        from dsdctl.inputs import Files, prepared_folder
+        from dsdctl.data.prepare import Files, prepared_folder
 
         files = Files(trajectory.regime.images.path, spare)
         what = prepared_folder(images, files), noise.labels
@@ -43,7 +43,7 @@ def prepare_all(
 
 def _prepare(trajectory: Trajectory, files: "Files", console: Console) -> str | None:
     """Prepare one data set; return why that failed, in words."""
-    from dsdctl.inputs import prepare_data, prepared_folder
+    from dsdctl.data.prepare import prepare_data, prepared_folder
 
     images, noise = trajectory.identity.images, trajectory.identity.noise
     name = trajectory.regime.images.dataset.name

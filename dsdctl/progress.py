@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from dsdctl.data.labels import FlipRate
 from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
-from dsdctl.labels import FlipRate
 from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.stopping import Reading, chosen_level, read_trajectory

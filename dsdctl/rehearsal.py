@@ -10,24 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from dsdctl.calibration import learn_rehearsed, workload
 from dsdctl.cost import CountMacs, macs_per_trained_image
-from dsdctl.datasets import is_there
+from dsdctl.data.catalog import is_there
+from dsdctl.data.prepare import spare_folder
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError, in_words
-from dsdctl.keys import LevelIdentity, canonical_json
+from dsdctl.keys import canonical_json
 from dsdctl.plan import Plan, Trajectory
 from dsdctl.preparing import prepare_all
-from dsdctl.spec.fields import Model
-from dsdctl.spec.network import Network
+from dsdctl.results import Rehearsed
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.system.processes import end_with_parent, start_worker, take_signals
-from dsdctl.tasks import spare_folder
+from dsdctl.worker.rehearsal_tasks import Job, Teaching
 
 BATCHES = 300
 """So many are rehearsed at least, unless asked for others or there are fewer."""
@@ -37,50 +36,6 @@ AFTER_WARM_UP = 100
 
 
 IN_ITS_PLACE = "random images and labels in its place: speed and memory hold, losses say less"
-
-
-class Teaching(Model):
-    """How a rehearsed student is distilled, from random logits.
-
-    Those of a random `network` that is called for every batch, or without one those of a table.
-    """
-
-    alpha: float
-    temperature: float
-    network: Network | None
-
-
-class Job(Model):
-    """A training to be rehearsed: level 0 of one trajectory, as far as `identity.iterations`.
-
-    `images`, `classes` and `shape` (H, W, C) are those of the training images. Without a
-    `dataset_path` they are random.
-    """
-
-    identity: LevelIdentity
-    teaching: Teaching | None
-    images: int
-    classes: int
-    shape: tuple[int, int, int]
-    dataset_path: str | None
-    spare: str
-    device: Device
-    threads: int
-
-
-class Rehearsed(Model):
-    """What a rehearsal showed. `losses` are the means of the first and the last batches, 50 or as
-    many as an epoch has. What diverged or failed has no rate."""
-
-    batches: int
-    losses: tuple[float, ...] = ()
-    images_per_second: float | None = None
-    memory: Literal["GPU", "resident"] = "resident"
-    peak_bytes: int | None = None
-    diverged: str | None = None
-    diverged_epoch: int | None = None
-    diverged_batch: int | None = None
-    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +173,7 @@ def _work(connection: Connection, parent: int, job: Job) -> None:
     take_signals()
     end_with_parent(parent)
     try:
-        from dsdctl.rehearsing import run_job
+        from dsdctl.worker.rehearsal import run_job
 
         rehearsed = run_job(job, connection.send)
     except DsdctlError as error:

@@ -19,7 +19,7 @@ from dsdctl.checks import (
     check_rounds,
     check_sample,
 )
-from dsdctl.datasets import dataset_facts, file_sha256
+from dsdctl.data.catalog import dataset_facts, file_sha256
 from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
 from dsdctl.keys import TeacherIdentity
 from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.datasets import Facts, Sizes, split_sizes
+from dsdctl.data.catalog import Facts, Sizes, split_sizes
+from dsdctl.data.labels import CLASS_TARGETS, FlipRate, flip_rate
 from dsdctl.errors import InputError
-from dsdctl.labels import CLASS_TARGETS, FlipRate, flip_rate
 from dsdctl.spec.dataset import HUMAN_LABELS, Dataset, LabelNoise
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.experiment import Experiment

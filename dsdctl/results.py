@@ -96,3 +96,18 @@ class FinishedLevel(Model):
     @property
     def measured(self) -> Measured | None:
         return self.result if isinstance(self.result, Measured) else None
+
+
+class Rehearsed(Model):
+    """What a rehearsal showed. `losses` are the means of the first and the last batches, 50 or as
+    many as an epoch has. What diverged or failed has no rate."""
+
+    batches: int
+    losses: tuple[float, ...] = ()
+    images_per_second: float | None = None
+    memory: Literal["GPU", "resident"] = "resident"
+    peak_bytes: int | None = None
+    diverged: str | None = None
+    diverged_epoch: int | None = None
+    diverged_batch: int | None = None
+    failure: str | None = None

@@ -16,6 +16,7 @@ from dsdctl import calibration
 from dsdctl.console import print_as_is
 from dsdctl.cost import level_pflops_executed
 from dsdctl.counting import KeptMacs
+from dsdctl.data.prepare import spare_folder
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import GRACE_SECONDS, THREADS, LocalEngine
 from dsdctl.errors import InputError, WorkError
@@ -34,9 +35,9 @@ from dsdctl.spec.matrix import row_name
 from dsdctl.stopping import describe_rule
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
-from dsdctl.tasks import Place, spare_folder
 from dsdctl.tracking import Mirror, RunInfo, effective_mode
 from dsdctl.units import size
+from dsdctl.worker.tasks import Place
 
 if TYPE_CHECKING:
     from dsdctl.engines.ray import RayCluster
@@ -298,7 +299,7 @@ def _check_teacher_files(plan: Plan) -> None:
     for trajectory in plan.trajectories.values():
         need = trajectory.teacher
         if need is not None and need.file is not None:
-            from dsdctl.level import teacher_from_file
+            from dsdctl.worker.teachers import teacher_from_file
 
             facts = trajectory.regime.images.facts
             try:

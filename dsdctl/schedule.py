@@ -12,7 +12,7 @@ from dsdctl.plan import Plan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel
 from dsdctl.system.kill_points import kill_point
-from dsdctl.tasks import LevelTask, TableTask, Task
+from dsdctl.worker.tasks import LevelTask, TableTask, Task
 
 BUSY_SECONDS = 1.0
 """How long to leave a piece of work alone that another process is at."""

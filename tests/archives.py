@@ -16,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dsdctl import datasets
-from dsdctl.ml import sources
+from dsdctl.data import catalog, sources
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 CIFAR_TRAIN, CIFAR_TEST = 250, 60
@@ -86,8 +85,8 @@ class Cifar:
 
 
 def publish_sizes(monkeypatch: pytest.MonkeyPatch, name: str, train: int, test: int) -> None:
-    facts = replace(datasets.NAMED[name], train_images=train, test_images=test)
-    monkeypatch.setitem(datasets.NAMED, name, facts)
+    facts = replace(catalog.NAMED[name], train_images=train, test_images=test)
+    monkeypatch.setitem(catalog.NAMED, name, facts)
 
 
 def write_human_labels(

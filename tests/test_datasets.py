@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders import ROOT, line_of, only_problem, resolved, spec_data, write
 
-from dsdctl.datasets import Facts, Sizes, dataset_facts, split_sizes
+from dsdctl.data.catalog import Facts, Sizes, dataset_facts, split_sizes
 from dsdctl.resolve import resolve
 from dsdctl.spec.dataset import Dataset, HoldOut, Normalize, TestHoldOut
 

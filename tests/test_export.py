@@ -13,12 +13,12 @@ from typer.testing import CliRunner, Result
 
 from dsdctl.cli import app
 from dsdctl.keys import LevelIdentity
-from dsdctl.level import LevelTask, Place, run_task
 from dsdctl.plan import make_plan
 from dsdctl.progress import Progress
 from dsdctl.resolve import resolve
 from dsdctl.spec.yaml import parse_document
 from dsdctl.store.store import Store
+from dsdctl.worker.level import LevelTask, Place, run_task
 
 pytest.importorskip("onnxruntime", reason="dsdctl[export] is not installed")
 pytest.importorskip("onnxscript", reason="dsdctl[export] is not installed")
@@ -103,9 +103,9 @@ def _test_images(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
     """The digits' test images as the model card says that they are to be given."""
     import torch
 
+    from dsdctl.data.sources import load_digits
     from dsdctl.ml.data import split_source
     from dsdctl.ml.noise import Noise
-    from dsdctl.ml.sources import load_digits
 
     split = split_source(
         load_digits(),

@@ -32,16 +32,16 @@ from soak import (
 )
 from tiny import FULL_FOR_SEED_0, ROOT
 
-from dsdctl import level
 from dsdctl.engines.local import DIED, LocalEngine
-from dsdctl.engines.worker import attempt
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.progress import Progress
 from dsdctl.run import RunOptions, tasks_in_a_process
 from dsdctl.schedule import Outcome
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
-from dsdctl.tasks import LevelTask, Place
+from dsdctl.worker import level
+from dsdctl.worker.process import attempt
+from dsdctl.worker.tasks import LevelTask, Place
 
 SEEDS = 3
 

@@ -16,23 +16,16 @@ from builders import resolved
 from PIL import Image
 from torch import Tensor
 
-from dsdctl import inputs
+from dsdctl.data.prepare import Files, prepare_data, prepared_folder
+from dsdctl.data.prepared import is_whole
 from dsdctl.errors import WorkError
-from dsdctl.inputs import (
-    Files,
-    kept,
-    load_data,
-    measuring_normalisation,
-    prepare_data,
-    prepared_folder,
-    training_reader,
-)
 from dsdctl.keys import TrajectoryIdentity
 from dsdctl.ml.data import Data, MappedImages, Split
 from dsdctl.ml.measure import measure
 from dsdctl.ml.models import build_network
 from dsdctl.plan import make_plan
-from dsdctl.prepared import is_whole
+from dsdctl.worker import inputs
+from dsdctl.worker.inputs import kept, load_data, measuring_normalisation, training_reader
 
 CPU = torch.device("cpu")
 
@@ -198,7 +191,7 @@ def test_once_prepared_a_folder_is_known_without_reading_it_again(
     before = identity_of(tmp_path, dataset=FOLDER)
     load(before, root)
     reads: list[object] = []
-    monkeypatch.setattr("dsdctl.datasets.read_content", reads.append)
+    monkeypatch.setattr("dsdctl.data.catalog.read_content", reads.append)
     assert identity_of(tmp_path, dataset=FOLDER) == before
     os.utime(root / "train" / "bee" / "0.png", (0, 0))
     identity_of(tmp_path, dataset={**FOLDER, "validation": {"fraction": 0.5}})
@@ -213,7 +206,7 @@ def test_where_the_datas_folder_cannot_be_written_the_spare_one_is_used(
     files = Files(root, tmp_path / "spare")
     beside = prepared_folder(identity.images, files)
     assert beside.parent == root / "dsdctl-prepared"
-    monkeypatch.setattr(inputs.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     assert prepared_folder(identity.images, files) == tmp_path / "spare" / beside.name
     load_data(identity.images, identity.noise, files, CPU)
     assert is_whole(tmp_path / "spare" / beside.name, thorough=True)

@@ -5,16 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from dsdctl.labels import (
-    CLASS_TARGETS,
-    HUMAN_FLIPS,
-    FlipRate,
-    describe_noise,
-    flip_rate,
-)
+from dsdctl.data.labels import CLASS_TARGETS, HUMAN_FLIPS, FlipRate, describe_noise, flip_rate
+from dsdctl.data.sources import HUMAN_DIGESTS, HUMAN_KEYS
 from dsdctl.ml.noise import Noise, noisy_labels
 from dsdctl.ml.randomness import generator
-from dsdctl.ml.sources import HUMAN_DIGESTS, HUMAN_KEYS
 from dsdctl.spec.dataset import HUMAN_LABELS, LabelNoise
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

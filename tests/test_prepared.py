@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsdctl import prepared
+from dsdctl.data import prepared
+from dsdctl.data.prepared import Original, Part, is_whole, open_part, prepare, read_manifest
 from dsdctl.errors import WorkError
-from dsdctl.prepared import Original, Part, is_whole, open_part, prepare, read_manifest
 
 SHAPE = (4, 5, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (1130, *SHAPE), dtype=np.uint8)

@@ -31,7 +31,7 @@ from soak import (
 from dsdctl.progress import Progress
 from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
 from dsdctl.store.store import Store
-from dsdctl.tasks import Task
+from dsdctl.worker.tasks import Task
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -15,7 +15,7 @@ from tiny import TINY
 from dsdctl import calibration
 from dsdctl.calibration import workload
 from dsdctl.cost import PETA, macs_per_trained_image
-from dsdctl.datasets import is_there
+from dsdctl.data.catalog import is_there
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
 from dsdctl.plan import Trajectory

@@ -14,7 +14,6 @@ from torch import Tensor
 from dsdctl.cost import Macs, early_state_pflops, level_pflops_executed, measuring_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.level import LevelTask, Place, load_data, run_task
 from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.models import build_network
 from dsdctl.ml.train import cross_entropy
@@ -28,6 +27,7 @@ from dsdctl.report.plan_summary import (
 from dsdctl.results import Measured
 from dsdctl.store import maintenance
 from dsdctl.store.store import Store
+from dsdctl.worker.level import LevelTask, Place, load_data, run_task
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("one_deterministic_thread")]
 

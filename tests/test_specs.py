@@ -12,12 +12,12 @@ from archives import Cifar, write_flowers, write_human_labels
 from builders import write
 from tiny import ROOT, Dsdctl
 
-from dsdctl.level import LevelTask, Place, run_task
 from dsdctl.plan import Plan, make_plan
 from dsdctl.resolve import resolve, resolve_all
 from dsdctl.spec.network import VGGLike
 from dsdctl.spec.yaml import read_document
 from dsdctl.store.store import Store
+from dsdctl.worker.level import LevelTask, Place, run_task
 
 SPECS = sorted(file.relative_to(ROOT / "specs") for file in (ROOT / "specs").rglob("*.yaml"))
 

@@ -12,15 +12,15 @@ from torch.nn.utils import prune
 
 from dsdctl.errors import WorkError
 from dsdctl.keys import LevelIdentity, PruningIdentity, key_of
-from dsdctl.level import load_data
 from dsdctl.ml.data import Data, Normalisation
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.models import Network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.shapes import remaining_weights
-from dsdctl.starting_point import State, initial_network, starting_point
 from dsdctl.store.store import Store
+from dsdctl.worker.level import load_data
+from dsdctl.worker.starting_point import State, initial_network, starting_point
 
 CPU = torch.device("cpu")
 ENVIRONMENT = Environment(

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from dsdctl.cost import Macs, nonzero_training_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.level import load_data, run_task
 from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.models import build_network
 from dsdctl.plan import Trajectory
 from dsdctl.results import Measured
 from dsdctl.spec.training import Training
 from dsdctl.store.store import Store
-from dsdctl.tasks import LevelTask, Place
+from dsdctl.worker.level import load_data, run_task
+from dsdctl.worker.tasks import LevelTask, Place
 
 TAKE_AWAY = "; null takes away what is laid over"
 

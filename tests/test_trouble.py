@@ -264,7 +264,7 @@ def test_a_full_gpu_is_one_message_and_the_rest_is_done(tmp_path: Path) -> None:
 
 def _address_space_of_torch() -> int:
     """Bytes that a process takes that has imported torch and done nothing."""
-    code = "import dsdctl.level; print(open('/proc/self/status').read())"
+    code = "import dsdctl.worker.level; print(open('/proc/self/status').read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("VmPeak:")]
     return 1024 * int(line.split()[1])

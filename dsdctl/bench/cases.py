@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from dsdctl.bench.results import CaseName
-from dsdctl.datasets import dataset_facts
+from dsdctl.data.catalog import dataset_facts
+from dsdctl.data.sources import load_digits, load_npz
 from dsdctl.errors import InputError
 from dsdctl.ml.data import Normalisation, Split, Views
 from dsdctl.ml.kernel_choice import Mode
@@ -19,10 +20,10 @@ from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights,
 from dsdctl.ml.models import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.sources import load_digits, load_npz
 from dsdctl.spec.dataset import Dataset
 from dsdctl.spec.fields import Model, Precision
 from dsdctl.system.devices import Device
+from dsdctl.worker.inputs import as_split
 
 SEED = 0
 CLASSES = 10
@@ -85,7 +86,7 @@ class Job(Model):
 def case_images(job: Job) -> Split:
     """The digits, the given archive's first images, or random ones, on the CPU."""
     if job.is_digits:
-        return load_digits().train.take(torch.arange(DIGITS_IMAGES))
+        return as_split(load_digits().train).take(torch.arange(DIGITS_IMAGES))
     count = job.batches * BATCH
     if job.images is not None:
         return load_images(Path(job.images), count)
@@ -114,7 +115,7 @@ def load_images(file: Path, count: int) -> Split:
         )
     if facts.train_images < count:
         raise InputError(f"--images: {file}: holds {facts.train_images} images, {count} are needed")
-    return load_npz(file, str(facts.content)).train.take(torch.arange(count))
+    return as_split(load_npz(file, str(facts.content)).train).take(torch.arange(count))
 
 
 def case_network(case: CaseName) -> Network:

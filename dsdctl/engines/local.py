@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from dsdctl.engines.worker import Answer, work
 from dsdctl.errors import in_words
 from dsdctl.schedule import Outcome
 from dsdctl.system.processes import start_worker
-from dsdctl.tasks import Place, Task
+from dsdctl.worker.process import Answer, work
+from dsdctl.worker.tasks import Place, Task
 
 GRACE_SECONDS = 60.0
 """How long workers that were asked to stop may take to the end of their epoch, unless said."""

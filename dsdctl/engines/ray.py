@@ -23,13 +23,13 @@ from typing import Any
 
 import dsdctl
 from dsdctl.engines.local import GRACE_SECONDS, outcome_of
-from dsdctl.engines.worker import Answer, attempt
 from dsdctl.errors import InputError, WorkError
 from dsdctl.ml.kernel_choice import VARIABLE
 from dsdctl.runlog import log
 from dsdctl.schedule import Outcome
 from dsdctl.system.devices import Device, DeviceWish, resolve_device, usable_cores
-from dsdctl.tasks import Place, Task
+from dsdctl.worker.process import Answer, attempt
+from dsdctl.worker.tasks import Place, Task
 
 try:
     import ray

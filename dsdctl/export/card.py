@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dsdctl
+from dsdctl.data.labels import describe_noise
 from dsdctl.export.as_onnx import OPSET
 from dsdctl.export.chosen import Chosen
-from dsdctl.labels import describe_noise
 from dsdctl.report.render import escaped
 from dsdctl.results import environment_line
 from dsdctl.stopping import describe_rule

@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dsdctl.data.prepare import Files, spare_folder
 from dsdctl.errors import InputError, WorkError
 from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
 from dsdctl.export.card import Check, model_card
 from dsdctl.export.chosen import Chosen
-from dsdctl.inputs import Files, load_data, measuring_normalisation
 from dsdctl.ml.compact import compacted
 from dsdctl.ml.models import Network
-from dsdctl.starting_point import load_weights, new_network
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
-from dsdctl.tasks import spare_folder
+from dsdctl.worker.inputs import load_data, measuring_normalisation
+from dsdctl.worker.starting_point import load_weights, new_network
 
 CHECKED = 1000
 """Test images, the first ones, on which the files are compared with the network in the store."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
-from dsdctl.labels import describe_noise
+from dsdctl.data.labels import describe_noise
 from dsdctl.plan import Plan, Trajectory, Use
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states

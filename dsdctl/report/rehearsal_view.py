@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pydantic import ConfigDict, Field
 
 from dsdctl.progress import Progress
-from dsdctl.rehearsal import Outcome, Rehearsed, Workload
+from dsdctl.rehearsal import Outcome, Workload
 from dsdctl.report.plan_summary import disk_bytes
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.plan_view import listed
+from dsdctl.results import Rehearsed
 from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
 from dsdctl.units import size

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
-from dsdctl.labels import describe_noise
+from dsdctl.data.labels import describe_noise
 from dsdctl.plan import RowPlan, Trajectory
 from dsdctl.progress import Progress
 from dsdctl.report.curve_summary import Curve, summarise_curve

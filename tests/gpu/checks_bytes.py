@@ -9,12 +9,12 @@ import torch
 from dsdctl.bench.gpu import CountedCapture
 from dsdctl.errors import StoppedError
 from dsdctl.keys import key_of
-from dsdctl.level import run_task
 from dsdctl.ml.device import configure
 from dsdctl.plan import make_plan
 from dsdctl.resolve import resolve_all
 from dsdctl.store.store import Store
-from dsdctl.tasks import LevelTask, Place
+from dsdctl.worker.level import run_task
+from dsdctl.worker.tasks import LevelTask, Place
 
 from .small import random_archive, result_bytes, write_spec
 from .training import PRECISIONS, Kind, counted, differing, ten_steps

@@ -17,9 +17,9 @@ from archives import (
 )
 from PIL import Image
 
-from dsdctl.errors import WorkError
-from dsdctl.imagefolder import list_images, read_content
-from dsdctl.ml.sources import (
+from dsdctl.data.image_folder import list_images, read_content
+from dsdctl.data.prepared import Part
+from dsdctl.data.sources import (
     HUMAN_FILES,
     Cut,
     cifar,
@@ -29,7 +29,7 @@ from dsdctl.ml.sources import (
     load_digits,
     load_npz,
 )
-from dsdctl.prepared import Part
+from dsdctl.errors import WorkError
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 from dsdctl.system.torchvision import transforms
 
@@ -199,18 +199,18 @@ class TestHumanLabels:
     def test_are_the_ones_that_were_asked_for(
         self, name: str, labels: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        clean = torch.arange(40) % 10
-        written = write_human_labels(monkeypatch, tmp_path, name, clean.numpy())
+        clean = np.arange(40) % 10
+        written = write_human_labels(monkeypatch, tmp_path, name, clean)
         found = human_labels(name, labels, tmp_path, clean)
-        assert np.array_equal(found.numpy(), written[key])
-        assert found.dtype == torch.int64
-        assert not torch.equal(found, clean)
+        assert np.array_equal(found, written[key])
+        assert found.dtype == np.int64
+        assert not np.array_equal(found, clean)
 
     def test_may_come_in_a_file_that_a_numpy_since_2_wrote(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        clean = torch.arange(40) % 10
-        written = write_human_labels(monkeypatch, tmp_path, "cifar100n", clean.numpy())
+        clean = np.arange(40) % 10
+        written = write_human_labels(monkeypatch, tmp_path, "cifar100n", clean)
         file = tmp_path / HUMAN_FILES["cifar100n"]
         torch.save(written, file)
         text = file.read_bytes()
@@ -218,7 +218,7 @@ class TestHumanLabels:
         assert human_labels("cifar100n", "noisy", tmp_path, clean).shape == (40,)
 
     def test_that_are_absent_are_one_clear_error(self, tmp_path: Path) -> None:
-        message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, torch.zeros(3)))
+        message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, np.zeros(3)))
         assert message == (
             f"dataset cifar10n: {tmp_path}/CIFAR-10_human.pt: no such file; put CIFAR-10_human.pt "
             "there, as published at github.com/UCSC-REAL/cifar-10-100n, or set dataset.root"
@@ -227,9 +227,9 @@ class TestHumanLabels:
     def test_of_other_images_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        clean = torch.arange(40) % 10
-        write_human_labels(monkeypatch, tmp_path, "cifar10n", clean.numpy())
-        for other in (clean.flip(0), clean[:39]):
+        clean = np.arange(40) % 10
+        write_human_labels(monkeypatch, tmp_path, "cifar10n", clean)
+        for other in (clean[::-1], clean[:39]):
             message = error_of(
                 lambda other=other: human_labels("cifar10n", "worse", tmp_path, other)
             )
@@ -238,8 +238,8 @@ class TestHumanLabels:
     def test_that_were_not_published_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        clean = torch.arange(40) % 10
-        written = write_human_labels(monkeypatch, tmp_path, "cifar10n", clean.numpy())
+        clean = np.arange(40) % 10
+        written = write_human_labels(monkeypatch, tmp_path, "cifar10n", clean)
         written["worse_label"][5] += 1
         torch.save(written, tmp_path / HUMAN_FILES["cifar10n"])
         message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, clean))
@@ -266,19 +266,19 @@ class TestHumanLabels:
             file.write_bytes(content)
         else:
             torch.save(content, file)
-        message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, torch.arange(3)))
+        message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, np.arange(3)))
         assert str(file) in message
         assert reason in message
 
     def test_are_read_without_running_anything(self, tmp_path: Path) -> None:
         torch.save({"clean_label": Trap(tmp_path / "sprung")}, tmp_path / "CIFAR-10_human.pt")
-        message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, torch.arange(3)))
+        message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, np.arange(3)))
         assert "not a file of plain integer arrays" in message
         assert not (tmp_path / "sprung").exists()
 
 
-def random_images(count: int, height: int, width: int, channels: int) -> torch.Tensor:
-    return torch.from_numpy(random_pixels(0, count, height, width, channels))
+def random_images(count: int, height: int, width: int, channels: int) -> np.ndarray:
+    return random_pixels(0, count, height, width, channels)
 
 
 def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
@@ -286,11 +286,11 @@ def test_digits_are_scikit_learns_scaled_to_bytes() -> None:
 
     source, digits = load_digits(), sklearn_digits()
     assert source.train.images.shape == (1797, 8, 8, 1)
-    assert source.train.images.dtype == torch.uint8
+    assert source.train.images.dtype == np.uint8
     expected = np.rint(digits.images * 255 / 16)
-    assert np.array_equal(source.train.images[..., 0].numpy(), expected)
-    assert np.array_equal(source.train.labels.numpy(), digits.target)
-    assert source.train.labels.dtype == torch.int64
+    assert np.array_equal(source.train.images[..., 0], expected)
+    assert np.array_equal(source.train.labels, digits.target)
+    assert source.train.labels.dtype == np.int64
     assert (source.test, source.classes) == (None, 10)
 
 
@@ -300,33 +300,31 @@ def written(path: Path, **arrays: np.ndarray) -> str:
 
 
 def test_an_archive_of_colour_images_with_a_test_set_loads_as_it_is(tmp_path: Path) -> None:
-    train, test = random_images(5, 3, 4, 3).numpy(), random_images(2, 3, 4, 3).numpy()
+    train, test = random_images(5, 3, 4, 3), random_images(2, 3, 4, 3)
     labels = np.array([0, 3, 1, 2, 3], dtype=np.uint8)
     content = written(
         tmp_path / "a.npz", x_train=train, y_train=labels, x_test=test, y_test=np.array([1, 0])
     )
     source = load_npz(tmp_path / "a.npz", content)
-    assert np.array_equal(source.train.images.numpy(), train)
+    assert np.array_equal(source.train.images, train)
     assert source.train.labels.tolist() == [0, 3, 1, 2, 3]
-    assert source.train.labels.dtype == torch.int64
+    assert source.train.labels.dtype == np.int64
     assert source.test is not None
-    assert np.array_equal(source.test.images.numpy(), test)
+    assert np.array_equal(source.test.images, test)
     assert source.test.labels.tolist() == [1, 0]
     assert source.classes == 4
 
 
 def test_an_archive_of_grey_images_gets_one_channel(tmp_path: Path) -> None:
     images = random_images(4, 3, 3, 1)
-    content = written(
-        tmp_path / "a.npz", x_train=images[..., 0].numpy(), y_train=np.array([0, 1, 1, 0])
-    )
+    content = written(tmp_path / "a.npz", x_train=images[..., 0], y_train=np.array([0, 1, 1, 0]))
     source = load_npz(tmp_path / "a.npz", content)
-    assert torch.equal(source.train.images, images)
+    assert np.array_equal(source.train.images, images)
     assert source.test is None
 
 
 def test_an_archive_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
-    arrays = {"x_train": random_images(2, 3, 3, 1).numpy(), "y_train": np.array([0, 1])}
+    arrays = {"x_train": random_images(2, 3, 3, 1), "y_train": np.array([0, 1])}
     planned = written(tmp_path / "a.npz", **arrays)
     arrays["y_train"] = np.array([1, 0])
     assert written(tmp_path / "a.npz", **arrays) != planned

@@ -34,7 +34,7 @@ from dsdctl.resolve import resolve
 from dsdctl.results import Environment, FinishedLevel, Measured
 from dsdctl.schedule import Outcome, Scheduler
 from dsdctl.store.store import Store
-from dsdctl.tasks import Task
+from dsdctl.worker.tasks import Task
 
 from . import levels, spec, start
 

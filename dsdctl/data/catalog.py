@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsdctl.data.image_folder import Listing, list_images, read_content
+from dsdctl.data.prepared import FOLDER, read_manifest
 from dsdctl.errors import InputError
-from dsdctl.imagefolder import Listing, list_images, read_content
-from dsdctl.prepared import FOLDER, read_manifest
 from dsdctl.spec.dataset import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
 
 if TYPE_CHECKING:

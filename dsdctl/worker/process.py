@@ -21,7 +21,7 @@ from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in
 from dsdctl.system.processes import end_with_parent, take_signals
 
 if TYPE_CHECKING:
-    from dsdctl.tasks import Done, Place, Task
+    from dsdctl.worker.tasks import Done, Place, Task
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _free_memory() -> None:
 def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> Answer:
     """Run a task; whatever goes wrong is an answer."""
     try:
-        from dsdctl.level import run_task
+        from dsdctl.worker.level import run_task
 
         return Answer("done", run_task(task, place, stop))
     except BusyError:

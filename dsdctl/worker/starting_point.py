@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dsdctl.errors import DriftError, WorkError
-from dsdctl.inputs import measuring_normalisation
 from dsdctl.keys import LevelIdentity, early_state, key_of
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, apply_masks, count_nonzero, prunable_weights, remove_lowest
@@ -16,6 +15,7 @@ from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores,
 from dsdctl.spec.network import Network as NetworkChoice
 from dsdctl.spec.shapes import kept_weights
 from dsdctl.store.store import Store
+from dsdctl.worker.inputs import measuring_normalisation
 
 
 @dataclass

@@ -1,11 +1,9 @@
 """Run one piece of work: a level (load, prune, train, measure, commit) or a teacher table."""
 
-import functools
-import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,14 +11,9 @@ from pathlib import Path
 import torch
 
 import dsdctl
+from dsdctl.data.prepare import Files, spare_folder
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
-from dsdctl.inputs import (
-    Files,
-    load_data,
-    measuring_normalisation,
-    training_reader,
-)
-from dsdctl.keys import NO_NOISE, LevelIdentity, TeacherIdentity, key_of
+from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
 from dsdctl.ml import gpu, kernels
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure, own_stream
@@ -28,24 +21,19 @@ from dsdctl.ml.divergence import Diverged, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
-from dsdctl.ml.models import Network
 from dsdctl.ml.optimizers import Settings
-from dsdctl.ml.teacher import build_table, called, distilled, looked_up
-from dsdctl.ml.train import Epoch, LossFunction, Trainer, cross_entropy
+from dsdctl.ml.teacher import build_table
+from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
-from dsdctl.starting_point import (
-    State,
-    initial_network,
-    load_weights,
-    new_network,
-    starting_point,
-)
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.levels import EpochRow
 from dsdctl.store.store import Store
 from dsdctl.system.kill_points import kill_point
-from dsdctl.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task, spare_folder
+from dsdctl.worker.inputs import load_data, measuring_normalisation, training_reader
+from dsdctl.worker.starting_point import State, initial_network, starting_point
+from dsdctl.worker.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task
+from dsdctl.worker.teachers import load_teacher, loss_of
 
 
 def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> Done:
@@ -99,7 +87,7 @@ def _run_level(
     clock = _Clock(device, checkpoint.environment if checkpoint else None)
     data = load_data(identity.images, identity.noise, files, device)
     state = starting_point(identity, store, data, device)
-    loss = _loss(task, store, data, device)
+    loss = loss_of(task, store, data, device)
     settings = settings_of(identity)
     trainer = Trainer(state.network, state.masks, settings, loss, capture_on(device))
     epochs: list[Epoch] = []
@@ -182,7 +170,7 @@ def _run_table(task: TableTask, store: Store, files: Files, device: torch.device
     clock = _Clock(device)
     identity = task.identity
     data = load_data(identity.images, NO_NOISE, files, device)
-    teacher = _teacher(identity.teacher, task.teacher_weights, store, data, device)
+    teacher = load_teacher(identity.teacher, task.teacher_weights, store, data, device)
     reader = training_reader(identity.images, data.train)
     logits = build_table(teacher, reader, len(data.train), identity.precision, device)
     kill_point("table-built")
@@ -190,68 +178,6 @@ def _run_table(task: TableTask, store: Store, files: Files, device: torch.device
 
 
 # Teachers
-
-
-def _loss(task: LevelTask, store: Store, data: Data, device: torch.device) -> LossFunction:
-    distillation = task.identity.distillation
-    smoothing = task.identity.training.label_smoothing
-    if distillation is None:
-        return functools.partial(cross_entropy, label_smoothing=smoothing)
-    if distillation.table is not None:
-        logits = looked_up(store.tables.logits(distillation.table).to(device))
-    else:
-        weights_file = task.teacher_weights
-        logits = called(_teacher(distillation.teacher, weights_file, store, data, device))
-    return distilled(
-        logits,
-        alpha=distillation.alpha,
-        temperature=distillation.temperature,
-        label_smoothing=smoothing,
-    )
-
-
-def _teacher(
-    teacher: TeacherIdentity,
-    weights_file: str | None,
-    store: Store,
-    data: Data,
-    device: torch.device,
-) -> Network:
-    """Load a teacher in full, or fail: a teacher is never left at random weights."""
-    shape = data.train.images.shape[1:]
-    if teacher.level is not None:
-        choice = store.levels.identity(teacher.level).network
-        network = new_network(choice, shape, data.classes)
-        weights = store.levels.tensors(teacher.level, "weights")
-        load_weights(network, weights, f"teacher {teacher.level}")
-    else:
-        assert weights_file is not None
-        network = teacher_from_file(teacher, Path(weights_file), shape, data.classes)
-    return network.to(device).eval()
-
-
-def teacher_from_file(
-    teacher: TeacherIdentity, file: Path, shape: Sequence[int], classes: int
-) -> Network:
-    """A teacher from a safetensors file, for images of `shape` (H, W, C).
-
-    Raises WorkError where it is not the file that was planned with, or does not fit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    assert teacher.network is not None
-    network = new_network(teacher.network, shape, classes)
-    try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != teacher.weights:
-            raise WorkError(f"teacher {file}: changed since the run was planned")
-        load_weights(network, load(content), f"teacher {file}")
-    except OSError as error:
-        raise WorkError(f"teacher {file}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise WorkError(f"teacher {file}: not a whole safetensors file ({error})") from error
-    return network
 
 
 # After training

@@ -17,15 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
+from dsdctl.data.image_folder import Listing, content_digest
+from dsdctl.data.prepared import Original, Part
 from dsdctl.errors import WorkError
-from dsdctl.imagefolder import Listing, content_digest
-from dsdctl.ml.data import Source, Split
-from dsdctl.prepared import Original, Part
 from dsdctl.system.devices import usable_cores
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images uint8 (N, H, W, C) and their labels int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A data set as it was published; `test` is None where it brings no test set."""
+
+    train: LabelledImages
+    test: LabelledImages | None
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -44,16 +58,17 @@ class Cut:
         return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
 
 
-def load_digits() -> Source:
+def load_digits() -> Arrays:
     """scikit-learn's 1,797 digits of 8x8 pixels; grey values 0..16 become 0..255."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
-    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)
-    return Source(Split(pixels[..., None], torch.from_numpy(digits.target).long()), None, 10)
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    train = LabelledImages(pixels[..., None], digits.target.astype(np.int64))
+    return Arrays(train, None, 10)
 
 
-def load_npz(file: Path, content: str) -> Source:
+def load_npz(file: Path, content: str) -> Arrays:
     """A NumPy archive of x_train, y_train and, together or not at all, x_test, y_test.
 
     Images are uint8 (N, H, W, C) or (N, H, W); labels are integers from 0. What they hold was
@@ -69,7 +84,7 @@ def load_npz(file: Path, content: str) -> Source:
             test = None
             if "x_test" in archive.files:
                 test = _npz_split(archive["x_test"], archive["y_test"])
-    return Source(train, test, int(train.labels.max()) + 1)
+    return Arrays(train, test, int(train.labels.max()) + 1)
 
 
 def cifar(name: str, root: Path) -> Original:
@@ -147,7 +162,7 @@ HUMAN_DIGESTS = {
 than once."""
 
 
-def human_labels(name: str, labels: str, root: Path, clean: Tensor) -> Tensor:
+def human_labels(name: str, labels: str, root: Path, clean: np.ndarray) -> np.ndarray:
     """A set of human labels for CIFAR's training images: int64 (N,), in the order of `clean`.
 
     `clean` are the data set's own labels. Raises WorkError where the file is absent, is not what
@@ -163,12 +178,12 @@ def human_labels(name: str, labels: str, root: Path, clean: Tensor) -> Tensor:
     for key in ("clean_label", HUMAN_KEYS[labels]):
         if not isinstance(arrays.get(key), np.ndarray):
             raise WorkError(f"dataset {name}: {file}: holds no array {key}")
-    if not np.array_equal(arrays["clean_label"], clean.numpy()):
+    if not np.array_equal(arrays["clean_label"], clean):
         raise WorkError(f"dataset {name}: {file}: clean_label is not what {root.resolve()} holds")
     found = np.ascontiguousarray(arrays[HUMAN_KEYS[labels]], dtype="<i8")
     if hashlib.sha256(found.tobytes()).hexdigest() != HUMAN_DIGESTS[name, labels]:
         raise WorkError(f"dataset {name}: {file}: {HUMAN_KEYS[labels]} is not as it was published")
-    return torch.from_numpy(found)
+    return found
 
 
 def _plain_arrays(file: Path) -> dict[str, Any]:
@@ -176,6 +191,8 @@ def _plain_arrays(file: Path) -> dict[str, Any]:
 
     Raises WorkError.
     """
+    import torch
+
     reconstruct: Any = np.empty(0).__reduce__()[0]
     allowed: list[Any] = [
         np.ndarray,
@@ -260,7 +277,7 @@ def _image_part(
     return Part(labels, (cut.crop, cut.crop, 3), read)
 
 
-def _npz_split(images: np.ndarray, labels: np.ndarray) -> Split:
+def _npz_split(images: np.ndarray, labels: np.ndarray) -> LabelledImages:
     if images.ndim == 3:
         images = images[..., None]
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return LabelledImages(images, labels.astype(np.int64))

@@ -2,23 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from dsdctl.data.prepare import MEMORY_BUDGET
 from dsdctl.keys import LevelIdentity, TableIdentity
 from dsdctl.results import FinishedLevel
 from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
-
-MEMORY_BUDGET = 8 * 2**30
-"""Bytes of images that a process holds in memory; larger data sets are read from the disk."""
-
-
-def spare_folder(store: Path) -> Path:
-    """Where prepared images go if the data's own folder cannot be written."""
-    return store / "prepared"
 
 
 class LevelTask(Model):

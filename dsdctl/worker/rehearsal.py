@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsdctl.inputs import Files, exceeds, load_data, training_reader
-from dsdctl.level import settings_of, steps_of
+from dsdctl.data.prepare import MEMORY_BUDGET, Files, exceeds
 from dsdctl.ml.data import Data, Images, MappedImages, Reader, Split
 from dsdctl.ml.device import configure
 from dsdctl.ml.divergence import BATCHES, Diverged, LossWatch, check_finite
@@ -21,9 +20,11 @@ from dsdctl.ml.graph import capture_on
 from dsdctl.ml.randomness import generator, stream_seed
 from dsdctl.ml.teacher import called, distilled, looked_up
 from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
-from dsdctl.rehearsal import Job, Rehearsed
-from dsdctl.starting_point import initial_network, new_network
-from dsdctl.tasks import MEMORY_BUDGET
+from dsdctl.results import Rehearsed
+from dsdctl.worker.inputs import load_data, training_reader
+from dsdctl.worker.level import settings_of, steps_of
+from dsdctl.worker.rehearsal_tasks import Job
+from dsdctl.worker.starting_point import initial_network, new_network
 
 DISTINCT = 1024
 """Random images of a data set that is read from the disk, over and over again."""

@@ -1,0 +1,133 @@
+"""A data set made ready once, before a run begins: found, downloaded, decoded, checked."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsdctl.data import sources
+from dsdctl.data.catalog import NAMED
+from dsdctl.data.image_folder import list_images
+from dsdctl.data.prepared import FOLDER, Original, Progress, open_part, prepare, read_manifest
+from dsdctl.errors import WorkError
+from dsdctl.keys import ImagesIdentity, NoiseIdentity
+from dsdctl.spec.dataset import IMAGES_OF
+
+MEMORY_BUDGET = 8 * 2**30
+"""Bytes of images that a process holds in memory; larger data sets are read from the disk."""
+
+
+def spare_folder(store: Path) -> Path:
+    """Where prepared images go if the data's own folder cannot be written."""
+    return store / "prepared"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a data set lies on this machine, and where prepared images go if not beside it."""
+
+    path: Path
+    spare: Path
+    memory_budget: int = MEMORY_BUDGET
+
+
+def human_labels_of(
+    images: ImagesIdentity, noise: NoiseIdentity, files: Files, clean: np.ndarray
+) -> np.ndarray:
+    """What people called the training images: int64 (N,). Raises WorkError."""
+    assert noise.labels is not None
+    return sources.human_labels(bare_name(images), noise.labels, files.path, clean)
+
+
+def bare_name(images: ImagesIdentity) -> str:
+    """The data set's name without its version."""
+    return images.dataset.rpartition("-")[0]
+
+
+def prepare_data(
+    images: ImagesIdentity, noise: NoiseIdentity, files: Files, progress: Progress
+) -> None:
+    """Make ready all that `load_data` needs, and check every byte of it, before a run begins.
+
+    For data sets that are not loaded as they are. Raises WorkError, and InputError where an image
+    folder is no longer one.
+    """
+    prepare_images(images, files, progress, thorough=True)
+    if noise.kind == "human":
+        _, labels = open_part(prepared_folder(images, files), "train", mapped=True)
+        human_labels_of(images, noise, files, labels)
+
+
+def prepared_folder(images: ImagesIdentity, files: Files) -> Path:
+    """Where the prepared images of a data set lie: beside it, if that folder can be written."""
+    name, _, version = images.dataset.rpartition("-")
+    parts = [IMAGES_OF.get(name, name), version]
+    if images.size is not None:
+        parts += [str(images.size.resize), str(images.size.crop)]
+    if images.content is not None:
+        parts.append(images.content[:16])
+    beside = files.path / FOLDER / "-".join(parts)
+    return beside if beside.is_dir() or _writable(files.path) else files.spare / beside.name
+
+
+def _writable(folder: Path) -> bool:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return os.access(existing, os.W_OK)
+
+
+def prepare_images(
+    images: ImagesIdentity, files: Files, progress: Progress, *, thorough: bool
+) -> None:
+    """Have the prepared images whole: those that are there, or new ones. Raises WorkError."""
+    prepare(
+        prepared_folder(images, files),
+        functools.partial(_original, images, files.path),
+        progress,
+        thorough=thorough,
+    )
+
+
+def _original(images: ImagesIdentity, root: Path) -> Original:
+    name = IMAGES_OF.get(bare_name(images), bare_name(images))
+    if images.size is None:
+        original = sources.cifar(name, root)
+    else:
+        cut = sources.Cut(images.size.resize, images.size.crop)
+        if name == "flowers102":
+            original = sources.flowers102(root, cut)
+        else:
+            listing = list_images(root, images.test_folder)
+            original = sources.image_folder(listing, cut, images.content)
+    _check_counts(name, root, original)
+    return original
+
+
+def _check_counts(name: str, root: Path, original: Original) -> None:
+    """A data set that goes by its name must be whole. Raises WorkError."""
+    known = NAMED.get(name)
+    if known is None:
+        return
+    found = {part: len(original.parts[part].labels) for part in original.parts}
+    expected = {"train": known.train_images, "test": known.test_images}
+    if found != expected or original.classes != known.classes:
+        raise WorkError(
+            f"dataset {name}: {root.resolve()} holds {original.classes} classes and images "
+            f"{found}, not {known.classes} and {expected}"
+        )
+
+
+def stays_on_disk(images: ImagesIdentity, files: Files) -> bool:
+    """Whether the images take more than the budget."""
+    manifest = read_manifest(prepared_folder(images, files))
+    return manifest is not None and exceeds(files.memory_budget, images, manifest.bytes)
+
+
+def exceeds(budget: int, images: ImagesIdentity, size: int) -> bool:
+    """Whether images of `size` bytes, with the copies that views are cut from, take more than so
+    many bytes."""
+    random = images.augment.flip or images.augment.crop or images.augment.resized_crop
+    # Padded, and where no view is random normalised once for all, in four bytes instead of one.
+    copies = 2 if random else 6
+    return copies * size > budget
