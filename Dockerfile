@@ -10,7 +10,7 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY dsdctl ./dsdctl
 COPY recipes ./recipes
 RUN pip wheel --no-deps --wheel-dir /wheels . \
-    && ls dsdctl/ml/libkernels.so
+    && ls dsdctl/ml/kernels/libkernels.so
 
 FROM python:3.11-slim
 

@@ -45,7 +45,7 @@ format: $(VENV)/installed  ## mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-KERNELS := dsdctl/ml/kernels.cpp $(wildcard dsdctl/ml/kernels_*.h)
+KERNELS := dsdctl/ml/kernels/kernels.cpp $(wildcard dsdctl/ml/kernels/kernels_*.h)
 
 $(VENV)/installed: pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 	$(PYTHON) -m venv $(VENV)

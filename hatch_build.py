@@ -1,4 +1,4 @@
-"""Compiles dsdctl/ml/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
+"""Compiles dsdctl/ml/kernels/kernels.cpp while dsdctl is installed, where there is a C++ compiler.
 
 That is $CXX, or c++: GCC or Clang, which on macOS was not tried. Without a compiler, or where it
 fails, dsdctl is installed without the library and works all the same, slower on CPUs.
@@ -18,7 +18,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import mac_platforms
 
-SOURCE = Path("dsdctl/ml/kernels.cpp")
+SOURCE = Path("dsdctl/ml/kernels/kernels.cpp")
 LIBRARY = SOURCE.with_name("libkernels.so")
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-Wno-psabi"]
 
@@ -67,7 +67,7 @@ def _compile(source: Path, library: Path) -> str:
 
 
 def sources(source: Path) -> list[Path]:
-    """`source` and what it includes, in the order in which dsdctl.ml.kernels reads them."""
+    """`source` and what it includes, in the order in which dsdctl.ml.kernels.kernels reads them."""
     return [source, *sorted(source.parent.glob("kernels_*.h"))]
 
 

@@ -29,7 +29,7 @@ from dsdctl.console import (
     terminable,
     write,
 )
-from dsdctl.ml.kernel_choice import kernel_mode
+from dsdctl.ml.kernels.choice import kernel_mode
 
 app = typer.Typer(
     name="dsdctl",

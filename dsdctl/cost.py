@@ -46,7 +46,7 @@ def fvcore_macs(regime: Regime) -> Macs:
 @functools.cache
 def _fvcore_macs(network: Network, channels: int, height: int, width: int, classes: int) -> Macs:
     from dsdctl.ml.macs import count_macs
-    from dsdctl.ml.models import build_network
+    from dsdctl.ml.networks.build import build_network
 
     options = network.model_dump()
     size = (height, width)

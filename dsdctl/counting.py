@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+import dsdctl
 from dsdctl.cost import Macs, fvcore_macs
 from dsdctl.resolve import Regime
 from dsdctl.store.store import Store
@@ -73,6 +74,6 @@ def _checksum(counts: Any) -> str:
     digest = hashlib.sha256(json.dumps(counts, sort_keys=True).encode())
     for package in ("fvcore", "torch", "torchvision"):
         digest.update(importlib.metadata.version(package).encode())
-    for file in sorted((Path(__file__).parent / "ml").glob("*.py")):
+    for file in sorted((Path(dsdctl.__file__).parent / "ml").rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -40,7 +40,7 @@ def _devices() -> Iterator[tuple[str, bool]]:
 
 
 def _kernels() -> Iterator[str]:
-    from dsdctl.ml import kernels
+    from dsdctl.ml.kernels import kernels
 
     processor = kernels.processor()
     if processor is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from dsdctl.ml.data import Batch, Reader, epoch_order
+from dsdctl.ml.views import Batch, Reader, epoch_order
 
 
 def epoch_batches(

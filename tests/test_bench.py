@@ -21,10 +21,11 @@ from dsdctl.bench.cases import Job, Work, case_network, load_images
 from dsdctl.bench.results import BenchResult, CaseName, CaseResult, Ceilings, Spread
 from dsdctl.bench.run import _Bench
 from dsdctl.bench.view import print_bench
-from dsdctl.ml import gpu, kernels
-from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.kernel_choice import VARIABLE, Kernel, Processor, choose, kernel_mode
-from dsdctl.ml.vgg import AdaptivePool
+from dsdctl.ml import gpu
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.choice import VARIABLE, Kernel, Processor, choose, kernel_mode
+from dsdctl.ml.kernels.convolution import Conv3x3
+from dsdctl.ml.networks.vgg import AdaptivePool
 
 
 def a_job(side: str, case: str, batches: int = 2) -> Job:

@@ -18,7 +18,7 @@ import pytest
 from packaging.tags import sys_tags
 from tiny import ROOT
 
-SOURCE, LIBRARY = "dsdctl/ml/kernels.cpp", "dsdctl/ml/libkernels.so"
+SOURCE, LIBRARY = "dsdctl/ml/kernels/kernels.cpp", "dsdctl/ml/kernels/libkernels.so"
 
 
 def hook() -> ModuleType:

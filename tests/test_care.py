@@ -15,7 +15,7 @@ from reports import double_descent, progress_of
 from soak import dsdctl, levels, result_bytes, spec
 
 from dsdctl.doctor import examine
-from dsdctl.ml.kernel_choice import Processor, choose
+from dsdctl.ml.kernels.choice import Processor, choose
 from dsdctl.results import Environment
 from dsdctl.store import maintenance
 from dsdctl.store.checkpoints import Checkpoint
@@ -317,8 +317,8 @@ def test_doctor_says_which_kernels_are_used_and_why_and_is_content(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dsdctl.ml.kernels.processor", lambda: processor)
-    monkeypatch.setattr("dsdctl.ml.kernels.choices", lambda: choose(processor, "auto"))
+    monkeypatch.setattr("dsdctl.ml.kernels.kernels.processor", lambda: processor)
+    monkeypatch.setattr("dsdctl.ml.kernels.kernels.choices", lambda: choose(processor, "auto"))
     said = [(line, good) for line, good in examine(tmp_path) if line.startswith("kernel")]
     assert said == [(line, True) for line in expected]
 

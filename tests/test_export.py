@@ -236,7 +236,7 @@ def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int)
     import torch
 
     from dsdctl.export.as_onnx import onnx_bytes, run_onnx
-    from dsdctl.ml.models import build_network
+    from dsdctl.ml.networks.build import build_network
 
     options = {"vgg-like": {"depth": 2, "width": 4, "pool": 3}, "vit": {"dim": 8, "heads": 2}}
     network = build_network(

@@ -29,13 +29,14 @@ from soak import (
 from tiny import ROOT
 
 from dsdctl.counting import FILE as MACS
-from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
+from dsdctl.ml.data import Split
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import distilled, looked_up
 from dsdctl.ml.train import Epoch, Trainer
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.results import Environment
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.store import Store

@@ -14,9 +14,9 @@ from torch import Tensor
 from dsdctl.cost import Macs, early_state_pflops, level_pflops_executed, measuring_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.ml.data import Normalisation, ViewReader, Views
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import cross_entropy
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.progress import Progress
 from dsdctl.report.plan_summary import (
     disk_bytes,

@@ -16,7 +16,7 @@ from soak import alive, ended, pieces_of, start, wait_until, workers
 from tiny import TINY, Dsdctl
 
 from dsdctl.eventlog import read_events
-from dsdctl.ml import kernels
+from dsdctl.ml.kernels import kernels
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import (

@@ -12,10 +12,11 @@ from torch.nn.utils import prune
 
 from dsdctl.errors import WorkError
 from dsdctl.keys import LevelIdentity, PruningIdentity, key_of
-from dsdctl.ml.data import Data, Normalisation
+from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights
-from dsdctl.ml.models import Network
+from dsdctl.ml.networks.build import Network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
+from dsdctl.ml.views import Normalisation
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.shapes import remaining_weights
 from dsdctl.store.store import Store

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dsdctl.cost import Macs, nonzero_training_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.ml.data import Normalisation, ViewReader, Views
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.plan import Trajectory
 from dsdctl.results import Measured
 from dsdctl.spec.training import Training

@@ -13,13 +13,14 @@ from dsdctl.bench.results import CaseName
 from dsdctl.data.catalog import dataset_facts
 from dsdctl.data.sources import load_digits, load_npz
 from dsdctl.errors import InputError
-from dsdctl.ml.data import Normalisation, Split, Views
-from dsdctl.ml.kernel_choice import Mode
+from dsdctl.ml.data import Split
+from dsdctl.ml.kernels.choice import Mode
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
+from dsdctl.ml.views import Normalisation, Views
 from dsdctl.spec.dataset import Dataset
 from dsdctl.spec.fields import Model, Precision
 from dsdctl.system.devices import Device

@@ -11,11 +11,11 @@ from dsdctl.bench.cases import Job, case_network
 from dsdctl.bench.ours import prepare
 from dsdctl.errors import in_words
 from dsdctl.ml import gpu
-from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import Capture, capture_on
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.system.devices import Device
 from dsdctl.units import size
 

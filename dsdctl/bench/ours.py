@@ -19,12 +19,13 @@ from dsdctl.bench.cases import (
     case_network,
     case_settings,
 )
-from dsdctl.ml.data import Data, Split, ViewReader, Views
+from dsdctl.ml.data import Data, Split
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.measure import measure
 from dsdctl.ml.teacher import build_table, distilled, looked_up
 from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
+from dsdctl.ml.views import ViewReader, Views
 
 
 def prepare(job: Job) -> Work:

@@ -30,9 +30,9 @@ from dsdctl.bench.cases import (
     case_images,
     case_network,
 )
-from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.relu_norm import FusedSequential
-from dsdctl.ml.vgg import AdaptivePool
+from dsdctl.ml.kernels.convolution import Conv3x3
+from dsdctl.ml.kernels.relu_norm import FusedSequential
+from dsdctl.ml.networks.vgg import AdaptivePool
 from dsdctl.system.torchvision import transforms
 
 PREFETCHED = 2

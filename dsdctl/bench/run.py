@@ -26,8 +26,9 @@ from dsdctl.bench.results import (
     Spread,
     TableResult,
 )
-from dsdctl.ml import gpu, kernels
-from dsdctl.ml.kernel_choice import Mode, kernel_mode
+from dsdctl.ml import gpu
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.choice import Mode, kernel_mode
 from dsdctl.spec.fields import Precision
 from dsdctl.system.devices import Device, usable_cores
 

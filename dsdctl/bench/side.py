@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from dsdctl.bench.cases import Job, Work
-from dsdctl.ml.kernel_choice import VARIABLE
+from dsdctl.ml.kernels.choice import VARIABLE
 
 GO = "go"
 

@@ -24,7 +24,7 @@ from typing import Any
 import dsdctl
 from dsdctl.engines.local import GRACE_SECONDS, outcome_of
 from dsdctl.errors import InputError, WorkError
-from dsdctl.ml.kernel_choice import VARIABLE
+from dsdctl.ml.kernels.choice import VARIABLE
 from dsdctl.runlog import log
 from dsdctl.schedule import Outcome
 from dsdctl.system.devices import Device, DeviceWish, resolve_device, usable_cores

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dsdctl.errors import InputError
-from dsdctl.ml.models import Network
+from dsdctl.ml.networks.build import Network
 
 OPSET = 18
 

@@ -12,7 +12,7 @@ from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
 from dsdctl.export.card import Check, model_card
 from dsdctl.export.chosen import Chosen
 from dsdctl.ml.compact import compacted
-from dsdctl.ml.models import Network
+from dsdctl.ml.networks.build import Network
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import load_data, measuring_normalisation

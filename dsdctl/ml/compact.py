@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.mlp import MLP
-from dsdctl.ml.models import Network
-from dsdctl.ml.resnet import BasicBlock
-from dsdctl.ml.vgg import VGGLike
+from dsdctl.ml.networks.build import Network
+from dsdctl.ml.networks.mlp import MLP
+from dsdctl.ml.networks.resnet import BasicBlock
+from dsdctl.ml.networks.vgg import VGGLike
 
 Layer = nn.Conv2d | nn.Linear
 

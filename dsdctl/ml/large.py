@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsdctl.ml.data import MappedImages, Normalisation, Reader, ResizedCrops, Views
+from dsdctl.ml.data import MappedImages
 from dsdctl.ml.randomness import generator
+from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, Views
 
 LOG_RATIO = math.log(4 / 3)
 """A crop's sides are in a ratio between 3:4 and 4:3, drawn uniformly in its logarithm."""

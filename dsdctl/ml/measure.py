@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.batches import images_at_once
-from dsdctl.ml.data import Data, Images, Normalisation, Split
+from dsdctl.ml.data import Data, Images, Split
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
+from dsdctl.ml.views import Normalisation
 
 
 @dataclass(frozen=True)

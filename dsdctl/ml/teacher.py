@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.batches import images_at_once
-from dsdctl.ml.data import Batch, Reader
 from dsdctl.ml.device import precision
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.train import LossFunction
+from dsdctl.ml.views import Batch, Reader
 
 TeacherLogits = Callable[[Batch], Tensor]
 """batch -> the teacher's logits (B, K) for the same images in the same views."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dsdctl.ml.data import Batch, Reader, ViewReader, epoch_order
 from dsdctl.ml.device import precision
 from dsdctl.ml.divergence import Diverged, LossWatch
 from dsdctl.ml.graph import Capture, GraphedStep, Step
@@ -19,6 +18,7 @@ from dsdctl.ml.losses import is_fused, label_loss
 from dsdctl.ml.masks import Masks
 from dsdctl.ml.optimizers import STATE, Settings
 from dsdctl.ml.update import make_update
+from dsdctl.ml.views import Batch, Reader, ViewReader, epoch_order
 
 LossFunction = Callable[[Tensor, Batch], Tensor]
 """(logits (B, K), batch) -> scalar."""

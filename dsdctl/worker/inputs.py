@@ -20,21 +20,10 @@ from dsdctl.data.prepare import (
 )
 from dsdctl.data.prepared import open_part, read_manifest
 from dsdctl.keys import ImagesIdentity, NoiseIdentity
-from dsdctl.ml.data import (
-    Data,
-    Images,
-    MappedImages,
-    Normalisation,
-    Reader,
-    ResizedCrops,
-    Source,
-    Split,
-    ViewReader,
-    Views,
-    split_source,
-)
+from dsdctl.ml.data import Data, Images, MappedImages, Source, Split, split_source
 from dsdctl.ml.large import ResizedCropReader, StreamedReader
 from dsdctl.ml.noise import Noise
+from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, ViewReader, Views
 from dsdctl.spec.dataset import HoldOut
 
 

@@ -14,11 +14,12 @@ import dsdctl
 from dsdctl.data.prepare import Files, spare_folder
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
 from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
-from dsdctl.ml import gpu, kernels
+from dsdctl.ml import gpu
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.divergence import Diverged, check_finite
 from dsdctl.ml.graph import capture_on
+from dsdctl.ml.kernels import kernels
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
 from dsdctl.ml.optimizers import Settings

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from dsdctl.data.prepare import MEMORY_BUDGET, Files, exceeds
-from dsdctl.ml.data import Data, Images, MappedImages, Reader, Split
+from dsdctl.ml.data import Data, Images, MappedImages, Split
 from dsdctl.ml.device import configure
 from dsdctl.ml.divergence import BATCHES, Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.randomness import generator, stream_seed
 from dsdctl.ml.teacher import called, distilled, looked_up
 from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
+from dsdctl.ml.views import Reader
 from dsdctl.results import Rehearsed
 from dsdctl.worker.inputs import load_data, training_reader
 from dsdctl.worker.level import settings_of, steps_of

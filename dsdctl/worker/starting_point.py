@@ -10,7 +10,7 @@ from dsdctl.errors import DriftError, WorkError
 from dsdctl.keys import LevelIdentity, early_state, key_of
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, apply_masks, count_nonzero, prunable_weights, remove_lowest
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores, random_scores
 from dsdctl.spec.network import Network as NetworkChoice
 from dsdctl.spec.shapes import kept_weights

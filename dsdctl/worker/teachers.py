@@ -10,7 +10,7 @@ import torch
 from dsdctl.errors import WorkError
 from dsdctl.keys import TeacherIdentity
 from dsdctl.ml.data import Data
-from dsdctl.ml.models import Network
+from dsdctl.ml.networks.build import Network
 from dsdctl.ml.teacher import called, distilled, looked_up
 from dsdctl.ml.train import LossFunction, cross_entropy
 from dsdctl.store.store import Store

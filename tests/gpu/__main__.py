@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsdctl.ml.kernel_choice import VARIABLE, Mode
+from dsdctl.ml.kernels.choice import VARIABLE, Mode
 from dsdctl.system.devices import has_gpu_driver
 
 from .options import SHARES, STAGES, Stage, parser

@@ -7,13 +7,13 @@ import torch
 
 from dsdctl.bench.cases import case_network
 from dsdctl.bench.results import CaseName
-from dsdctl.ml.data import Batch, ViewReader, Views
 from dsdctl.ml.device import configure, precision
 from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import build_table, called, looked_up
+from dsdctl.ml.views import Batch, ViewReader, Views
 
 from .gradients import KINDS, distance, gradient, on_all_cores
 from .training import NORMALISATION, PRECISIONS, Images, network, side_and_batch

@@ -23,10 +23,10 @@ from triton.runtime.jit import JITFunction
 
 from dsdctl.bench.cases import CLASSES, Job, case_masks, case_network, case_settings
 from dsdctl.ml import gpu
-from dsdctl.ml.data import ViewReader
 from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.teacher import distilled, looked_up
 from dsdctl.ml.train import Trainer, cross_entropy
+from dsdctl.ml.views import ViewReader
 
 H100 = GPUTarget("cuda", 90, 32)
 CASES = ("student", "distilled", "teacher")

@@ -14,7 +14,7 @@ import torch
 from dsdctl.bench.cases import Job
 from dsdctl.bench.ceilings import measure_ceilings
 from dsdctl.bench.results import CaseName, Ceilings
-from dsdctl.ml.kernel_choice import Mode
+from dsdctl.ml.kernels.choice import Mode
 from dsdctl.spec.fields import Precision
 from dsdctl.system.devices import usable_cores
 

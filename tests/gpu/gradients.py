@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dsdctl.ml.device import configure, precision
-from dsdctl.ml.kernel_choice import kernel_mode
+from dsdctl.ml.kernels.choice import kernel_mode
 from dsdctl.system.devices import usable_cores
 
 from .training import NORMALISATION, PRECISIONS, Images, Kind, network, side_and_batch

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dsdctl.bench.cases import Job
 from dsdctl.bench.side import GO
-from dsdctl.ml.kernel_choice import VARIABLE, Mode
+from dsdctl.ml.kernels.choice import VARIABLE, Mode
 
 from .small import KERNELS, python_path
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsdctl.ml.kernel_choice import Mode
+from dsdctl.ml.kernels.choice import Mode
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dsdctl.ml.kernel_choice import kernel_mode
+from dsdctl.ml.kernels.choice import kernel_mode
 
 from . import images
 from .options import Box, write_json

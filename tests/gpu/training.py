@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from dsdctl.bench.cases import case_masks
 from dsdctl.bench.gpu import CountedCapture
-from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.graph import capture_on
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table, called, distilled, looked_up
 from dsdctl.ml.train import Trainer, cross_entropy
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 
 Kind = Literal["student", "teacher", "distilled-table", "distilled-called", "adamw-clip"]
 PRECISIONS = ("fp32", "tf32", "bf16")

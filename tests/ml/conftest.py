@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsdctl.ml import kernels
-from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
-from dsdctl.ml.kernel_choice import VARIABLE
+from dsdctl.ml.data import Split
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.choice import VARIABLE
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 from hatch_build import compile_kernels
 
 

@@ -5,7 +5,7 @@ import torch
 
 from dsdctl.ml import batches
 from dsdctl.ml.batches import BATCH, images_at_once
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 
 
 def test_as_many_images_as_the_outputs_of_all_layers_leave_room_for(

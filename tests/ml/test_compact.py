@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.compact import compacted, links_of
 from dsdctl.ml.masks import prunable_weights
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.randomness import generator
 
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from samples import UNIT, in_float64, random_images
 from torch import Tensor
 
-from dsdctl.ml import kernels
-from dsdctl.ml.convolution import KERNELS, Conv3x3
-from dsdctl.ml.data import Normalisation, Split, ViewReader, Views
+from dsdctl.ml.data import Split
 from dsdctl.ml.device import precision
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.convolution import KERNELS, Conv3x3
 from dsdctl.ml.macs import count_macs
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -8,17 +8,9 @@ from batches import epoch_batches
 from samples import UNIT
 from torch import Tensor
 
-from dsdctl.ml.data import (
-    Data,
-    MappedImages,
-    Normalisation,
-    Source,
-    Split,
-    ViewReader,
-    Views,
-    split_source,
-)
+from dsdctl.ml.data import Data, MappedImages, Source, Split, split_source
 from dsdctl.ml.noise import Noise
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 
 # Splitting: a picture of one pixel that holds its own number, of class number % 7.
 

@@ -8,10 +8,10 @@ import torch
 from samples import SETTINGS
 from torch import Tensor
 
-from dsdctl.ml.data import Batch, Normalisation, ViewReader, Views
 from dsdctl.ml.divergence import BATCHES, BOUND, Diverged, LossWatch
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import Trainer, cross_entropy
+from dsdctl.ml.views import Batch, Normalisation, ViewReader, Views
 
 
 def watched(*means: float) -> None:

@@ -9,7 +9,7 @@ from samples import in_float64
 from torch import Tensor, nn
 
 from dsdctl.ml.entropy import ActivationCounter, binary_entropy_bits
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 
 
 def bits(share: float) -> float:

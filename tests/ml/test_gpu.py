@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from dsdctl.bench.cases import case_masks
 from dsdctl.ml import gpu
-from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.graph import Capture
 from dsdctl.ml.losses import distillation_loss
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 
 pytest.importorskip("triton")
 

@@ -17,12 +17,12 @@ from samples import SETTINGS, WITH_ALL_OPTIONS
 from torch import Tensor
 
 from dsdctl.ml import graph
-from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.graph import Capture, GraphedStep, capture_on, cuda_graph
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Epoch, Trainer
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 
 Function = Callable[[], None]
 

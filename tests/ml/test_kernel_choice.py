@@ -8,14 +8,7 @@ from typing import get_args
 import pytest
 
 from dsdctl.errors import InputError
-from dsdctl.ml.kernel_choice import (
-    VARIABLE,
-    Kernel,
-    Mode,
-    Processor,
-    choose,
-    kernel_mode,
-)
+from dsdctl.ml.kernels.choice import VARIABLE, Kernel, Mode, Processor, choose, kernel_mode
 
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 AVX2 = frozenset({"avx2"})
@@ -95,7 +88,7 @@ def test_another_mode_is_bad_input(wish: str) -> None:
 
 
 def test_it_is_read_without_torch() -> None:
-    program = "import sys, dsdctl.ml.kernel_choice; print('torch' in sys.modules)"
+    program = "import sys, dsdctl.ml.kernels.choice; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"False\n"
 
@@ -103,7 +96,7 @@ def test_it_is_read_without_torch() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.usefixtures("compiled")
 def test_the_processor_is_as_the_kernel_sees_it() -> None:
-    from dsdctl.ml import kernels
+    from dsdctl.ml.kernels import kernels
 
     with open("/proc/cpuinfo") as file:
         facts = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines())

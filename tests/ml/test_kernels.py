@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dsdctl.errors import InputError
-from dsdctl.ml import kernels
-from dsdctl.ml.kernel_choice import VARIABLE, Processor, choose
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.choice import VARIABLE, Processor, choose
 
 
 def found() -> object:

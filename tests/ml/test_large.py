@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsdctl.ml.data import MappedImages, Normalisation, Reader, ResizedCrops, ViewReader, Views
+from dsdctl.ml.data import MappedImages
 from dsdctl.ml.large import ResizedCropReader, StreamedReader, crop_shapes
+from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, ViewReader, Views
 from dsdctl.system.torchvision import transforms
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

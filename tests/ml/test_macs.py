@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dsdctl.ml.macs import count_macs
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 
 
 @pytest.mark.parametrize(

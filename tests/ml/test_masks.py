@@ -16,7 +16,7 @@ from dsdctl.ml.masks import (
     prunable_weights,
     remove_lowest,
 )
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.scores import magnitude_scores
 
 FRACTIONS = st.floats(0, 1, allow_subnormal=False)  # torch flushes denormals here

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from dsdctl.ml import batches
 from dsdctl.ml.batches import BATCH
-from dsdctl.ml.data import Data, Normalisation, Split
+from dsdctl.ml.data import Data, Split
 from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.measure import measure, predict
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.noise import flip_symmetric
+from dsdctl.ml.views import Normalisation
 
 NORMALISATION = Normalisation((0.4,), (0.3,))
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from samples import in_float64, random_images
 
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 
 
 def test_is_linear_and_relu_for_each_hidden_layer_then_one_linear() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.models import NETWORKS, build_network
+from dsdctl.ml.networks.build import NETWORKS, build_network
 from dsdctl.ml.randomness import generator
 from dsdctl.spec.experiment import Teacher
 from dsdctl.spec.network import Network as NetworkChoice

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
-from dsdctl.ml.kernel_choice import VARIABLE
-from dsdctl.ml.models import build_network
-from dsdctl.ml.relu_norm import norm_relu
+from dsdctl.ml.kernels.choice import VARIABLE
+from dsdctl.ml.kernels.relu_norm import norm_relu
+from dsdctl.ml.networks.build import build_network
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 5, 2), (5, 128, 2, 2), (70, 32, 1, 1), (2, 80, 5, 7)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

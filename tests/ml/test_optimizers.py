@@ -20,12 +20,13 @@ from torch.optim.lr_scheduler import (
     MultiStepLR,
 )
 
-from dsdctl.ml.data import Split, ViewReader
+from dsdctl.ml.data import Split
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.optimizers import STATE, Settings, make_optimizer, set_lr
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.train import Trainer
+from dsdctl.ml.views import ViewReader
 
 BATCHES = 7
 """Of an epoch."""

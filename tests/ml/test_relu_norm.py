@@ -12,8 +12,8 @@ from samples import random_images
 from torch import Tensor, nn
 
 from dsdctl.ml.device import precision
-from dsdctl.ml.kernel_choice import VARIABLE
-from dsdctl.ml.relu_norm import FusedSequential
+from dsdctl.ml.kernels.choice import VARIABLE
+from dsdctl.ml.kernels.relu_norm import FusedSequential
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 6, 2), (5, 32, 2, 2), (70, 16, 1, 1), (2, 32, 5, 4), (1, 16, 4, 7)]
 POOL = nn.MaxPool2d(2)

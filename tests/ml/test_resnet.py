@@ -7,7 +7,7 @@ import torch
 from samples import in_float64, random_images, with_random_statistics
 from torch import nn
 
-from dsdctl.ml.models import build_network
+from dsdctl.ml.networks.build import build_network
 from dsdctl.system.torchvision import models
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 from dsdctl.ml import batches
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
 
 WEIGHTS = {"a.weight": torch.ones(50, 40), "b.weight": torch.ones(30)}

@@ -7,12 +7,13 @@ from samples import UNIT, in_float64
 from torch import Tensor, nn
 
 from dsdctl.ml.batches import BATCH
-from dsdctl.ml.data import Batch, Normalisation, Split, ViewReader, Views
+from dsdctl.ml.data import Split
 from dsdctl.ml.losses import distillation_loss
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import TeacherLogits, build_table, called, distilled, looked_up
 from dsdctl.ml.train import Trainer
+from dsdctl.ml.views import Batch, Normalisation, ViewReader, Views
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(2, 8, 0.05, 0.9, 1e-4, (), 0.1, "fp32")

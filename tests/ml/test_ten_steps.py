@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml import kernels
-from dsdctl.ml.data import Normalisation, ViewReader, Views
 from dsdctl.ml.divergence import Diverged
-from dsdctl.ml.kernel_choice import VARIABLE
-from dsdctl.ml.models import build_network
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.choice import VARIABLE
+from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
+from dsdctl.ml.views import Normalisation, ViewReader, Views
 
 NETWORKS: dict[str, dict[str, int]] = {
     "vgg-like": {"depth": 3, "width": 16, "pool": 2},

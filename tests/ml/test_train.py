@@ -9,7 +9,7 @@ from samples import SETTINGS, UNIT, in_float64, random_images
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from dsdctl.ml.data import Split, ViewReader
+from dsdctl.ml.data import Split
 from dsdctl.ml.device import precision
 from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.masks import (
@@ -19,10 +19,11 @@ from dsdctl.ml.masks import (
     prunable_weights,
     remove_lowest,
 )
-from dsdctl.ml.models import Network, build_network
+from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.train import Epoch, Trainer
+from dsdctl.ml.views import ViewReader
 
 
 def small_network() -> Network:

@@ -10,8 +10,8 @@ from samples import UNIT, in_float64, random_images, with_random_statistics
 from torch import Tensor, nn
 
 from dsdctl.ml.device import precision
-from dsdctl.ml.models import build_network
-from dsdctl.ml.vgg import AdaptivePool, VGGLike
+from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.networks.vgg import AdaptivePool, VGGLike
 
 
 def test_vgg_like_is_conv_relu_batchnorm_twice_then_max_pool_then_one_linear() -> None:

@@ -5,8 +5,8 @@ import torch
 from samples import in_float64, random_images
 from torch import Tensor, nn
 
-from dsdctl.ml.models import build_network
-from dsdctl.ml.vit import EncoderBlock, ViT
+from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.networks.vit import EncoderBlock, ViT
 
 
 def encoder_layer_with_the_weights_of(block: EncoderBlock, dim: int, heads: int) -> nn.Module:

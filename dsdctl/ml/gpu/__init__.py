@@ -11,7 +11,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from dsdctl.ml.kernel_choice import VARIABLE, kernel_mode
+from dsdctl.ml.kernels.choice import VARIABLE, kernel_mode
 
 
 def used(tensor: Tensor) -> bool:

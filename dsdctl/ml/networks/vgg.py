@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.initialisation import default_init
-from dsdctl.ml.observed import traced, watched
-from dsdctl.ml.relu_norm import FusedSequential
+from dsdctl.ml.kernels.convolution import Conv3x3
+from dsdctl.ml.kernels.observed import traced, watched
+from dsdctl.ml.kernels.relu_norm import FusedSequential
+from dsdctl.ml.networks.initialisation import default_init
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):

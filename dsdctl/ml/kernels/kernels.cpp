@@ -1,4 +1,4 @@
-// What training on CPUs gains most from; dsdctl/ml/kernels.py calls it.
+// What training on CPUs gains most from; dsdctl/ml/kernels/kernels.py calls it.
 //
 // Kernels are compiled once for each target and end with its name; who calls one knows that the
 // processor can run it. KERNEL begins its definition, INLINE that of what it is made of, and

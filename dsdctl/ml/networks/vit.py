@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.initialisation import default_init
+from dsdctl.ml.networks.initialisation import default_init
 
 
 class Attention(nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsdctl.ml.kernel_choice import Choice, Kernel, Mode, Processor, choose, kernel_mode
+from dsdctl.ml.kernels.choice import Choice, Kernel, Mode, Processor, choose, kernel_mode
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 LIBRARY = SOURCE.with_name("libkernels.so")

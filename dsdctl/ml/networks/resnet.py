@@ -6,9 +6,9 @@ Shapes: B images, C channels, H x W pixels, K classes.
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.initialisation import initialise_resnet
-from dsdctl.ml.relu_norm import FusedSequential, norm_relu
+from dsdctl.ml.kernels.convolution import Conv3x3
+from dsdctl.ml.kernels.relu_norm import FusedSequential, norm_relu
+from dsdctl.ml.networks.initialisation import initialise_resnet
 
 
 class BasicBlock(nn.Module):

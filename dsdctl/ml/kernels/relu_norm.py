@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dsdctl.ml import gpu, kernels
-from dsdctl.ml.convolution import Conv3x3
-from dsdctl.ml.observed import traced, watched
+from dsdctl.ml import gpu
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.convolution import Conv3x3
+from dsdctl.ml.kernels.observed import traced, watched
 
 
 class FusedSequential(nn.Sequential):

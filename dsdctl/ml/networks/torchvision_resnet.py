@@ -6,7 +6,7 @@ A block calls its one ReLU two or three times; the entropy counter counts each c
 import torch
 from torch import nn
 
-from dsdctl.ml.initialisation import initialise_resnet
+from dsdctl.ml.networks.initialisation import initialise_resnet
 from dsdctl.system.torchvision import models
 
 _LAYOUTS = {

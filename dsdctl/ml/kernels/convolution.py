@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dsdctl.ml import gpu, kernels
-from dsdctl.ml.kernel_choice import Kernel
-from dsdctl.ml.observed import traced
+from dsdctl.ml import gpu
+from dsdctl.ml.kernels import kernels
+from dsdctl.ml.kernels.choice import Kernel
+from dsdctl.ml.kernels.observed import traced
 
 KERNELS: dict[torch.dtype, Kernel] = {
     torch.float32: "weight-gradient-fp32",

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from dsdctl.ml.mlp import MLP
+from dsdctl.ml.networks.mlp import MLP
+from dsdctl.ml.networks.resnet import ResNet18
+from dsdctl.ml.networks.vgg import VGGLike
+from dsdctl.ml.networks.vit import ViT
 from dsdctl.ml.randomness import generator
-from dsdctl.ml.resnet import ResNet18
-from dsdctl.ml.vgg import VGGLike
-from dsdctl.ml.vit import ViT
 
 if TYPE_CHECKING:
-    from dsdctl.ml.torchvision_resnet import TorchvisionResNet
+    from dsdctl.ml.networks.torchvision_resnet import TorchvisionResNet
 
 Network: TypeAlias = "VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT"
 
@@ -21,7 +21,7 @@ def _torchvision_resnet(depth: int) -> "Callable[[int, int], TorchvisionResNet]"
     """Import torchvision, which takes a second, only where its networks are wanted."""
 
     def build(in_channels: int, classes: int) -> "TorchvisionResNet":
-        from dsdctl.ml.torchvision_resnet import TorchvisionResNet
+        from dsdctl.ml.networks.torchvision_resnet import TorchvisionResNet
 
         return TorchvisionResNet(in_channels, classes, depth=depth)
 

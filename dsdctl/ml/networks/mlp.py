@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.initialisation import default_init
+from dsdctl.ml.networks.initialisation import default_init
 
 
 class MLP(nn.Module):

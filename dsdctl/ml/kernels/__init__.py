@@ -1,0 +1,1 @@
+"""Compiled kernels for CPUs, and the operations that use them where they pay."""
