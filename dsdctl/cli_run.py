@@ -19,7 +19,6 @@ from dsdctl.console import (
     print_plain,
     reported,
     say,
-    terminable,
     warn,
 )
 from dsdctl.errors import InputError
@@ -127,7 +126,7 @@ def run(
                 return
         from dsdctl.run import RunOptions, choose_device, default_jobs, run_plan
 
-        with terminable(), ExitStack() as stack:
+        with ExitStack() as stack:
             ray = None
             if engine is EngineChoice.ray:
                 ray = stack.enter_context(_ray_cluster(address, jobs, threads))

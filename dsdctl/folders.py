@@ -1,17 +1,20 @@
 """Folders of finished work: written whole or not at all, and checked when they are read.
 
-A folder is written under a temporary name beside its place, flushed, and renamed last. The size and
-sha256 of each file are in checksums.json. A file that was dropped on request keeps its line there,
-so that what is put back later must be the very same.
+A folder is written under a temporary name beside its place, flushed, and renamed last. What a
+killed process left there goes when the next one writes to the same place. The size and sha256 of
+each file are in checksums.json. A file that was dropped on request keeps its line there, so that
+what is put back later must be the very same.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -53,6 +56,9 @@ class Checksum(Model):
 Checksums = dict[str, Checksum]
 
 _CHECKSUMS: TypeAdapter[Checksums] = TypeAdapter(Checksums)
+
+_LONGEST, _UNIQUE = 200, len(uuid.uuid4().hex)
+"""Of a temporary file's name: bytes of its place's name at most, and characters that follow."""
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What says that a file is not there. Any other error says nothing about the file."""
@@ -116,10 +122,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     if not folder.parent.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         flush_folder(folder.parent.parent)
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    temporary.mkdir()
-    try:
-        checksums = {name: checksum_of(content) for name, content in files.items()}
+    checksums = {name: checksum_of(content) for name, content in files.items()}
+    with _beside(folder, Path.mkdir) as temporary:
         for name, content in {**files, CHECKSUMS: _checksum_bytes(checksums)}.items():
             _write_flushed(temporary / name, content)
         flush_folder(temporary)
@@ -127,21 +131,83 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         _rename_unless_there(temporary, folder)
         kill_point("commit-renamed")
         flush_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_file(file: Path, content: bytes, kind: str = "file") -> None:
     """Write a file whole or not at all, in place of an older one; kill points call it `kind`."""
-    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    try:
+    with _beside(file, Path.touch) as temporary:
         _write_flushed(temporary, content)
         kill_point(f"{kind}-written")
         temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
     kill_point(f"{kind}-renamed")
     flush_folder(file.parent)
+
+
+def write_output(file: Path, content: bytes) -> None:
+    """Write a file that a user has named: whole or not at all, but into a pipe or a device."""
+    if file.exists() and not file.is_file():
+        file.write_bytes(content)
+    else:
+        replace_file(file.resolve(), content)
+
+
+@contextmanager
+def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A new temporary file or folder beside `place`, which is gone at the end unless renamed."""
+    remove_abandoned(place)
+    temporary, held = _held(place, make)
+    try:
+        yield temporary
+    finally:
+        os.close(held)
+        with suppress(OSError):
+            _remove(temporary)
+
+
+def _held(place: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
+    """Make it, and lock it to show that it is somebody's; return it and the lock's descriptor."""
+    while True:
+        temporary = place.with_name(_beginning(place) + uuid.uuid4().hex)
+        make(temporary)
+        with suppress(FileNotFoundError):  # it was taken for abandoned before it was locked
+            held = os.open(temporary, os.O_RDONLY)
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(held, fcntl.LOCK_EX)
+            if temporary.exists():
+                return temporary, held
+            os.close(held)
+
+
+def _beginning(place: Path) -> str:
+    """How the names of temporary files beside `place` begin: not too long for a file system."""
+    return "." + os.fsencode(place.name)[:_LONGEST].decode(errors="ignore") + "-"
+
+
+def remove_abandoned(place: Path) -> None:
+    """Delete what killed processes have left half-written beside `place`."""
+    beginning = _beginning(place)
+    with suppress(FileNotFoundError):
+        for path in place.parent.iterdir():
+            ending = path.name.removeprefix(beginning)
+            if len(ending) == _UNIQUE and path.name == beginning + ending:
+                _remove_unless_held(path)
+
+
+def _remove_unless_held(path: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -171,7 +237,7 @@ def _rename_unless_there(temporary: Path, folder: Path) -> None:
 
 def _write_flushed(file: Path, content: bytes) -> None:
     try:
-        with file.open("xb") as stream:
+        with file.open("wb") as stream:
             stream.write(content)
             flush(stream)
     except OSError as error:

@@ -32,6 +32,7 @@ from dsdctl.folders import (
     json_bytes,
     read_checked,
     read_checksums,
+    remove_abandoned,
     replace_file,
     tensor_bytes,
     write_checksums,
@@ -297,7 +298,9 @@ class Store:
 
     def drop_checkpoint(self, key: str) -> None:
         """Forget the checkpoint of a level that is finished."""
-        (self.root / "inflight" / key).unlink(missing_ok=True)
+        checkpoint = self.root / "inflight" / key
+        remove_abandoned(checkpoint)
+        checkpoint.unlink(missing_ok=True)
 
     # Locks and small files
 

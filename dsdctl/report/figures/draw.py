@@ -10,6 +10,7 @@ from typing import TypeVar
 from matplotlib.figure import Figure
 
 from dsdctl.errors import InputError
+from dsdctl.folders import write_output
 from dsdctl.report.figures.against_pflops import against_pflops, priced
 from dsdctl.report.figures.by_level import CURVES, MEMORISATION, by_level
 from dsdctl.report.figures.style import settings
@@ -87,8 +88,8 @@ def save_figures(reports: Sequence[Report], folder: Path) -> Iterator[str]:
         for report in reports:
             count = 0
             for figure in figures(report):
-                (folder / f"{figure.name}.svg").write_text(figure.svg)
-                (folder / f"{figure.name}.png").write_bytes(figure.png)
+                write_output(folder / f"{figure.name}.svg", figure.svg.encode())
+                write_output(folder / f"{figure.name}.png", figure.png)
                 count += 1
                 yield f"{folder / figure.name}.svg and .png: {figure.title}"
             if not count:
