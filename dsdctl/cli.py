@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Heavy imports wait until a command needs them."""
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,8 +27,8 @@ from dsdctl.console import (
     print_line,
     print_plain,
     reported,
-    terminable,
     write,
+    written_out,
 )
 from dsdctl.ml.kernels.choice import kernel_mode
 
@@ -169,8 +170,7 @@ def status(
         if watch:
             from dsdctl.watch import watch as follow
 
-            with terminable():
-                follow(progress, out(), interval)
+            follow(progress, out(), interval)
             return
         for line in status_lines(progress, jobs_of(progress.store)):
             print_line(line)
@@ -236,4 +236,7 @@ def doctor(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:
 def main() -> None:
     """Do what the command line says."""
     encode_anything()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        sys.exit(written_out(end.code))

@@ -14,7 +14,6 @@ from dsdctl.console import (
     print_plain,
     reported,
     say,
-    terminable,
     warn,
 )
 from dsdctl.errors import WorkError
@@ -63,8 +62,7 @@ def rehearse(
         slots = jobs or default_jobs(where)
         opened = Store(store)
         opened.open_for_writing()
-        with terminable():
-            outcomes = rehearse_plan(made, opened, where, threads, batches, err())
+        outcomes = rehearse_plan(made, opened, where, threads, batches, err())
         macs = KeptMacs(opened)
         try:
             learn(opened, where, outcomes, macs)

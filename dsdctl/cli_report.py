@@ -18,7 +18,6 @@ from dsdctl.console import (
     print_as_is,
     print_plain,
     reported,
-    terminable,
     write,
 )
 from dsdctl.errors import InputError
@@ -151,12 +150,11 @@ def _watch(
     from dsdctl.report.render import rich_reports
     from dsdctl.watch import redraw, watch
 
-    with terminable():
-        if here:
-            terminal = out()
-            redraw(progress, terminal, seconds, lambda: rich_reports(by_now(), terminal))
-        else:
-            watch(progress, err(), seconds, rewrite)
+    if here:
+        terminal = out()
+        redraw(progress, terminal, seconds, lambda: rich_reports(by_now(), terminal))
+    else:
+        watch(progress, err(), seconds, rewrite)
 
 
 def _present(

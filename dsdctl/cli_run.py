@@ -19,7 +19,6 @@ from dsdctl.console import (
     print_plain,
     reported,
     say,
-    terminable,
     warn,
 )
 from dsdctl.errors import InputError
@@ -128,7 +127,7 @@ def run(
         from dsdctl.run import RunOptions, run_plan
         from dsdctl.system.devices import choose_device, default_jobs
 
-        with terminable(), ExitStack() as stack:
+        with ExitStack() as stack:
             ray = None
             if engine is EngineChoice.ray:
                 ray = stack.enter_context(_ray_cluster(address, jobs, threads))

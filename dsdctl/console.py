@@ -2,10 +2,11 @@
 
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -15,7 +16,10 @@ from rich.console import Console
 
 from dsdctl.errors import DsdctlError, InputError, in_words, printable
 
-BAD_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+NOT_READ, BAD_INPUT, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that interrupt a command; its exit code is 128 more."""
 
 
 def encode_anything() -> None:
@@ -72,8 +76,10 @@ def write(file: Path, text: str) -> None:
 
     Raises InputError where that cannot be written.
     """
+    from dsdctl.system.atomic import write_output
+
     try:
-        file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        write_output(file, (text + "\n").encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from error
 
@@ -85,7 +91,8 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
     A command that is `resumable` goes on where it was interrupted, and says so.
     """
     try:
-        yield
+        with interruptible():
+            yield
     except InputError as error:
         for line in error.lines:
             say(line)
@@ -102,27 +109,68 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
         say(f"error: {words}")
         raise typer.Exit(SOME_FAILED) from None
     except KeyboardInterrupt as interrupt:
-        code = TERMINATED if interrupt.args else INTERRUPTED
+        code = 128 + interrupt.args[0] if interrupt.args else INTERRUPTED
         say("interrupted" + ("; the same command goes on from here" if resumable else ""))
         raise typer.Exit(code) from None
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C is treated, but for the exit code."""
-    terminated = False
+def interruptible() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP as Ctrl-C is treated: a KeyboardInterrupt, here with the signal's
+    number. What is ignored, by `nohup` say, stays so."""
+    caught: list[int] = []
 
-    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-        nonlocal terminated
-        terminated = True
-        raise KeyboardInterrupt("terminated")
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        caught.append(number)
+        _give_up_what_nobody_reads()
+        raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN or number == signal.SIGTERM:
+            signal.signal(number, interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        if terminated:  # Ray's extension raises another in its place
-            raise KeyboardInterrupt("terminated") from None
+        if caught:  # Ray's extension raises another in its place
+            raise KeyboardInterrupt(caught[0]) from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _give_up_what_nobody_reads() -> None:
+    """Drop what a closed terminal or a full pipe does not take: an end must not wait for it."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            watched = select.poll()
+            watched.register(descriptor, select.POLLOUT)
+            if watched.poll(0) != [(descriptor, select.POLLOUT)]:
+                _drop_what_comes(descriptor)
+
+
+def _drop_what_comes(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def written_out(code: str | int | None) -> str | int | None:
+    """Write out what is still to be printed; return a command's exit code, and another one where
+    that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_what_comes(1)
+        code = NOT_READ
+    except OSError as error:
+        _drop_what_comes(1)
+        with suppress(OSError):
+            say(f"error: standard output: {error.strerror or error}")
+        code = code or SOME_FAILED
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop_what_comes(2)
+    return code

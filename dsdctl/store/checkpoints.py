@@ -13,7 +13,7 @@ from dsdctl.results import Environment
 from dsdctl.store.folders import tensor_bytes
 from dsdctl.store.levels import EpochRow
 from dsdctl.store.root import Root
-from dsdctl.system.atomic import replace_file
+from dsdctl.system.atomic import remove_abandoned, replace_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +97,9 @@ class Checkpoints:
 
     def drop(self, key: str) -> None:
         """Forget the checkpoint of a level that is finished."""
-        (self._root.root / "inflight" / key).unlink(missing_ok=True)
+        checkpoint = self._root.root / "inflight" / key
+        remove_abandoned(checkpoint)
+        checkpoint.unlink(missing_ok=True)
 
 
 def _undigested(stored: bytes) -> bytes | None:

@@ -1,13 +1,12 @@
 """Folders of finished work: written whole or not at all, and checked when they are read.
 
-A folder is written under a temporary name beside its place, flushed, and renamed last. The size and
-sha256 of each file are in checksums.json. A file that was dropped on request keeps its line there,
-so that what is put back later must be the very same.
+A folder is written under a temporary name beside its place, flushed, and renamed last. What a
+killed process left there goes when the next one writes to the same place. The size and sha256 of
+each file are in checksums.json. A file that was dropped on request keeps its line there, so that
+what is put back later must be the very same.
 """
 
 import hashlib
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from dsdctl.errors import DamagedError, WorkError
 from dsdctl.spec.fields import Model
 from dsdctl.system.atomic import (
+    beside,
     flush_folder,
     json_bytes,
     rename_unless_there,
@@ -120,10 +120,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     if not folder.parent.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         flush_folder(folder.parent.parent)
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    temporary.mkdir()
-    try:
-        checksums = {name: checksum_of(content) for name, content in files.items()}
+    checksums = {name: checksum_of(content) for name, content in files.items()}
+    with beside(folder, Path.mkdir) as temporary:
         for name, content in {**files, CHECKSUMS: _checksum_bytes(checksums)}.items():
             write_flushed(temporary / name, content)
         flush_folder(temporary)
@@ -131,8 +129,6 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         rename_unless_there(temporary, folder)
         kill_point("commit-renamed")
         flush_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +11,25 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _PR_SET_PDEATHSIG = 1
+
+
+def open_closed_streams() -> None:
+    """Open those of the three standard streams that are closed, or a file of the store would get
+    their numbers. Of standard output that is a pipe which nobody reads."""
+    for number, mode in enumerate("rww"):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
+            if number == 1:
+                ends = os.pipe()
+                os.dup2(ends[1], number)
+                for end in ends:
+                    os.close(end)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], open(number, mode))  # noqa: SIM115
 
 
 @contextmanager
@@ -49,8 +66,9 @@ def start_worker(
 
 
 def take_signals() -> None:
-    """Leave Ctrl-C to the parent, and take SIGTERM again."""
+    """Leave Ctrl-C and a closed terminal to the parent, and take SIGTERM again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 

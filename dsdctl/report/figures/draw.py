@@ -16,6 +16,7 @@ from dsdctl.report.figures.style import settings
 from dsdctl.report.notes import CONVENTION, PHASES_RULE
 from dsdctl.report.panels import clouds, panels
 from dsdctl.report.table import Report
+from dsdctl.system.atomic import write_output
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def save_figures(reports: Sequence[Report], folder: Path) -> Iterator[str]:
         for report in reports:
             count = 0
             for figure in figures(report):
-                (folder / f"{figure.name}.svg").write_text(figure.svg)
-                (folder / f"{figure.name}.png").write_bytes(figure.png)
+                write_output(folder / f"{figure.name}.svg", figure.svg.encode())
+                write_output(folder / f"{figure.name}.png", figure.png)
                 count += 1
                 yield f"{folder / figure.name}.svg and .png: {figure.title}"
             if not count:

@@ -1,0 +1,286 @@
+"""What the scripts share that try a class of fault against the real command, case by case.
+
+    python -m tests.faults.signals [--each N] [WORD...]
+
+tries all cases, or of these each N-th, or those whose names hold a WORD. Each case has a small
+store of its own. A line says what was tried, how that ended and whether that is right; the last
+one counts what was tried and what was found.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from archives import write_image_folder  # noqa: E402
+from soak import alive, called, result_bytes, spec  # noqa: E402
+
+STORE = "dsdctl-store"
+
+TOKEN = "DSDCTL_TEST_TOKEN"
+"""By this variable of their environment all processes of a run are known."""
+
+PICTURES = """\
+experiment: pictures
+dataset: {name: image-folder, root: pictures, size: {resize: 16, crop: 14, test_crop: 12}}
+student: {arch: vgg-like, depth: 1, width: 3, pool: 2}
+training: {epochs: 1, batch_size: 12}
+pruning: {levels: 0}
+recipes: [vanilla]
+seeds: [0]
+"""
+
+
+class FaultError(Exception):
+    """A case did not end as is promised."""
+
+
+def require(condition: object, what: str) -> None:
+    """Raises FaultError with `what` where something is not as it must be."""
+    if not condition:
+        raise FaultError(what)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the shim does (see shim.c) at the call `at` of `calls` on a file that fits `path`."""
+
+    path: str
+    calls: str
+    do: str
+    at: int = 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit code as a shell sees it, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Started:
+    """A command that runs, with all that it has started."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        fault: Fault | None = None,
+        shim: Path | None = None,
+        environment: Mapping[str, str | None] | None = None,
+        line: Sequence[object] = (),
+        **options: object,
+    ):
+        self.token = secrets.token_hex(8)
+        self.state = folder / f"state-{self.token}"
+        # Where nothing is buffered, output that cannot be written is met with earlier.
+        changed = {TOKEN: self.token, "PYTHONUNBUFFERED": None, **(environment or {})}
+        if fault is not None:
+            assert shim is not None
+            self.state.write_bytes(bytes(8))
+            changed |= {"LD_PRELOAD": str(shim), "FAULT_STATE": str(self.state)}
+            changed |= {"FAULT_PATH": fault.path, "FAULT_CALLS": fault.calls}
+            changed |= {"FAULT_DO": fault.do, "FAULT_AT": str(fault.at)}
+        whole = {k: v for k, v in {**os.environ, **changed}.items() if v is not None}
+        self.out, self.err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
+        usual = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": self.out, "stderr": self.err}
+        line = list(map(str, line or (sys.executable, "-m", "dsdctl", *arguments)))
+        settings = {**usual, "env": whole, "start_new_session": True, **options}
+        self.process = subprocess.Popen(line, **settings)  # type: ignore[call-overload]
+
+    def held(self, seconds: float = 60) -> int:
+        """Wait until a process is held by the shim; return which."""
+        reached = self.state.with_name(self.state.name + ".reached")
+        deadline = time.monotonic() + seconds
+        while not (reached.exists() and reached.read_text().endswith("\n")):
+            require(self.process.poll() is None, f"it ended before: {self._read(self.err)}")
+            require(time.monotonic() < deadline, "it never came there")
+            time.sleep(0.01)
+        return int(reached.read_text())
+
+    def release(self) -> None:
+        """Let go what is held."""
+        self.state.with_name(self.state.name + ".go").touch()
+
+    def members(self) -> list[int]:
+        """The processes of this run that are still there."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{TOKEN}={self.token}".encode() in (folder / "environ").read_bytes():
+                    found += [int(folder.name)] * alive(int(folder.name))
+        return found
+
+    def ended(self, seconds: float = 60) -> Done:
+        """Wait for the end. Raises FaultError where it hangs, a process stays, or a trace shows."""
+        try:
+            code = self.process.wait(seconds)
+            deadline = time.monotonic() + 10
+            while left := self.members():
+                require(time.monotonic() < deadline, f"{len(left)} processes are left")
+                time.sleep(0.02)
+        except subprocess.TimeoutExpired:
+            raise FaultError(f"it hangs: {self._read(self.err)}") from None
+        finally:
+            for pid in self.members():
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+            for file in self.state.parent.glob(f"{self.state.name}*"):
+                file.rename(self.state.parent / file.name.replace(self.token, "last"))
+        done = Done(code if code >= 0 else 128 - code, self._read(self.out), self._read(self.err))
+        require("Traceback" not in done.err, f"a traceback: {done.err}")
+        return done
+
+    @staticmethod
+    def _read(stream: object) -> str:
+        assert hasattr(stream, "seek") and hasattr(stream, "read")
+        stream.seek(0)
+        return str(stream.read().decode(errors="replace"))
+
+
+@dataclass
+class Bench:
+    """A finished store to copy, the compiled shim, and what an undisturbed command gives."""
+
+    folder: Path
+    shim: Path = field(init=False)
+    bytes: dict[str, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shim = self.folder / "shim.so"
+        line = ["gcc", "-O2", "-shared", "-fPIC", "-o", self.shim, HERE / "shim.c", "-ldl"]
+        subprocess.run(line, check=True)
+        self.reference = self.folder / "reference"
+        self.reference.mkdir()
+        write_specs(self.reference)
+        done = Started(self.reference, "run", "small.yaml", "--jobs", "1").ended()
+        require(done.code == 0, done.err)
+        self.bytes = result_bytes(self.reference / STORE)
+
+    def case(self, name: str) -> Path:
+        """A new folder with the specs and a whole store of small.yaml."""
+        folder = self.folder / "".join(c if c.isalnum() else "-" for c in name)
+        shutil.copytree(self.reference, folder)
+        return folder
+
+    def start(
+        self, folder: Path, *arguments: object, fault: Fault | None = None, **options: object
+    ) -> Started:
+        """Start the command with the shim."""
+        return Started(folder, *arguments, fault=fault, shim=self.shim, **options)  # type: ignore[arg-type]
+
+    def run(
+        self, folder: Path, *arguments: object, fault: Fault | None = None, **options: object
+    ) -> Done:
+        """Run the command to its end."""
+        return self.start(folder, *arguments, fault=fault, **options).ended()
+
+    def check_whole(self, folder: Path, store: str = STORE, *, without: str = "") -> None:
+        """Raises FaultError where a store is not what an undisturbed run leaves, but for files of
+        the name `without`."""
+        found = result_bytes(folder / store)
+        names = [n for n in found.keys() | self.bytes if Path(n).name != without]
+        other = [n for n in names if found.get(n) != self.bytes.get(n)]
+        require(not other, f"{len(other)} files are not what an undisturbed run writes: {other}")
+        checked = called(folder, "store", "check", "--store", store)
+        require(checked.returncode == 0, checked.stdout + checked.stderr)
+        require(not list((folder / store).glob("setaside/*")), "something was set aside")
+        left = leftovers(folder)
+        require(not left, f"left behind: {', '.join(map(str, left))}")
+
+
+def write_specs(folder: Path) -> None:
+    """small.yaml (a student, and one distilled from a table), tracked.yaml (the same, mirrored to
+    W&B) and pictures.yaml, with its images."""
+    brief = ("epochs: 3", "epochs: 2"), ("milestones: [2]", "milestones: [1]")
+    file = spec(folder, *brief, ("[vanilla]", "[vanilla, kd-dense-teacher]"))
+    tracking = "tracking: {wandb: {project: faults, mode: offline}}\n"
+    (folder / "tracked.yaml").write_text(file.read_text() + tracking)
+    (folder / "pictures.yaml").write_text(PICTURES)
+    write_image_folder(folder / "pictures")
+
+
+def drop(store: Path, *what: str) -> None:
+    """Take from a whole store of small.yaml what is to be run again: `level` is the last one of
+    vanilla, `table` the teacher's with all that follows, `all` everything."""
+    for kind in what:
+        for folder in [*store.glob("levels/??/*"), *store.glob("tables/??/*")]:
+            table = folder.parent.parent.name == "tables"
+            identity = json.loads((folder / "identity.json").read_text())
+            last = not table and identity["level"] == 1 and not identity["distillation"]
+            taught = table or identity["distillation"]
+            if kind == "all" or (kind == "level" and last) or (kind == "table" and taught):
+                shutil.rmtree(folder)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files: what is hidden or a part, but for W&B's own."""
+    found = [path for path in folder.rglob(".*") if "wandb" not in path.parts]
+    return [path.relative_to(folder) for path in (*found, *folder.rglob("*.part"))]
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Raises FaultError where something does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        require(time.monotonic() < deadline, f"it never came: {what}")
+        time.sleep(0.01)
+
+
+# A job in the background of a shell ignores some signals, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+Case = tuple[str, Callable[[Bench, Path], str]]
+"""A name, and what tries it in a folder of its own and returns how it ended."""
+
+
+def tried(bench: Bench, case: Case) -> str:
+    """Try a case; return how it ended. Raises FaultError where that is not right."""
+    name, attempt = case
+    folder = bench.case(name)
+    try:
+        return attempt(bench, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(title: str, cases: Callable[[Bench], Iterable[Case]]) -> int:
+    """Try the cases that the command line asks for; return how many faults were found."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("words", nargs="*", help="only cases whose names hold one of them")
+    parser.add_argument("--each", type=int, default=1, metavar="N", help="each N-th case")
+    options = parser.parse_args()
+    count, found = 0, 0
+    with tempfile.TemporaryDirectory(prefix="dsdctl-faults-") as folder:
+        bench = Bench(Path(folder))
+        chosen = [
+            case
+            for case in cases(bench)
+            if not options.words or any(word in case[0] for word in options.words)
+        ]
+        for case in chosen[:: options.each]:
+            count += 1
+            try:
+                print(f"ok     {case[0]}: {tried(bench, case)}", flush=True)
+            except FaultError as error:
+                found += 1
+                print(f"FOUND  {case[0]}: {' | '.join(str(error).splitlines())}", flush=True)
+    print(f"{title}: tried {count}, found {found}")
+    return found
