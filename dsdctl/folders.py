@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,8 +55,74 @@ Checksums = dict[str, Checksum]
 
 _CHECKSUMS: TypeAdapter[Checksums] = TypeAdapter(Checksums)
 
-_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+_DIGEST = "sha256"
+"""The key under which a small file holds the digest of the rest of it."""
+
+
+class NotAFileError(OSError):
+    """There is a link, a folder, a pipe or a device in a file's place."""
+
+
+_MISSING = (FileNotFoundError, NotADirectoryError, NotAFileError)
 """What says that a file is not there. Any other error says nothing about the file."""
+
+
+def read_file(file: Path) -> bytes:
+    """What one of our own files holds. No link is followed, and no pipe waited for.
+
+    Raises OSError, of which NotAFileError says that something else is there.
+    """
+    try:
+        with open(file, "rb", opener=without_following) as stream:
+            _require_regular(file, os.fstat(stream.fileno()))
+            return stream.read()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+            raise NotAFileError(error.errno, "not a regular file", str(file)) from error
+        raise
+
+
+def size_of(file: Path) -> int:
+    """Bytes of one of our own files; raises as `read_file` does."""
+    status = file.lstat()
+    _require_regular(file, status)
+    return status.st_size
+
+
+def without_following(path: str, flags: int) -> int:
+    """An opener that neither follows a link nor waits for the other end of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
+def _require_regular(file: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFileError(errno.EINVAL, "not a regular file", str(file))
+
+
+def open_lock(file: Path) -> IO[str]:
+    """Open a lock, which must be a file. Raises OSError."""
+    if not is_file_or_free(file):
+        raise NotAFileError(errno.EINVAL, "not a regular file, as a lock must be", str(file))
+    return open(file, "a", opener=without_following)
+
+
+def is_file_or_free(path: Path) -> bool:
+    """Whether there is a file, or nothing that would be in its way."""
+    return not is_there(path) or (path.is_file() and not path.is_symlink())
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is there, be it a link to nothing."""
+    return os.path.lexists(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link, but nothing that is linked to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def checksum_of(content: bytes) -> Checksum:
@@ -66,8 +133,10 @@ def checksum_of(content: bytes) -> Checksum:
 def read_checksums(folder: Path) -> Checksums:
     """Return what a folder must hold. Raises DamagedError."""
     file = folder / CHECKSUMS
+    if folder.is_symlink():
+        raise DamagedError(f"{folder}: a link in the place of a folder")
     try:
-        checksums = _CHECKSUMS.validate_json(file.read_bytes())
+        checksums = _CHECKSUMS.validate_json(read_file(file))
     except _MISSING as error:
         raise DamagedError(f"{file}: {error.strerror}") from error
     except ValidationError as error:
@@ -90,7 +159,7 @@ def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
             f"{folder}/{name}: dropped by `dsdctl store gc`; the same command trains it again"
         )
     try:
-        content = (folder / name).read_bytes()
+        content = read_file(folder / name)
     except _MISSING as error:
         raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
     if checksum is None or hashlib.sha256(content).hexdigest() != checksum.sha256:
@@ -104,7 +173,7 @@ def check_sizes(folder: Path, checksums: Checksums) -> None:
         if checksum.dropped:
             continue
         try:
-            size = (folder / name).stat().st_size
+            size = size_of(folder / name)
         except _MISSING as error:
             raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
         if size != checksum.bytes:
@@ -147,6 +216,25 @@ def replace_file(file: Path, content: bytes, kind: str = "file") -> None:
 def json_bytes(value: Any) -> bytes:
     """A small file's content, the same for equal values."""
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def mapping_bytes(value: Mapping[str, Any]) -> bytes:
+    """A small file of a mapping and, in it, the mapping's digest."""
+    digest = hashlib.sha256(json_bytes(value)).hexdigest()
+    return json_bytes({**value, _DIGEST: digest})
+
+
+def read_mapping(file: Path) -> dict[str, Any] | None:
+    """What `mapping_bytes` was made of, or None where the file is missing or damaged."""
+    try:
+        found = json.loads(read_file(file))
+        if not isinstance(found, dict):
+            return None
+        digest = found.pop(_DIGEST, None)  # older versions wrote none
+        sound = digest in (None, hashlib.sha256(json_bytes(found)).hexdigest())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if sound else None
 
 
 def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import dsdctl
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
@@ -102,7 +103,7 @@ def _run_level(
     epochs: list[Epoch] = []
     if checkpoint is not None:
         epochs.extend(checkpoint.epochs)
-        trainer.load_state(checkpoint.tensors)
+        _load_state(trainer, checkpoint, key_of(identity))
 
     def keep() -> None:
         now = Checkpoint(epochs, trainer.state(), clock.environment())
@@ -125,6 +126,15 @@ def _run_level(
         state.network.state_dict(),
         state.masks or dense_masks(weights),
     )
+
+
+def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:
+    """Go on from a checkpoint. Raises WorkError where its tensors are others."""
+    try:
+        trainer.load_state(checkpoint.tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = f"the checkpoint inflight/{key} does not fit its level; delete it to start over"
+        raise WorkError(reason) from error
 
 
 def _train(
@@ -191,7 +201,7 @@ def _loss(task: LevelTask, store: Store, data: Data, device: torch.device) -> Lo
     if distillation is None:
         return functools.partial(cross_entropy, label_smoothing=smoothing)
     if distillation.table is not None:
-        logits = looked_up(store.table(distillation.table).to(device))
+        logits = looked_up(_table(store, distillation.table, data).to(device))
     else:
         weights_file = task.teacher_weights
         logits = called(_teacher(distillation.teacher, weights_file, store, data, device))
@@ -201,6 +211,14 @@ def _loss(task: LevelTask, store: Store, data: Data, device: torch.device) -> Lo
         temperature=distillation.temperature,
         label_smoothing=smoothing,
     )
+
+
+def _table(store: Store, key: str, data: Data) -> Tensor:
+    """A stored table (N, V, K), which must be of these images and classes. Raises WorkError."""
+    table = store.table(key)
+    if table.ndim != 3 or (len(table), table.shape[2]) != (len(data.train), data.classes):
+        raise WorkError(f"table {key}: its shape {tuple(table.shape)} is not that of the images")
+    return table
 
 
 def _teacher(

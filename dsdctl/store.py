@@ -27,13 +27,21 @@ from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.folders import (
     WEIGHTS,
     Checksums,
+    NotAFileError,
     check_sizes,
     checksum_of,
+    is_file_or_free,
+    is_there,
     json_bytes,
+    mapping_bytes,
+    open_lock,
     read_checked,
     read_checksums,
+    read_file,
+    read_mapping,
     replace_file,
     tensor_bytes,
+    without_following,
     write_checksums,
     write_folder,
 )
@@ -83,7 +91,7 @@ class Store:
     def level(self, key: str) -> FinishedLevel | None:
         """Return the finished level under `key`, or None. Damaged folders are set aside."""
         folder = self._folder("levels", key)
-        if not folder.is_dir():
+        if not is_there(folder):
             return None
         try:
             return _read_again_if_damaged(lambda: self._level(folder))
@@ -98,8 +106,9 @@ class Store:
             read_checked(folder, "environment.json", checksums)
         )
         identity = self._identity(folder, LevelIdentity, checksums)
-        if key_of(identity) != folder.name:
+        if key_of(identity) != folder.name or result.level != identity.level:
             raise DamagedError(f"{folder}: identity.json does not belong to this key")
+        read_checked(folder, "epochs.jsonl", checksums)
         check_sizes(folder, checksums)
         return FinishedLevel(key=folder.name, result=result, environment=environment)
 
@@ -204,11 +213,13 @@ class Store:
     def has_table(self, key: str) -> bool:
         """Say whether the teacher table under `key` is there and whole."""
         folder = self._folder("tables", key)
-        if not folder.is_dir():
+        if not is_there(folder):
             return False
         try:
             checksums = read_checksums(folder)
-            self._identity(folder, TableIdentity, checksums)
+            if key_of(self._identity(folder, TableIdentity, checksums)) != key:
+                raise DamagedError(f"{folder}: identity.json does not belong to this key")
+            read_checked(folder, "environment.json", checksums)
             check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
             self._set_aside(folder, error)
@@ -243,7 +254,7 @@ class Store:
         }
         content = tensor_bytes(checkpoint.tensors, metadata)
         # The digest follows the content, so that one rename replaces both.
-        whole = content + hashlib.sha256(content).digest()
+        whole = content + _digest(key, content)
         folder = self._checked_root() / "inflight"
         try:
             folder.mkdir(exist_ok=True)
@@ -254,30 +265,33 @@ class Store:
 
     def checkpoint(self, key: str) -> Checkpoint | None:
         """Return the last checkpoint of a level in flight. A damaged one is set aside."""
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         from dsdctl.ml.train import Epoch
 
         file = self.root / "inflight" / key
         try:
-            stored = file.read_bytes()
+            content = _undigested(file)
         except FileNotFoundError:
             return None
-        content = _undigested(stored)
-        if content is None:
-            self._set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
-            return None
-        header_length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + header_length])["__metadata__"]
-        epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
-        environment = Environment.model_validate_json(metadata["environment"])
-        return Checkpoint(epochs, load(content), environment)
+        try:
+            if content is not None:
+                header_length = int.from_bytes(content[:8], "little")
+                metadata = json.loads(content[8 : 8 + header_length])["__metadata__"]
+                epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
+                environment = Environment.model_validate_json(metadata["environment"])
+                return Checkpoint(epochs, load(content), environment)
+        except (ValueError, KeyError, TypeError, SafetensorError):
+            pass  # its digest fits all the same
+        self._set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
+        return None
 
     def interrupted(self, key: str) -> tuple[int, Environment] | None:
         """How many epochs of a level in flight are in its last checkpoint, and where and how long
         they were trained; None without one that can be read. Its tensors are left alone."""
         try:
-            with (self.root / "inflight" / key).open("rb") as file:
+            with open(self.root / "inflight" / key, "rb", opener=without_following) as file:
                 length = int.from_bytes(file.read(8), "little")
                 header = file.read(min(length, _MAX_HEADER))
             metadata = json.loads(header)["__metadata__"]
@@ -291,9 +305,18 @@ class Store:
         found = []
         for file in sorted(self.root.glob("inflight/[0-9a-f]*")):
             with contextlib.suppress(FileNotFoundError):  # its level was finished meanwhile
-                if _undigested(file.read_bytes()) is None:
+                if _undigested(file) is None:
                     found.append(file)
         return found
+
+    def damaged_small_files(self) -> list[Path]:
+        """Read every small file that this version writes; return those that cannot be used."""
+        names = ("*.json", "tracking/*.json", "slurm/*.json")
+        files = sorted(file for name in names for file in self.root.glob(name))
+        locks = [lock for lock in sorted(self.root.glob("locks/*")) if not is_file_or_free(lock)]
+        return [
+            file for file in files if self.read_json(str(file.relative_to(self.root))) is None
+        ] + locks
 
     def drop_checkpoint(self, key: str) -> None:
         """Forget the checkpoint of a level that is finished."""
@@ -309,7 +332,7 @@ class Store:
         """
         folder = self._checked_root() / "locks"
         folder.mkdir(exist_ok=True)
-        with (folder / name).open("a") as file:
+        with open_lock(folder / name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -321,25 +344,23 @@ class Store:
             yield locked
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return a small file at the store's root, or None where it is missing or no mapping."""
-        try:
-            found = json.loads((self.root / name).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        """Return a small file at the store's root, or None where it is missing or damaged."""
+        return read_mapping(self.root / name)
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a small file at the store's root, whole or not at all."""
         file = self._checked_root() / name
         file.parent.mkdir(exist_ok=True)
-        replace_file(file, json_bytes(value))
+        if not is_file_or_free(file):
+            self._out_of_the_way(file)
+        replace_file(file, mapping_bytes(value))
 
     def absence(self) -> str | None:
         """Say why there is no store here; None where there is one.
 
         Raises InputError where it is one of another version, or another program's.
         """
-        if not (self.root / MARKER).is_file():
+        if not is_there(self.root / MARKER):
             there = f"not a store, there is no {MARKER} in it"
             return f"{self.root}: {there if self.root.exists() else 'no such folder'}"
         if self.read_json(MARKER) != FORMAT:
@@ -384,12 +405,16 @@ class Store:
         return model.model_validate_json(read_checked(folder, "identity.json", checksums))
 
     def _tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
-            return _read_again_if_damaged(
-                lambda: load(read_checked(folder, name, read_checksums(folder)))
-            )
+            try:
+                return _read_again_if_damaged(
+                    lambda: load(read_checked(folder, name, read_checksums(folder)))
+                )
+            except SafetensorError as error:
+                raise DamagedError(f"{folder}/{name}: not a whole safetensors file") from error
         except DamagedError as error:
             self._set_aside(folder, error)
             raise DamagedError(f"{error}; set aside, to be computed anew") from error
@@ -397,16 +422,24 @@ class Store:
     def _set_aside(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
         reason = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            key = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
+            reason = f"{folder}: holds what this version does not write ({key})"
         if self.read_only:
             line = f"{reason} (counts as missing)"
             if line not in self.damage:  # it stays where it is, and is found again
                 self.damage.append(line)
             return
-        target = self._checked_root() / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        target = self._out_of_the_way(folder)
+        self.damage.append(f"{reason} (set aside as {target})")
+
+    def _out_of_the_way(self, path: Path) -> Path:
+        """Move what is in a place of ours to where damaged things lie; return where that is."""
+        target = self._checked_root() / "setaside" / f"{path.name}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            folder.rename(target)
-        self.damage.append(f"{reason} (set aside as {target})")
+            path.rename(target)
+        return target
 
 
 def _read_again_if_damaged(read: Callable[[], Found]) -> Found:
@@ -418,10 +451,19 @@ def _read_again_if_damaged(read: Callable[[], Found]) -> Found:
         return read()
 
 
-def _undigested(stored: bytes) -> bytes | None:
-    """What comes before a digest of itself, None where that does not fit."""
+def _undigested(checkpoint: Path) -> bytes | None:
+    """What comes before its digest, None where that does not fit. Raises OSError."""
+    try:
+        stored = read_file(checkpoint)
+    except NotAFileError:
+        return None
     content, digest = stored[:-32], stored[-32:]
-    return content if hashlib.sha256(content).digest() == digest else None
+    return content if _digest(checkpoint.name, content) == digest else None
+
+
+def _digest(key: str, content: bytes) -> bytes:
+    """Of a checkpoint and of the key that it is of, since its content does not tell."""
+    return hashlib.sha256(content + key.encode()).digest()
 
 
 def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Environment) -> None:

@@ -1,0 +1,1 @@
+"""Faults of each class, tried against the real command."""
