@@ -7,7 +7,11 @@ of training alone, and counts where no level of the workload was run.
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dsdctl.cost import PETA, CountMacs, level_pflops_executed
 from dsdctl.plan import Trajectory
@@ -21,6 +25,11 @@ START = "start_seconds"
 
 REHEARSED = "rehearsed"
 """Under this name the file keeps the rates of rehearsals, by device."""
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_RATES = TypeAdapter(dict[str, _Positive])
+_REHEARSED = TypeAdapter(dict[str, dict[str, _Positive]])
+_STARTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]])
 
 Price = Callable[[str, float], float]
 """What a piece of work costs: (workload, PFLOPs as executed) -> seconds, or any other unit."""
@@ -85,7 +94,7 @@ def learn(store: Store, device: str, observed: Observed, count_macs: CountMacs) 
         observed.rates.setdefault(workload(trajectory), []).append(rate)
     observed.rated = len(observed.levels)
     if observed.rates:
-        known = store.read_json(FILE) or {}
+        known = _known(store)
         medians = {name: statistics.median(values) for name, values in observed.rates.items()}
         starts = dict(known.get(START, {}))
         if observed.start_seconds is not None:
@@ -97,7 +106,7 @@ def learn(store: Store, device: str, observed: Observed, count_macs: CountMacs) 
 def learn_rehearsed(store: Store, device: str, rates: Mapping[str, float]) -> None:
     """Keep the rates of rehearsed workloads, in MACs a second, apart from those of levels."""
     if rates:
-        known = store.read_json(FILE) or {}
+        known = _known(store)
         rehearsed = known.get(REHEARSED, {})
         here = {**rehearsed.get(device, {}), **rates}
         store.write_json(FILE, {**known, REHEARSED: {**rehearsed, device: here}})
@@ -105,14 +114,14 @@ def learn_rehearsed(store: Store, device: str, rates: Mapping[str, float]) -> No
 
 def rehearsed_alone(store: Store, device: str, names: Iterable[str]) -> bool:
     """Whether a rehearsal is all that is known of one of these workloads."""
-    known = store.read_json(FILE) or {}
+    known = _known(store)
     rehearsed: Mapping[str, float] = known.get(REHEARSED, {}).get(device, {})
     return any(name in rehearsed and name not in known.get(device, {}) for name in names)
 
 
 def start_seconds(store: Store, device: str) -> float:
     """How long a run on `device` takes until its first level begins; 0 where none was run."""
-    starts: Mapping[str, float] = (store.read_json(FILE) or {}).get(START, {})
+    starts: Mapping[str, float] = _known(store).get(START, {})
     return starts.get(device, 0.0)
 
 
@@ -125,7 +134,7 @@ def seconds(
     A workload that has not been run takes the rate of the one that differs from it only in how it
     is taught, else the median of all.
     """
-    known = store.read_json(FILE) or {}
+    known = _known(store)
     rehearsed: Mapping[str, float] = known.get(REHEARSED, {}).get(device, {})
     rates: Mapping[str, float] = {**rehearsed, **(interrupted or {}), **known.get(device, {})}
     if not rates:
@@ -138,6 +147,16 @@ def seconds(
         return pflops * PETA / rate
 
     return price
+
+
+def _known(store: Store) -> dict[str, Any]:
+    """What was learnt, by device or by the names above; what is no such thing is left out."""
+    kinds: dict[str, TypeAdapter[Any]] = {START: _STARTS, REHEARSED: _REHEARSED}
+    known = {}
+    for name, value in (store.read_json(FILE) or {}).items():
+        with suppress(ValidationError):
+            known[name] = kinds.get(name, _RATES).validate_python(value)
+    return known
 
 
 def _untaught(name: str) -> str:

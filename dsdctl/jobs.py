@@ -54,7 +54,8 @@ def batches(progress: Progress, submitted: Container[str]) -> Iterator[Batch]:
 
 def recorded(store: Store) -> dict[str, str]:
     """The number of the last job of each trajectory that was submitted, by its key."""
-    return store.read_json(RECORD) or {}
+    found = store.read_json(RECORD) or {}
+    return {key: number for key, number in found.items() if isinstance(number, str)}
 
 
 def record(store: Store, numbers: Mapping[str, str]) -> None:

@@ -4,33 +4,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsdctl.spec.fields import Model
+from dsdctl.spec.fields import Line, Model
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Measured(Model):
     """A level that was trained to its end and measured."""
 
     kind: Literal["measured"] = "measured"
-    level: int
-    train_accuracy: float = Field(description="eval mode, no augmentation, against noisy labels")
-    flip_rate: float = Field(description="share of the training labels that are not the true ones")
-    fitted_noisy: float | None = Field(
+    level: int = Field(ge=0)
+    train_accuracy: Share = Field(description="eval mode, no augmentation, against noisy labels")
+    flip_rate: Share = Field(description="share of the training labels that are not the true ones")
+    fitted_noisy: Share | None = Field(
         description="of the flipped training labels, the share predicted as the noisy label"
     )
-    fitted_true: float | None = Field(
+    fitted_true: Share | None = Field(
         description="of the flipped training labels, the share predicted as the true label"
     )
     train_loss: float = Field(description="mean over the last epoch's batches")
-    validation_accuracy: float
-    test_accuracy: float
+    validation_accuracy: Share
+    test_accuracy: Share
     entropy_bits: float = Field(description="plain mean over the ReLU layers (eq. 1)")
-    entropy_bits_per_layer: dict[str, float]
+    entropy_bits_per_layer: dict[Line, float]
     total_weights: int = Field(description="Conv2d and Linear weights of the dense network")
     nonzero_weights: int = Field(description="of these, those the masks keep")
-    sparsity: float
-    density_per_layer: dict[str, float]
+    sparsity: Share
+    density_per_layer: dict[Line, Share]
     learning_distance: float = Field(description="l2 from initialisation, over kept weights")
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Line, ...] = ()
 
 
 class Diverged(Model):
@@ -38,7 +40,7 @@ class Diverged(Model):
     ends here."""
 
     kind: Literal["diverged"] = "diverged"
-    level: int
+    level: int = Field(ge=0)
     epoch: int
 
 
@@ -54,24 +56,24 @@ LevelResult = Annotated[Measured | Diverged, Field(discriminator="kind")]
 class Environment(Model):
     """The machine and the versions that computed a piece of work, and how long that took."""
 
-    python: str
-    torch: str
-    dsdctl: str
-    device: str
+    python: Line
+    torch: Line
+    dsdctl: Line
+    device: Line
     threads: int
     compiled_kernels: bool = Field(
         False, description="dsdctl's own for training on one thread of a CPU were there to be used"
     )
-    kernels: tuple[str, ...] = Field(
+    kernels: tuple[Line, ...] = Field(
         (), description="those that were, each with the instructions that it was compiled for"
     )
-    wall_seconds: float
+    wall_seconds: float = Field(ge=0)
     gpu_peak_bytes: int | None = Field(
         None,
         description="the most GPU memory that the tensors of its process took since a level last "
         "began there; None on a CPU",
     )
-    begun_on: tuple[str, ...] = Field(
+    begun_on: tuple[Line, ...] = Field(
         (), description="other environments in which it was trained before an interruption"
     )
 

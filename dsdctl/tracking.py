@@ -381,7 +381,11 @@ Journal = dict[str, set[int]]
 def read_journal(store: Store, name: str) -> Journal:
     """A journal of a store; empty where it is none."""
     runs = store.read_json(name) or {}
-    return {run_id: set(items) for run_id, items in runs.items() if isinstance(items, list)}
+    return {
+        run_id: {item for item in items if isinstance(item, int)}
+        for run_id, items in runs.items()
+        if isinstance(items, list)
+    }
 
 
 def add_to_journal(store: Store, name: str, new: Journal) -> None:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsdctl.errors import WorkError
-from dsdctl.system.atomic import flush, flush_folder
+from dsdctl.system.atomic import flush, flush_folder, remove
+from dsdctl.system.files import is_there, open_lock, read_file, size_of, without_following
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ def is_whole(folder: Path, *, thorough: bool) -> bool:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a prepared folder, or None where there is none that can be used."""
     try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+        manifest = Manifest(**json.loads(read_file(folder / MANIFEST)))
         sound = {"train_images.npy", "train_labels.npy"} <= manifest.files.keys() and all(
             isinstance(size, int) and isinstance(digest, str)
             for size, digest in manifest.files.values()
@@ -132,7 +133,7 @@ def _make(folder: Path, original: Original, progress: Progress) -> None:
     # The lock may be this machine's alone, and another one be at its own part.
     mine = f".{folder.name}.{socket.gethostname()}"
     for left_behind in folder.parent.glob(f"{mine}.*.part"):  # by a process that was killed
-        shutil.rmtree(left_behind)
+        remove(left_behind)
     _check_room(folder, original)
     temporary = folder.with_name(f"{mine}.{uuid.uuid4().hex}.part")
     damaged = folder.with_name(f"{mine}.{uuid.uuid4().hex}.part")
@@ -144,13 +145,14 @@ def _make(folder: Path, original: Original, progress: Progress) -> None:
             json.dump(asdict(manifest), stream, indent=1, sort_keys=True)
             flush(stream)
         flush_folder(temporary)
-        if folder.exists():  # not whole, or it would not be made anew
+        if is_there(folder):  # not whole, or it would not be made anew
             folder.rename(damaged)
         temporary.rename(folder)
         flush_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(damaged, ignore_errors=True)
+        with suppress(OSError):
+            remove(damaged)
 
 
 def _write_parts(
@@ -219,11 +221,11 @@ def _check_room(folder: Path, original: Original) -> None:
 
 def _fits(file: Path, size: int, digest: str | None) -> bool:
     try:
-        if file.stat().st_size != size:
+        if size_of(file) != size:
             return False
         if digest is None:
             return True
-        with file.open("rb") as stream:
+        with open(file, "rb", opener=without_following) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == digest
     except OSError:
         return False
@@ -242,7 +244,7 @@ def _lock(folder: Path) -> Iterator[None]:
             made = [parent for parent in path.parents if not parent.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # its last owner has deleted it meanwhile
-                file = stack.enter_context(path.open("a"))
+                file = stack.enter_context(open_lock(path))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                     break

@@ -42,6 +42,9 @@ TEXT_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
 
+Line = Annotated[str, Field(pattern=TEXT_PATTERN)]
+"""One line of any length, without what moves a cursor, ends a line or turns its direction."""
+
 Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
 """One line for people to read, without what moves a cursor, ends a line or turns its direction."""
 

@@ -14,6 +14,7 @@ from dsdctl.store.folders import tensor_bytes
 from dsdctl.store.levels import EpochRow
 from dsdctl.store.root import Root
 from dsdctl.system.atomic import remove_abandoned, replace_file
+from dsdctl.system.files import NotAFileError, read_file, without_following
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ class Checkpoints:
         }
         content = tensor_bytes(checkpoint.tensors, metadata)
         # The digest follows the content, so that one rename replaces both.
-        whole = content + hashlib.sha256(content).digest()
+        whole = content + _digest(key, content)
         folder = self._root.checked() / "inflight"
         try:
             folder.mkdir(exist_ok=True)
@@ -56,28 +57,31 @@ class Checkpoints:
 
     def load(self, key: str) -> Checkpoint | None:
         """Return the last checkpoint of a level in flight. A damaged one is set aside."""
+        from safetensors import SafetensorError
         from safetensors.torch import load as parse
 
         file = self._root.root / "inflight" / key
         try:
-            stored = file.read_bytes()
+            content = _undigested(file)
         except FileNotFoundError:
             return None
-        content = _undigested(stored)
-        if content is None:
-            self._root.set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
-            return None
-        header_length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + header_length])["__metadata__"]
-        epochs = json.loads(metadata["epochs"])
-        environment = Environment.model_validate_json(metadata["environment"])
-        return Checkpoint(epochs, parse(content), environment)
+        try:
+            if content is not None:
+                header_length = int.from_bytes(content[:8], "little")
+                metadata = json.loads(content[8 : 8 + header_length])["__metadata__"]
+                epochs = json.loads(metadata["epochs"])
+                environment = Environment.model_validate_json(metadata["environment"])
+                return Checkpoint(epochs, parse(content), environment)
+        except (ValueError, KeyError, TypeError, SafetensorError):
+            pass  # its digest fits all the same
+        self._root.set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
+        return None
 
     def interrupted(self, key: str) -> tuple[int, Environment] | None:
         """How many epochs of a level in flight are in its last checkpoint, and where and how long
         they were trained; None without one that can be read. Its tensors are left alone."""
         try:
-            with (self._root.root / "inflight" / key).open("rb") as file:
+            with open(self._root.root / "inflight" / key, "rb", opener=without_following) as file:
                 length = int.from_bytes(file.read(8), "little")
                 header = file.read(min(length, _MAX_HEADER))
             metadata = json.loads(header)["__metadata__"]
@@ -91,7 +95,7 @@ class Checkpoints:
         found = []
         for file in sorted(self._root.root.glob("inflight/[0-9a-f]*")):
             with contextlib.suppress(FileNotFoundError):  # its level was finished meanwhile
-                if _undigested(file.read_bytes()) is None:
+                if _undigested(file) is None:
                     found.append(file)
         return found
 
@@ -102,7 +106,16 @@ class Checkpoints:
         checkpoint.unlink(missing_ok=True)
 
 
-def _undigested(stored: bytes) -> bytes | None:
-    """What comes before a digest of itself, None where that does not fit."""
+def _undigested(checkpoint: Path) -> bytes | None:
+    """What comes before its digest, None where that does not fit. Raises OSError."""
+    try:
+        stored = read_file(checkpoint)
+    except NotAFileError:
+        return None
     content, digest = stored[:-32], stored[-32:]
-    return content if hashlib.sha256(content).digest() == digest else None
+    return content if _digest(checkpoint.name, content) == digest else None
+
+
+def _digest(key: str, content: bytes) -> bytes:
+    """Of a checkpoint and of the key that it is of, since its content does not tell."""
+    return hashlib.sha256(content + key.encode()).digest()

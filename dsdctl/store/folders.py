@@ -23,6 +23,7 @@ from dsdctl.system.atomic import (
     replace_file,
     write_flushed,
 )
+from dsdctl.system.files import NotAFileError, read_file, size_of
 from dsdctl.system.kill_points import kill_point
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ Checksums = dict[str, Checksum]
 
 _CHECKSUMS: TypeAdapter[Checksums] = TypeAdapter(Checksums)
 
-_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_MISSING = (FileNotFoundError, NotADirectoryError, NotAFileError)
 """What says that a file is not there. Any other error says nothing about the file."""
 
 
@@ -70,8 +71,10 @@ def checksum_of(content: bytes) -> Checksum:
 def read_checksums(folder: Path) -> Checksums:
     """Return what a folder must hold. Raises DamagedError."""
     file = folder / CHECKSUMS
+    if folder.is_symlink():
+        raise DamagedError(f"{folder}: a link in the place of a folder")
     try:
-        checksums = _CHECKSUMS.validate_json(file.read_bytes())
+        checksums = _CHECKSUMS.validate_json(read_file(file))
     except _MISSING as error:
         raise DamagedError(f"{file}: {error.strerror}") from error
     except ValidationError as error:
@@ -94,7 +97,7 @@ def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
             f"{folder}/{name}: dropped by `dsdctl store gc`; the same command trains it again"
         )
     try:
-        content = (folder / name).read_bytes()
+        content = read_file(folder / name)
     except _MISSING as error:
         raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
     if checksum is None or hashlib.sha256(content).hexdigest() != checksum.sha256:
@@ -108,7 +111,7 @@ def check_sizes(folder: Path, checksums: Checksums) -> None:
         if checksum.dropped:
             continue
         try:
-            size = (folder / name).stat().st_size
+            size = size_of(folder / name)
         except _MISSING as error:
             raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
         if size != checksum.bytes:

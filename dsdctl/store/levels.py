@@ -22,6 +22,7 @@ from dsdctl.store.folders import (
 )
 from dsdctl.store.root import Root, read_again_if_damaged, read_identity
 from dsdctl.system.atomic import json_bytes, replace_file
+from dsdctl.system.files import is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ class Levels:
     def get(self, key: str) -> FinishedLevel | None:
         """Return the finished level under `key`, or None. Damaged folders are set aside."""
         folder = self._root.folder("levels", key)
-        if not folder.is_dir():
+        if not is_there(folder):
             return None
         try:
             return read_again_if_damaged(lambda: _read(folder))
@@ -127,8 +128,9 @@ def _read(folder: Path) -> FinishedLevel:
         read_checked(folder, "environment.json", checksums)
     )
     identity = read_identity(folder, LevelIdentity, checksums)
-    if key_of(identity) != folder.name:
+    if key_of(identity) != folder.name or result.level != identity.level:
         raise DamagedError(f"{folder}: identity.json does not belong to this key")
+    read_checked(folder, "epochs.jsonl", checksums)
     check_sizes(folder, checksums)
     return FinishedLevel(key=folder.name, result=result, environment=environment)
 

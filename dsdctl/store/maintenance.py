@@ -2,18 +2,18 @@
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.errors import DamagedError, WorkError
+from dsdctl.errors import DamagedError, WorkError, in_words
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity, TableIdentity, key_of_json
 from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.store.folders import read_checked, read_checksums
 from dsdctl.store.store import Store
+from dsdctl.system import atomic
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,22 @@ def entries(store: Store) -> Iterator[Entry]:
     """Yield every finished folder, levels first, in the order of their keys."""
     for kind, name in (("level", "levels"), ("table", "tables")):
         for folder in sorted(store.root.glob(f"{name}/[0-9a-f][0-9a-f]/[0-9a-f]*")):
-            if not folder.is_dir():
-                continue
-            size = sum(file.stat().st_size for file in folder.iterdir())
-            yield Entry(kind, folder.name, folder, size)
+            yield Entry(kind, folder.name, folder, _bytes_in(folder))
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of the files in a finished folder; 0 where it is none, or may not be read."""
+    size = 0
+    with contextlib.suppress(OSError):
+        size += sum(file.lstat().st_size for file in folder.iterdir() if not folder.is_symlink())
+    return size
 
 
 def describe(store: Store, entry: Entry) -> str:
     """An entry in one line."""
     try:
         schema, numerics = versions(entry.folder)
-    except DamagedError:
+    except (DamagedError, OSError):
         return "DAMAGED"
     if (schema, numerics) != (SCHEMA_VERSION, NUMERICS_VERSION):
         return f"{entry.kind} of schema {schema}, numerics {numerics}: not read by this version"
@@ -71,7 +76,8 @@ def check_all(store: Store) -> tuple[int, list[str]]:
     found = list(entries(store))
     problems = [problem for entry in found for problem in check(entry)]
     checkpoints = [f"{file}: a damaged checkpoint" for file in store.checkpoints.damaged()]
-    return len(found), problems + checkpoints
+    small = [f"{file}: damaged, counts as missing" for file in store.damaged_small_files()]
+    return len(found), problems + checkpoints + small
 
 
 def check(entry: Entry) -> list[str]:
@@ -80,6 +86,8 @@ def check(entry: Entry) -> list[str]:
         return problems(entry.folder)
     except WorkError as error:
         return [str(error)]
+    except OSError as error:
+        return [in_words(error) or str(entry.folder)]
 
 
 def problems(folder: Path) -> list[str]:
@@ -145,7 +153,7 @@ def leftovers(store: Store) -> list[Path]:
 def _is_stale(path: Path) -> bool:
     """Whether a temporary file is nobody's by now."""
     with contextlib.suppress(FileNotFoundError):
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
+        return time.time() - path.lstat().st_mtime > STALE_SECONDS
     return False
 
 
@@ -182,10 +190,7 @@ def unneeded_weights(progress: Progress) -> list[str]:
 
 def remove(path: Path) -> int:
     """Delete a file or folder; return the bytes that it took."""
-    if path.is_dir():
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        shutil.rmtree(path)
-        return size
-    size = path.stat().st_size
-    path.unlink()
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    size = sum(file.lstat().st_size for file in inside if not file.is_dir())
+    atomic.remove(path)
     return size

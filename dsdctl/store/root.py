@@ -2,9 +2,8 @@
 
 import contextlib
 import fcntl
-import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +12,8 @@ from pydantic import ValidationError
 from dsdctl.errors import DamagedError, WorkError
 from dsdctl.keys import LevelIdentity, TableIdentity
 from dsdctl.store.folders import Checksums, read_checked, read_checksums
-from dsdctl.system.atomic import json_bytes, replace_file
+from dsdctl.system.atomic import replace_file
+from dsdctl.system.files import is_file_or_free, mapping_bytes, open_lock, read_mapping
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,12 +46,16 @@ class Root:
 
     def tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
         """What a file of a folder holds. Raises DamagedError once it is set aside."""
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
-            return read_again_if_damaged(
-                lambda: load(read_checked(folder, name, read_checksums(folder)))
-            )
+            try:
+                return read_again_if_damaged(
+                    lambda: load(read_checked(folder, name, read_checksums(folder)))
+                )
+            except SafetensorError as error:
+                raise DamagedError(f"{folder}/{name}: not a whole safetensors file") from error
         except DamagedError as error:
             self.set_aside(folder, error)
             raise DamagedError(f"{error}; set aside, to be computed anew") from error
@@ -59,16 +63,24 @@ class Root:
     def set_aside(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
         reason = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            key = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
+            reason = f"{folder}: holds what this version does not write ({key})"
         if self.read_only:
             line = f"{reason} (counts as missing)"
             if line not in self.damage:  # it stays where it is, and is found again
                 self.damage.append(line)
             return
-        target = self.checked() / "setaside" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        target = self._out_of_the_way(folder)
+        self.damage.append(f"{reason} (set aside as {target})")
+
+    def _out_of_the_way(self, path: Path) -> Path:
+        """Move what is in a place of ours to where damaged things lie; return where that is."""
+        target = self.checked() / "setaside" / f"{path.name}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            folder.rename(target)
-        self.damage.append(f"{reason} (set aside as {target})")
+            path.rename(target)
+        return target
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:
@@ -78,7 +90,7 @@ class Root:
         """
         folder = self.checked() / "locks"
         folder.mkdir(exist_ok=True)
-        with (folder / name).open("a") as file:
+        with open_lock(folder / name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -90,18 +102,16 @@ class Root:
             yield locked
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return a small file at the store's root, or None where it is missing or no mapping."""
-        try:
-            found = json.loads((self.root / name).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        """Return a small file at the store's root, or None where it is missing or damaged."""
+        return read_mapping(self.root / name)
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a small file at the store's root, whole or not at all."""
         file = self.checked() / name
         file.parent.mkdir(exist_ok=True)
-        replace_file(file, json_bytes(value))
+        if not is_file_or_free(file):
+            self._out_of_the_way(file)
+        replace_file(file, mapping_bytes(value))
 
 
 def read_again_if_damaged(read: Callable[[], Found]) -> Found:

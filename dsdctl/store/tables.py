@@ -7,9 +7,16 @@ from pydantic import ValidationError
 from dsdctl.errors import DamagedError
 from dsdctl.keys import TableIdentity, canonical_json, key_of
 from dsdctl.results import Environment
-from dsdctl.store.folders import check_sizes, read_checksums, tensor_bytes, write_folder
+from dsdctl.store.folders import (
+    check_sizes,
+    read_checked,
+    read_checksums,
+    tensor_bytes,
+    write_folder,
+)
 from dsdctl.store.root import Root, read_identity
 from dsdctl.system.atomic import json_bytes
+from dsdctl.system.files import is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +31,13 @@ class Tables:
     def has(self, key: str) -> bool:
         """Say whether the teacher table under `key` is there and whole."""
         folder = self._root.folder("tables", key)
-        if not folder.is_dir():
+        if not is_there(folder):
             return False
         try:
             checksums = read_checksums(folder)
-            read_identity(folder, TableIdentity, checksums)
+            if key_of(read_identity(folder, TableIdentity, checksums)) != key:
+                raise DamagedError(f"{folder}: identity.json does not belong to this key")
+            read_checked(folder, "environment.json", checksums)
             check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
             self._root.set_aside(folder, error)

@@ -92,11 +92,11 @@ def _remove_unless_held(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder with all that it holds."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+    """Delete a file, a folder with all that is in it, or a link, but nothing that is linked to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        path.unlink()
 
 
 def json_bytes(value: Any) -> bytes:

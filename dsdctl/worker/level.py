@@ -94,7 +94,7 @@ def _run_level(
     epochs: list[Epoch] = []
     if checkpoint is not None:
         epochs.extend(Epoch(**row) for row in checkpoint.epochs)
-        trainer.load_state(checkpoint.tensors)
+        _load_state(trainer, checkpoint, key_of(identity))
 
     def keep() -> None:
         now = Checkpoint(_rows(epochs), trainer.state(), clock.environment())
@@ -117,6 +117,15 @@ def _run_level(
         state.network.state_dict(),
         state.masks or dense_masks(weights),
     )
+
+
+def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:
+    """Go on from a checkpoint. Raises WorkError where its tensors are others."""
+    try:
+        trainer.load_state(checkpoint.tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = f"the checkpoint inflight/{key} does not fit its level; delete it to start over"
+        raise WorkError(reason) from error
 
 
 def _rows(epochs: Iterable[Epoch]) -> list[EpochRow]:

@@ -106,6 +106,9 @@ def _next_masks(identity: LevelIdentity, store: Store, parent: Network, data: Da
         return None
     scores = _scores(identity, parent, data)
     stored = store.levels.tensors(identity.parent, "masks")
+    for name, score in scores.items():
+        if name not in stored or stored[name].shape != score.shape:
+            raise WorkError(f"level {identity.parent}: its masks are none of {name}")
     device = data.train.labels.device
     masks = {name: stored[name].to(device) for name in scores}
     ignored = {f"{layer}.weight" for layer in pruning.ignore}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dsdctl.errors import WorkError
 from dsdctl.keys import TeacherIdentity
@@ -25,7 +26,7 @@ def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> 
     if distillation is None:
         return functools.partial(cross_entropy, label_smoothing=smoothing)
     if distillation.table is not None:
-        logits = looked_up(store.tables.logits(distillation.table).to(device))
+        logits = looked_up(_table(store, distillation.table, data).to(device))
     else:
         weights_file = task.teacher_weights
         logits = called(load_teacher(distillation.teacher, weights_file, store, data, device))
@@ -35,6 +36,14 @@ def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> 
         temperature=distillation.temperature,
         label_smoothing=smoothing,
     )
+
+
+def _table(store: Store, key: str, data: Data) -> Tensor:
+    """A stored table (N, V, K), which must be of these images and classes. Raises WorkError."""
+    table = store.tables.logits(key)
+    if table.ndim != 3 or (len(table), table.shape[2]) != (len(data.train), data.classes):
+        raise WorkError(f"table {key}: its shape {tuple(table.shape)} is not that of the images")
+    return table
 
 
 def load_teacher(

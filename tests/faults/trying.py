@@ -1,0 +1,174 @@
+"""What the scripts about files and names share: the command in this process, under an alarm, and
+the counting of what was tried and what fell."""
+
+import ctypes
+import io
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for the tests
+
+from dsdctl.worker.process import attempt
+from soak import called
+
+import dsdctl.run
+from dsdctl.engines.local import outcome_of
+from dsdctl.schedule import Outcome
+from dsdctl.worker.tasks import Place, Task
+
+SECONDS = int(os.environ.get("FAULTS_SECONDS", "90"))
+"""After how long a command counts as hung; it guards against a hang and measures nothing."""
+
+
+class HungError(BaseException):
+    """A command did not end."""
+
+
+@dataclass
+class Tally:
+    """Counts cases, and prints a line for each."""
+
+    title: str
+    tried: int = 0
+    found: list[str] = field(default_factory=list)
+    skipped: int = 0
+
+    def add(self, what: str, codes: str, wrong: list[str], outcome: str = "harmless") -> None:
+        """A case: what was tried, the commands' exit codes, and what was wrong, if anything."""
+        self.tried += 1
+        said = "; ".join(wrong)
+        print(f"{'FOUND' if wrong else 'ok':5} {what}: exit {codes}: {said or outcome}", flush=True)
+        if wrong:
+            self.found.append(f"{what}: {said}")
+
+    def skip(self, what: str, why: str) -> None:
+        """A case that cannot be tried here."""
+        self.skipped += 1
+        print(f"skip  {what}: {why}", flush=True)
+
+    def end(self) -> None:
+        """Print the counts; exit with 1 if anything was found."""
+        print(f"{self.title}: tried {self.tried}, found {len(self.found)}, skipped {self.skipped}")
+        sys.exit(bool(self.found))
+
+
+@contextmanager
+def alarm(seconds: int = SECONDS) -> Iterator[None]:
+    """Raises HungError in what takes longer."""
+
+    def ring(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise HungError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Call dsdctl in this process; a hang has the exit code -1, a traceback -2 and is in stderr."""
+    line = [str(argument) for argument in arguments]
+    beside = io.StringIO()
+    try:
+        with alarm(), redirect_stderr(beside):
+            done = called(folder, *line)
+    except HungError:
+        return subprocess.CompletedProcess(line, -1, "", "HANG")
+    except Exception:
+        return subprocess.CompletedProcess(line, -2, "", traceback.format_exc())
+    return done
+
+
+def defects(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Whether a command hung or ended in a traceback."""
+    name = done.args[0]
+    if done.returncode == -1:
+        return [f"`{name}` hangs"]
+    if done.returncode == -2:
+        return [f"`{name}` ends in a traceback ({done.stderr.splitlines()[-1]})"]
+    if "Traceback" in done.stdout + done.stderr:
+        return [f"`{name}` shows a traceback"]
+    return []
+
+
+@contextmanager
+def without_root_s_right() -> Iterator[None]:
+    """Lets the modes of files hold for root too, where this process is root's and on Linux.
+
+    A thread may put the right to pass over them aside and take it up again.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before, now = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, before) == 0
+    now[:] = before[:]
+    now[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, now) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
+
+
+class HereEngine:
+    """Runs each task in this process as a worker does, since a process each takes seconds."""
+
+    slots = 1
+
+    def __init__(self, place: Place, *_ignored: object, stop: Callable[[], bool] = lambda: False):
+        self._place = place
+        self._stop = stop
+        self._ended: list[Outcome] = []
+
+    def submit(self, task: Task) -> None:
+        answer = attempt(task, self._place, self._stop)
+        if answer.trace is not None:
+            print(answer.trace, file=sys.stderr)
+        self._ended.append(outcome_of(task, answer))
+
+    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:  # noqa: ARG002
+        ended, self._ended = self._ended, []
+        yield from ended
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def levels_run_here(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """`run` without worker processes; `stop` asks its levels to leave a checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            dsdctl.run, "LocalEngine", lambda place, *rest: HereEngine(place, *rest, stop=stop)
+        )
+        patch.setenv("DSDCTL_STORE", "store")
+        yield
+
+
+__all__ = [
+    "HungError",
+    "Tally",
+    "alarm",
+    "chdir",
+    "command",
+    "defects",
+    "levels_run_here",
+    "without_root_s_right",
+]
