@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dsdctl.cost import PETA, CountMacs, level_pflops_executed
-from dsdctl.plan import Trajectory
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel
 from dsdctl.store.store import Store
 

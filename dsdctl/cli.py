@@ -79,7 +79,7 @@ class SchemaOf(StrEnum):
 def validate(specs: Specs) -> None:
     """Check specs and the recipes that they name; print every problem at once."""
     with reported():
-        from dsdctl.resolve import resolve_all
+        from dsdctl.plan.resolve import resolve_all
 
         found = resolve_all(specs)
         pass_on_warnings(found)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from dsdctl.console import warn
 
 if TYPE_CHECKING:
-    from dsdctl.plan import Plan
-    from dsdctl.progress import Progress
-    from dsdctl.resolve import ResolvedSpec
+    from dsdctl.plan.plan import Plan
+    from dsdctl.plan.progress import Progress
+    from dsdctl.plan.rows import ResolvedSpec
 
 
 def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
     """Plan specs, or only these recipes and seeds of them. Raises InputError."""
-    from dsdctl.plan import make_plan
-    from dsdctl.resolve import resolve_all
+    from dsdctl.plan.plan import make_plan
+    from dsdctl.plan.resolve import resolve_all
 
     return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
 
@@ -28,7 +28,7 @@ def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:
 
 def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
     """What a store holds of a plan, read only; that it is damaged or absent is said."""
-    from dsdctl.progress import Progress
+    from dsdctl.plan.progress import Progress
     from dsdctl.store.store import Store
 
     opened = Store(store, read_only=True)

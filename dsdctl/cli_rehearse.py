@@ -50,7 +50,7 @@ def rehearse(
         made = make_plan_of(specs, recipe, seed)
         pass_on_warnings(made.specs)
         from dsdctl.counting import KeptMacs
-        from dsdctl.progress import Progress
+        from dsdctl.plan.progress import Progress
         from dsdctl.rehearsal import learn
         from dsdctl.rehearsal import rehearse as rehearse_plan
         from dsdctl.report.plan_pieces import seconds_estimate

@@ -24,7 +24,7 @@ from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
     from dsdctl.counting import KeptMacs
-    from dsdctl.progress import Progress
+    from dsdctl.plan.progress import Progress
     from dsdctl.report.table import Report
 
     Reports = list[Report]

@@ -25,7 +25,7 @@ from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
     from dsdctl.engines.ray import RayCluster
-    from dsdctl.plan import Plan
+    from dsdctl.plan.plan import Plan
     from dsdctl.run import Finished
 
 
@@ -107,7 +107,7 @@ def run(
         _check_options(engine, context)
         made = make_plan_of(specs, recipe, seed)
         pass_on_warnings(made.specs)
-        from dsdctl.plan import keys_beginning
+        from dsdctl.plan.plan import keys_beginning
 
         only = keys_beginning(made, trajectory or ())
         if engine is EngineChoice.slurm:

@@ -83,9 +83,9 @@ def gc(
     with reported():
         if weights and not specs:
             raise InputError("--weights: name the specs whose weights may go")
-        from dsdctl.plan import make_plan
-        from dsdctl.progress import Progress
-        from dsdctl.resolve import resolve_all
+        from dsdctl.plan.plan import make_plan
+        from dsdctl.plan.progress import Progress, unneeded_weights
+        from dsdctl.plan.resolve import resolve_all
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
         from dsdctl.units import size
@@ -102,7 +102,7 @@ def gc(
             if weights and specs:
                 progress = Progress(make_plan(resolve_all(specs)), Store(store, read_only=True))
                 warn(progress.store.damage)
-                for key in maintenance.unneeded_weights(progress):
+                for key in unneeded_weights(progress):
                     print_line(f"weights of {key}")
                     freed += opened.levels.drop_weights(key) if yes else 0
         done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"

@@ -10,9 +10,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from dsdctl.plan import Plan, RowPlan, Trajectory
-from dsdctl.resolve import Regime, view_count
-from dsdctl.resolve_images import Images
+from dsdctl.plan.images import Images
+from dsdctl.plan.plan import Plan, RowPlan
+from dsdctl.plan.rows import Regime
+from dsdctl.plan.teacher_table import view_count
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
 from dsdctl.spec.network import Network
 

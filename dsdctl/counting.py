@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import dsdctl
 from dsdctl.cost import Macs, fvcore_macs
-from dsdctl.resolve import Regime
+from dsdctl.plan.rows import Regime
 from dsdctl.store.store import Store
 
 FILE = "macs.json"

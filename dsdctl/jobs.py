@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from dsdctl.errors import WorkError
-from dsdctl.plan import Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.store.store import Store
 
 RECORD = "slurm/jobs.json"

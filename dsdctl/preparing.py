@@ -9,7 +9,7 @@ from rich.console import Console
 from dsdctl.data.prepared import read_manifest
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError
-from dsdctl.plan import Trajectory
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.spec.dataset import LOADED_AS_THEY_ARE
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """How fast a level was, in words and numbers for progress lines."""
 
-from dsdctl.plan import Trajectory
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel
 
 

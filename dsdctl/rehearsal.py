@@ -20,7 +20,8 @@ from dsdctl.data.prepare import spare_folder
 from dsdctl.display import counted
 from dsdctl.errors import DsdctlError, in_words
 from dsdctl.keys import canonical_json
-from dsdctl.plan import Plan, Trajectory
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.results import Rehearsed
 from dsdctl.store.store import Store

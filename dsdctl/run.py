@@ -22,17 +22,18 @@ from dsdctl.engines.local import GRACE_SECONDS, THREADS, LocalEngine
 from dsdctl.errors import InputError, WorkError
 from dsdctl.eventlog import EventLog, event_log
 from dsdctl.keys import key_of
-from dsdctl.plan import Plan, TeacherNeed, Trajectory
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.progress import Progress, stop_reason
+from dsdctl.plan.stopping import describe_rule
+from dsdctl.plan.trajectory import TeacherNeed, Trajectory
 from dsdctl.preparing import prepare_all
-from dsdctl.progress import Progress
 from dsdctl.report.attached import attached
 from dsdctl.report.plan_summary import disk_bytes, levels_to_run
-from dsdctl.report.table import Report, level_record, make_report, stop_reason
+from dsdctl.report.table import Report, level_record, make_report
 from dsdctl.results import FinishedLevel
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
 from dsdctl.spec.matrix import row_name
-from dsdctl.stopping import describe_rule
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.tracking import Mirror, RunInfo, effective_mode

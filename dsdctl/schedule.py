@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dsdctl.keys import LevelIdentity, TableIdentity, key_of
-from dsdctl.plan import Plan, Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel
 from dsdctl.system.kill_points import kill_point
 from dsdctl.worker.tasks import LevelTask, TableTask, Task

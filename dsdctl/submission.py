@@ -7,8 +7,8 @@ from pathlib import Path
 from dsdctl.cluster import read_cluster
 from dsdctl.console import print_line, print_plain, say
 from dsdctl.errors import InputError
-from dsdctl.plan import Plan
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.progress import Progress
 from dsdctl.store.store import Store
 
 

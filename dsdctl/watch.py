@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dsdctl.console import can_draw, print_as_is
 from dsdctl.jobs import jobs_of
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.status import status_lines
 
 Show = Callable[[Sequence[str]], None]

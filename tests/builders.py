@@ -10,8 +10,10 @@ import pytest
 
 from dsdctl.cost import Macs
 from dsdctl.errors import InputError
-from dsdctl.plan import Plan, Trajectory, make_plan
-from dsdctl.resolve import Regime, ResolvedSpec, resolve
+from dsdctl.plan.plan import Plan, make_plan
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.rows import Regime, ResolvedSpec
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,9 @@ from typing import Any
 
 from builders import paper_macs, planned
 
-from dsdctl.plan import Plan, Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.table import Report, make_report
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult, Measured
 from dsdctl.spec.pruning import Pruning

@@ -16,6 +16,7 @@ from soak import dsdctl, levels, result_bytes, spec
 
 from dsdctl.doctor import examine
 from dsdctl.ml.kernels.choice import Processor, choose
+from dsdctl.plan.progress import unneeded_weights
 from dsdctl.results import Environment
 from dsdctl.store import maintenance
 from dsdctl.store.checkpoints import Checkpoint
@@ -260,7 +261,7 @@ def test_weights_of_the_sparsest_level_that_is_close_to_the_best_are_needed(tmp_
         assert max(close) not in (best, last)
         needed = {best, last, *(close if ends < 13 else close[-1:])}
         unneeded = [level.key for k, level in enumerate(levels) if k not in needed]
-        assert maintenance.unneeded_weights(progress) == unneeded
+        assert unneeded_weights(progress) == unneeded
 
 
 @pytest.mark.parametrize("command", ["store list", "store check", "store gc", "doctor"])

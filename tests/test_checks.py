@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from builders import line_of, only_problem, resolved, spec_data, write
 
-from dsdctl.resolve import Row, resolve
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.rows import Row
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 

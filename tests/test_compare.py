@@ -17,14 +17,15 @@ from typer.testing import CliRunner
 
 from dsdctl.cli import app
 from dsdctl.errors import InputError
-from dsdctl.plan import Trajectory, make_plan
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.rows import ResolvedSpec
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.compare import Comparison, compare
 from dsdctl.report.compare_view import render_comparison
 from dsdctl.report.figures.draw import save_figures
 from dsdctl.report.render import render, tidy_csv
 from dsdctl.report.seeds import stats
 from dsdctl.report.table import Report, make_report
-from dsdctl.resolve import ResolvedSpec
 from dsdctl.results import Measured
 
 FIRST: dict[str, Any] = {

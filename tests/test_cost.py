@@ -17,8 +17,10 @@ from dsdctl.cost import (
     teacher_call_pflops,
     training_pflops,
 )
-from dsdctl.plan import Plan, RowPlan, Trajectory, make_plan
-from dsdctl.resolve import Regime, resolve
+from dsdctl.plan.plan import Plan, RowPlan, make_plan
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.rows import Regime
+from dsdctl.plan.trajectory import Trajectory
 
 STUDENT_TRAINING = 3 * 67_831_296 * 50_000 * 160 / 1e15
 TEACHER_TRAINING = 3 * 141_202_432 * 50_000 * 160 / 1e15

@@ -12,8 +12,8 @@ from builders import SPEC, planned, write
 
 from dsdctl.cost import Macs, fvcore_macs
 from dsdctl.counting import FILE, KeptMacs
-from dsdctl.plan import Plan
-from dsdctl.resolve import Regime
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.rows import Regime
 from dsdctl.store.store import Store
 from dsdctl.system.devices import has_gpu_driver
 

@@ -12,7 +12,7 @@ import pytest
 from builders import ROOT, line_of, only_problem, resolved, spec_data, write
 
 from dsdctl.data.catalog import Facts, Sizes, dataset_facts, split_sizes
-from dsdctl.resolve import resolve
+from dsdctl.plan.resolve import resolve
 from dsdctl.spec.dataset import Dataset, HoldOut, Normalize, TestHoldOut
 
 IMAGES = np.zeros((21, 8, 6), np.uint8)

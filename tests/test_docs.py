@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from dsdctl.cli import app
 from dsdctl.cluster import Cluster
+from dsdctl.plan.resolve import resolve
 from dsdctl.reference import reference
-from dsdctl.resolve import resolve
 from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.yaml import parse_document
 

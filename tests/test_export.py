@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from dsdctl.cli import app
 from dsdctl.keys import LevelIdentity
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
-from dsdctl.resolve import resolve
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.spec.yaml import parse_document
 from dsdctl.store.store import Store
 from dsdctl.worker.level import LevelTask, Place, run_task

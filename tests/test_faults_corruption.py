@@ -10,10 +10,10 @@ import pytest
 from faults.corruption import Case, Made, attempt, cases, make, try_forgery
 from tiny import ROOT
 
-from dsdctl.store import maintenance
-from dsdctl.system import files
 from dsdctl.errors import DamagedError
+from dsdctl.store import maintenance
 from dsdctl.store.store import Store
+from dsdctl.system import files
 
 pytestmark = [pytest.mark.usefixtures("one_deterministic_thread"), pytest.mark.linux]
 

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from reports import TWINS, double_descent, nothing, report_of
 
-from dsdctl.plan import Trajectory
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.figures import style
 from dsdctl.report.figures.against_pflops import (
     SHAPES,

@@ -34,7 +34,7 @@ from tiny import FULL_FOR_SEED_0, ROOT
 
 from dsdctl.engines.local import DIED, LocalEngine
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.run import RunOptions, tasks_in_a_process
 from dsdctl.schedule import Outcome
 from dsdctl.store.store import Store

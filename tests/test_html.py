@@ -16,8 +16,8 @@ from reports import diverging, double_descent, nothing, progress_of
 from typer.testing import CliRunner
 
 from dsdctl.cli import app
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
 from dsdctl.report.html.page import html as rendered
 from dsdctl.report.ledger import executed, make_ledger, places
 from dsdctl.report.table import make_report

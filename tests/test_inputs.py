@@ -23,7 +23,7 @@ from dsdctl.keys import TrajectoryIdentity
 from dsdctl.ml.data import Data, MappedImages, Split
 from dsdctl.ml.measure import measure
 from dsdctl.ml.networks.build import build_network
-from dsdctl.plan import make_plan
+from dsdctl.plan.plan import make_plan
 from dsdctl.worker import inputs
 from dsdctl.worker.inputs import kept, load_data, measuring_normalisation, training_reader
 

@@ -11,8 +11,9 @@ from archives import write_image_folder
 from builders import ROOT, only_trajectory, planned, write_recipe
 
 from dsdctl.keys import LevelIdentity, TeacherIdentity, canonical_json, key_of
-from dsdctl.plan import Trajectory, make_plan
-from dsdctl.resolve import resolve
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.spec.fields import Model
 
 PARENT = 64 * "a"

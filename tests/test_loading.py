@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from dsdctl.cluster import Cluster
 from dsdctl.errors import InputError
-from dsdctl.resolve import resolve
+from dsdctl.plan.resolve import resolve
 from dsdctl.spec.document import Document, Mark, dotted
 from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.problems import validate

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import TWINS, double_descent, nothing, report_of
 
-from dsdctl.plan import Trajectory
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.panels import SparsityAxis, clouds, panels, sparsity_axis
 from dsdctl.results import Measured
 

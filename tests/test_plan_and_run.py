@@ -9,10 +9,10 @@ from builders import spec_data, write, write_recipe
 from tiny import Dsdctl
 
 from dsdctl.cost import fvcore_macs
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.report.ledger import executed
-from dsdctl.resolve import resolve
 from dsdctl.store.store import Store
 
 QUICK = {

@@ -13,12 +13,12 @@ from dsdctl.calibration import Observed, workload
 from dsdctl.cli import app
 from dsdctl.cost import PETA, fvcore_macs, level_pflops_executed, table_pflops
 from dsdctl.makespan import Piece, critical_path, list_schedule, total_cost
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.report.plan_cluster import cluster_plan, in_levels
 from dsdctl.report.plan_pieces import pieces_of, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_summary import levels_to_run, missing_early_states, summarise
-from dsdctl.resolve import resolve
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult
 from dsdctl.store.store import Store
 

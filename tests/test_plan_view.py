@@ -9,7 +9,7 @@ from builders import paper_macs, planned, spec_data, write
 from typer.testing import CliRunner
 
 from dsdctl.cli import app
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.plan_summary import summarise
 from dsdctl.store.store import Store
 

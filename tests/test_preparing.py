@@ -15,14 +15,14 @@ from rich.console import Console
 
 from dsdctl.display import counted
 from dsdctl.eventlog import read_events
-from dsdctl.plan import Plan, make_plan
+from dsdctl.plan.plan import Plan, make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.preparing import prepare_all
-from dsdctl.progress import Progress
 from dsdctl.report.notes import notes
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines, direct_teacher_lines
 from dsdctl.report.table import make_report
-from dsdctl.resolve import resolve
 from dsdctl.store.store import Store
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 

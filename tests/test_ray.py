@@ -28,7 +28,7 @@ from soak import (
     wait_until,
 )
 
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
 from dsdctl.store.store import Store
 from dsdctl.worker.tasks import Task

@@ -18,8 +18,8 @@ from dsdctl.cost import PETA, macs_per_trained_image
 from dsdctl.data.catalog import is_there
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
-from dsdctl.plan import Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
 from dsdctl.report.plan_pieces import by_rehearsal, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_time import too_long

@@ -14,7 +14,9 @@ from builders import TABLE1, paper_macs, planned, write_recipe
 from reports import HERE, TWINS, diverging, double_descent, nothing, progress_of, report_of
 from rich.console import Console
 
-from dsdctl.plan import Trajectory, make_plan
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
 from dsdctl.report.latex import latex, tex
 from dsdctl.report.notes import CONVENTION, notes, trajectory_names
@@ -23,7 +25,6 @@ from dsdctl.report.render import render
 from dsdctl.report.seeds import stats
 from dsdctl.report.table import Report, make_report
 from dsdctl.report.terminal import plot
-from dsdctl.resolve import resolve
 from dsdctl.results import Measured
 
 COMPARED: dict[str, Any] = {

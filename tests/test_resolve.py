@@ -18,7 +18,9 @@ from builders import (
     write_recipe,
 )
 
-from dsdctl.resolve import Row, Teaching, resolve, table_bytes, view_count
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.rows import Row, Teaching
+from dsdctl.plan.teacher_table import table_bytes, view_count
 from dsdctl.spec.dataset import Augment
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import SparsestWithin

@@ -17,7 +17,7 @@ from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import cross_entropy
 from dsdctl.ml.views import Normalisation, ViewReader, Views
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.plan_summary import (
     disk_bytes,
     levels_to_run,

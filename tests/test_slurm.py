@@ -15,9 +15,9 @@ from soak import Checkpoints, dsdctl, inflight, levels, result_bytes, spec, wait
 from dsdctl.cluster import minutes_of, read_cluster
 from dsdctl.errors import WorkError
 from dsdctl.jobs import batches, queue
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
-from dsdctl.resolve import resolve
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.store.store import Store
 
 pytestmark = pytest.mark.timeout(600)

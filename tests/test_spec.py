@@ -8,7 +8,7 @@ from builders import ROOT, only_problem, problems, resolved, spec_data, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdctl.resolve import resolve
+from dsdctl.plan.resolve import resolve
 from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.matrix import variants
 from dsdctl.spec.problems import validate

@@ -12,8 +12,8 @@ from archives import Cifar, write_flowers, write_human_labels
 from builders import write
 from tiny import ROOT, Dsdctl
 
-from dsdctl.plan import Plan, make_plan
-from dsdctl.resolve import resolve, resolve_all
+from dsdctl.plan.plan import Plan, make_plan
+from dsdctl.plan.resolve import resolve, resolve_all
 from dsdctl.spec.network import VGGLike
 from dsdctl.spec.yaml import read_document
 from dsdctl.store.store import Store

@@ -8,9 +8,9 @@ from builders import measured, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsdctl.plan.stopping import Reading, best_level, chosen_level, read_trajectory, stopping_level
 from dsdctl.results import Measured
 from dsdctl.spec.experiment import Select, SparsestWithin, StopRule
-from dsdctl.stopping import Reading, best_level, chosen_level, read_trajectory, stopping_level
 
 EARLY = StopRule()
 GATED = StopRule(after="entropy-drop")

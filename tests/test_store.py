@@ -6,11 +6,13 @@ import resource
 import shutil
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 import dsdctl.store.levels
+import dsdctl.store.root
 from dsdctl.errors import DamagedError, DriftError, InputError, WorkError
 from dsdctl.keys import (
     ImagesIdentity,
@@ -209,19 +211,23 @@ def test_dropped_weights_are_no_damage_and_come_back_only_as_they_were(store: St
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("read", ["check_sizes", "read_checked"])
+@pytest.mark.parametrize(
+    ("read", "module"),
+    [("check_sizes", dsdctl.store.levels), ("read_checked", dsdctl.store.root)],
+    ids=["check_sizes", "read_checked"],
+)
 def test_a_level_whose_weights_are_dropped_while_it_is_read_is_not_set_aside(
-    store: Store, monkeypatch: pytest.MonkeyPatch, read: str
+    store: Store, monkeypatch: pytest.MonkeyPatch, read: str, module: ModuleType
 ) -> None:
     """Readers hold no lock: `store gc --weights` may come between two files."""
     folder = _commit(store)
-    as_it_was = getattr(dsdctl.store.levels, read)
+    as_it_was = getattr(module, read)
 
     def after_a_drop(*arguments: object) -> object:
         Store(store.root).levels.drop_weights(KEY)
         return as_it_was(*arguments)
 
-    monkeypatch.setattr(dsdctl.store.levels, read, after_a_drop)
+    monkeypatch.setattr(module, read, after_a_drop)
     if read == "check_sizes":
         assert store.levels.get(KEY) is not None
     else:

@@ -15,11 +15,11 @@ from wandb_file import read_run
 from wandb_server import Server
 
 from dsdctl.cost import fvcore_macs
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.report.ledger import make_ledger
 from dsdctl.report.table import make_report
-from dsdctl.resolve import resolve
 from dsdctl.spec.experiment import Wandb
 from dsdctl.store.store import Store
 from dsdctl.tracking import Mirror, RunInfo, effective_mode

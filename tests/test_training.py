@@ -17,7 +17,7 @@ from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.views import Normalisation, ViewReader, Views
-from dsdctl.plan import Trajectory
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
 from dsdctl.spec.training import Training
 from dsdctl.store.store import Store

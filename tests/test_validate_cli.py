@@ -176,7 +176,7 @@ def test_a_plan_is_made_without_torch() -> None:
     statements = "\n".join(f"import dsdctl.{name}" for name in modules.split())
     statements += (
         "\nfrom pathlib import Path\n"
-        "dsdctl.plan.make_plan([dsdctl.resolve.resolve(Path('specs/table1.yaml'))])"
+        "dsdctl.plan.plan.make_plan([dsdctl.plan.resolve.resolve(Path('specs/table1.yaml'))])"
     )
     assert heavy_imports_of(statements) == "heavy: []"
 

@@ -14,7 +14,7 @@ from builders import measured, paper_macs, planned, spec_data, write
 from rich.console import Console, RenderableType
 
 from dsdctl.keys import key_of
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.render import rich_reports
 from dsdctl.report.table import make_report
 from dsdctl.results import Environment

@@ -20,8 +20,8 @@ from typing import Any
 from dsdctl import jobs
 from dsdctl.cluster import Cluster, minutes_of
 from dsdctl.errors import InputError, WorkError
-from dsdctl.plan import Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.store.store import Store
 
 try:

@@ -9,9 +9,9 @@ import dsdctl
 from dsdctl.data.labels import describe_noise
 from dsdctl.export.as_onnx import OPSET
 from dsdctl.export.chosen import Chosen
+from dsdctl.plan.stopping import describe_rule
 from dsdctl.report.render import escaped
 from dsdctl.results import environment_line
-from dsdctl.stopping import describe_rule
 from dsdctl.units import size
 
 

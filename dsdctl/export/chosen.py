@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from dsdctl.errors import InputError, WorkError
 from dsdctl.keys import LevelIdentity
-from dsdctl.plan import RowPlan, Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import RowPlan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel, Measured
 
 

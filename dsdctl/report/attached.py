@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from dsdctl.cost import CountMacs
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.ledger import executed
 from dsdctl.report.plan_summary import summarise

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dsdctl.counting import KeptMacs
 from dsdctl.errors import InputError
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare
 from dsdctl.report.render import escaped, markdown_table

@@ -6,8 +6,8 @@ from typing import Literal
 
 from dsdctl.cost import CountMacs, early_state_pflops, level_pflops_executed, table_pflops
 from dsdctl.keys import key_of
-from dsdctl.plan import Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.table import Report
 from dsdctl.results import Environment, environment_line
 

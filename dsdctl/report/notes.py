@@ -1,5 +1,6 @@
 """What a reader must know beside the numbers: conventions, what is left out, what is missing."""
 
+from dsdctl.plan.stopping import describe_rule
 from dsdctl.report.cells import DIVERGED, MIXED
 from dsdctl.report.seeds import CONFIDENCE
 from dsdctl.report.shortening import joined
@@ -7,7 +8,6 @@ from dsdctl.report.table import Report, ReportRow
 from dsdctl.results import AGAINST_DIVERGENCE
 from dsdctl.spec.experiment import SparsestWithin
 from dsdctl.spec.matrix import row_name, shared_axes, variant_name
-from dsdctl.stopping import describe_rule
 
 CONVENTION = (
     "Training PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "

@@ -9,7 +9,7 @@ from pydantic import Field
 from dsdctl.calibration import Price
 from dsdctl.cost import FORWARD_AND_BACKWARD, PETA, CountMacs, level_pflops_executed
 from dsdctl.makespan import ListSchedules, Piece, critical_path, total_cost
-from dsdctl.plan import Plan
+from dsdctl.plan.plan import Plan
 from dsdctl.spec.fields import Model
 
 Unit = Literal["seconds", "levels"]

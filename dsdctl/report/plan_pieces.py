@@ -13,8 +13,8 @@ from dsdctl.cost import (
 from dsdctl.errors import InputError
 from dsdctl.keys import key_of
 from dsdctl.makespan import Piece, list_schedule
-from dsdctl.plan import Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.plan_cluster import (
     ClusterPlan,
     at_images_per_second,

@@ -16,14 +16,14 @@ from dsdctl.cost import (
     training_pflops,
 )
 from dsdctl.keys import key_of
-from dsdctl.plan import Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.teacher_table import table_bytes
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.plan_cluster import ClusterPlan
-from dsdctl.resolve import table_bytes
 from dsdctl.spec.fields import Model
 from dsdctl.spec.shapes import layer_weights
 
-SCHEMA = "dsdctl.plan/1"
+SCHEMA = "dsdctl.plan.plan/1"
 
 
 class PlanRecipe(Model):

@@ -1,6 +1,6 @@
 """How long a plan takes, in words."""
 
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.report.plan_pieces import by_rehearsal
 from dsdctl.units import duration
 

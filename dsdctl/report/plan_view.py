@@ -10,13 +10,14 @@ from rich.text import Text
 
 from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
 from dsdctl.data.labels import describe_noise
-from dsdctl.plan import Plan, Trajectory, Use
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import Plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.rows import Regime
+from dsdctl.plan.trajectory import Trajectory, Use
 from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.shortening import fill, indented, joined
 from dsdctl.report.whole_words import WholeWords
-from dsdctl.resolve import Regime
 from dsdctl.spec.dataset import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.spec.matrix import row_name, variant_name
 from dsdctl.units import magnitude, size

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 from dsdctl.rehearsal import Outcome, Workload
 from dsdctl.report.plan_summary import disk_bytes
 from dsdctl.report.plan_time import time_words, too_long

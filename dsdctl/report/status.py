@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from dsdctl.jobs import Job
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
 
 
 def status_lines(

@@ -11,15 +11,16 @@ from pydantic import ConfigDict, Field
 
 from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
 from dsdctl.data.labels import describe_noise
-from dsdctl.plan import RowPlan, Trajectory
-from dsdctl.progress import Progress
+from dsdctl.plan.plan import RowPlan
+from dsdctl.plan.progress import Progress, stop_reason
+from dsdctl.plan.stopping import Reading
+from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.curve_summary import Curve, summarise_curve
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference, stats
 from dsdctl.results import FinishedLevel, Measured, environment_line
 from dsdctl.spec.experiment import Experiment, ReferenceRow, Select
 from dsdctl.spec.fields import Model
 from dsdctl.spec.matrix import row_name
-from dsdctl.stopping import Reading
 
 SCHEMA = "dsdctl.report/1"
 
@@ -252,11 +253,6 @@ def _row(
 
 def _selected(progress: Progress, student: Trajectory, level: int | None) -> Measured | None:
     return None if level is None else progress.known[student.key].measured[level]
-
-
-def stop_reason(progress: Progress, student: Trajectory, reading: Reading) -> str:
-    """Why a seed stopped, or has not yet."""
-    return "teacher diverged" if progress.lost_its_teacher(student) else reading.reason
 
 
 def _nonzero_pflops(

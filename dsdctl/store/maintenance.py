@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dsdctl.errors import DamagedError, WorkError, in_words
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity, TableIdentity, key_of_json
-from dsdctl.progress import Progress
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.store.folders import read_checked, read_checksums
 from dsdctl.store.store import Store
@@ -161,31 +160,6 @@ def _in_use(store: Store, key: str) -> bool:
     """Whether a process is at a piece of work."""
     with store.lock(key) as locked:
         return not locked
-
-
-def unneeded_weights(progress: Progress) -> list[str]:
-    """Keys of finished levels of a plan whose weights nobody needs any more.
-
-    Needed are the last level of a trajectory, which the next one starts from, every level that
-    teaches, and every level that a row reports.
-    """
-    needed: set[str] = set()
-    for trajectory in progress.plan.trajectories.values():
-        known = progress.known[trajectory.key]
-        needed.update(level.key for level in known.levels[-1:])
-        if trajectory.teacher is not None:
-            teacher = progress.teacher_identity(trajectory.teacher)
-            needed.update(filter(None, [teacher.level if teacher else None]))
-    for row_plan in progress.plan.rows:
-        for key in row_plan.students:
-            levels = progress.known[key].levels
-            reading = progress.reading(row_plan, key)
-            chosen = {reading.best, reading.stopped_at} - {None}
-            chosen |= reading.candidates(row_plan.row.recipe.select)
-            needed.update(levels[level].key for level in chosen if level is not None)
-    keys = [level.key for known in progress.known.values() for level in known.levels]
-    store = progress.store
-    return [k for k in dict.fromkeys(keys) if k not in needed and not store.levels.lacks_weights(k)]
 
 
 def remove(path: Path) -> int:

@@ -19,12 +19,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for the tests
 
-from dsdctl.worker.process import attempt
 from soak import called
 
 import dsdctl.run
 from dsdctl.engines.local import outcome_of
 from dsdctl.schedule import Outcome
+from dsdctl.worker.process import attempt
 from dsdctl.worker.tasks import Place, Task
 
 SECONDS = int(os.environ.get("FAULTS_SECONDS", "90"))

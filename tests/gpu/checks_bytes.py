@@ -10,8 +10,8 @@ from dsdctl.bench.gpu import CountedCapture
 from dsdctl.errors import StoppedError
 from dsdctl.keys import key_of
 from dsdctl.ml.device import configure
-from dsdctl.plan import make_plan
-from dsdctl.resolve import resolve_all
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.resolve import resolve_all
 from dsdctl.store.store import Store
 from dsdctl.worker.level import run_task
 from dsdctl.worker.tasks import LevelTask, Place

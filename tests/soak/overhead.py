@@ -28,9 +28,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from dsdctl.plan import make_plan
-from dsdctl.progress import Progress
-from dsdctl.resolve import resolve
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
 from dsdctl.results import Environment, FinishedLevel, Measured
 from dsdctl.schedule import Outcome, Scheduler
 from dsdctl.store.store import Store

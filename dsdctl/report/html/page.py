@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import dsdctl
 from dsdctl.cost import CountMacs
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
-from dsdctl.progress import Progress
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.rows import ResolvedSpec
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.html.svg import inline_svg
@@ -21,7 +22,6 @@ from dsdctl.report.notes import notes, trajectory_names
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines
 from dsdctl.report.table import Report, ReportRow, by_variant
-from dsdctl.resolve import ResolvedSpec
 from dsdctl.spec.recipe_files import recipe_file
 from dsdctl.units import duration, magnitude
 

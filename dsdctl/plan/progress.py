@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from dsdctl.data.labels import FlipRate
 from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
-from dsdctl.plan import Plan, RowPlan, TeacherNeed, Trajectory
+from dsdctl.plan.plan import Plan, RowPlan
+from dsdctl.plan.stopping import Reading, chosen_level, read_trajectory
+from dsdctl.plan.trajectory import TeacherNeed, Trajectory
 from dsdctl.results import FinishedLevel, Measured
-from dsdctl.stopping import Reading, chosen_level, read_trajectory
 from dsdctl.store.store import Store
 
 
@@ -251,3 +252,33 @@ class Progress:
     def _ended(self, trajectory: Trajectory) -> bool:
         known = self.known[trajectory.key]
         return known.diverged or known.next_level >= trajectory.levels
+
+
+def unneeded_weights(progress: Progress) -> list[str]:
+    """Keys of finished levels of a plan whose weights nobody needs any more.
+
+    Needed are the last level of a trajectory, which the next one starts from, every level that
+    teaches, and every level that a row reports.
+    """
+    needed: set[str] = set()
+    for trajectory in progress.plan.trajectories.values():
+        known = progress.known[trajectory.key]
+        needed.update(level.key for level in known.levels[-1:])
+        if trajectory.teacher is not None:
+            teacher = progress.teacher_identity(trajectory.teacher)
+            needed.update(filter(None, [teacher.level if teacher else None]))
+    for row_plan in progress.plan.rows:
+        for key in row_plan.students:
+            levels = progress.known[key].levels
+            reading = progress.reading(row_plan, key)
+            chosen = {reading.best, reading.stopped_at} - {None}
+            chosen |= reading.candidates(row_plan.row.recipe.select)
+            needed.update(levels[level].key for level in chosen if level is not None)
+    keys = [level.key for known in progress.known.values() for level in known.levels]
+    store = progress.store
+    return [k for k in dict.fromkeys(keys) if k not in needed and not store.levels.lacks_weights(k)]
+
+
+def stop_reason(progress: Progress, student: Trajectory, reading: Reading) -> str:
+    """Why a seed stopped, or has not yet."""
+    return "teacher diverged" if progress.lost_its_teacher(student) else reading.reason

@@ -5,13 +5,15 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from dsdctl.checks import (
+from dsdctl.data.catalog import dataset_facts, file_sha256
+from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
+from dsdctl.keys import TeacherIdentity
+from dsdctl.plan.checks import (
     check_batches,
     check_ignored,
     check_network,
@@ -19,11 +21,9 @@ from dsdctl.checks import (
     check_rounds,
     check_sample,
 )
-from dsdctl.data.catalog import dataset_facts, file_sha256
-from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
-from dsdctl.keys import TeacherIdentity
-from dsdctl.resolve_images import FactsOf, Images, path_of, resolve_images
-from dsdctl.spec.dataset import Augment
+from dsdctl.plan.images import FactsOf, Images, path_of, resolve_images
+from dsdctl.plan.rows import Regime, ResolvedSpec, Row, Teaching, WeightsFile
+from dsdctl.plan.teacher_table import ENDLESS_VIEWS, table_decision
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import (
     Experiment,
@@ -33,110 +33,11 @@ from dsdctl.spec.experiment import (
     TeacherLevel,
     TeacherWeights,
 )
-from dsdctl.spec.fields import Seed
-from dsdctl.spec.matrix import MAX_TRAININGS, variant_name, variants
+from dsdctl.spec.matrix import MAX_TRAININGS, variants
 from dsdctl.spec.network import Network
 from dsdctl.spec.problems import validate
-from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
-from dsdctl.spec.shapes import ignored_layers, layer_weights
-from dsdctl.spec.training import Training
 from dsdctl.spec.yaml import read_document
-
-
-@dataclass(frozen=True)
-class Regime:
-    """A network and how it is trained and pruned; with a seed (and a teacher) a trajectory."""
-
-    network: Network
-    images: Images
-    augment: Augment
-    training: Training
-    pruning: Pruning
-
-    @property
-    def levels(self) -> int:
-        """Trainings of a whole trajectory: the dense one and one a prune round."""
-        return self.pruning.rounds + 1
-
-    @property
-    def ignored_layers(self) -> tuple[str, ...]:
-        """Layers that are not pruned although others are, by their modules' names."""
-        if self.pruning.criterion == "none" or not self.pruning.ignore:
-            return ()
-        facts = self.images.facts
-        size = (facts.channels, facts.height, facts.width)
-        layers = layer_weights(self.network, *size, facts.classes)
-        return ignored_layers(layers, self.pruning.ignore)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of an epoch, of which the last may be smaller."""
-        return math.ceil(self.images.sizes.train / self.training.batch_size)
-
-    @property
-    def rewind_iterations(self) -> int:
-        """Batches of level 0 after which its state is rewound to; 0 is the initialisation."""
-        retrain = self.pruning.retraining
-        return (retrain.epoch or 0) * self.steps_per_epoch + (retrain.iteration or 0)
-
-    @property
-    def rewind_share(self) -> float:
-        """Of level 0's training the share, in images, that comes before what is rewound to."""
-        whole, rest = divmod(self.rewind_iterations, self.steps_per_epoch)
-        images = self.images.sizes.train
-        return (whole + rest * self.training.batch_size / images) / self.training.epochs
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A teacher's weights file and what identifies it."""
-
-    path: Path
-    identity: TeacherIdentity
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """Where a row's teacher comes from: a regime with a seed and a rule, or a file."""
-
-    regime: Regime
-    seed: Seed | Literal["paired"]
-    rule: LevelRule
-    file: WeightsFile | None
-    table: bool
-    table_reason: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One recipe in one variant: one row of the comparison.
-
-    `axes` holds the variant's values by the dotted paths that the matrix varies.
-    """
-
-    axes: Mapping[str, str]
-    recipe: Recipe
-    stop: StopRule | None
-    student: Regime
-    teaching: Teaching | None
-
-    @property
-    def variant(self) -> str:
-        return variant_name(self.axes)
-
-
-@dataclass(frozen=True)
-class ResolvedSpec:
-    """A spec with everything that it refers to."""
-
-    file: Path
-    experiment: Experiment
-    rows: tuple[Row, ...]
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.variant for row in self.rows))
 
 
 def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
@@ -351,7 +252,7 @@ def _teaching(settings: _Settings, recipe: RecipeFile) -> Teaching:
     if teacher.table == "always" and student.augment.resized_crop is not None:
         reason = f"is always, but {ENDLESS_VIEWS} (allowed: auto, never)"
         raise InputError(document.problem(("teacher", "table"), reason))
-    use_table, why = _table_decision(teacher.table, student)
+    use_table, why = table_decision(teacher.table, student)
     return Teaching(regime, teacher.seed, level, file, use_table, why)
 
 
@@ -385,43 +286,3 @@ def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile
         key = ("distill", "teacher", "weights")
         raise InputError(document.problem(key, str(error))) from error
     return WeightsFile(path, TeacherIdentity(weights=content, network=regime.network))
-
-
-MAX_TABLE_BYTES = 4 * 2**30
-
-ENDLESS_VIEWS = "no table can hold the views of random resized crops"
-
-
-def _table_decision(wish: Literal["auto", "always", "never"], student: Regime) -> tuple[bool, str]:
-    """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
-
-    A table costs one forward a view and image; calling the teacher costs one an epoch, level and
-    image. A table must fit into memory beside everything else.
-    """
-    if wish != "auto":
-        return wish == "always", f"teacher.table: {wish}"
-    if student.augment.resized_crop is not None:
-        return False, ENDLESS_VIEWS
-    views = view_count(student.augment)
-    calls = student.training.epochs * student.levels
-    size = table_bytes(student)
-    if size > MAX_TABLE_BYTES:
-        return False, f"a table would take {size / 2**30:.1f} GiB"
-    if views > calls:
-        return False, f"{views} views an image are more than the {calls} calls it would save"
-    return True, f"{views} views an image instead of {calls} calls"
-
-
-def view_count(augment: Augment) -> int:
-    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR.
-
-    Those of random resized crops are never counted: no table is made of them.
-    """
-    assert augment.resized_crop is None
-    return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
-
-
-def table_bytes(student: Regime) -> int:
-    """Size of a teacher table: fp32 logits for every view of every training image."""
-    images = student.images
-    return 4 * images.sizes.train * view_count(student.augment) * images.facts.classes

@@ -1,0 +1,113 @@
+"""Rows: one recipe in one variant, with all that it refers to."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dsdctl.keys import TeacherIdentity
+from dsdctl.plan.images import Images
+from dsdctl.spec.dataset import Augment
+from dsdctl.spec.experiment import Experiment, LevelRule, Recipe, StopRule
+from dsdctl.spec.fields import Seed
+from dsdctl.spec.matrix import variant_name
+from dsdctl.spec.network import Network
+from dsdctl.spec.pruning import Pruning
+from dsdctl.spec.shapes import ignored_layers, layer_weights
+from dsdctl.spec.training import Training
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A network and how it is trained and pruned; with a seed (and a teacher) a trajectory."""
+
+    network: Network
+    images: Images
+    augment: Augment
+    training: Training
+    pruning: Pruning
+
+    @property
+    def levels(self) -> int:
+        """Trainings of a whole trajectory: the dense one and one a prune round."""
+        return self.pruning.rounds + 1
+
+    @property
+    def ignored_layers(self) -> tuple[str, ...]:
+        """Layers that are not pruned although others are, by their modules' names."""
+        if self.pruning.criterion == "none" or not self.pruning.ignore:
+            return ()
+        facts = self.images.facts
+        size = (facts.channels, facts.height, facts.width)
+        layers = layer_weights(self.network, *size, facts.classes)
+        return ignored_layers(layers, self.pruning.ignore)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, of which the last may be smaller."""
+        return math.ceil(self.images.sizes.train / self.training.batch_size)
+
+    @property
+    def rewind_iterations(self) -> int:
+        """Batches of level 0 after which its state is rewound to; 0 is the initialisation."""
+        retrain = self.pruning.retraining
+        return (retrain.epoch or 0) * self.steps_per_epoch + (retrain.iteration or 0)
+
+    @property
+    def rewind_share(self) -> float:
+        """Of level 0's training the share, in images, that comes before what is rewound to."""
+        whole, rest = divmod(self.rewind_iterations, self.steps_per_epoch)
+        images = self.images.sizes.train
+        return (whole + rest * self.training.batch_size / images) / self.training.epochs
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A teacher's weights file and what identifies it."""
+
+    path: Path
+    identity: TeacherIdentity
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Where a row's teacher comes from: a regime with a seed and a rule, or a file."""
+
+    regime: Regime
+    seed: Seed | Literal["paired"]
+    rule: LevelRule
+    file: WeightsFile | None
+    table: bool
+    table_reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe in one variant: one row of the comparison.
+
+    `axes` holds the variant's values by the dotted paths that the matrix varies.
+    """
+
+    axes: Mapping[str, str]
+    recipe: Recipe
+    stop: StopRule | None
+    student: Regime
+    teaching: Teaching | None
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.axes)
+
+
+@dataclass(frozen=True)
+class ResolvedSpec:
+    """A spec with everything that it refers to."""
+
+    file: Path
+    experiment: Experiment
+    rows: tuple[Row, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.variant for row in self.rows))

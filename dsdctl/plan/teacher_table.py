@@ -1,0 +1,46 @@
+"""Whether a teacher's logits are cached, and how large that cache is."""
+
+from typing import Literal
+
+from dsdctl.plan.rows import Regime
+from dsdctl.spec.dataset import Augment
+
+MAX_TABLE_BYTES = 4 * 2**30
+
+
+ENDLESS_VIEWS = "no table can hold the views of random resized crops"
+
+
+def table_decision(wish: Literal["auto", "always", "never"], student: Regime) -> tuple[bool, str]:
+    """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
+
+    A table costs one forward a view and image; calling the teacher costs one an epoch, level and
+    image. A table must fit into memory beside everything else.
+    """
+    if wish != "auto":
+        return wish == "always", f"teacher.table: {wish}"
+    if student.augment.resized_crop is not None:
+        return False, ENDLESS_VIEWS
+    views = view_count(student.augment)
+    calls = student.training.epochs * student.levels
+    size = table_bytes(student)
+    if size > MAX_TABLE_BYTES:
+        return False, f"a table would take {size / 2**30:.1f} GiB"
+    if views > calls:
+        return False, f"{views} views an image are more than the {calls} calls it would save"
+    return True, f"{views} views an image instead of {calls} calls"
+
+
+def view_count(augment: Augment) -> int:
+    """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR.
+
+    Those of random resized crops are never counted: no table is made of them.
+    """
+    assert augment.resized_crop is None
+    return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
+
+
+def table_bytes(student: Regime) -> int:
+    """Size of a teacher table: fp32 logits for every view of every training image."""
+    images = student.images
+    return 4 * images.sizes.train * view_count(student.augment) * images.facts.classes
