@@ -118,10 +118,10 @@ def plan(
     with reported():
         made = make_plan_of(specs, recipe, seed)
         pass_on_warnings(made.specs)
-        from dsdctl.counting import KeptMacs
+        from dsdctl.cost.forecast import plan_for_cluster, seconds_estimate
+        from dsdctl.cost.macs import KeptMacs
         from dsdctl.report import plan_graph, plan_summary, plan_view
         from dsdctl.report.cluster_view import rich_cluster
-        from dsdctl.report.plan_pieces import plan_for_cluster, seconds_estimate
         from dsdctl.system.devices import choose_device, default_jobs
 
         where = choose_device(device.value)

@@ -49,11 +49,11 @@ def rehearse(
     with reported():
         made = make_plan_of(specs, recipe, seed)
         pass_on_warnings(made.specs)
-        from dsdctl.counting import KeptMacs
+        from dsdctl.cost.forecast import seconds_estimate
+        from dsdctl.cost.macs import KeptMacs
         from dsdctl.plan.progress import Progress
         from dsdctl.rehearsal import learn
         from dsdctl.rehearsal import rehearse as rehearse_plan
-        from dsdctl.report.plan_pieces import seconds_estimate
         from dsdctl.report.rehearsal_view import rehearsal_lines, summarise_rehearsal
         from dsdctl.store.store import Store
         from dsdctl.system.devices import choose_device, default_jobs

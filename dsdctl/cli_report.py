@@ -23,7 +23,7 @@ from dsdctl.console import (
 from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
-    from dsdctl.counting import KeptMacs
+    from dsdctl.cost.macs import KeptMacs
     from dsdctl.plan.progress import Progress
     from dsdctl.report.table import Report
 
@@ -99,7 +99,7 @@ def report(
             _deliver(compared(sides, wanted, out()), output)
             return
         progress = progress_of(make_plan_of(specs, recipe, seed), store)
-        from dsdctl.counting import KeptMacs
+        from dsdctl.cost.macs import KeptMacs
         from dsdctl.report.table import make_report
 
         macs = KeptMacs(progress.store)

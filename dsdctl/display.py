@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from dsdctl.console import can_draw, print_as_is
-from dsdctl.rates import rate_line
+from dsdctl.cost.throughput import rate_line
 from dsdctl.results import FinishedLevel
 from dsdctl.schedule import Event
 from dsdctl.worker.tasks import TableTask, Task

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dsdctl.cost.throughput import images_per_second
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
-from dsdctl.rates import images_per_second
 from dsdctl.runlog import log
 from dsdctl.schedule import Event
 from dsdctl.spec.fields import Model

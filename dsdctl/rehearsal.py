@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dsdctl.calibration import learn_rehearsed, workload
-from dsdctl.cost import CountMacs, macs_per_trained_image
+from dsdctl.cost.ledger import CountMacs, macs_per_trained_image
+from dsdctl.cost.throughput import learn_rehearsed, workload
 from dsdctl.data.catalog import is_there
 from dsdctl.data.prepare import spare_folder
 from dsdctl.display import counted

@@ -1,6 +1,6 @@
 """What a level yields, as it is stored and reported. Accuracies and shares are fractions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -113,3 +113,13 @@ class Rehearsed(Model):
     diverged_epoch: int | None = None
     diverged_batch: int | None = None
     failure: str | None = None
+
+
+def level_record(level: FinishedLevel) -> dict[str, Any]:
+    """What a level recorded, with its key and wall time, as plain data."""
+    return {
+        "key": level.key,
+        **level.result.model_dump(mode="json"),
+        "environment": environment_line(level.environment),
+        "wall_seconds": level.environment.wall_seconds,
+    }

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import dsdctl
-from dsdctl import calibration
 from dsdctl.console import print_as_is
-from dsdctl.cost import level_pflops_executed
-from dsdctl.counting import KeptMacs
+from dsdctl.cost import throughput
+from dsdctl.cost.ledger import level_pflops_executed
+from dsdctl.cost.macs import KeptMacs
+from dsdctl.cost.remaining import disk_bytes, levels_to_run
 from dsdctl.data.prepare import spare_folder
 from dsdctl.display import event_line, make_display
 from dsdctl.engines.local import GRACE_SECONDS, THREADS, LocalEngine
@@ -28,9 +29,8 @@ from dsdctl.plan.stopping import describe_rule
 from dsdctl.plan.trajectory import TeacherNeed, Trajectory
 from dsdctl.preparing import prepare_all
 from dsdctl.report.attached import attached
-from dsdctl.report.plan_summary import disk_bytes, levels_to_run
-from dsdctl.report.table import Report, level_record, make_report
-from dsdctl.results import FinishedLevel
+from dsdctl.report.table import Report, make_report
+from dsdctl.results import FinishedLevel, level_record
 from dsdctl.runlog import log, log_to
 from dsdctl.schedule import Engine, Event, Scheduler
 from dsdctl.spec.matrix import row_name
@@ -101,7 +101,7 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> Finished:
         _log_plan(progress, missing)
         events = stack.enter_context(_event_log(plan, options, log_file, missing))
         failures: dict[str, str] = {}
-        observed = calibration.Observed()
+        observed = throughput.Observed()
         if sum(missing.values()) or options.only:
             _check_disk(progress, options)
             failures = _run_missing(
@@ -146,7 +146,7 @@ def _run_missing(
     console: Console,
     missing: Mapping[str, int],
     macs: KeptMacs,
-    observed: calibration.Observed,
+    observed: throughput.Observed,
     mirrors: "_Mirrors",
     events: EventLog,
 ) -> dict[str, str]:
@@ -285,11 +285,11 @@ def _keep(macs: KeptMacs) -> None:
 
 
 def _calibrate(
-    store: Store, options: RunOptions, observed: calibration.Observed, macs: KeptMacs
+    store: Store, options: RunOptions, observed: throughput.Observed, macs: KeptMacs
 ) -> None:
     """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
     try:
-        calibration.learn(store, options.device, observed, macs)
+        throughput.learn(store, options.device, observed, macs)
     except (OSError, WorkError) as error:
         log.warning("rates not kept: %s", error)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsdctl.cost import Macs
+from dsdctl.cost.ledger import Macs
 from dsdctl.errors import InputError
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.resolve import resolve

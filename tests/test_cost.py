@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from builders import PAPER_MACS, TABLE1, paper_macs, planned, write_recipe
 
-from dsdctl.cost import (
+from dsdctl.cost.ledger import (
     Macs,
     RowCost,
     level_pflops_executed,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from builders import SPEC, planned, write
 
-from dsdctl.cost import Macs, fvcore_macs
-from dsdctl.counting import FILE, KeptMacs
+from dsdctl.cost.ledger import Macs, fvcore_macs
+from dsdctl.cost.macs import FILE, KeptMacs
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.rows import Regime
 from dsdctl.store.store import Store
@@ -100,7 +100,7 @@ def test_what_another_version_counted_is_counted_anew(
     wrong = Macs(1, {})
     with monkeypatch.context() as patched:
         patched.setattr("importlib.metadata.version", lambda _package: "0")
-        patched.setattr("dsdctl.counting.fvcore_macs", lambda _regime: wrong)
+        patched.setattr("dsdctl.cost.macs.fvcore_macs", lambda _regime: wrong)
         macs = KeptMacs(store)
         assert [macs(regime) for regime in _regimes(plan)] == [wrong] * 3
         macs.keep()

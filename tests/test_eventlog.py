@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from builders import measured, only_trajectory
 
+from dsdctl.cost.throughput import images_per_second, rate_line
 from dsdctl.display import time_left
 from dsdctl.eventlog import Entry, EventLog, event_log, read_events
-from dsdctl.rates import images_per_second, rate_line
 from dsdctl.results import Diverged, Environment, FinishedLevel
 
 ENVIRONMENT = Environment(

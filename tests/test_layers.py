@@ -42,7 +42,6 @@ WITHOUT_TORCH = {"system", "spec", "keys", "results", "data", "plan", "slurm"}
 """What imports torch not at all, or within functions alone."""
 
 NOT_MOVED = {
-    "calibration",
     "cli",
     "cli_bench",
     "cli_export",
@@ -54,15 +53,11 @@ NOT_MOVED = {
     "cli_store",
     "cluster",
     "console",
-    "cost",
-    "counting",
     "display",
     "doctor",
     "eventlog",
     "jobs",
-    "makespan",
     "preparing",
-    "rates",
     "reference",
     "rehearsal",
     "run",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsdctl.makespan import (
+from dsdctl.cost.makespan import (
     ListSchedules,
     Piece,
     critical_path,

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from builders import only_problem, paper_macs, planned, resolved, spec_data, write, write_recipe
 
+from dsdctl.cost.remaining import plan_tables
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory, levels_needed
-from dsdctl.report.plan_summary import plan_tables
 from dsdctl.spec.experiment import SparsestWithin
 from dsdctl.store.store import Store
 

@@ -8,7 +8,7 @@ import pytest
 from builders import spec_data, write, write_recipe
 from tiny import Dsdctl
 
-from dsdctl.cost import fvcore_macs
+from dsdctl.cost.ledger import fvcore_macs
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve

@@ -8,17 +8,18 @@ import pytest
 from builders import TABLE1, measured, only_problem, paper_macs, planned, spec_data, write
 from typer.testing import CliRunner
 
-from dsdctl import calibration
-from dsdctl.calibration import Observed, workload
 from dsdctl.cli import app
-from dsdctl.cost import PETA, fvcore_macs, level_pflops_executed, table_pflops
-from dsdctl.makespan import Piece, critical_path, list_schedule, total_cost
+from dsdctl.cost import throughput
+from dsdctl.cost.cluster import cluster_plan, in_levels
+from dsdctl.cost.forecast import pieces_of, plan_for_cluster, seconds_estimate
+from dsdctl.cost.ledger import PETA, fvcore_macs, level_pflops_executed, table_pflops
+from dsdctl.cost.makespan import Piece, critical_path, list_schedule, total_cost
+from dsdctl.cost.remaining import levels_to_run, missing_early_states
+from dsdctl.cost.throughput import Observed, workload
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
-from dsdctl.report.plan_cluster import cluster_plan, in_levels
-from dsdctl.report.plan_pieces import pieces_of, plan_for_cluster, seconds_estimate
-from dsdctl.report.plan_summary import levels_to_run, missing_early_states, summarise
+from dsdctl.report.plan_summary import summarise
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult
 from dsdctl.store.store import Store
 
@@ -148,7 +149,7 @@ def test_the_estimate_is_the_schedule_at_the_rates_that_were_learnt(tmp_path: Pa
     levels += 4 * [finished(0.1, Diverged(level=0, epoch=0))]
     observed = Observed([(trajectory, level) for level in levels])
     observed.start_seconds = 3.0
-    calibration.learn(store, "cpu", observed, fvcore_macs)
+    throughput.learn(store, "cpu", observed, fvcore_macs)
     # Three chains of four levels of 2 s on two processes: six levels one after the other.
     assert seconds_estimate(progress, fvcore_macs, "cpu", 2) == pytest.approx(3 + 6 * 2)
     assert seconds_estimate(progress, fvcore_macs, "cpu", 3) == pytest.approx(3 + 4 * 2)
@@ -163,8 +164,8 @@ def test_a_workload_that_was_not_run_takes_the_nearest_rate(tmp_path: Path) -> N
     plain, taught = sorted(name for name in names if "-4-" in name)
     (teacher,) = [name for name in names if "-8-" in name]
     assert taught == f"{plain}/table"
-    store.write_json(calibration.FILE, {"cpu": {plain: 2 * PETA, "other": 4 * PETA}})
-    price = calibration.seconds(store, "cpu")
+    store.write_json(throughput.FILE, {"cpu": {plain: 2 * PETA, "other": 4 * PETA}})
+    price = throughput.seconds(store, "cpu")
     assert price is not None
     assert [price(name, 12.0) for name in (plain, taught, teacher)] == [6.0, 6.0, 4.0]
 

@@ -12,16 +12,16 @@ from soak import dsdctl, ended, start, wait_until, workers
 from test_resume import HERE
 from tiny import TINY
 
-from dsdctl import calibration
-from dsdctl.calibration import workload
-from dsdctl.cost import PETA, macs_per_trained_image
+from dsdctl.cost import throughput
+from dsdctl.cost.forecast import by_rehearsal, plan_for_cluster, seconds_estimate
+from dsdctl.cost.ledger import PETA, macs_per_trained_image
+from dsdctl.cost.throughput import workload
 from dsdctl.data.catalog import is_there
 from dsdctl.errors import in_words
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
-from dsdctl.report.plan_pieces import by_rehearsal, plan_for_cluster, seconds_estimate
 from dsdctl.report.plan_time import too_long
 from dsdctl.spec.dataset import DatasetName
 from dsdctl.store.checkpoints import Checkpoint
@@ -228,21 +228,21 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_rates_of_levels_replace_those_of_rehearsals(store: Store) -> None:
-    calibration.learn_rehearsed(store, "cpu", {"one": 1 * PETA, "two": 2 * PETA})
-    calibration.learn_rehearsed(store, "cuda", {"one": 9 * PETA})
-    calibration.learn_rehearsed(store, "cpu", {"two": 4 * PETA})
-    price = calibration.seconds(store, "cpu")
+    throughput.learn_rehearsed(store, "cpu", {"one": 1 * PETA, "two": 2 * PETA})
+    throughput.learn_rehearsed(store, "cuda", {"one": 9 * PETA})
+    throughput.learn_rehearsed(store, "cpu", {"two": 4 * PETA})
+    price = throughput.seconds(store, "cpu")
     assert price is not None
     assert [price(name, 8.0) for name in ("one", "two")] == [8.0, 2.0]
-    price = calibration.seconds(store, "cpu", {"two": 2 * PETA})
+    price = throughput.seconds(store, "cpu", {"two": 2 * PETA})
     assert price is not None and price("two", 8.0) == 4.0
-    known = store.read_json(calibration.FILE) or {}
-    store.write_json(calibration.FILE, {**known, "cpu": {"one": 16 * PETA}})
-    price = calibration.seconds(store, "cpu")
+    known = store.read_json(throughput.FILE) or {}
+    store.write_json(throughput.FILE, {**known, "cpu": {"one": 16 * PETA}})
+    price = throughput.seconds(store, "cpu")
     assert price is not None
     assert [price(name, 8.0) for name in ("one", "two")] == [0.5, 2.0]
-    assert not calibration.rehearsed_alone(store, "cpu", ["one", "unheard of"])
-    assert calibration.rehearsed_alone(store, "cpu", ["one", "two"])
+    assert not throughput.rehearsed_alone(store, "cpu", ["one", "unheard of"])
+    assert throughput.rehearsed_alone(store, "cpu", ["one", "two"])
 
 
 def test_a_level_that_was_interrupted_within_tells_a_rate(store: Store, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_level_that_was_interrupted_within_tells_a_rate(store: Store, tmp_path
     (trajectory,) = plan.trajectories.values()
     identity = trajectory.level_identity(0, None, None)
     assert seconds_estimate(progress, paper_macs, "cpu", 1) is None
-    calibration.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
+    throughput.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
     cluster = plan_for_cluster(progress, paper_macs, "cpu", 1, None)
     assert cluster is not None and cluster.basis.endswith("this store's rehearsal on cpu")
     row = {"lr": 0.1, "loss": 1.0, "accuracy": 0.5}
@@ -263,7 +263,7 @@ def test_a_level_that_was_interrupted_within_tells_a_rate(store: Store, tmp_path
     seconds = seconds_estimate(progress, paper_macs, "cpu", 1)
     assert seconds == pytest.approx(8.0 * _with_measuring(trajectory))
     assert seconds_estimate(progress, paper_macs, "cuda", 1) is None
-    (store.root / calibration.FILE).unlink()
+    (store.root / throughput.FILE).unlink()
     file = store.root / "inflight" / key_of(identity)
     for damaged in (b"", b"\xff" * 40, file.read_bytes()[:50]):
         file.write_bytes(damaged)
@@ -313,7 +313,7 @@ def test_a_long_plan_says_so_last(tmp_path: Path) -> None:
     (trajectory,) = plan.trajectories.values()
     store = Store(tmp_path / "store")
     store.open_for_writing()
-    calibration.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
+    throughput.learn_rehearsed(store, "cpu", {workload(trajectory): 1.0})
     done = dsdctl(tmp_path, "plan", "spec.yaml", "--store", "store", "--device", "cpu")
     *_, last = " ".join(done.stdout.split()).split("That is ")
     assert last.startswith("more than 100 hours on this CPU")

@@ -28,7 +28,7 @@ from soak import (
 )
 from tiny import ROOT
 
-from dsdctl.counting import FILE as MACS
+from dsdctl.cost.macs import FILE as MACS
 from dsdctl.ml.data import Split
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.networks.build import build_network

@@ -11,19 +11,14 @@ from builders import only_trajectory, planned, spec_data, write
 from soak import dsdctl, result_bytes
 from torch import Tensor
 
-from dsdctl.cost import Macs, early_state_pflops, level_pflops_executed, measuring_pflops
+from dsdctl.cost.ledger import Macs, early_state_pflops, level_pflops_executed, measuring_pflops
+from dsdctl.cost.remaining import disk_bytes, levels_to_run, missing_early_states, missing_levels
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import cross_entropy
 from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.plan.progress import Progress
-from dsdctl.report.plan_summary import (
-    disk_bytes,
-    levels_to_run,
-    missing_early_states,
-    missing_levels,
-)
 from dsdctl.results import Measured
 from dsdctl.store import maintenance
 from dsdctl.store.store import Store

@@ -14,7 +14,7 @@ from tiny import TINY, Dsdctl
 from wandb_file import read_run
 from wandb_server import Server
 
-from dsdctl.cost import fvcore_macs
+from dsdctl.cost.ledger import fvcore_macs
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve

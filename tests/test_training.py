@@ -12,7 +12,7 @@ from builders import only_problem, only_trajectory, resolved, write_recipe
 from soak import result_bytes
 from torch import Tensor, nn
 
-from dsdctl.cost import Macs, nonzero_training_pflops
+from dsdctl.cost.ledger import Macs, nonzero_training_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.networks.build import build_network

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dsdctl.cost import CountMacs
+from dsdctl.cost.ledger import CountMacs
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.ledger import executed

@@ -5,7 +5,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.report.plan_cluster import ClusterPlan, OnGpus
+from dsdctl.cost.cluster import ClusterPlan, OnGpus
 from dsdctl.units import duration
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.counting import KeptMacs
+from dsdctl.cost.macs import KeptMacs
 from dsdctl.errors import InputError
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text

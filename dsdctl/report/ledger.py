@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dsdctl.cost import CountMacs, early_state_pflops, level_pflops_executed, table_pflops
+from dsdctl.cost.ledger import CountMacs, early_state_pflops, level_pflops_executed, table_pflops
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory

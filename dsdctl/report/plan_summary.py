@@ -1,27 +1,21 @@
 """The run plan as plain data (a contract for `plan --json`), as text and as a graph."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.cost import (
+from dsdctl.cost.cluster import ClusterPlan
+from dsdctl.cost.ledger import (
     CountMacs,
     early_state_pflops,
-    level_bytes,
     level_pflops_executed,
     row_cost,
-    table_forwards,
-    table_pflops,
     training_pflops,
 )
-from dsdctl.keys import key_of
+from dsdctl.cost.remaining import PlanTable, missing_work, plan_tables
 from dsdctl.plan.progress import Progress
-from dsdctl.plan.teacher_table import table_bytes
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.report.plan_cluster import ClusterPlan
 from dsdctl.spec.fields import Model
-from dsdctl.spec.shapes import layer_weights
 
 SCHEMA = "dsdctl.plan.plan/1"
 
@@ -64,17 +58,6 @@ class PlanTrajectory(Model):
         description="whether the teacher's logits are looked up; None without a teacher"
     )
     teacher_table_reason: str | None
-
-
-class PlanTable(Model):
-    """A teacher table. Its key is known once the teacher's level is; till then it is named."""
-
-    key: str
-    forwards: int
-    pflops: float
-    bytes: int
-    done: bool
-    used_by: tuple[str, ...]
 
 
 class Totals(Model):
@@ -194,161 +177,6 @@ def _totals(
     )
 
 
-@dataclass(frozen=True)
-class MissingWork:
-    """What of the `chosen` trajectories may still be run, by their keys."""
-
-    progress: Progress
-    chosen: list[Trajectory]
-    levels: dict[str, int]
-    restored: dict[str, int]
-    early_states: dict[str, list[Trajectory]]
-
-    @property
-    def to_run(self) -> dict[str, int]:
-        """How many levels may be run: those missing, and those whose weights were dropped and are
-        needed again."""
-        return {key: count + self.restored[key] for key, count in self.levels.items()}
-
-    def disk_bytes(self) -> int:
-        """Bytes that missing levels and teacher tables may write."""
-        total = sum(level_bytes(_weights(states[0])) for states in self.early_states.values())
-        keys, tables, to_run = table_keys(self.progress, self.chosen), set[str](), self.to_run
-        for trajectory in self.chosen:
-            count, table = to_run[trajectory.key], keys.get(trajectory.key)
-            if not count:
-                continue
-            total += count * level_bytes(_weights(trajectory))
-            if table is not None and table not in tables:
-                tables.add(table)
-                there = self.progress.store.tables.has(table)
-                total += 0 if there else table_bytes(trajectory.regime)
-        return total
-
-
-def missing_work(progress: Progress, only: Collection[str] = ()) -> MissingWork:
-    """What may still be run; `only` of the trajectories of these keys, if any."""
-    return MissingWork(
-        progress,
-        progress.plan.chosen(only),
-        missing_levels(progress, only),
-        levels_to_restore(progress, only),
-        missing_early_states(progress, only),
-    )
-
-
-def levels_to_run(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
-    """By trajectory, how many levels may be run: those missing, and those whose weights were
-    dropped and are needed again; `only` of those of these keys, if any."""
-    return missing_work(progress, only).to_run
-
-
-def levels_to_restore(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
-    """By trajectory, how many levels are run again; a shared one counts for the first of them."""
-    counts: dict[str, int] = {}
-    counted: set[str] = set()
-    for trajectory in progress.plan.chosen(only):
-        levels = progress.known[trajectory.key].levels
-        new = {levels[k].key for k in progress.levels_to_restore(trajectory)} - counted
-        counted |= new
-        counts[trajectory.key] = len(new)
-    return counts
-
-
-def missing_levels(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
-    """By trajectory, how many levels may still be run: up to the last, since a stop is not known
-    before. A level that trajectories share counts for the first of them."""
-    missing: dict[str, int] = {}
-    counted: set[tuple[object, ...]] = set()
-    for trajectory in progress.plan.chosen(only):
-        before = len(counted)
-        if progress.wants_level(trajectory):
-            counted.update(trajectory.level_names(progress.known[trajectory.key].next_level))
-        missing[trajectory.key] = len(counted) - before
-    return missing
-
-
-def disk_bytes(progress: Progress, only: Collection[str] = ()) -> int:
-    """Bytes that missing levels and teacher tables may write; `only` those for the trajectories of
-    these keys, if any."""
-    return missing_work(progress, only).disk_bytes()
-
-
-def missing_early_states(
-    progress: Progress, only: Collection[str] = ()
-) -> dict[str, list[Trajectory]]:
-    """By key, each early state of level 0 still to be computed, and who rewinds to it."""
-    states: dict[str, list[Trajectory]] = {}
-    for trajectory in progress.plan.chosen(only):
-        rewinds = trajectory.regime.rewind_iterations > 0 and trajectory.levels > 1
-        if not rewinds or not progress.wants_level(trajectory):
-            continue
-        identity = progress.early_state(trajectory)
-        # It has no key while the teacher's level is not known.
-        key = trajectory.early_name if identity is None else key_of(identity)
-        if progress.store.levels.get(key) is None:
-            states.setdefault(key, []).append(trajectory)
-    return states
-
-
-def plan_tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
-    """The table of each distilled trajectory that reads one, by the trajectory's key."""
-    plan = progress.plan
-    keys = table_keys(progress, plan.trajectories.values())
-    readers: dict[str, list[Trajectory]] = {}
-    for trajectory, table in keys.items():
-        readers.setdefault(table, []).append(plan.trajectories[trajectory])
-    tables = {
-        key: _plan_table(progress, key, trajectories, count_macs)
-        for key, trajectories in readers.items()
-    }
-    return {trajectory: tables[table] for trajectory, table in keys.items()}
-
-
-def _plan_table(
-    progress: Progress, key: str, readers: Sequence[Trajectory], count_macs: CountMacs
-) -> PlanTable:
-    regime, need = readers[0].regime, readers[0].teacher
-    assert need is not None
-    names = [name for trajectory in readers for name in progress.plan.used_by(trajectory)]
-    return PlanTable(
-        key=key,
-        forwards=table_forwards(regime),
-        pflops=table_pflops(regime, count_macs(need.regime)),
-        bytes=table_bytes(regime),
-        done=progress.store.tables.has(key),
-        used_by=tuple(dict.fromkeys(names)),
-    )
-
-
-def table_keys(progress: Progress, trajectories: Iterable[Trajectory]) -> dict[str, str]:
-    """By distilled trajectory that reads one, the key of its table.
-
-    While its teacher's level is not known that is a name by teacher and rule, the same for all
-    that will read the same table.
-    """
-    keys: dict[object, str] = {}
-    found: dict[str, str] = {}
-    for trajectory in trajectories:
-        name = trajectory.table_name
-        if name is not None:
-            if name not in keys:
-                keys[name] = _table_key(progress, trajectory)
-            found[trajectory.key] = keys[name]
-    return found
-
-
-def _table_key(progress: Progress, trajectory: Trajectory) -> str:
-    identity = progress.table_identity(trajectory)
-    if identity is not None:
-        return key_of(identity)
-    need, views = trajectory.teacher, trajectory.regime.augment
-    assert need is not None
-    precision = trajectory.regime.training.precision
-    details = f"levels={need.levels},flip={views.flip},crop={views.crop},precision={precision}"
-    return f"{need.trajectory}@{need.rule}/{details}"
-
-
 def _needs(trajectory: Trajectory, tables: Mapping[str, PlanTable]) -> tuple[str, ...]:
     need = trajectory.teacher
     if need is None:
@@ -356,9 +184,3 @@ def _needs(trajectory: Trajectory, tables: Mapping[str, PlanTable]) -> tuple[str
     teacher = (need.trajectory,) if need.trajectory is not None else ()
     table = (tables[trajectory.key].key,) if trajectory.key in tables else ()
     return (*teacher, *table)
-
-
-def _weights(trajectory: Trajectory) -> int:
-    facts = trajectory.regime.images.facts
-    size = (facts.channels, facts.height, facts.width)
-    return sum(layer_weights(trajectory.regime.network, *size, facts.classes).values())

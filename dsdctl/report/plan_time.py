@@ -1,7 +1,7 @@
 """How long a plan takes, in words."""
 
+from dsdctl.cost.forecast import by_rehearsal
 from dsdctl.plan.progress import Progress
-from dsdctl.report.plan_pieces import by_rehearsal
 from dsdctl.units import duration
 
 TOO_LONG = 100 * 3600

@@ -8,13 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.cost import CountMacs, early_state_pflops, teacher_call_pflops
+from dsdctl.cost.ledger import CountMacs, early_state_pflops, teacher_call_pflops
+from dsdctl.cost.remaining import missing_early_states
 from dsdctl.data.labels import describe_noise
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import Regime
 from dsdctl.plan.trajectory import Trajectory, Use
-from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory, missing_early_states
+from dsdctl.report.plan_summary import PlanSummary, PlanTrajectory
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.shortening import fill, indented, joined
 from dsdctl.report.whole_words import WholeWords

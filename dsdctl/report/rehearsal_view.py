@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from pydantic import ConfigDict, Field
 
+from dsdctl.cost.remaining import disk_bytes
 from dsdctl.plan.progress import Progress
 from dsdctl.rehearsal import Outcome, Workload
-from dsdctl.report.plan_summary import disk_bytes
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.plan_view import listed
 from dsdctl.results import Rehearsed

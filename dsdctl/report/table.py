@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.cost import CountMacs, nonzero_pflops, training_pflops
+from dsdctl.cost.ledger import CountMacs, nonzero_pflops, training_pflops
 from dsdctl.data.labels import describe_noise
 from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress, stop_reason
@@ -17,7 +17,7 @@ from dsdctl.plan.stopping import Reading
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.curve_summary import Curve, summarise_curve
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference, stats
-from dsdctl.results import FinishedLevel, Measured, environment_line
+from dsdctl.results import Measured, environment_line, level_record
 from dsdctl.spec.experiment import Experiment, ReferenceRow, Select
 from dsdctl.spec.fields import Model
 from dsdctl.spec.matrix import row_name
@@ -331,13 +331,3 @@ def _trajectory(progress: Progress, trajectory: Trajectory) -> TrajectoryReport:
         seed=trajectory.seed,
         levels=tuple(level_record(level) for level in progress.known[trajectory.key].levels),
     )
-
-
-def level_record(level: FinishedLevel) -> dict[str, Any]:
-    """What a level recorded, with its key and wall time, as plain data."""
-    return {
-        "key": level.key,
-        **level.result.model_dump(mode="json"),
-        "environment": environment_line(level.environment),
-        "wall_seconds": level.environment.wall_seconds,
-    }

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import dsdctl
-from dsdctl.cost import CountMacs
+from dsdctl.cost.ledger import CountMacs
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import ResolvedSpec

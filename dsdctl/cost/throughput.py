@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dsdctl.cost import PETA, CountMacs, level_pflops_executed
+from dsdctl.cost.ledger import PETA, CountMacs, level_pflops_executed
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel
 from dsdctl.store.store import Store
@@ -161,3 +161,23 @@ def _known(store: Store) -> dict[str, Any]:
 
 def _untaught(name: str) -> str:
     return name.removesuffix("/table").removesuffix("/teacher")
+
+
+def images_per_second(trajectory: Trajectory, level: FinishedLevel) -> float | None:
+    """Training images a second of a level, loading and measuring included in its time.
+
+    None for one that diverged, which did not train to its end.
+    """
+    if level.measured is None:
+        return None
+    regime = trajectory.regime
+    images = regime.images.sizes.train * regime.training.epochs
+    return images / max(level.environment.wall_seconds, 1e-9)
+
+
+def rate_line(trajectory: Trajectory, level: FinishedLevel) -> str:
+    """The speed of a level, and its memory where it was on a GPU."""
+    rate = images_per_second(trajectory, level)
+    line = "" if rate is None else f", {rate:,.0f} images/s"
+    peak = level.environment.gpu_peak_bytes
+    return line if peak is None else f"{line}, {peak / 2**30:.2f} GiB of GPU memory"

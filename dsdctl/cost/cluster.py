@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from dsdctl.calibration import Price
-from dsdctl.cost import FORWARD_AND_BACKWARD, PETA, CountMacs, level_pflops_executed
-from dsdctl.makespan import ListSchedules, Piece, critical_path, total_cost
+from dsdctl.cost.ledger import FORWARD_AND_BACKWARD, PETA, CountMacs, level_pflops_executed
+from dsdctl.cost.makespan import ListSchedules, Piece, critical_path, total_cost
+from dsdctl.cost.throughput import Price
 from dsdctl.plan.plan import Plan
 from dsdctl.spec.fields import Model
 

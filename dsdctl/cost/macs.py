@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 import dsdctl
-from dsdctl.cost import Macs, fvcore_macs
+from dsdctl.cost.ledger import Macs, fvcore_macs
 from dsdctl.plan.rows import Regime
 from dsdctl.store.store import Store
 

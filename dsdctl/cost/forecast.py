@@ -2,26 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 
-from dsdctl import calibration
-from dsdctl.calibration import Price, workload
-from dsdctl.cost import (
+from dsdctl.cost import throughput
+from dsdctl.cost.cluster import ClusterPlan, at_images_per_second, cluster_plan, in_levels
+from dsdctl.cost.ledger import (
     CountMacs,
     early_state_pflops,
     level_pflops_executed,
     macs_per_trained_image,
 )
+from dsdctl.cost.makespan import Piece, list_schedule
+from dsdctl.cost.remaining import PlanTable, missing_early_states, plan_tables
+from dsdctl.cost.throughput import Price, workload
 from dsdctl.errors import InputError
 from dsdctl.keys import key_of
-from dsdctl.makespan import Piece, list_schedule
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.report.plan_cluster import (
-    ClusterPlan,
-    at_images_per_second,
-    cluster_plan,
-    in_levels,
-)
-from dsdctl.report.plan_summary import PlanTable, missing_early_states, plan_tables
 
 
 def seconds_estimate(
@@ -37,13 +32,13 @@ def seconds_estimate(
     pieces = pieces_of(progress, count_macs, price)
     if not pieces:
         return 0.0
-    return calibration.start_seconds(progress.store, device) + list_schedule(pieces, slots)
+    return throughput.start_seconds(progress.store, device) + list_schedule(pieces, slots)
 
 
 def _learnt_price(progress: Progress, count_macs: CountMacs, device: str) -> Price | None:
     """What this store knows of the speed of `device`."""
     interrupted = _rates_of_interrupted(progress, count_macs, device)
-    return calibration.seconds(progress.store, device, interrupted)
+    return throughput.seconds(progress.store, device, interrupted)
 
 
 def _rates_of_interrupted(
@@ -73,7 +68,7 @@ def by_rehearsal(progress: Progress, device: str) -> bool:
     """Whether a rehearsal is all that is known of the speed of some of the missing work."""
     missing = {workload(trajectory) for trajectory in progress.unfinished()}
     run = {workload(trajectory) for trajectory, _, _ in _interrupted(progress, device)}
-    return calibration.rehearsed_alone(progress.store, device, missing - run)
+    return throughput.rehearsed_alone(progress.store, device, missing - run)
 
 
 def plan_for_cluster(

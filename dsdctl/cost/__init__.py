@@ -1,0 +1,1 @@
+"""What work costs: the ledger of PFLOPs, MACs, rates, remaining work, hours and disk."""
