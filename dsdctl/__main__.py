@@ -13,7 +13,7 @@ def main() -> None:
         from dsdctl.system.processes import open_closed_streams
 
         open_closed_streams()
-        from dsdctl.cli import main as command_line
+        from dsdctl.cli.app import main as command_line
 
         command_line()
     except KeyboardInterrupt:  # before the command could take care of it

@@ -23,9 +23,10 @@ from dsdctl.bench.run import _Bench
 from dsdctl.bench.view import print_bench
 from dsdctl.ml import gpu
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.kernels.choice import VARIABLE, Kernel, Processor, choose, kernel_mode
+from dsdctl.ml.kernels.choice import Kernel, Processor, choose, kernel_mode
 from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.networks.vgg import AdaptivePool
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 
 def a_job(side: str, case: str, batches: int = 2) -> Job:
@@ -99,13 +100,13 @@ def test_kernels_are_compared_where_they_are_called(monkeypatch: pytest.MonkeyPa
         return _Bench(job, 1, 1, 1, CEILINGS, lambda _line: None)._modes(case)
 
     for wish in ("auto", "avx2"):
-        monkeypatch.setenv(VARIABLE, wish)
+        monkeypatch.setenv(KERNELS_VARIABLE, wish)
         assert modes("teacher") == modes("digits-level") == (wish, "off")
         assert modes("measure") == modes("measure", "cuda") == (wish,)
     monkeypatch.setattr(gpu, "installed", lambda: True)
-    monkeypatch.setenv(VARIABLE, "all")
+    monkeypatch.setenv(KERNELS_VARIABLE, "all")
     assert modes("teacher", "cuda") == ("all", "off")
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(KERNELS_VARIABLE, "off")
     assert modes("teacher") == modes("teacher", "cuda") == ("off",)
 
 
@@ -154,7 +155,7 @@ def test_a_table_shows_what_the_kernels_are_worth() -> None:
 
 def test_streams_of_one_process_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert side._rate([(100, 0.0, 1.0), (100, 0.5, 2.0)]) == 100
-    monkeypatch.setenv(VARIABLE, "auto")  # is set to the job's, and so set back
+    monkeypatch.setenv(KERNELS_VARIABLE, "auto")  # is set to the job's, and so set back
     ran: list[int] = []
     together = threading.Barrier(2)
 

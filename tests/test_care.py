@@ -14,7 +14,7 @@ from builders import planned, write_recipe
 from reports import double_descent, progress_of
 from soak import dsdctl, levels, result_bytes, spec
 
-from dsdctl.doctor import examine
+from dsdctl.cli.examine import examine
 from dsdctl.ml.kernels.choice import Processor, choose
 from dsdctl.plan.progress import unneeded_weights
 from dsdctl.results import Environment

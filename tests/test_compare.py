@@ -15,7 +15,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 from typer.testing import CliRunner
 
-from dsdctl.cli import app
+from dsdctl.cli.app import app
 from dsdctl.errors import InputError
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.rows import ResolvedSpec

@@ -14,7 +14,7 @@ import yaml
 from tiny import ROOT
 from typer.testing import CliRunner
 
-from dsdctl.cli import app
+from dsdctl.cli.app import app
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNNING = (ROOT / "docs/running.md").read_text()

@@ -11,7 +11,7 @@ import torch
 from builders import SPEC, planned, write
 
 from dsdctl.cost.ledger import Macs, fvcore_macs
-from dsdctl.cost.macs import FILE, KeptMacs
+from dsdctl.cost.macs import FILE, MacCache
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.rows import Regime
 from dsdctl.store.store import Store
@@ -31,10 +31,10 @@ def store(tmp_path: Path, plan: Plan) -> Store:
     """A store that keeps the counts of that plan."""
     store = Store(tmp_path / "dsdctl-store")
     store.open_for_writing()
-    macs = KeptMacs(store)
+    macs = MacCache(store)
     for regime in _regimes(plan):
         macs(regime)
-    macs.keep()
+    macs.save()
     return store
 
 
@@ -44,7 +44,7 @@ def _regimes(plan: Plan) -> list[Regime]:
 
 def _counts(store: Store, plan: Plan) -> list[tuple[int, list[tuple[str, int]]]]:
     """Of each trajectory's network, with its layers in their order, on which sums depend."""
-    return [_listed(KeptMacs(store)(regime)) for regime in _regimes(plan)]
+    return [_listed(MacCache(store)(regime)) for regime in _regimes(plan)]
 
 
 def _listed(macs: Macs) -> tuple[int, list[tuple[str, int]]]:
@@ -61,7 +61,7 @@ def test_what_is_kept_is_what_fvcore_counts(store: Store, plan: Plan) -> None:
 def test_what_is_kept_is_used(store: Store, tmp_path: Path) -> None:
     """By commands that could not count: they cannot import torch."""
     write(tmp_path / "spec.yaml", {**SPEC, **RECIPES})
-    program = "import sys; sys.modules['torch'] = None; from dsdctl.cli import main; main()"
+    program = "import sys; sys.modules['torch'] = None; from dsdctl.cli.app import main; main()"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-c", program, *arguments]
@@ -101,9 +101,9 @@ def test_what_another_version_counted_is_counted_anew(
     with monkeypatch.context() as patched:
         patched.setattr("importlib.metadata.version", lambda _package: "0")
         patched.setattr("dsdctl.cost.macs.fvcore_macs", lambda _regime: wrong)
-        macs = KeptMacs(store)
+        macs = MacCache(store)
         assert [macs(regime) for regime in _regimes(plan)] == [wrong] * 3
-        macs.keep()
+        macs.save()
         assert _counts(store, plan) == [_listed(wrong)] * 3
     assert _counts(store, plan) == [_listed(fvcore_macs(regime)) for regime in _regimes(plan)]
 

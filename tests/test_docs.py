@@ -11,10 +11,10 @@ from builders import write
 from tiny import ROOT
 from typer.testing import CliRunner
 
-from dsdctl.cli import app
-from dsdctl.cluster import Cluster
+from dsdctl.cli.app import app
+from dsdctl.cli.reference import reference
 from dsdctl.plan.resolve import resolve
-from dsdctl.reference import reference
+from dsdctl.slurm.config import Cluster
 from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.yaml import parse_document
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from builders import measured, only_trajectory
 
+from dsdctl.cli.display import time_left
 from dsdctl.cost.throughput import images_per_second, rate_line
-from dsdctl.display import time_left
-from dsdctl.eventlog import Entry, EventLog, event_log, read_events
 from dsdctl.results import Diverged, Environment, FinishedLevel
+from dsdctl.run.event_log import Entry, EventLog, event_log, read_events
 
 ENVIRONMENT = Environment(
     python="3", torch="2", dsdctl="0", device="cuda x", threads=1, wall_seconds=2.0,

@@ -11,7 +11,7 @@ from builders import spec_data, write, write_recipe
 from tiny import TINY
 from typer.testing import CliRunner, Result
 
-from dsdctl.cli import app
+from dsdctl.cli.app import app
 from dsdctl.keys import LevelIdentity
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress

@@ -256,7 +256,7 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
 LOADED = """
 import sys
 from pathlib import Path
-import dsdctl.cli
+import dsdctl.cli.app
 from dsdctl.report.render import FORMATS
 from dsdctl.report.table import Report
 assert "matplotlib" not in sys.modules

@@ -32,11 +32,11 @@ from soak import (
 )
 from tiny import FULL_FOR_SEED_0, ROOT
 
-from dsdctl.engines.local import DIED, LocalEngine
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.plan.progress import Progress
-from dsdctl.run import RunOptions, tasks_in_a_process
-from dsdctl.schedule import Outcome
+from dsdctl.run.backends import tasks_in_a_process
+from dsdctl.run.engines.base import Outcome
+from dsdctl.run.engines.local import DIED, LocalEngine
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.worker import level
@@ -48,11 +48,11 @@ SEEDS = 3
 EPOCHS = 40
 
 IN_THREADS = """\
-from dsdctl import run
-from dsdctl.cli import main
+from dsdctl.cli.app import main
 from dsdctl.ml.train import Trainer
+from dsdctl.run import backends
 
-run.tasks_in_a_process = lambda options: options.jobs
+backends.tasks_in_a_process = lambda device, jobs: jobs
 """
 
 
@@ -287,16 +287,7 @@ def test_no_more_tasks_share_a_process_than_torch_has_streams_for(
     ("device", "jobs", "at_once"), [("cpu", 4, 1), ("cuda", 1, 1), ("cuda", 4, 4), ("cuda", 40, 16)]
 )
 def test_tasks_share_a_process_on_a_gpu_alone(device: Device, jobs: int, at_once: int) -> None:
-    options = RunOptions(
-        store=Path(),
-        device=device,
-        jobs=jobs,
-        threads=1,
-        checkpoint_every=1.0,
-        fail_fast=False,
-        memory_gib=8,
-    )
-    assert tasks_in_a_process(options) == at_once
+    assert tasks_in_a_process(device, jobs) == at_once
 
 
 @pytest.mark.usefixtures("one_deterministic_thread")

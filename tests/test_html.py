@@ -15,7 +15,7 @@ from builders import paper_macs, planned, spec_data, write, write_recipe
 from reports import diverging, double_descent, nothing, progress_of
 from typer.testing import CliRunner
 
-from dsdctl.cli import app
+from dsdctl.cli.app import app
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.report.html.page import html as rendered

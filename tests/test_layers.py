@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -41,35 +42,6 @@ INSIDE_FUNCTIONS = {"cost": {"ml"}}
 WITHOUT_TORCH = {"system", "spec", "keys", "results", "data", "plan", "slurm"}
 """What imports torch not at all, or within functions alone."""
 
-NOT_MOVED = {
-    "cli",
-    "cli_bench",
-    "cli_export",
-    "cli_options",
-    "cli_plan",
-    "cli_rehearse",
-    "cli_report",
-    "cli_run",
-    "cli_store",
-    "cluster",
-    "console",
-    "display",
-    "doctor",
-    "eventlog",
-    "jobs",
-    "preparing",
-    "reference",
-    "rehearsal",
-    "run",
-    "runlog",
-    "schedule",
-    "submission",
-    "tracking",
-    "watch",
-    "engines",
-}
-"""What lies in no package of the table yet."""
-
 
 def package_of(module: str) -> str:
     """The package, or the module beside the packages, in which a module of dsdctl lies."""
@@ -102,9 +74,9 @@ def imports(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[str, bool]
 MODULES = dict(modules())
 
 
-@pytest.mark.parametrize("package", [name for name in MAY_IMPORT if name not in NOT_MOVED])
+@pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
-    allowed = MAY_IMPORT[package] | EVERYWHERE | NOT_MOVED | {package}
+    allowed = MAY_IMPORT[package] | EVERYWHERE | {package}
     wrong = [
         f"{name} imports {imported}"
         for name, tree in MODULES.items()
@@ -127,3 +99,17 @@ def test_what_plans_does_without_torch(package: str) -> None:
         if not inside and imported.partition(".")[0] in ("torch", "torchvision")
     ]
     assert not wrong
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {
+        name: {
+            module
+            for imported, inside in imports(tree)
+            if not inside
+            for module in (imported, imported.rpartition(".")[0])
+            if module in MODULES and module != name
+        }
+        for name, tree in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()

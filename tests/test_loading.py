@@ -21,9 +21,9 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdctl.cluster import Cluster
 from dsdctl.errors import InputError
 from dsdctl.plan.resolve import resolve
+from dsdctl.slurm.config import Cluster
 from dsdctl.spec.document import Document, Mark, dotted
 from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.problems import validate

@@ -8,7 +8,7 @@ import pytest
 from builders import TABLE1, measured, only_problem, paper_macs, planned, spec_data, write
 from typer.testing import CliRunner
 
-from dsdctl.cli import app
+from dsdctl.cli.app import app
 from dsdctl.cost import throughput
 from dsdctl.cost.cluster import cluster_plan, in_levels
 from dsdctl.cost.forecast import pieces_of, plan_for_cluster, seconds_estimate

@@ -8,7 +8,7 @@ import pytest
 from builders import paper_macs, planned, spec_data, write
 from typer.testing import CliRunner
 
-from dsdctl.cli import app
+from dsdctl.cli.app import app
 from dsdctl.plan.progress import Progress
 from dsdctl.report.plan_summary import summarise
 from dsdctl.store.store import Store

@@ -13,16 +13,16 @@ from archives import Cifar, write_image_folder
 from builders import paper_macs, planned, spec_data, write
 from rich.console import Console
 
-from dsdctl.display import counted
-from dsdctl.eventlog import read_events
+from dsdctl.cli.display import counted
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
-from dsdctl.preparing import prepare_all
 from dsdctl.report.notes import notes
 from dsdctl.report.plan_summary import summarise
 from dsdctl.report.plan_view import data_lines, direct_teacher_lines
 from dsdctl.report.table import make_report
+from dsdctl.run.event_log import read_events
+from dsdctl.run.prepare import prepare_all
 from dsdctl.store.store import Store
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 

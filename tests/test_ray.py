@@ -29,7 +29,9 @@ from soak import (
 )
 
 from dsdctl.plan.progress import Progress
-from dsdctl.schedule import LOSSES, Event, Outcome, Scheduler
+from dsdctl.run.engines.base import Outcome
+from dsdctl.run.events import Event
+from dsdctl.run.scheduler import LOSSES, Scheduler
 from dsdctl.store.store import Store
 from dsdctl.worker.tasks import Task
 
@@ -328,7 +330,7 @@ def test_what_is_lost_again_and_again_has_failed(tmp_path: Path) -> None:
 
 def test_without_ray_or_a_cluster_one_line_says_so(tmp_path: Path) -> None:
     spec(tmp_path)
-    program = "import sys; sys.modules['ray'] = None; from dsdctl.cli import main; main()"
+    program = "import sys; sys.modules['ray'] = None; from dsdctl.cli.app import main; main()"
     line = [sys.executable, "-c", program, "run", "small.yaml", "--engine", "ray"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -21,8 +21,8 @@ from dsdctl.errors import in_words
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
 from dsdctl.report.plan_time import too_long
+from dsdctl.run.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
 from dsdctl.spec.dataset import DatasetName
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.store import Store
@@ -103,7 +103,7 @@ def test_random_images_stand_for_a_data_set_that_is_not_there(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "cifar10: not in nowhere; random images and labels in its place" in done.stderr
     found = json.loads(done.stdout)
-    assert found["schema"] == "dsdctl.rehearsal/1"
+    assert found["schema"] == "dsdctl.run.rehearsal/1"
     for one in found["workloads"]:
         assert (one["batches"], one["diverged"], one["failure"]) == (2, None, None)
         assert one["images_per_second"] > 0

@@ -15,8 +15,8 @@ import pytest
 from soak import alive, ended, pieces_of, start, wait_until, workers
 from tiny import TINY, Dsdctl
 
-from dsdctl.eventlog import read_events
 from dsdctl.ml.kernels import kernels
+from dsdctl.run.event_log import read_events
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsdctl.runlog import log, log_to
+from dsdctl.run.log import log, log_to
 
 
 def test_the_log_holds_every_line_with_its_time(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from builders import planned, problems, write
 from slurm_node import PROGRAMS, SlurmNode
 from soak import Checkpoints, dsdctl, inflight, levels, result_bytes, spec, wait_until
 
-from dsdctl.cluster import minutes_of, read_cluster
 from dsdctl.errors import WorkError
-from dsdctl.jobs import batches, queue
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
+from dsdctl.slurm.config import minutes_of, read_cluster
+from dsdctl.slurm.jobs import batches, queue
 from dsdctl.store.store import Store
 
 pytestmark = pytest.mark.timeout(600)
@@ -144,7 +144,7 @@ def test_what_cannot_be_submitted_is_bad_input(
 def test_without_submitit_one_line_says_so(tmp_path: Path) -> None:
     spec(tmp_path)
     write(tmp_path / "cluster.yaml", CLUSTER)
-    program = "import sys; sys.modules['submitit'] = None; from dsdctl.cli import main; main()"
+    program = "import sys; sys.modules['submitit'] = None; from dsdctl.cli.app import main; main()"
     line = [sys.executable, "-c", program, *SLURM]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -22,7 +22,9 @@ from dsdctl.report.ledger import make_ledger
 from dsdctl.report.table import make_report
 from dsdctl.spec.experiment import Wandb
 from dsdctl.store.store import Store
-from dsdctl.tracking import Mirror, RunInfo, effective_mode
+from dsdctl.tracking.messages import RunInfo
+from dsdctl.tracking.mirror import Mirror
+from dsdctl.tracking.mode import effective_mode
 
 TRACKED = (
     TINY

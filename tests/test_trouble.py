@@ -225,7 +225,7 @@ def test_memory_exhausted_in_the_command_itself_is_one_message(tmp_path: Path) -
 FULL_GPU = f"""\
 import torch
 
-from dsdctl.cli import main
+from dsdctl.cli.app import main
 from dsdctl.ml.train import Trainer
 
 {FULL_FOR_SEED_0}

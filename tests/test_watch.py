@@ -13,13 +13,13 @@ import pytest
 from builders import measured, paper_macs, planned, spec_data, write
 from rich.console import Console, RenderableType
 
+from dsdctl.cli.watch import redraw, watch
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.report.render import rich_reports
 from dsdctl.report.table import make_report
 from dsdctl.results import Environment
 from dsdctl.store.store import Store
-from dsdctl.watch import redraw, watch
 
 ENVIRONMENT = Environment(
     python="3", torch="2", dsdctl="0", device="cpu", threads=1, wall_seconds=1.0

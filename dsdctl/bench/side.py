@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from dsdctl.bench.cases import Job, Work
-from dsdctl.ml.kernels.choice import VARIABLE
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 GO = "go"
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def ready(job: Job) -> Callable[[], float]:
     """Prepare a job and run it once; return what measures it: images a second."""
-    os.environ[VARIABLE] = job.kernels
+    os.environ[KERNELS_VARIABLE] = job.kernels
     if job.streams == 1:
         work = _warm(job)
         return lambda: _rate([_timed(work, job, lambda: None)])

@@ -21,7 +21,7 @@ _COUNTS: TypeAdapter[dict[str, tuple[int, list[tuple[str, int]]]]] = TypeAdapter
 """By what is counted: the total, and each layer's, in the network's order."""
 
 
-class KeptMacs:
+class MacCache:
     """Counts as `fvcore_macs` does, but for what a store knows already.
 
     What was counted by other versions, or altered since, counts as unknown.
@@ -39,7 +39,7 @@ class KeptMacs:
             self._new = True
         return self._counts[name]
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write what the store does not know yet. Raises OSError, WorkError if it has vanished."""
         if self._new:
             counts = {

@@ -19,7 +19,7 @@ MEMORY_BUDGET = 8 * 2**30
 """Bytes of images that a process holds in memory; larger data sets are read from the disk."""
 
 
-def spare_folder(store: Path) -> Path:
+def fallback_folder(store: Path) -> Path:
     """Where prepared images go if the data's own folder cannot be written."""
     return store / "prepared"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsdctl.data.prepare import Files, spare_folder
+from dsdctl.data.prepare import Files, fallback_folder
 from dsdctl.errors import InputError, WorkError
 from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
 from dsdctl.export.card import Check, model_card
@@ -68,7 +68,7 @@ def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
 
 def _test_images(chosen: Chosen, store: Store) -> Batch:
     """The first test images as they are measured on."""
-    files = Files(chosen.trajectory.regime.images.path, spare_folder(store.root))
+    files = Files(chosen.trajectory.regime.images.path, fallback_folder(store.root))
     identity = chosen.identity
     data = load_data(identity.images, identity.noise, files, torch.device("cpu"))
     first = torch.arange(min(CHECKED, len(data.test)))

@@ -1,24 +1,18 @@
 """What identifies a trajectory and its levels, by how a network is trained and pruned."""
 
-from typing import Literal
-
 from dsdctl.keys import (
     NO_NOISE,
-    BestOf,
     DistillationIdentity,
     ImagesIdentity,
     LevelIdentity,
     NoiseIdentity,
     PruningIdentity,
     RetrainIdentity,
-    SparsestOf,
     TrajectoryIdentity,
     TrajectoryTeacher,
 )
 from dsdctl.plan.rows import Regime
-from dsdctl.plan.trajectory import TeacherNeed
 from dsdctl.spec.dataset import LabelNoise
-from dsdctl.spec.experiment import SparsestWithin
 from dsdctl.spec.training import Schedule, Training
 
 
@@ -107,24 +101,3 @@ def level_identity_of(
         parent=parent,
         distillation=distillation,
     )
-
-
-def trajectory_teacher(need: TeacherNeed | None) -> TrajectoryTeacher | None:
-    """What of its teacher identifies a trajectory."""
-    if need is None:
-        return None
-    return TrajectoryTeacher(
-        alpha=need.alpha,
-        temperature=need.temperature,
-        trajectory=need.trajectory,
-        rule=_rule_identity(need),
-        weights=need.file.identity if need.file else None,
-        table=need.table,
-    )
-
-
-def _rule_identity(need: TeacherNeed) -> Literal["dense"] | BestOf | SparsestOf | int:
-    """The rule, with the number of levels that it chooses from."""
-    if isinstance(need.rule, SparsestWithin):
-        return SparsestOf(sparsest_of=need.levels, within=need.rule.sparsest_within)
-    return BestOf(best_of=need.levels) if need.rule == "best" else need.rule

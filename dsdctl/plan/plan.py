@@ -13,9 +13,9 @@ from dsdctl.keys import (
     canonical_json,
     key_of,
 )
-from dsdctl.plan.identify import level_identity_of, trajectory_identity, trajectory_teacher
+from dsdctl.plan.identify import level_identity_of, trajectory_identity
 from dsdctl.plan.rows import Regime, ResolvedSpec, Row
-from dsdctl.plan.trajectory import TeacherNeed, Trajectory, Use, levels_needed
+from dsdctl.plan.trajectory import TeacherNeed, Trajectory, Use, levels_needed, trajectory_teacher
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,25 @@
 import functools
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 from dsdctl.keys import (
+    BestOf,
     DistillationIdentity,
     LevelIdentity,
     PruningIdentity,
+    SparsestOf,
     TableIdentity,
     TeacherIdentity,
     TrajectoryIdentity,
+    TrajectoryTeacher,
     canonical_json,
     early_state,
     key_of,
 )
 from dsdctl.plan.identify import level_identity_of
 from dsdctl.plan.rows import Regime, WeightsFile
-from dsdctl.spec.experiment import LevelRule, StopRule
+from dsdctl.spec.experiment import LevelRule, SparsestWithin, StopRule
 from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 
 
@@ -187,3 +191,24 @@ def _beginnings(sparsities: tuple[float, ...]) -> tuple[str, ...]:
         digest.update(f"{sparsity!r} ".encode())
         names.append(digest.hexdigest())
     return tuple(names)
+
+
+def trajectory_teacher(need: TeacherNeed | None) -> TrajectoryTeacher | None:
+    """What of its teacher identifies a trajectory."""
+    if need is None:
+        return None
+    return TrajectoryTeacher(
+        alpha=need.alpha,
+        temperature=need.temperature,
+        trajectory=need.trajectory,
+        rule=_rule_identity(need),
+        weights=need.file.identity if need.file else None,
+        table=need.table,
+    )
+
+
+def _rule_identity(need: TeacherNeed) -> Literal["dense"] | BestOf | SparsestOf | int:
+    """The rule, with the number of levels that it chooses from."""
+    if isinstance(need.rule, SparsestWithin):
+        return SparsestOf(sparsest_of=need.levels, within=need.rule.sparsest_within)
+    return BestOf(best_of=need.levels) if need.rule == "best" else need.rule

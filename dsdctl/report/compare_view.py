@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.cost.macs import KeptMacs
+from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
@@ -33,7 +33,7 @@ def compared(sides: Sequence[Progress], style: str, console: Console) -> str:
         raise InputError(f"--compare: takes 2 specs, but {len(sides)} given")
     if style not in STYLES:
         raise InputError(f"--format: {style}: not with --compare (allowed: {', '.join(STYLES)})")
-    first, second = (make_report(side, KeptMacs(side.store))[0] for side in sides)
+    first, second = (make_report(side, MacCache(side.store))[0] for side in sides)
     names = first.experiment, second.experiment
     if names[0] == names[1]:
         names = str(sides[0].plan.specs[0].file), str(sides[1].plan.specs[0].file)

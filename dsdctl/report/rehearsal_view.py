@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pydantic import ConfigDict, Field
 
 from dsdctl.cost.remaining import disk_bytes
+from dsdctl.cost.workloads import Outcome, Workload
 from dsdctl.plan.progress import Progress
-from dsdctl.rehearsal import Outcome, Workload
 from dsdctl.report.plan_time import time_words, too_long
 from dsdctl.report.plan_view import listed
 from dsdctl.results import Rehearsed
@@ -14,7 +14,7 @@ from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
 from dsdctl.units import size
 
-SCHEMA = "dsdctl.rehearsal/1"
+SCHEMA = "dsdctl.run.rehearsal/1"
 
 
 class RehearsedWorkload(Rehearsed):

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
-from dsdctl.jobs import Job
 from dsdctl.plan.progress import Progress
 
 
 def status_lines(
-    progress: Progress, jobs: Mapping[str, Job], only: Collection[str] = ()
+    progress: Progress, jobs: Mapping[str, str], only: Collection[str] = ()
 ) -> Iterator[str]:
     """Yield a line a trajectory: its key, what reads it, its levels, and what it waits for, or how
     its job stands; `only` those of these keys, if any."""
@@ -28,20 +27,9 @@ def status_lines(
             state = "ready"
         job = jobs.get(trajectory.key)
         if job is not None and progress.wants_level(trajectory):
-            state = _job_state(job)
+            state = job
         again = progress.levels_to_restore(trajectory)
         if again:
             state += f", weights of level {', '.join(map(str, again))} to be trained again"
         done = f"{known.next_level}/{trajectory.levels} levels"
         yield f"{trajectory.key[:8]}  {role} seed {trajectory.seed} ({name}): {done}, {state}"
-
-
-def _job_state(job: Job) -> str:
-    """How a job of Slurm's stands whose trajectory is not finished."""
-    match job.state:
-        case "ended":
-            return f"failed, job {job.number} (slurm/{job.number}_0_log.out in the store)"
-        case "unknown":
-            return f"job {job.number}, but squeue does not answer"
-        case _:
-            return f"{job.state}, job {job.number}" + (f" ({job.reason})" if job.reason else "")

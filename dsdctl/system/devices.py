@@ -55,3 +55,7 @@ def _torch_sees_gpu() -> bool:
 def default_jobs(device: Device) -> int:
     """One a core on a CPU. One on a GPU: how many fit into its memory nobody knows beforehand."""
     return usable_cores() if device == "cpu" else 1
+
+
+KERNELS_VARIABLE = "DSDCTL_KERNELS"
+"""The variable that says which of our kernels a process uses."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import dsdctl
-from dsdctl.data.prepare import Files, spare_folder
+from dsdctl.data.prepare import Files, fallback_folder
 from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
 from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
 from dsdctl.ml import gpu
@@ -47,7 +47,7 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> D
     store = Store(Path(place.store))
     device = torch.device(place.device)
     configure(device, place.threads)
-    files = Files(Path(task.dataset_path), spare_folder(store.root), place.memory_budget)
+    files = Files(Path(task.dataset_path), fallback_folder(store.root), place.memory_budget)
     key = key_of(task.identity)
     with _said_in_words(place), own_stream(device), store.lock(key) as locked:
         if not locked:

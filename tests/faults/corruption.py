@@ -30,7 +30,7 @@ from .trying import Tally, command, defects, levels_run_here, without_root_s_rig
 from archives import write_image_folder  # isort: skip
 from soak import levels, result_bytes  # isort: skip
 
-from dsdctl import jobs
+from dsdctl.slurm import jobs
 from dsdctl.store.store import Store
 
 SPEC = """\

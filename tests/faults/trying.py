@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for the tes
 from soak import called
 
 import dsdctl.run
-from dsdctl.engines.local import outcome_of
-from dsdctl.schedule import Outcome
+from dsdctl.run.engines.base import Outcome
+from dsdctl.run.engines.local import outcome_of
 from dsdctl.worker.process import attempt
 from dsdctl.worker.tasks import Place, Task
 
@@ -156,7 +156,9 @@ def levels_run_here(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """`run` without worker processes; `stop` asks its levels to leave a checkpoint."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            dsdctl.run, "LocalEngine", lambda place, *rest: HereEngine(place, *rest, stop=stop)
+            dsdctl.run.session,
+            "LocalEngine",
+            lambda place, *rest: HereEngine(place, *rest, stop=stop),
         )
         patch.setenv("DSDCTL_STORE", "store")
         yield

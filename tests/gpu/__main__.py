@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsdctl.ml.kernels.choice import VARIABLE, Mode
-from dsdctl.system.devices import has_gpu_driver
+from dsdctl.ml.kernels.choice import Mode
+from dsdctl.system.devices import KERNELS_VARIABLE, has_gpu_driver
 
 from .options import SHARES, STAGES, Stage, parser
 from .small import KERNELS
@@ -38,7 +38,7 @@ def main() -> int:
     ended: dict[str, str] = {}
     for stage in stages:
         (options.out / f"{stage}.json").unlink(missing_ok=True)
-        os.environ[VARIABLE] = _kernels(stage, options.out)
+        os.environ[KERNELS_VARIABLE] = _kernels(stage, options.out)
         ended[stage] = _run(stage, SHARES[stage] * options.minutes * 60, options.out, _passed_on())
     results = {stage: _results(options.out, stage) for stage in stages}
     for line in lines(results, ended):

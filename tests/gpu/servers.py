@@ -15,7 +15,8 @@ from pathlib import Path
 
 from dsdctl.bench.cases import Job
 from dsdctl.bench.side import GO
-from dsdctl.ml.kernels.choice import VARIABLE, Mode
+from dsdctl.ml.kernels.choice import Mode
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 from .small import KERNELS, python_path
 
@@ -29,7 +30,7 @@ class Server:
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONPATH": python_path(), VARIABLE: kernels},
+            env={**os.environ, "PYTHONPATH": python_path(), KERNELS_VARIABLE: kernels},
         )  # fmt: skip
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()

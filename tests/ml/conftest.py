@@ -12,8 +12,8 @@ import torch
 
 from dsdctl.ml.data import Split
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.kernels.choice import VARIABLE
 from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.system.devices import KERNELS_VARIABLE
 from hatch_build import compile_kernels
 
 
@@ -40,7 +40,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         "there is a C++ compiler, but the kernels are not compiled, or from another source: "
         "install dsdctl again"
     )
-    monkeypatch.setenv(VARIABLE, "all")
+    monkeypatch.setenv(KERNELS_VARIABLE, "all")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def instructions(
 ) -> Iterator[None]:
     """The kernels as they are compiled for each kind of processor that this one can be."""
     if request.param == "avx2":
-        monkeypatch.setenv(VARIABLE, "avx2")
+        monkeypatch.setenv(KERNELS_VARIABLE, "avx2")
     elif request.param == "generic":
         library = request.getfixturevalue("generic_library")
         monkeypatch.setattr(kernels, "library", lambda: library)

@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from dsdctl.errors import InputError
-from dsdctl.ml.kernels.choice import VARIABLE, Kernel, Mode, Processor, choose, kernel_mode
+from dsdctl.ml.kernels.choice import Kernel, Mode, Processor, choose, kernel_mode
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 AVX2 = frozenset({"avx2"})
@@ -75,15 +76,15 @@ def test_off_is_none_and_so_is_no_library() -> None:
 
 
 def test_the_mode_is_the_environments() -> None:
-    assert kernel_mode({}) == kernel_mode({VARIABLE: ""}) == "auto"
+    assert kernel_mode({}) == kernel_mode({KERNELS_VARIABLE: ""}) == "auto"
     for mode in get_args(Mode):
-        assert kernel_mode({VARIABLE: mode}) == mode
+        assert kernel_mode({KERNELS_VARIABLE: mode}) == mode
 
 
 @pytest.mark.parametrize("wish", ["on", "OFF", "0", "avx512", "off "])
 def test_another_mode_is_bad_input(wish: str) -> None:
     with pytest.raises(InputError) as caught:
-        kernel_mode({VARIABLE: wish})
+        kernel_mode({KERNELS_VARIABLE: wish})
     assert caught.value.problems == (f"$DSDCTL_KERNELS: {wish!r} (allowed: auto, all, avx2, off)",)
 
 

@@ -8,7 +8,8 @@ import torch
 
 from dsdctl.errors import InputError
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.kernels.choice import VARIABLE, Processor, choose
+from dsdctl.ml.kernels.choice import Processor, choose
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 
 def found() -> object:
@@ -47,7 +48,7 @@ def test_what_is_no_library_is_not_used(
 
 
 def test_without_the_library_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
     monkeypatch.setattr(kernels, "library", lambda: None)
     kernels._choices.cache_clear()
     try:
@@ -72,9 +73,9 @@ def test_they_are_for_one_thread(threads: int, used: bool) -> None:
 @pytest.mark.usefixtures("compiled")
 def test_the_environment_decides_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.used("batch-norm")
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(KERNELS_VARIABLE, "off")
     assert not kernels.used("batch-norm")
-    monkeypatch.setenv(VARIABLE, "none")
+    monkeypatch.setenv(KERNELS_VARIABLE, "none")
     with pytest.raises(InputError, match="allowed: auto, all, avx2, off"):
         kernels.used("batch-norm")
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
-from dsdctl.ml.kernels.choice import VARIABLE
 from dsdctl.ml.kernels.relu_norm import norm_relu
 from dsdctl.ml.networks.build import build_network
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 5, 2), (5, 128, 2, 2), (70, 32, 1, 1), (2, 80, 5, 7)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -173,7 +173,7 @@ def test_what_the_kernels_cannot_do_is_torchs_bit_for_bit(case: str) -> None:
 
 
 def test_so_is_everything_where_they_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(KERNELS_VARIABLE, "off")
     network = NormRelu(16)
     assert_same_bits(outcome(network, MAPS, ADDEND), outcome(one_by_one(network), MAPS, ADDEND))
 

@@ -12,8 +12,8 @@ from samples import random_images
 from torch import Tensor, nn
 
 from dsdctl.ml.device import precision
-from dsdctl.ml.kernels.choice import VARIABLE
 from dsdctl.ml.kernels.relu_norm import FusedSequential
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 6, 2), (5, 32, 2, 2), (70, 16, 1, 1), (2, 32, 5, 4), (1, 16, 4, 7)]
 POOL = nn.MaxPool2d(2)
@@ -178,7 +178,7 @@ def test_what_the_kernels_cannot_do_is_torchs_bit_for_bit(case: str) -> None:
 
 
 def test_so_is_everything_where_they_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(KERNELS_VARIABLE, "off")
     network, maps = nn.Sequential(*modules(16, POOL)), drawn((2, 16, 4, 4))
     assert_same_bits(outcome(FusedSequential(*network), maps), outcome(network, maps))
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.kernels.choice import VARIABLE
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
 from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 NETWORKS: dict[str, dict[str, int]] = {
     "vgg-like": {"depth": 3, "width": 16, "pool": 2},
@@ -47,7 +47,7 @@ def exactly(arch: str) -> Tensor:
 @functools.cache
 def without_kernels(arch: str, name: str) -> Tensor:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "off")
+        patch.setenv(KERNELS_VARIABLE, "off")
         return trained(arch, name)
 
 
@@ -65,7 +65,7 @@ def test_ten_steps_agree_with_torchs_modules(
     more to what torch's own modules are off than that again, for both round as often; and in fp32,
     where 65,536 times fewer values are so close to a border, they must stay below it.
     """
-    monkeypatch.setenv(VARIABLE, mode)
+    monkeypatch.setenv(KERNELS_VARIABLE, mode)
     if not kernels.in_use():
         pytest.skip(f"the processor has none of {mode}")
     ours, again = trained(arch, name), trained(arch, name)

@@ -59,7 +59,7 @@ def called(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]
     """Call dsdctl in `folder` without a process of its own; a defect is raised."""
     from typer.testing import CliRunner
 
-    from dsdctl.cli import app
+    from dsdctl.cli.app import app
 
     line = [str(argument) for argument in arguments]
     with chdir(folder):

@@ -32,7 +32,8 @@ from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.results import Environment, FinishedLevel, Measured
-from dsdctl.schedule import Outcome, Scheduler
+from dsdctl.run.engines.base import Outcome
+from dsdctl.run.scheduler import Scheduler
 from dsdctl.store.store import Store
 from dsdctl.worker.tasks import Task
 

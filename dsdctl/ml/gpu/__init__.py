@@ -11,7 +11,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from dsdctl.ml.kernels.choice import VARIABLE, kernel_mode
+from dsdctl.ml.kernels.choice import kernel_mode
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 
 def used(tensor: Tensor) -> bool:
@@ -40,10 +41,10 @@ def said() -> str:
     if not installed():
         return "not used, there is no Triton"
     if mode == "off":
-        return f"not used, ${VARIABLE} is off"
+        return f"not used, ${KERNELS_VARIABLE} is off"
     if mode != "all":
-        return f"not used, no GPU has measured them yet; ${VARIABLE}=all uses them"
-    return f"used, ${VARIABLE} is all; no GPU has measured them yet"
+        return f"not used, no GPU has measured them yet; ${KERNELS_VARIABLE}=all uses them"
+    return f"used, ${KERNELS_VARIABLE} is all; no GPU has measured them yet"
 
 
 def in_use(device: torch.device) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from dsdctl.errors import InputError
+from dsdctl.system.devices import KERNELS_VARIABLE
 
 Kernel = Literal["batch-norm", "weight-gradient-fp32", "weight-gradient-bf16"]
 """BatchNorm with its ReLU and what comes with them; the gradient of a 3x3 convolution's weights."""
@@ -20,8 +21,6 @@ Mode = Literal["auto", "all", "avx2", "off"]
 
 Instructions = Literal["avx512", "avx2", "generic"]
 """For what a kernel is compiled; `generic` is what processors other than x86-64 have."""
-
-VARIABLE = "DSDCTL_KERNELS"
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,18 @@ class Choice:
 
 def kernel_mode(environment: Mapping[str, str] = os.environ) -> Mode:
     """What $DSDCTL_KERNELS says. Raises InputError."""
-    wish = environment.get(VARIABLE) or "auto"
+    wish = environment.get(KERNELS_VARIABLE) or "auto"
     for mode in get_args(Mode):
         if wish == mode:
             return mode  # type: ignore[no-any-return]
-    raise InputError(f"${VARIABLE}: {wish!r} (allowed: {', '.join(get_args(Mode))})")
+    raise InputError(f"${KERNELS_VARIABLE}: {wish!r} (allowed: {', '.join(get_args(Mode))})")
 
 
 def choose(processor: Processor | None, mode: Mode) -> dict[Kernel, Choice]:
     """Which kernels are used; `processor` is None where they are not compiled."""
     kernels: tuple[Kernel, ...] = get_args(Kernel)
     if mode == "off":
-        return dict.fromkeys(kernels, Choice(None, f"${VARIABLE} is off"))
+        return dict.fromkeys(kernels, Choice(None, f"${KERNELS_VARIABLE} is off"))
     if processor is None:
         return dict.fromkeys(kernels, Choice(None, "not compiled"))
     if mode == "avx2":
@@ -84,7 +83,7 @@ def _weight_gradient(processor: Processor, needed: str, forced: bool) -> Choice:
     if needed not in processor.features:
         return Choice(None, f"needs {needed}")
     if forced:
-        return Choice("avx512", f"${VARIABLE} is all")
+        return Choice("avx512", f"${KERNELS_VARIABLE} is all")
     if processor.vendor != "AuthenticAMD":
         return Choice(None, f"oneDNN's is no slower on processors of {processor.vendor}")
     if needed == "avx512-bf16" and "amx-bf16" in processor.features:

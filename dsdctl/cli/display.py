@@ -1,0 +1,167 @@
+"""Progress on standard error: a live display on a terminal, a plain line a level elsewhere."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from dsdctl.cli.console import can_draw, print_as_is
+from dsdctl.run.events import Event, event_line
+
+LINE_SECONDS = 30.0
+"""How often a log says how far something has come."""
+
+
+class Display(Protocol):
+    """Shows events while a plan runs."""
+
+    def __enter__(self) -> "Display": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, event: Event) -> None: ...
+
+
+class PlainDisplay:
+    """One line for each finished or failed piece of work; never a bar."""
+
+    def __init__(self, console: Console, total: int):
+        self._console = console
+        self._total = total
+        self._done = 0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        if event.kind == "started":
+            return
+        self._done += event.level is not None
+        # What was damaged is computed once more than was counted.
+        counter = f"[{self._done}/{max(self._done, self._total)}]"
+        left = ""
+        if event.level is not None and 0 < self._done < self._total:
+            passed = time.monotonic() - self._started
+            left = time_left(self._done, self._total, passed)
+        print_as_is(self._console, f"{counter} {event_line(event)}{left}")
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """When the levels that are left will be done, if each takes as long as those done so far."""
+    minutes, rest = divmod(round(seconds / done * (total - done)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f", at most {hours}:{minutes:02}:{rest:02} left"
+
+
+class LiveDisplay:
+    """A bar over all levels, a line for each running one, and the last result of each."""
+
+    def __init__(self, console: Console, total: int):
+        self._bar = _bar(console)
+        self._all = self._bar.add_task("levels", total=total)
+        self._rows: dict[str, TaskID] = {}
+        self._live = Live(self._bar, console=console, refresh_per_second=8)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, event: Event) -> None:
+        key = event.trajectory.key
+        if key not in self._rows:
+            self._rows[key] = self._bar.add_task("", total=event.trajectory.levels)
+        self._bar.update(self._rows[key], description=event_line(event))
+        if event.level is not None:
+            if event.kind == "finished":
+                self._bar.update(self._rows[key], completed=event.level.result.level + 1)
+            self._bar.advance(self._all)
+        if event.reason is not None:
+            self._live.console.print(event_line(event), markup=False)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
+    """A live display on a terminal, plain lines elsewhere."""
+    if can_draw(console):
+        return LiveDisplay(console, total)
+    return PlainDisplay(console, total)
+
+
+@contextmanager
+def counted(console: Console, name: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of all of `what` are done, once there are any: in a bar on a terminal, in a
+    line now and then elsewhere."""
+    with ExitStack() as stack:
+        drawn = can_draw(console)
+        yield _drawn(console, name, what, stack) if drawn else _said(console, name, what)
+
+
+def _drawn(console: Console, name: str, what: str, stack: ExitStack) -> Callable[[int, int], None]:
+    bar = _bar(console)
+
+    def show(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task(f"{name}: {what}", total=total)
+            stack.enter_context(bar)
+        bar.update(bar.task_ids[0], completed=done)
+
+    return show
+
+
+def _said(console: Console, name: str, what: str) -> Callable[[int, int], None]:
+    last = -math.inf
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            line = f"{name}: {done:,} of {total:,} {what}"
+            print_as_is(console, line)
+
+    return show

@@ -1,0 +1,95 @@
+"""Options that several commands share."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsdctl.cli.console import warn
+
+if TYPE_CHECKING:
+    from dsdctl.plan.plan import Plan
+    from dsdctl.plan.progress import Progress
+    from dsdctl.plan.rows import ResolvedSpec
+
+
+class DeviceChoice(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="experiment files")]
+Recipes = Annotated[
+    list[str] | None, typer.Option("--recipe", help="only this recipe (repeatable)")
+]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="only this seed (repeatable)")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=1, help="levels at once; default: one a core on a CPU, one on a GPU"
+    ),
+]
+Memory = Annotated[
+    float,
+    typer.Option(min=0, max=2**20, metavar="GIB", help="data sets that take more stay on the disk"),
+]
+Interval = Annotated[
+    float,
+    typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
+]
+Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
+
+
+def _folder(text: str) -> Path:
+    if not text:  # an unset variable of a script, which must not mean the current folder
+        raise typer.BadParameter("is empty (allowed: a folder)")
+    return Path(text)
+
+
+StoreOption = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        envvar="DSDCTL_STORE",
+        parser=_folder,
+        metavar="FOLDER",
+        help="folder of finished work",
+    ),
+]
+
+
+DEFAULT_STORE = Path("dsdctl-store")
+
+
+def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
+    """Plan specs, or only these recipes and seeds of them. Raises InputError."""
+    from dsdctl.plan.plan import make_plan
+    from dsdctl.plan.resolve import resolve_all
+
+    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+
+
+def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:
+    """Say what specs warn of."""
+    experiments = [spec.experiment for spec in specs]
+    warn([f"{one.experiment}: {one.warning}" for one in experiments if one.warning])
+
+
+def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":
+    """What a store holds of a plan, read only; that it is damaged or absent is said."""
+    from dsdctl.plan.progress import Progress
+    from dsdctl.store.store import Store
+
+    opened = Store(store, read_only=True)
+    absence = opened.absence()
+    progress = Progress(made, opened)
+    warn([absence] if absence and not may_be_absent else opened.damage)
+    return progress

@@ -1,0 +1,73 @@
+"""`dsdctl plan`: what a run would do and cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsdctl.cli.console import out, print_plain, reported, write
+from dsdctl.cli.options import (
+    DEFAULT_STORE,
+    Device,
+    DeviceChoice,
+    Jobs,
+    Recipes,
+    Seeds,
+    Specs,
+    StoreOption,
+    make_plan_of,
+    pass_on_warnings,
+    progress_of,
+)
+
+
+def plan(
+    specs: Specs,
+    store: StoreOption = DEFAULT_STORE,
+    recipe: Recipes = None,
+    seed: Seeds = None,
+    jobs: Jobs = None,
+    device: Device = DeviceChoice.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", help="write a Graphviz file of the plan")
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=1, max=100_000, help="also show what so many GPUs would take"),
+    ] = None,
+    images_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-3,
+            help="with --gpus: on how many images a second one GPU trains the first row's student, "
+            "undistilled; without it: as fast as the store's levels on such a device were",
+        ),
+    ] = None,
+) -> None:
+    """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
+    with reported():
+        made = make_plan_of(specs, recipe, seed)
+        pass_on_warnings(made.specs)
+        from dsdctl.cost.forecast import plan_for_cluster, seconds_estimate
+        from dsdctl.cost.macs import MacCache
+        from dsdctl.report import plan_graph, plan_summary, plan_view
+        from dsdctl.report.cluster_view import rich_cluster
+        from dsdctl.system.devices import choose_device, default_jobs
+
+        where = choose_device(device.value)
+        slots = jobs or default_jobs(where)
+        progress = progress_of(made, store, may_be_absent=True)
+        macs = MacCache(progress.store)
+        seconds = seconds_estimate(progress, macs, where, slots)
+        on = "cuda" if device is DeviceChoice.auto else device.value
+        cluster = plan_for_cluster(progress, macs, on, gpus, images_per_second)
+        summary = plan_summary.summarise(progress, macs, seconds, cluster)
+        if graph is not None:
+            write(graph, plan_graph.graph(summary))
+        if as_json:
+            print_plain(summary.model_dump_json(by_alias=True, indent=2))
+        else:
+            out().print(plan_view.rich_plan(progress, summary, macs, where, slots))
+            if cluster is not None:
+                out().print(rich_cluster(cluster))

@@ -1,0 +1,199 @@
+"""`dsdctl report`: the comparison in any format, at any time."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsdctl.cli.console import can_draw, err, out, print_as_is, print_plain, reported, write
+from dsdctl.cli.options import (
+    DEFAULT_STORE,
+    Interval,
+    Recipes,
+    Seeds,
+    Specs,
+    StoreOption,
+    make_plan_of,
+    progress_of,
+)
+from dsdctl.errors import InputError
+
+if TYPE_CHECKING:
+    from dsdctl.cost.macs import MacCache
+    from dsdctl.plan.progress import Progress
+    from dsdctl.report.table import Report
+
+    Reports = list[Report]
+
+
+class Format(StrEnum):
+    """How to print a report."""
+
+    rich = "rich"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+    html = "html"
+
+
+ENDINGS = {
+    ".md": "markdown",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".json": "json",
+    ".html": "html",
+    ".txt": "rich",
+    "": "rich",
+}
+"""What the name of an output file says of its format."""
+
+
+def report(
+    specs: Specs,
+    store: StoreOption = DEFAULT_STORE,
+    style: Annotated[
+        Format | None,
+        typer.Option("--format", help="how to print it; default: by the ending of --output"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="write to this file instead")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG and PNG"),
+    ] = None,
+    recipe: Recipes = None,
+    seed: Seeds = None,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--open", help="also open the file in a browser, where it is HTML")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="of two specs, how the second one differs")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="stay until all is done; redraw, or write --output anew")
+    ] = False,
+    interval: Interval = 2.0,
+) -> None:
+    """Print the comparison, complete or not, from what the store holds."""
+    with reported():
+        wanted = style.value if style else _format_of(output)
+        if show and (output is None or wanted != "html"):
+            raise InputError("--open: needs an HTML file (--output report.html)")
+        if compare:
+            if figures is not None or wandb or watch:
+                raise InputError("--compare: not with --figures, --wandb or --watch")
+            from dsdctl.report.compare_view import compared
+
+            plans = [make_plan_of([spec], recipe, seed) for spec in specs]
+            # That the store is absent is said once.
+            sides = [progress_of(one, store, may_be_absent=one is not plans[0]) for one in plans]
+            _deliver(compared(sides, wanted, out()), output)
+            return
+        progress = progress_of(make_plan_of(specs, recipe, seed), store)
+        from dsdctl.cost.macs import MacCache
+        from dsdctl.report.table import make_report
+
+        macs = MacCache(progress.store)
+        by_now = partial(make_report, progress, macs)
+        present = partial(_present, progress, macs, wanted, output, _filters(recipe, seed))
+        here = wanted == "rich" and output is None and can_draw(out())
+        if watch:
+            rewrite = (lambda: None) if output is None else (lambda: present(by_now()))
+            _watch(progress, interval, by_now, rewrite, here=here)
+        reports = by_now()
+        if wandb:
+            from dsdctl.cli.listener import ConsoleProgress
+            from dsdctl.tracking.experiments import replay
+
+            progress.store.require()
+            replay(progress, reports, macs, ConsoleProgress(err()).say)
+        if not (watch and here):
+            present(reports)
+        if show:
+            typer.launch(str(output))
+        if figures is not None:
+            _draw_figures(reports, figures)
+
+
+def _format_of(output: Path | None) -> str:
+    """What the name of the output file says. Raises InputError where it says something else."""
+    ending = output.suffix if output else ""
+    if ending not in ENDINGS:
+        allowed = ", ".join(filter(None, ENDINGS))
+        raise InputError(
+            f"--output: {output}: {ending} is no format (allowed: {allowed}; --format)"
+        )
+    return ENDINGS[ending]
+
+
+def _watch(
+    progress: "Progress",
+    seconds: float,
+    by_now: "Callable[[], Reports]",
+    rewrite: Callable[[], None],
+    *,
+    here: bool,
+) -> None:
+    """Stay until all is done, with the comparison drawn `here`, where it is then left standing.
+
+    Elsewhere standard error shows how far each trajectory has come, and a file is written anew
+    with each change.
+    """
+    from dsdctl.cli.watch import redraw, watch
+    from dsdctl.report.render import rich_reports
+
+    if here:
+        terminal = out()
+        redraw(progress, terminal, seconds, lambda: rich_reports(by_now(), terminal))
+    else:
+        watch(progress, err(), seconds, rewrite)
+
+
+def _present(
+    progress: "Progress",
+    macs: "MacCache",
+    wanted: str,
+    output: Path | None,
+    options: list[str],
+    reports: "Reports",
+) -> None:
+    """Print the comparison, or write it to `output`."""
+    from dsdctl.report.render import render
+
+    if wanted == "html":
+        from dsdctl.report.html.page import html
+
+        text = html(progress, reports, macs, options)
+    else:
+        text = render(reports, wanted, out())
+    _deliver(text, output)
+
+
+def _draw_figures(reports: "Reports", folder: Path) -> None:
+    from dsdctl.report.figures.draw import save_figures
+
+    for line in save_figures(reports, folder):
+        print_as_is(err(), line)
+
+
+def _deliver(text: str, output: Path | None) -> None:
+    """Print a result, or write it to the file that was asked for."""
+    if output is None:
+        print_plain(text)
+    else:
+        write(output, text)
+
+
+def _filters(recipe: list[str] | None, seed: list[int] | None) -> list[str]:
+    """The options that chose recipes and seeds, as they are typed."""
+    chosen = [("--recipe", name) for name in recipe or ()]
+    chosen += [("--seed", str(number)) for number in seed or ()]
+    return [part for option in chosen for part in option]

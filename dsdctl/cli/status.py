@@ -1,0 +1,33 @@
+"""`dsdctl status`: how far each trajectory of a spec has come."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsdctl.cli.console import out, print_line, reported
+from dsdctl.cli.options import DEFAULT_STORE, Interval, StoreOption, make_plan_of, progress_of
+
+
+def status(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
+    store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="stay until all is done, and show what changes")
+    ] = False,
+    interval: Interval = 2.0,
+) -> None:
+    """Show how far each trajectory of a spec has come."""
+    with reported():
+        made = make_plan_of([spec], None, None)
+        from dsdctl.report.status import status_lines
+        from dsdctl.slurm.jobs import described_jobs
+
+        progress = progress_of(made, store)
+        if watch:
+            from dsdctl.cli.watch import watch as follow
+
+            follow(progress, out(), interval)
+            return
+        for line in status_lines(progress, described_jobs(progress.store)):
+            print_line(line)

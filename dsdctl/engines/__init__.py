@@ -1,1 +1,0 @@
-"""Where work runs. The scheduler knows engines by the protocol in schedule.py alone."""

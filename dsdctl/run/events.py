@@ -1,0 +1,68 @@
+"""What happens in a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from dsdctl.cost.throughput import rate_line
+from dsdctl.plan.trajectory import Trajectory
+from dsdctl.results import FinishedLevel
+from dsdctl.worker.tasks import TableTask, Task
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a trajectory. A level is `restored` when it was trained again for
+    its dropped weights; `busy` and `damaged` say what was met with; what is `lost` is run again."""
+
+    kind: Literal["started", "finished", "restored", "failed", "busy", "damaged", "lost"]
+    trajectory: Trajectory
+    task: Task
+    level: FinishedLevel | None = None
+    reason: str | None = None
+    trace: str | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+def event_line(event: Event) -> str:
+    """What happened, in one line."""
+    name = event.trajectory.label
+    match event.kind:
+        case "started":
+            return f"{name}: {_what(event.task)}"
+        case "busy":
+            return f"{name}: {_what(event.task)}: another process is at it, waiting"
+        case "damaged":
+            return f"{name}: {_what(event.task)}: {event.reason}"
+        case "lost":
+            return f"{name}: {_what(event.task)}: lost ({event.reason}), run again"
+        case "failed":
+            return f"{name}: FAILED: {event.reason}"
+        case "restored":
+            return f"{name}: {_what(event.task)} trained again for its dropped weights, the same"
+        case "finished" if event.level is None:
+            return f"{name}: {_what(event.task)} done"
+        case "finished":
+            speed = rate_line(event.trajectory, event.level)
+            return f"{name}: {_what(event.task)}{_result_line(event.level)}{speed}"
+
+
+def _what(task: Task) -> str:
+    if isinstance(task, TableTask):
+        return "teacher table"
+    if task.identity.iterations is not None:
+        return f"state after {task.identity.iterations} batches, to rewind to"
+    return f"level {task.identity.level}"
+
+
+def _result_line(level: FinishedLevel) -> str:
+    result = level.result
+    if result.kind == "diverged":
+        return f" diverged in epoch {result.epoch}"
+    return (
+        f", sparsity {100 * result.sparsity:.2f} %, "
+        f"test {100 * result.test_accuracy:.2f} %, train {100 * result.train_accuracy:.2f} %, "
+        f"entropy {result.entropy_bits:.3f} bits, {level.environment.wall_seconds:.1f} s"
+    )

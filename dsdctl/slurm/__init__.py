@@ -1,0 +1,1 @@
+"""Jobs of Slurm: how they are submitted, and how they stand."""

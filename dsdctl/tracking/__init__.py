@@ -1,0 +1,1 @@
+"""Trackers: W&B as a mirror of what a run says, in a process of its own."""
