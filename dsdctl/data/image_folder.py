@@ -7,6 +7,7 @@ Nothing here decodes an image or imports torch.
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -44,7 +45,7 @@ class Listing:
     def fingerprint(self) -> str:
         """sha256 of names, sizes and times of change; as long as it holds, so does the content.
 
-        Raises InputError where a file is gone.
+        Raises InputError where a file is gone, or is a pipe or a device.
         """
         digest = hashlib.sha256()
         for file in self.files:
@@ -52,6 +53,8 @@ class Listing:
                 status = (self.root / file.path).stat()
             except OSError as error:
                 raise InputError(f"{error.filename}: {error.strerror or error}") from error
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{self.root / file.path}: not a regular file")
             digest.update(os.fsencode(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n"))
         return digest.hexdigest()
 
@@ -127,7 +130,7 @@ def _images(root: Path, part: str, classes: tuple[str, ...]) -> tuple[ImageFile,
     files = []
     for label, name in enumerate(classes):
         walk = os.walk(root / part / name, followlinks=True, onerror=_raise)
-        for folder, _, names in sorted(walk):
+        for folder, _, names in sorted(map(_without_loops, walk)):
             relative = Path(folder).relative_to(root)
             files += [
                 ImageFile(str(relative / file), label)
@@ -137,6 +140,20 @@ def _images(root: Path, part: str, classes: tuple[str, ...]) -> tuple[ImageFile,
     if not files:
         raise InputError(f"{root / part}: holds no image ({', '.join(EXTENSIONS)})")
     return tuple(files)
+
+
+_Walked = tuple[str, list[str], list[str]]
+
+
+def _without_loops(walked: _Walked) -> _Walked:
+    """Refuse a link to a folder that it lies in, which would be walked for ever."""
+    folder, inside, _ = walked
+    here = Path(folder).resolve()
+    for name in inside:
+        path = Path(folder, name)
+        if path.is_symlink() and path.resolve() in (here, *here.parents):
+            raise InputError(f"{path}: a link to a folder that it lies in")
+    return walked
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -41,6 +41,9 @@ class Arrays:
     test: LabelledImages | None
     classes: int
 
+MAX_PIXELS = 2**28
+"""Of a resized image; a line of pixels as long as Pillow reads would take all memory."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -53,6 +56,9 @@ class Cut:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """An image of any mode and size -> uint8 (crop, crop, 3)."""
         width, height = (int(self.resize * side / min(image.size)) for side in image.size)
+        if width * height > MAX_PIXELS:
+            sides = " x ".join(map(str, image.size))
+            raise ValueError(f"{sides} pixels, of which resizing would make {width} x {height}")
         left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
         resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized.crop((left, top, left + self.crop, top + self.crop)))
@@ -271,7 +277,8 @@ def _image_part(
             raise WorkError(f"{file}: not a readable image ({error})") from error
 
     def read(start: int, stop: int) -> np.ndarray:
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
             return np.stack(list(pool.map(decode, files[start:stop])))
 
     return Part(labels, (cut.crop, cut.crop, 3), read)

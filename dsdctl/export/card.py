@@ -10,7 +10,7 @@ from dsdctl.data.labels import describe_noise
 from dsdctl.export.as_onnx import OPSET
 from dsdctl.export.chosen import Chosen
 from dsdctl.plan.stopping import describe_rule
-from dsdctl.report.render import escaped
+from dsdctl.report.render import escaped, escaped_line
 from dsdctl.results import environment_line
 from dsdctl.units import size
 
@@ -56,7 +56,7 @@ def model_card(
         [
             f"# {chosen.row_plan.experiment}: {recipe.recipe}, seed {chosen.trajectory.seed}",
             "",
-            escaped(recipe.title),
+            escaped_line(recipe.title),
             "",
             f"Level {result.level}, {100 * result.sparsity:.2f} % of the weights removed; test "
             f"accuracy {100 * result.test_accuracy:.2f} %, validation accuracy "

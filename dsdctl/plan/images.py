@@ -105,6 +105,7 @@ def _human_noise(document: Document, name: str, noise: LabelNoise) -> LabelNoise
 def path_of(document: Document, key: KeyPath, text: str) -> Path:
     """A path as written at `key`: `~` is the home folder, relative to the file that holds it."""
     try:
-        return document.mark(key).file.parent / Path(text).expanduser()
+        path = Path(text).expanduser() if text.startswith("~") else Path(text)
+        return document.mark(key).file.parent / path
     except RuntimeError as error:
         raise InputError(document.problem(key, f"is {text}: no such user")) from error

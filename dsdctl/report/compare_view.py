@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dsdctl.cost.macs import MacCache
-from dsdctl.errors import InputError
+from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare
-from dsdctl.report.render import escaped, markdown_table
+from dsdctl.report.render import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import make_report
 from dsdctl.units import magnitude
@@ -36,7 +36,8 @@ def compared(sides: Sequence[Progress], style: str, console: Console) -> str:
     first, second = (make_report(side, MacCache(side.store))[0] for side in sides)
     names = first.experiment, second.experiment
     if names[0] == names[1]:
-        names = str(sides[0].plan.specs[0].file), str(sides[1].plan.specs[0].file)
+        one, other = (printable(str(side.plan.specs[0].file)) for side in sides)
+        names = one, other
     return render_comparison(compare(first, second, names), style, console)
 
 
@@ -55,8 +56,9 @@ def render_comparison(comparison: Comparison, style: str, console: Console) -> s
 
 def _markdown(comparison: Comparison) -> str:
     lines = [line for row in comparison.rows for line in _lines(comparison, row)]
+    lines = [[escaped(cell) for cell in line] for line in lines]
     table = markdown_table(HEADINGS, ("---", "---", *["--:"] * 4), lines)
-    notes = "\n".join(f"- {escaped(line)}" for line in comparison_notes(comparison))
+    notes = "\n".join(f"- {escaped_line(line)}" for line in comparison_notes(comparison))
     return f"## {escaped(_title(comparison))}\n\n{table}\n\n{notes}"
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -34,23 +35,24 @@ def markdown(reports: Sequence[Report]) -> str:
     for report in reports:
         parts.append(f"## {report.experiment}")
         if report.title:
-            parts.append(escaped(report.title))
+            parts.append(escaped_line(report.title))
         for variant, rows in by_variant(report):
             if variant:
                 parts.append(f"### {escaped(variant)}")
             parts.append(_comparison(rows))
-        parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), finding_cells(report)))
-        parts.append("\n".join(f"- {escaped(line)}" for line in notes(report)))
+        findings = [[escaped(cell) for cell in line] for line in finding_cells(report)]
+        parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), findings))
+        parts.append("\n".join(f"- {escaped_line(line)}" for line in notes(report)))
     return "\n\n".join(parts)
 
 
 def _comparison(rows: Sequence[ReportRow]) -> str:
     lines = []
     for row in rows:
-        lines.append(cells(row))
+        lines.append([escaped(cell) for cell in cells(row)])
         published = reference_cells(row)
         if published is not None:
-            lines.append([f"*{cell.strip()}*" if cell else "" for cell in published])
+            lines.append([f"*{escaped(cell.strip())}*" if cell else "" for cell in published])
     alignment = ("---", *[":-:"] * 3, *["--:"] * (len(HEADINGS) - 4))
     return markdown_table(HEADINGS, alignment, lines)
 
@@ -58,16 +60,25 @@ def _comparison(rows: Sequence[ReportRow]) -> str:
 def markdown_table(
     headings: Sequence[str], alignment: Sequence[str], lines: Sequence[Sequence[str]]
 ) -> str:
-    """A GitHub table; `alignment` is the line below the headings."""
-    shown = [[escaped(cell) for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, alignment, *shown))
+    """A GitHub table of Markdown; `alignment` is the line below the headings."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, alignment, *lines))
 
 
 def escaped(text: str) -> str:
-    """Text that neither ends a cell nor starts markup."""
-    for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`")):
-        text = text.replace(character, shown)
-    return text
+    """Text that neither ends a cell nor starts markup within a line."""
+    return _MARKS.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def escaped_line(text: str) -> str:
+    """The same of what begins a line, where more is markup."""
+    return _AT_THE_START.sub(r"\1\\\2", escaped(text))
+
+
+_MARKS = re.compile(r"[|`*~\\]|(?<=\])[(:]|(?<![^\W_])_|(?<=[^\W_])_(?![^\W_])")
+"""What may begin markup anywhere: brackets do before another, underscores not between letters."""
+
+_AT_THE_START = re.compile(r"^( *\d*)([#>=+.)-])")
+"""What makes a line a heading, a quote, an item of a list or a rule."""
 
 
 Line = dict[str, object]

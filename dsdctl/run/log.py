@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dsdctl.errors import in_words
+from dsdctl.errors import in_words, printable
 from dsdctl.plan.progress import Progress, stop_reason
 from dsdctl.plan.stopping import describe_rule
 from dsdctl.plan.trajectory import TeacherNeed
@@ -19,7 +19,15 @@ log = logging.getLogger("dsdctl")
 log.addHandler(logging.NullHandler())
 log.propagate = False
 
-_LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+
+class _Lines(logging.Formatter):
+    """Lines of plain text, whatever is in a name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+_LINE = _Lines("%(asctime)s %(levelname)s %(message)s")
 
 
 _NEVER = logging.CRITICAL + 1

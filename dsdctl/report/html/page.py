@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import dsdctl
 from dsdctl.cost.ledger import CountMacs
+from dsdctl.errors import printable
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import ResolvedSpec
@@ -105,13 +106,25 @@ def _files(spec: ResolvedSpec) -> list[File]:
             found.append((f"recipes/{file.name}", file))
     contents = [(name, file.read_bytes()) for name, file in found]
     return [
-        File(name, content.decode(errors="replace"), hashlib.sha256(content).hexdigest())
+        File(printable(name), content.decode(errors="replace"), hashlib.sha256(content).hexdigest())
         for name, content in contents
     ]
 
 
 def _commands(specs: Sequence[ResolvedSpec], options: Sequence[str]) -> list[str]:
-    names = [spec.file.name for spec in specs]
+    names = [_argument(spec.file.name) for spec in specs]
     report = ["report", *names, *options, "--output", "report.html"]
     lines = [["validate", *names], ["plan", *names, *options], ["run", *names, *options], report]
-    return [shlex.join(["dsdctl", *line]) for line in lines]
+    return [" ".join(["dsdctl", *map(_in_a_shell, line)]) for line in lines]
+
+
+def _argument(name: str) -> str:
+    """A file's name that is no option."""
+    return f"./{name}" if name.startswith("-") else name
+
+
+def _in_a_shell(word: str) -> str:
+    """A word to be typed, also where it holds what cannot be typed as it is."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + printable(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
