@@ -6,6 +6,7 @@ which levels W&B has and which are in its offline files, so that a second run mi
 and a replay sends what no server has seen.
 """
 
+import logging
 import multiprocessing
 import netrc
 import os
@@ -159,6 +160,7 @@ def _mirror_process(
     """Take messages until the end; a failure ends the mirroring, and is answered in one line."""
     take_signals()
     end_with_parent(parent)
+    logging.raiseExceptions = False  # the client's own log, on a full disk, is not the user's
     client = _Client(Wandb.model_validate_json(settings), Store(Path(store)))
     failure = ""
     try:
@@ -186,7 +188,8 @@ def _take(messages: "queue.Queue[tuple[Any, ...]]", client: "_Client") -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    words = in_words(error) if isinstance(error, OSError) else None
+    return words or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class _Client:

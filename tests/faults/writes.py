@@ -106,8 +106,9 @@ def prepare(folder: Path, dropped: tuple[str, ...]) -> None:
         if kind == "macs":
             (store / "macs.json").unlink()
         elif kind == "inflight":
-            shutil.rmtree(store / "inflight")
+            shutil.rmtree(store / "inflight", ignore_errors=True)
         elif kind == "needless":
+            (store / "inflight").mkdir()
             (store / "inflight" / level.name).write_bytes(b"of a level that is finished")
         elif kind == "damaged":
             (level / "result.json").write_bytes(b"{}")
