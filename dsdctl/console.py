@@ -42,7 +42,12 @@ def err() -> Console:
 
 def say(line: str) -> None:
     """Tell the user one thing; this needs no memory to speak of."""
-    sys.stderr.write(printable(line) + "\n")
+    try:
+        sys.stderr.write(printable(line) + "\n")
+    except BrokenPipeError:
+        raise
+    except OSError:  # on a full disk, say, and nobody else to tell
+        _drop_what_comes(2)
 
 
 def print_line(line: str) -> None:

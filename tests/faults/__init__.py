@@ -84,6 +84,7 @@ class Started:
         shim: Path | None = None,
         environment: Mapping[str, str | None] | None = None,
         line: Sequence[object] = (),
+        wrapper: Sequence[str] = (),
         **options: object,
     ):
         self.token = secrets.token_hex(8)
@@ -99,9 +100,9 @@ class Started:
         whole = {k: v for k, v in {**os.environ, **changed}.items() if v is not None}
         self.out, self.err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
         usual = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": self.out, "stderr": self.err}
-        line = list(map(str, line or (sys.executable, "-m", "dsdctl", *arguments)))
+        command = line or (*wrapper, sys.executable, "-m", "dsdctl", *arguments)
         settings = {**usual, "env": whole, "start_new_session": True, **options}
-        self.process = subprocess.Popen(line, **settings)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(list(map(str, command)), **settings)  # type: ignore[call-overload]
 
     def held(self, seconds: float = 60) -> int:
         """Wait until a process is held by the shim; return which."""
@@ -233,6 +234,15 @@ def leftovers(folder: Path) -> list[Path]:
     """Temporary files: what is hidden or a part, but for W&B's own."""
     found = [path for path in folder.rglob(".*") if "wandb" not in path.parts]
     return [path.relative_to(folder) for path in (*found, *folder.rglob("*.part"))]
+
+
+def other_user() -> tuple[str, ...] | None:
+    """What runs a command as a user without a name, who may read all files; only root can."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        return None
+    caps = "+dac_override,+dac_read_search,+fowner"
+    user = ("--reuid=12345", "--regid=12345", "--clear-groups")
+    return ("setpriv", *user, f"--inh-caps={caps}", f"--ambient-caps={caps}")
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:

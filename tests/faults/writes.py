@@ -5,7 +5,6 @@ python -m tests.faults.writes every [--each N]      an error at every single cal
 """
 
 import errno
-import os
 import resource
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import STORE, Bench, Case, Done, Fault, drop, leftovers, main, require
+from . import STORE, Bench, Case, Done, Fault, drop, leftovers, main, other_user, require
 
 RUN = ("run", "small.yaml", "--jobs", "1", "--checkpoint-every", "0")
 TRACKED = ("run", "tracked.yaml", "--jobs", "1")
@@ -245,29 +244,17 @@ def try_small_disk(kib: int, bench: Bench, folder: Path) -> str:
 # Limits
 
 
-def limited(limits: dict[int, int], user: int | None) -> None:
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
-    if user is not None:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
-
-
 def try_limit(kind: int, most: int, command: tuple[str, ...], bench: Bench, folder: Path) -> str:
     """A command that may have no more of something; without the limit it goes on."""
     drop(folder / STORE, "level")
-    user = None
-    if kind == resource.RLIMIT_NPROC:
-        if os.getuid() != 0:
-            return "only root can try it"
-        user = 65534  # root has no such limit
-        subprocess.run(["chown", "-R", str(user), folder], check=True)
-    done = bench.run(folder, *command, preexec_fn=partial(limited, {kind: most}, user))
+    wrapper = other_user() if kind == resource.RLIMIT_NPROC else ()  # root has no such limit
+    if wrapper is None:
+        return "only root can try it"
+    limit = partial(resource.setrlimit, kind, (most, most))
+    done = bench.run(folder, *command, preexec_fn=limit, wrapper=wrapper)
     judge(done, 0, 2, 3)
     left = leftovers(folder)
     require(not left, f"half-written: {left}")
-    subprocess.run(["chown", "-R", str(os.getuid()), folder], check=True)
     again(bench, folder, command)
     return f"exit code {done.code}, {(done.err.strip().splitlines() or [''])[0]}"
 
