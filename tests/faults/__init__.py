@@ -231,8 +231,9 @@ def drop(store: Path, *what: str) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files: what is hidden or a part, but for W&B's own."""
-    found = [path for path in folder.rglob(".*") if "wandb" not in path.parts]
+    """Temporary files: what is hidden or a part, but for W&B's own and what is in a home folder."""
+    others = {"wandb", "absent"}
+    found = [path for path in folder.rglob(".*") if not others & set(path.parts)]
     return [path.relative_to(folder) for path in (*found, *folder.rglob("*.part"))]
 
 

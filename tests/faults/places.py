@@ -24,7 +24,7 @@ NAMES = {
     "250 bytes": "x" * 250,
     "no UTF-8": os.fsdecode(b"\xff\xfe\x80"),
     "accents": "h\u00e9 \u96ea",
-    "markup": "[bold]a[/bold] *?[a]",
+    "markup": "[bold]a *?[a]",
     "a dash": "--store",
     "an escape": "\x1b[31mred",
 }
