@@ -38,7 +38,8 @@ def well(done: Done, *codes: int) -> Done:
 
 def try_name(name: str, command: str, bench: Bench, folder: Path) -> str:
     """Everything in a folder of that name, and the store in another one below it."""
-    drop(folder / STORE, "level")
+    if command != "report":
+        drop(folder / STORE, "level")
     inside = folder / name
     inside.mkdir()
     for path in list(folder.iterdir()):
@@ -46,6 +47,10 @@ def try_name(name: str, command: str, bench: Bench, folder: Path) -> str:
             path.rename(inside / path.name)
     (inside / STORE).rename(inside / name)
     store = ("--store", f"./{name}")
+    if command == "report":
+        well(bench.run(inside, "report", "small.yaml", *store))
+        bench.check_whole(inside, name)
+        return "report, check"
     line = (command, *RUN[1:]) if command == "run" else ("run", "tracked.yaml", *RUN[2:])
     first = well(bench.run(inside, *line, *store))
     require(not any(c in first.err for c in "\x1b\x07"), "an escape came through")
@@ -108,13 +113,15 @@ def try_deleted_folder(bench: Bench, folder: Path) -> str:
         (folder / "gone").rmdir()
 
     absolute = (folder / "small.yaml", "--jobs", "1", "--store", folder / STORE)
-    well(bench.run(folder, "run", *absolute, preexec_fn=vanish))
+    refused = well(bench.run(folder, "run", *absolute, preexec_fn=vanish), 3)
+    require("could be started: No such file" in refused.err, refused.err)
+    well(bench.run(folder, "run", *absolute))
     bench.check_whole(folder)
     for line in (("run", folder / "small.yaml"), ("report", "small.yaml"), ("store", "check")):
         done = well(bench.run(folder, *line, preexec_fn=vanish), 2)
         require(len(done.err.splitlines()) == 1, done.err)
     well(bench.run(folder, "report", absolute[0], *absolute[3:], preexec_fn=vanish))
-    return "with absolute paths all goes well, else exit code 2"
+    return "no worker, exit code 3; with a relative path 2"
 
 
 def try_folder_deleted_meanwhile(bench: Bench, folder: Path) -> str:
@@ -249,6 +256,7 @@ def cases(_bench: Bench) -> Iterator[Case]:
     """All of them."""
     for what, name in NAMES.items():
         yield f"a name with {what}", partial(try_name, name, "run")
+        yield f"reading below a name with {what}", partial(try_name, name, "report")
         yield f"W&B below a name with {what}", partial(try_name, name, "tracked")
         yield f"an export of a name with {what}", partial(try_export, name)
         yield f"images below a name with {what}", partial(try_pictures, name)

@@ -82,7 +82,7 @@ WRITES = {
     "prepared images": Write(PICTURES, "*.part*", 3, calls="create write fsync rename mkdir"),
     "prepared images' place": Write(PICTURES, "*/dsdctl-prepared/image*", 3, calls="rename"),
     "prepared images' lock": Write(PICTURES, "*/dsdctl-prepared/*.lock", 3, calls="create"),
-    "report": Write((*REPORT, "--output", "r.html"), "*/*r.html*", 2),
+    "report": Write((*REPORT, "--output", "r.md"), "*/*r.md*", 2),
     "graph": Write(("plan", "small.yaml", "--graph", "g.dot"), "*/*g.dot*", 2),
     "figures": Write((*REPORT, "--figures", "figures"), "*/figures*", 2, calls=ALL_CALLS),
     "export": Write(EXPORT, "*out*", 2, calls=ALL_CALLS),
@@ -143,7 +143,7 @@ def after(folder: Path, command: tuple[str, ...], done: Done) -> None:
     """Nothing is half-written."""
     left = leftovers(folder)
     require(not left, f"half-written: {', '.join(map(str, left))}: {done.err}")
-    results = [name for name in ("out", "r.html", "g.dot") if (folder / name).exists()]
+    results = [name for name in ("out", "r.md", "g.dot") if (folder / name).exists()]
     require(done.code == 0 or not results, f"{results} is there")
 
 
