@@ -39,7 +39,7 @@ def test_one_case(module: object, name: str, bench: Bench) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("script", "each"), [("signals", 5), ("writes", 5), ("places", 2)])
+@pytest.mark.parametrize(("script", "each"), [("signals", 8), ("writes", 8), ("places", 6)])
 def test_each_nth_case_of_a_class(script: str, each: int) -> None:
     """All of them take a quarter of an hour: `python -m tests.faults.signals`."""
     line = [sys.executable, "-m", f"tests.faults.{script}", "--each", str(each)]

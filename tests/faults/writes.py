@@ -21,6 +21,7 @@ RUN = ("run", "small.yaml", "--jobs", "1", "--checkpoint-every", "0")
 TRACKED = ("run", "tracked.yaml", "--jobs", "1")
 PICTURES = ("run", "pictures.yaml", "--jobs", "1")
 REPORT = ("report", "small.yaml")
+FIGURES = (*REPORT, "--figures", "figures")
 EXPORT = ("export", "small.yaml", "--recipe", "vanilla", "--output", "out")
 GC = ("store", "gc", "small.yaml", "--weights", "--yes")
 
@@ -84,14 +85,16 @@ WRITES = {
     "prepared images' lock": Write(PICTURES, "*/dsdctl-prepared/*.lock", 3, calls="create"),
     "report": Write((*REPORT, "--output", "r.md"), "*/*r.md*", 2),
     "graph": Write(("plan", "small.yaml", "--graph", "g.dot"), "*/*g.dot*", 2),
-    "figures": Write((*REPORT, "--figures", "figures"), "*/figures*", 2, calls=ALL_CALLS),
-    "export": Write(EXPORT, "*out*", 2, calls=ALL_CALLS),
+    "figures": Write(FIGURES, "*/figures/*", 2),
+    "figures' folder": Write(FIGURES, "*/figures", 2, calls="mkdir"),
+    "export": Write(EXPORT, "*/.out-*", 2, calls="create write fsync mkdir"),
+    "export's place": Write(EXPORT, "*/out", 2, calls="rename"),
     "gc's checksums": Write(GC, "*checksums.json*", 3),
     "gc's deletion": Write(GC, "*/weights.safetensors", 3, calls="remove"),
     "gc's deletion of leftovers": Write(
         ("store", "gc", "--yes"), "*/inflight/*", 3, ("needless",), "remove"
     ),
-    "dropped checkpoint": Write(RUN, "*/inflight/*", 3, LEVEL, "remove"),
+    "dropped checkpoint": Write(RUN, "*/inflight/[0-9a-f]*", 3, LEVEL, "remove"),
     "set aside": Write(RUN, "*/setaside*", 3, ("damaged",), "mkdir rename"),
 }
 
@@ -246,7 +249,8 @@ def try_small_disk(kib: int, bench: Bench, folder: Path) -> str:
 
 def try_limit(kind: int, most: int, command: tuple[str, ...], bench: Bench, folder: Path) -> str:
     """A command that may have no more of something; without the limit it goes on."""
-    drop(folder / STORE, "level")
+    if command is RUN:
+        drop(folder / STORE, "level")
     wrapper = other_user() if kind == resource.RLIMIT_NPROC else ()  # root has no such limit
     if wrapper is None:
         return "only root can try it"
