@@ -274,8 +274,9 @@ def test_finishing_never_waits_for_a_dead_mirror(tmp_path: Path) -> None:
 ENDED = """
 import sys
 from pathlib import Path
-from dsdctl.spec import Wandb
-from dsdctl.tracking import Attached, Mirror
+from dsdctl.spec.experiment import Wandb
+from dsdctl.tracking.messages import Attached
+from dsdctl.tracking.mirror import Mirror
 if __name__ == "__main__":
     mirror = Mirror(Wandb(project="x", mode="offline"), Path(sys.argv[1]))
     mirror._process.kill()

@@ -42,7 +42,12 @@ def err() -> Console:
 
 def say(line: str) -> None:
     """Tell the user one thing; this needs no memory to speak of."""
-    sys.stderr.write(printable(line) + "\n")
+    try:
+        sys.stderr.write(printable(line) + "\n")
+    except BrokenPipeError:
+        raise
+    except OSError:  # on a full disk, say, and nobody else to tell
+        _drop_what_comes(2)
 
 
 def print_line(line: str) -> None:
@@ -57,7 +62,7 @@ def print_plain(text: str) -> None:
 
 def print_as_is(console: Console, line: str) -> None:
     """Print a line of a log: no markup in it, nothing picked out, not wrapped."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def can_draw(console: Console) -> bool:
@@ -109,7 +114,7 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
         say(f"error: {words}")
         raise typer.Exit(SOME_FAILED) from None
     except KeyboardInterrupt as interrupt:
-        code = 128 + interrupt.args[0] if interrupt.args else INTERRUPTED
+        code = 128 + signal.Signals[interrupt.args[0]] if interrupt.args else INTERRUPTED
         say("interrupted" + ("; the same command goes on from here" if resumable else ""))
         raise typer.Exit(code) from None
 
@@ -117,13 +122,13 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP as Ctrl-C is treated: a KeyboardInterrupt, here with the signal's
-    number. What is ignored, by `nohup` say, stays so."""
-    caught: list[int] = []
+    name. What is ignored, by `nohup` say, stays so."""
+    caught: list[str] = []
 
     def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-        caught.append(number)
+        caught.append(signal.Signals(number).name)
         _give_up_what_nobody_reads()
-        raise KeyboardInterrupt(number)
+        raise KeyboardInterrupt(caught[0])
 
     before = {number: signal.getsignal(number) for number in _ENDING}
     for number, handler in before.items():

@@ -41,6 +41,7 @@ class Arrays:
     test: LabelledImages | None
     classes: int
 
+
 MAX_PIXELS = 2**28
 """Of a resized image; a line of pixels as long as Pillow reads would take all memory."""
 

@@ -41,7 +41,9 @@ def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf
     """The data set of a spec and its label noise. Raises InputError where they do not fit."""
     dataset = experiment.dataset
     key: KeyPath = ("dataset", "root" if dataset.file is None else "file")
-    path = path_of(document, key, dataset.file or dataset.root)
+    # The digits come with scikit-learn: they need no folder, and so nobody's home.
+    root = "." if dataset.name == "digits" else dataset.root
+    path = path_of(document, key, dataset.file or root)
     try:
         facts = facts_of(dataset, path)
     except InputError as error:

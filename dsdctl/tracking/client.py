@@ -144,6 +144,8 @@ class _Client:
         if mode == "offline":
             # As an argument alone it would still look up the vendor's host.
             os.environ["WANDB_MODE"] = "offline"
+        if not os.environ.get("HOME"):  # where its service would have its cache; else it complains
+            os.environ["HOME"] = str(self._folder)
         os.environ["WANDB_SILENT"] = "true"  # as an argument it comes after the login
         import wandb
 

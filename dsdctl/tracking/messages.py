@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsdctl.errors import in_words
 from dsdctl.spec.fields import Model
 
 ATTACHED = "attached"
@@ -59,4 +60,5 @@ class Attached:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    words = in_words(error) if isinstance(error, OSError) else None
+    return words or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

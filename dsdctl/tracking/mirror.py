@@ -6,6 +6,7 @@ which levels W&B has and which are in its offline files, so that a second run mi
 and a replay sends what no server has seen.
 """
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -99,6 +100,7 @@ def _mirror_process(
     """Take messages until the end; a failure ends the mirroring, and is answered in one line."""
     take_signals()
     end_with_parent(parent)
+    logging.raiseExceptions = False  # the client's own log, on a full disk, is not the user's
     client = _Client(Wandb.model_validate_json(settings), Store(Path(store)))
     failure = ""
     try:

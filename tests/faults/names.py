@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from dsdctl.folders import tensor_bytes
+from dsdctl.store.folders import tensor_bytes
 
 from .trying import Tally, command, defects, levels_run_here
 

@@ -7,6 +7,7 @@
  *                full:N    so do all that come after; a write first takes half of what it is given
  *                signal:N  the process sends itself signal N, then calls
  *                hold      it waits until STATE.go is there, or a signal has come
+ *   FAULT_CLOCK  seconds by which the time of day is off; with a / before, more so at each look
  *   FAULT_STATE  a file of eight zeros: the count; each call is added to STATE.log
  */
 #define _GNU_SOURCE
@@ -176,3 +177,21 @@ int unlinkat(int folder, const char *path, int flags) {
     return fault_at("remove", folder, path) ? -1 : REAL(unlinkat)(folder, path, flags);
 }
 int rmdir(const char *path) { return fault_at("remove", AT_FDCWD, path) ? -1 : REAL(rmdir)(path); }
+
+static time_t off(void) {
+    static long looks;
+    const char *clock = getenv("FAULT_CLOCK");
+    if (!clock) return 0;
+    return clock[0] == '/' ? atol(clock + 1) * __sync_add_and_fetch(&looks, 1) : atol(clock);
+}
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int result = syscall(SYS_clock_gettime, which, now);
+    if (result == 0 && which == CLOCK_REALTIME) now->tv_sec += off();
+    return result;
+}
+time_t time(time_t *now) {
+    struct timespec here;
+    clock_gettime(CLOCK_REALTIME, &here);
+    if (now) *now = here.tv_sec;
+    return here.tv_sec;
+}

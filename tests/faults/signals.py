@@ -53,15 +53,15 @@ EXPORT = ("export", "small.yaml", "--recipe", "vanilla", "--output", "out")
 GC = ("store", "gc", "small.yaml", "--weights", "--yes")
 
 MOMENTS = {
-    "while it starts": Moment(RUN, "*/dsdctl/__pycache__/cli.*", "open"),
-    "while it is imported": Moment(RUN, "*/dsdctl/__pycache__/plan.*", "open"),
+    "while it starts": Moment(RUN, "*/dsdctl/cli/__pycache__/app.*", "open"),
+    "while it is imported": Moment(RUN, "*/dsdctl/plan/__pycache__/plan.*", "open"),
     "before a worker": Moment(RUN, f"*/{STORE}/store.json", "rename"),
-    "while a worker starts": Moment(RUN, "*/dsdctl/__pycache__/level.*", "open", ("level",)),
+    "while a worker starts": Moment(RUN, "*/dsdctl/worker/__pycache__/level.*", "open", ("level",)),
     "training": Moment(RUN, "*/inflight/*", "rename", ("level",)),
     "committing a level": Moment(RUN, "*/levels/??/*", "rename", ("level",)),
     "building a table": Moment(RUN, "*/tables/??/.*", "mkdir", ("table",)),
     "preparing": Moment(("run", "pictures.yaml", "--jobs", "1"), "*.part/train*", "write"),
-    "writing a report": Moment((*REPORT, "--output", "r.html"), "*r.html*", "write"),
+    "writing a report": Moment((*REPORT, "--output", "r.md"), "*r.md*", "write"),
     "drawing figures": Moment((*REPORT, "--figures", "figures"), "*/figures/*.png*", "write"),
     "exporting": Moment(EXPORT, "*out*/model.onnx", "write"),
     "dropping weights": Moment(GC, "*/checksums.json", "rename"),
@@ -123,7 +123,7 @@ def prepare(moment: Moment, folder: Path) -> None:
 
 def check_again(bench: Bench, folder: Path, moment: Moment) -> None:
     """Run the same command undisturbed: it gives what it always gives, and leaves nothing else."""
-    half = [path for path in ("out", "r.html") if (folder / path).exists()]
+    half = [path for path in ("out", "r.md") if (folder / path).exists()]
     require(not half, f"{half} is there after an interruption")
     again = bench.run(folder, *moment.command)
     require(again.code == 0, f"the next run ended with {again.code}: {again.err}")

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for the tes
 
 from soak import called
 
-import dsdctl.run
+import dsdctl.run.backends
 from dsdctl.run.engines.base import Outcome
 from dsdctl.run.engines.local import outcome_of
 from dsdctl.worker.process import attempt
@@ -156,7 +156,7 @@ def levels_run_here(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """`run` without worker processes; `stop` asks its levels to leave a checkpoint."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            dsdctl.run.session,
+            dsdctl.run.backends,
             "LocalEngine",
             lambda place, *rest: HereEngine(place, *rest, stop=stop),
         )

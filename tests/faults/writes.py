@@ -5,7 +5,6 @@ python -m tests.faults.writes every [--each N]      an error at every single cal
 """
 
 import errno
-import os
 import resource
 import shutil
 import subprocess
@@ -16,12 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import STORE, Bench, Case, Done, Fault, drop, leftovers, main, require
+from . import STORE, Bench, Case, Done, Fault, drop, leftovers, main, other_user, require
 
 RUN = ("run", "small.yaml", "--jobs", "1", "--checkpoint-every", "0")
 TRACKED = ("run", "tracked.yaml", "--jobs", "1")
 PICTURES = ("run", "pictures.yaml", "--jobs", "1")
 REPORT = ("report", "small.yaml")
+FIGURES = (*REPORT, "--figures", "figures")
 EXPORT = ("export", "small.yaml", "--recipe", "vanilla", "--output", "out")
 GC = ("store", "gc", "small.yaml", "--weights", "--yes")
 
@@ -83,16 +83,18 @@ WRITES = {
     "prepared images": Write(PICTURES, "*.part*", 3, calls="create write fsync rename mkdir"),
     "prepared images' place": Write(PICTURES, "*/dsdctl-prepared/image*", 3, calls="rename"),
     "prepared images' lock": Write(PICTURES, "*/dsdctl-prepared/*.lock", 3, calls="create"),
-    "report": Write((*REPORT, "--output", "r.html"), "*/*r.html*", 2),
+    "report": Write((*REPORT, "--output", "r.md"), "*/*r.md*", 2),
     "graph": Write(("plan", "small.yaml", "--graph", "g.dot"), "*/*g.dot*", 2),
-    "figures": Write((*REPORT, "--figures", "figures"), "*/figures*", 2, calls=ALL_CALLS),
-    "export": Write(EXPORT, "*out*", 2, calls=ALL_CALLS),
+    "figures": Write(FIGURES, "*/figures/*", 2),
+    "figures' folder": Write(FIGURES, "*/figures", 2, calls="mkdir"),
+    "export": Write(EXPORT, "*/.out-*", 2, calls="create write fsync mkdir"),
+    "export's place": Write(EXPORT, "*/out", 2, calls="rename"),
     "gc's checksums": Write(GC, "*checksums.json*", 3),
     "gc's deletion": Write(GC, "*/weights.safetensors", 3, calls="remove"),
     "gc's deletion of leftovers": Write(
         ("store", "gc", "--yes"), "*/inflight/*", 3, ("needless",), "remove"
     ),
-    "dropped checkpoint": Write(RUN, "*/inflight/*", 3, LEVEL, "remove"),
+    "dropped checkpoint": Write(RUN, "*/inflight/[0-9a-f]*", 3, LEVEL, "remove"),
     "set aside": Write(RUN, "*/setaside*", 3, ("damaged",), "mkdir rename"),
 }
 
@@ -106,8 +108,9 @@ def prepare(folder: Path, dropped: tuple[str, ...]) -> None:
         if kind == "macs":
             (store / "macs.json").unlink()
         elif kind == "inflight":
-            shutil.rmtree(store / "inflight")
+            shutil.rmtree(store / "inflight", ignore_errors=True)
         elif kind == "needless":
+            (store / "inflight").mkdir()
             (store / "inflight" / level.name).write_bytes(b"of a level that is finished")
         elif kind == "damaged":
             (level / "result.json").write_bytes(b"{}")
@@ -143,7 +146,7 @@ def after(folder: Path, command: tuple[str, ...], done: Done) -> None:
     """Nothing is half-written."""
     left = leftovers(folder)
     require(not left, f"half-written: {', '.join(map(str, left))}: {done.err}")
-    results = [name for name in ("out", "r.html", "g.dot") if (folder / name).exists()]
+    results = [name for name in ("out", "r.md", "g.dot") if (folder / name).exists()]
     require(done.code == 0 or not results, f"{results} is there")
 
 
@@ -244,29 +247,18 @@ def try_small_disk(kib: int, bench: Bench, folder: Path) -> str:
 # Limits
 
 
-def limited(limits: dict[int, int], user: int | None) -> None:
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
-    if user is not None:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
-
-
 def try_limit(kind: int, most: int, command: tuple[str, ...], bench: Bench, folder: Path) -> str:
     """A command that may have no more of something; without the limit it goes on."""
-    drop(folder / STORE, "level")
-    user = None
-    if kind == resource.RLIMIT_NPROC:
-        if os.getuid() != 0:
-            return "only root can try it"
-        user = 65534  # root has no such limit
-        subprocess.run(["chown", "-R", str(user), folder], check=True)
-    done = bench.run(folder, *command, preexec_fn=partial(limited, {kind: most}, user))
+    if command is RUN:
+        drop(folder / STORE, "level")
+    wrapper = other_user() if kind == resource.RLIMIT_NPROC else ()  # root has no such limit
+    if wrapper is None:
+        return "only root can try it"
+    limit = partial(resource.setrlimit, kind, (most, most))
+    done = bench.run(folder, *command, preexec_fn=limit, wrapper=wrapper)
     judge(done, 0, 2, 3)
     left = leftovers(folder)
     require(not left, f"half-written: {left}")
-    subprocess.run(["chown", "-R", str(os.getuid()), folder], check=True)
     again(bench, folder, command)
     return f"exit code {done.code}, {(done.err.strip().splitlines() or [''])[0]}"
 
