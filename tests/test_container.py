@@ -62,7 +62,7 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert [path for path in paths if not (ROOT / path).exists() or ignored(path)] == []
     assert ignored("tests")
     assert ignored("dsdctl-store")
-    assert ignored("dsdctl/ml/libkernels.so")  # which is of this machine
+    assert ignored("dsdctl/ml/kernels/libkernels.so")  # which is of this machine
 
 
 def test_what_the_package_is_built_from_is_copied() -> None:
@@ -78,7 +78,7 @@ def test_the_image_installs_the_wheel_with_the_kernels() -> None:
     assert first.split() == [last.removesuffix("-slim"), "AS", "wheel"]
     (build,) = [text for name, text in steps if name == "RUN"]
     assert "--wheel-dir /wheels" in build
-    assert build.endswith("&& ls dsdctl/ml/libkernels.so")  # or else there is no image
+    assert build.endswith("&& ls dsdctl/ml/kernels/libkernels.so")  # or else there is no image
     copies = further.index(("COPY", "--from=wheel /wheels /wheels"))
     assert further[copies + 1] == ("RUN", "pip install --no-deps /wheels/*.whl")
 

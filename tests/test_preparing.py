@@ -14,6 +14,7 @@ from builders import paper_macs, planned, spec_data, write
 from rich.console import Console
 
 from dsdctl.cli.display import counted
+from dsdctl.cli.listener import ConsoleProgress
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
@@ -58,13 +59,13 @@ class TestPrepareAll:
         write_image_folder(tmp_path / "pictures")
         plan = planned(tmp_path, {**FOLDER, "seeds": [0, 1]})
         everything = plan.trajectories.values()
-        assert prepare_all(everything, tmp_path / "spare", console) == {}
+        assert prepare_all(everything, tmp_path / "spare", ConsoleProgress(console)) == {}
         assert said(console).splitlines() == [
             "image-folder: 24 of 48 images prepared",
             "image-folder: 48 of 48 images prepared",
         ]
         again = Console(file=io.StringIO())
-        assert prepare_all(everything, tmp_path / "spare", again) == {}
+        assert prepare_all(everything, tmp_path / "spare", ConsoleProgress(again)) == {}
         assert said(again) == ""
 
     def test_tries_a_data_set_once_and_fails_all_that_need_it(
@@ -91,7 +92,9 @@ class TestPrepareAll:
         ]
         plan = make_plan(specs)
         assert len(plan.trajectories) == 3
-        failures = prepare_all(plan.trajectories.values(), tmp_path / "spare", console)
+        failures = prepare_all(
+            plan.trajectories.values(), tmp_path / "spare", ConsoleProgress(console)
+        )
         assert list(failures) == list(plan.trajectories)[:2]
         (reason,) = set(failures.values())
         assert reason.startswith(f"dataset cifar10: not found under {tmp_path}/absent")
@@ -103,11 +106,11 @@ class TestPrepareAll:
         Cifar(tmp_path, "cifar10").publish(monkeypatch)
         changes = {"dataset": {"name": "cifar10", "root": "."}, "training.batch_size": 8}
         everything = planned(tmp_path, changes).trajectories.values()
-        prepare_all(everything, tmp_path / "spare", console)
+        prepare_all(everything, tmp_path / "spare", ConsoleProgress(console))
         file = tmp_path / "dsdctl-prepared" / "cifar10-1" / "train_images.npy"
         whole = file.read_bytes()
         file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert prepare_all(everything, tmp_path / "spare", console) == {}
+        assert prepare_all(everything, tmp_path / "spare", ConsoleProgress(console)) == {}
         assert file.read_bytes() == whole
         assert said(console).count("cifar10: 310 of 310 images prepared") == 2
 

@@ -42,7 +42,8 @@ def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf
     dataset = experiment.dataset
     key: KeyPath = ("dataset", "root" if dataset.file is None else "file")
     # The digits come with scikit-learn: they need no folder, and so nobody's home.
-    root = "." if dataset.name == "digits" else dataset.root
+    nobodys = dataset.name == "digits" and "root" not in dataset.model_fields_set
+    root = "." if nobodys else dataset.root
     path = path_of(document, key, dataset.file or root)
     try:
         facts = facts_of(dataset, path)
