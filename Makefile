@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-long test-numerics soak lint format clean
+.PHONY: help demo test test-long test-numerics faults soak lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,8 +26,11 @@ NUMERICS := MKL_ENABLE_INSTRUCTIONS=AVX2 MKL_CBWR=COMPATIBLE,DSDCTL_KERNELS=avx2
 test-numerics: $(VENV)/installed  ## what computes, as on other processors
 	for settings in $(NUMERICS); do \
 		echo "as with $$settings"; \
-		env $$(echo "$$settings" | tr , ' ') $(BIN)/pytest -m 'numerics and not long' || exit 1; \
+		env $$(echo "$$settings" | tr , ' ') $(BIN)/pytest -m 'numerics and not long and not faults' || exit 1; \
 	done
+
+faults: $(VENV)/installed  ## signals, full disks, damage, hostile names and archives: half an hour
+	$(BIN)/pytest -m faults
 
 KILLS ?= 200
 

@@ -1,4 +1,4 @@
-"""A few cases of each class of fault that tests/faults tries; each whole class is a long test."""
+"""A few cases of each class of fault that tests/faults tries; `make faults` tries more."""
 
 import shutil
 import subprocess
@@ -37,7 +37,7 @@ def test_one_case(module: object, name: str, bench: Bench) -> None:
     tried(bench, found[name])
 
 
-@pytest.mark.long
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("script", "each"), [("signals", 8), ("writes", 8), ("places", 6)])
 def test_each_nth_case_of_a_class(script: str, each: int) -> None:

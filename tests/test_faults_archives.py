@@ -47,7 +47,7 @@ def test_a_teacher_s_weights(name: str, tmp_path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.long
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_all_of_them() -> None:
     line = [sys.executable, "-m", "tests.faults.archives"]

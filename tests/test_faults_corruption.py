@@ -55,7 +55,7 @@ def test_what_a_forger_cannot_do(name: str, made: Made, tmp_path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.long
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_all_of_them(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "tests.faults.corruption"]

@@ -42,7 +42,7 @@ def test_an_escape_is_refused_in_titles_and_harmless_in_a_spec_s_name(
     assert wrong == []
 
 
-@pytest.mark.long
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_all_of_them() -> None:
     line = [sys.executable, "-m", "tests.faults.names"]
