@@ -2,7 +2,7 @@
 
 import io
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich import box
 from rich.console import Console, RenderableType
@@ -53,6 +53,7 @@ RANGES = st.lists(
 
 
 @given(RANGES, st.integers(0, 400))
+@example([Measurement(0, 1), Measurement(0, 1)], 2)
 def test_all_the_room_is_used_and_no_column_is_wider_than_its_lines(
     ranges: list[Measurement], room: int
 ) -> None:

@@ -33,7 +33,8 @@ def shared_out(ranges: Sequence[Measurement], room: int) -> list[int]:
     if sum(widths) > room:
         return []
     for _ in range(min(room, sum(measured.maximum for measured in ranges)) - sum(widths)):
-        lines = [one.maximum / max(width, 1) for one, width in zip(ranges, widths, strict=True)]
+        # A column without any room has more lines to show than one that has all its room.
+        lines = [one.maximum / max(width, 0.5) for one, width in zip(ranges, widths, strict=True)]
         widths[lines.index(max(lines))] += 1
     return widths
 
