@@ -106,9 +106,10 @@ def _test_images(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
     from dsdctl.data.sources import load_digits
     from dsdctl.ml.data import split_source
     from dsdctl.ml.noise import Noise
+    from dsdctl.worker.inputs import as_source
 
     split = split_source(
-        load_digits(),
+        as_source(load_digits()),
         split_seed=0,
         test_fraction=0.4,
         validation_fraction=0.2,
