@@ -39,10 +39,22 @@ def test_one_case(module: object, name: str, bench: Bench) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("script", "each"), [("signals", 8), ("writes", 8), ("places", 6)])
-def test_each_nth_case_of_a_class(script: str, each: int) -> None:
-    """All of them take a quarter of an hour: `python -m tests.faults.signals`."""
-    line = [sys.executable, "-m", f"tests.faults.{script}", "--each", str(each)]
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["signals", "--each", "8"],
+        ["writes", "--each", "8"],
+        ["places", "--each", "6"],
+        ["corruption"],
+        ["names"],
+        ["archives"],
+    ],
+    ids=" ".join,
+)
+def test_a_class_of_faults(arguments: list[str]) -> None:
+    """All cases of the first three take a quarter of an hour each."""
+    line = [sys.executable, "-m", f"tests.faults.{arguments[0]}", *arguments[1:]]
     done = subprocess.run(line, cwd=Path(ROOT), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].endswith("found 0")
+    wrong = [line for line in done.stdout.splitlines() if not line.startswith("ok")]
+    assert done.returncode == 0, "\n".join(wrong) + done.stderr
+    assert ", found 0" in done.stdout.splitlines()[-1]

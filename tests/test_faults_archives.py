@@ -1,7 +1,5 @@
 """Archives, images and weights that claim what they do not hold are refused, and named."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from faults.archives import (
     try_image,
     try_weights,
 )
-from tiny import ROOT
 
 pytestmark = [pytest.mark.usefixtures("one_deterministic_thread"), pytest.mark.linux]
 
@@ -45,13 +42,3 @@ def test_an_image_folder(change: Callable[[Path], None], tmp_path: Path) -> None
 def test_a_teacher_s_weights(name: str, tmp_path: Path) -> None:
     _, wrong = try_weights(tmp_path / "case", name)
     assert wrong == []
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-def test_all_of_them() -> None:
-    line = [sys.executable, "-m", "tests.faults.archives"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, "\n".join(
-        line for line in done.stdout.splitlines() if not line.startswith("ok")
-    )

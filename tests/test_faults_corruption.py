@@ -2,13 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from faults.corruption import Case, Made, attempt, cases, make, try_forgery
-from tiny import ROOT
 
 from dsdctl.errors import DamagedError
 from dsdctl.store import maintenance
@@ -53,16 +50,6 @@ def test_the_fast_cases_are_cases() -> None:
 def test_what_a_forger_cannot_do(name: str, made: Made, tmp_path: Path) -> None:
     _, wrong = try_forgery(name, made, tmp_path)
     assert wrong == []
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-def test_all_of_them(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "tests.faults.corruption"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, "\n".join(
-        line for line in done.stdout.splitlines() if not line.startswith("ok")
-    )
 
 
 # What a small file holds

@@ -1,12 +1,10 @@
 """Titles and names are shown as they are written, wherever they are shown."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from faults.names import PAYLOADS, PLAIN, Shown, compare, prepare, show, try_refused
-from tiny import ROOT
 
 from dsdctl.report.html.page import _in_a_shell
 from dsdctl.report.render import escaped
@@ -40,16 +38,6 @@ def test_an_escape_is_refused_in_titles_and_harmless_in_a_spec_s_name(
 ) -> None:
     _, wrong = try_refused(tmp_path / "refused", "\x1b[2J", store)
     assert wrong == []
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-def test_all_of_them() -> None:
-    line = [sys.executable, "-m", "tests.faults.names"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, "\n".join(
-        line for line in done.stdout.splitlines() if not line.startswith("ok")
-    )
 
 
 @pytest.mark.parametrize("text", ["label_noise.rate=0.2", "kd-dense-teacher", "a (b) 3.5 % - c"])

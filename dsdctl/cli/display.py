@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
@@ -29,15 +28,6 @@ LINE_SECONDS = 30.0
 class Display(Protocol):
     """Shows events while a plan runs."""
 
-    def __enter__(self) -> "Display": ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
     def show(self, event: Event) -> None: ...
 
 
@@ -49,17 +39,6 @@ class PlainDisplay:
         self._total = total
         self._done = 0
         self._started = time.monotonic()
-
-    def __enter__(self) -> "PlainDisplay":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def show(self, event: Event) -> None:
         if event.kind == "started":
@@ -88,19 +67,7 @@ class LiveDisplay:
         self._bar = _bar(console)
         self._all = self._bar.add_task("levels", total=total)
         self._rows: dict[str, TaskID] = {}
-        self._live = Live(self._bar, console=console, refresh_per_second=8)
-
-    def __enter__(self) -> "LiveDisplay":
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+        self.live = Live(self._bar, console=console, refresh_per_second=8)
 
     def show(self, event: Event) -> None:
         key = event.trajectory.key
@@ -112,7 +79,7 @@ class LiveDisplay:
                 self._bar.update(self._rows[key], completed=event.level.result.level + 1)
             self._bar.advance(self._all)
         if event.reason is not None:
-            self._live.console.print(event_line(event), markup=False)
+            self.live.console.print(event_line(event), markup=False)
 
 
 def _bar(console: Console) -> Progress:
@@ -126,11 +93,15 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def make_display(console: Console, total: int) -> PlainDisplay | LiveDisplay:
+@contextmanager
+def displayed(console: Console, total: int) -> Iterator[Display]:
     """A live display on a terminal, plain lines elsewhere."""
     if can_draw(console):
-        return LiveDisplay(console, total)
-    return PlainDisplay(console, total)
+        display = LiveDisplay(console, total)
+        with display.live:
+            yield display
+    else:
+        yield PlainDisplay(console, total)
 
 
 @contextmanager

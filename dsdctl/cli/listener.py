@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from rich.console import Console
 
 from dsdctl.cli.console import print_as_is
-from dsdctl.cli.display import Display, counted, make_display
+from dsdctl.cli.display import Display, counted, displayed
 from dsdctl.cost.macs import MacCache
 from dsdctl.plan.progress import Progress
 from dsdctl.report.table import Report, make_report
@@ -48,7 +48,7 @@ class ConsoleListener(ConsoleProgress):
     @contextmanager
     def working(self, levels: int) -> Iterator[None]:
         """Show levels as they are done."""
-        with make_display(self._console, levels) as self._display:
+        with displayed(self._console, levels) as self._display:
             yield
 
     def happened(self, event: Event) -> None:

@@ -7,7 +7,6 @@ from dsdctl.spec.dataset import Augment
 
 MAX_TABLE_BYTES = 4 * 2**30
 
-
 ENDLESS_VIEWS = "no table can hold the views of random resized crops"
 
 

@@ -1,7 +1,7 @@
 """Where a plan runs: which device there is, how much runs at once, and the engine that runs it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -94,8 +94,5 @@ def ray_backend(address: str | None, jobs: int | None, threads: int) -> Iterator
     """
     from dsdctl.run.engines.ray import RayCluster
 
-    cluster = RayCluster(address, jobs, threads)
-    try:
+    with closing(RayCluster(address, jobs, threads)) as cluster:
         yield RayBackend(cluster)
-    finally:
-        cluster.close()

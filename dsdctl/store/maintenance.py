@@ -13,6 +13,7 @@ from dsdctl.results import FinishedLevel, Measured
 from dsdctl.store.folders import read_checked, read_checksums
 from dsdctl.store.store import Store
 from dsdctl.system import atomic
+from dsdctl.system.files import is_file_or_free, read_mapping
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check_all(store: Store) -> tuple[int, list[str]]:
     found = list(entries(store))
     problems = [problem for entry in found for problem in check(entry)]
     checkpoints = [f"{file}: a damaged checkpoint" for file in store.checkpoints.damaged()]
-    small = [f"{file}: damaged, counts as missing" for file in store.damaged_small_files()]
+    small = [f"{file}: damaged, counts as missing" for file in damaged_small_files(store)]
     return len(found), problems + checkpoints + small
 
 
@@ -87,6 +88,16 @@ def check(entry: Entry) -> list[str]:
         return [str(error)]
     except OSError as error:
         return [in_words(error) or str(entry.folder)]
+
+
+def damaged_small_files(store: Store) -> list[Path]:
+    """Read every small file that this version writes; return those that cannot be used."""
+    names = ("*.json", "tracking/*.json", "slurm/*.json")
+    files = sorted(file for name in names for file in store.root.glob(name))
+    damaged = [file for file in files if read_mapping(file) is None]
+    return damaged + [
+        lock for lock in sorted(store.root.glob("locks/*")) if not is_file_or_free(lock)
+    ]
 
 
 def problems(folder: Path) -> list[str]:

@@ -46,16 +46,8 @@ class Root:
 
     def tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
         """What a file of a folder holds. Raises DamagedError once it is set aside."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         try:
-            try:
-                return read_again_if_damaged(
-                    lambda: load(read_checked(folder, name, read_checksums(folder)))
-                )
-            except SafetensorError as error:
-                raise DamagedError(f"{folder}/{name}: not a whole safetensors file") from error
+            return read_again_if_damaged(lambda: _read_tensors(folder, name))
         except DamagedError as error:
             self.set_aside(folder, error)
             raise DamagedError(f"{error}; set aside, to be computed anew") from error
@@ -112,6 +104,16 @@ class Root:
         if not is_file_or_free(file):
             self._out_of_the_way(file)
         replace_file(file, mapping_bytes(value))
+
+
+def _read_tensors(folder: Path, name: str) -> "dict[str, Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(read_checked(folder, name, read_checksums(folder)))
+    except SafetensorError as error:
+        raise DamagedError(f"{folder}/{name}: not a whole safetensors file") from error
 
 
 def read_again_if_damaged(read: Callable[[], Found]) -> Found:

@@ -20,7 +20,7 @@ from dsdctl.store.levels import Levels
 from dsdctl.store.root import MARKER, Root
 from dsdctl.store.tables import Tables
 from dsdctl.system.atomic import json_bytes, replace_file
-from dsdctl.system.files import is_file_or_free, is_there
+from dsdctl.system.files import is_there
 
 FORMAT = {"format": 1}
 """What its marker holds."""
@@ -73,12 +73,3 @@ class Store(Root):
             raise InputError(
                 f"--store: {self.root}: cannot be written ({error.strerror or error})"
             ) from error
-
-    def damaged_small_files(self) -> list[Path]:
-        """Read every small file that this version writes; return those that cannot be used."""
-        names = ("*.json", "tracking/*.json", "slurm/*.json")
-        files = sorted(file for name in names for file in self.root.glob(name))
-        locks = [lock for lock in sorted(self.root.glob("locks/*")) if not is_file_or_free(lock)]
-        return [
-            file for file in files if self.read_json(str(file.relative_to(self.root))) is None
-        ] + locks

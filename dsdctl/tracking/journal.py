@@ -7,7 +7,6 @@ from dsdctl.store.store import Store
 JOURNAL = "tracking/wandb.json"
 """What W&B has: the levels of each run, and a checksum of each comparison."""
 
-
 OFFLINE_JOURNAL = "tracking/wandb-offline.json"
 """The same of its files on this machine, which may never be uploaded."""
 

@@ -11,9 +11,7 @@ from dsdctl.spec.fields import Model
 ATTACHED = "attached"
 """The folder beside W&B's own in which lie the files that its runs refer to."""
 
-
 KEPT = "the store holds everything, `dsdctl report SPEC --wandb` sends what is missing"
-
 
 FINISH_SECONDS = 60.0
 """How long a finished run waits for the mirror."""

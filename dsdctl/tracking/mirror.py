@@ -13,7 +13,7 @@ import queue
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsdctl.errors import in_words
 from dsdctl.spec.experiment import Wandb
@@ -21,10 +21,6 @@ from dsdctl.store.store import Store
 from dsdctl.system.processes import end_with_parent, held_back, take_signals
 from dsdctl.tracking.client import _Client
 from dsdctl.tracking.messages import FINISH_SECONDS, KEPT, Attached, RunInfo, _one_line
-
-if TYPE_CHECKING:
-    pass
-
 
 FLUSHED_SECONDS = 2.0
 """After how long what was logged offline is on the disk; the client is told to flush it sooner."""
