@@ -1,6 +1,7 @@
 """Where Linux's own calls are missing: the same results, no worker left behind; not on Windows.
 
-tests/without_linux takes the calls away, in the command and in all processes that it starts.
+tests/support/without_linux takes the calls away, in the command and in all processes that it
+starts.
 """
 
 import os
@@ -16,7 +17,7 @@ from tiny import ROOT
 SMOKE = ROOT / "specs" / "smoke.yaml"
 
 
-STANDS_IN = str(ROOT / "tests" / "without_linux")
+STANDS_IN = str(ROOT / "tests" / "support" / "without_linux")
 
 
 def there(folder: Path, *arguments: object) -> subprocess.Popen[str]:

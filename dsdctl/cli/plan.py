@@ -51,8 +51,10 @@ def plan(
         pass_on_warnings(made.specs)
         from dsdctl.cost.forecast import plan_for_cluster, seconds_estimate
         from dsdctl.cost.macs import MacCache
-        from dsdctl.report import plan_graph, plan_summary, plan_view
-        from dsdctl.report.cluster_view import rich_cluster
+        from dsdctl.report.plan import graph as plan_graph
+        from dsdctl.report.plan import summary as plan_summary
+        from dsdctl.report.plan import tables
+        from dsdctl.report.plan.cluster import rich_cluster
         from dsdctl.system.devices import choose_device, default_jobs
 
         where = choose_device(device.value)
@@ -68,6 +70,6 @@ def plan(
         if as_json:
             print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
-            out().print(plan_view.rich_plan(progress, summary, macs, where, slots))
+            out().print(tables.rich_plan(progress, summary, macs, where, slots))
             if cluster is not None:
                 out().print(rich_cluster(cluster))

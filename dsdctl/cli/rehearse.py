@@ -54,7 +54,7 @@ def rehearse(
         from dsdctl.cost.forecast import seconds_estimate
         from dsdctl.cost.macs import MacCache
         from dsdctl.plan.progress import Progress
-        from dsdctl.report.rehearsal_view import rehearsal_lines, summarise_rehearsal
+        from dsdctl.report.plan.rehearsal import rehearsal_lines, summarise_rehearsal
         from dsdctl.run.rehearsal import learn
         from dsdctl.run.rehearsal import rehearse as rehearse_plan
         from dsdctl.store.store import Store

@@ -90,7 +90,7 @@ def report(
         if compare:
             if figures is not None or wandb or watch:
                 raise InputError("--compare: not with --figures, --wandb or --watch")
-            from dsdctl.report.compare_view import compared
+            from dsdctl.report.formats.compare import compared
 
             plans = [make_plan_of([spec], recipe, seed) for spec in specs]
             # That the store is absent is said once.
@@ -148,7 +148,7 @@ def _watch(
     with each change.
     """
     from dsdctl.cli.watch import redraw, watch
-    from dsdctl.report.render import rich_reports
+    from dsdctl.report.formats.text import rich_reports
 
     if here:
         terminal = out()
@@ -166,10 +166,10 @@ def _present(
     reports: "Reports",
 ) -> None:
     """Print the comparison, or write it to `output`."""
-    from dsdctl.report.render import render
+    from dsdctl.report.formats.text import render
 
     if wanted == "html":
-        from dsdctl.report.html.page import html
+        from dsdctl.report.formats.html.page import html
 
         text = html(progress, reports, macs, options)
     else:

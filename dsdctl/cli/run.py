@@ -192,7 +192,7 @@ def _check_options(engine: EngineChoice, context: typer.Context) -> None:
 
 
 def _end_with_comparison(reports: "Sequence[Report]", failures: Sequence[str]) -> None:
-    from dsdctl.report.render import render
+    from dsdctl.report.formats.text import render
 
     print_plain(render(reports, "rich", out()))
     unfinished = [report.experiment for report in reports if not report.complete]

@@ -10,7 +10,7 @@ from dsdctl.data.labels import describe_noise
 from dsdctl.export.as_onnx import OPSET
 from dsdctl.export.chosen import Chosen
 from dsdctl.plan.stopping import describe_rule
-from dsdctl.report.render import escaped, escaped_line
+from dsdctl.report.formats.markdown import escaped, escaped_line
 from dsdctl.results import environment_line
 from dsdctl.units import size
 

@@ -146,19 +146,3 @@ def judge(curves: Sequence[Sequence[float]], *, open_end: str = "") -> Judgement
     low, high = t_interval([min(c[dip.before], c[dip.after]) - c[dip.bottom] for c in curves])
     seen += f" [{100 * low:.1f}, {100 * high:.1f}]"
     return Judgement("yes", seen) if low > 0 else Judgement("unclear", f"{seen} may be none")
-
-
-_BARS = "▁▂▃▄▅▆▇█"
-
-
-def sparkline(curve: Sequence[float]) -> str:
-    """Draw a curve in one line, from its lowest to its highest, with `│` between phases."""
-    low, high = min(curve), max(curve)
-    steps = (len(_BARS) - 1) / (high - low) if high > low else 0
-    names = phases(curve)
-    text = ""
-    for k, value in enumerate(curve):
-        if k and names[k] != names[k - 1]:
-            text += "│"
-        text += _BARS[round((value - low) * steps)]
-    return text

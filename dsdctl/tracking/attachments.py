@@ -6,7 +6,7 @@ from dsdctl.cost.ledger import CountMacs
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.ledger import executed
-from dsdctl.report.plan_summary import summarise
+from dsdctl.report.plan.summary import summarise
 from dsdctl.report.table import Report, ReportRow
 from dsdctl.store.store import Store
 from dsdctl.tracking.messages import Attached, ChosenNetwork, Rows

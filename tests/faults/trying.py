@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for the tests
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from soak import called
 

@@ -26,7 +26,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress

@@ -1,0 +1,153 @@
+"""The difference of two reports as rich text, Markdown and JSON."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from dsdctl.cost.macs import MacCache
+from dsdctl.errors import InputError, printable
+from dsdctl.plan.progress import Progress
+from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
+from dsdctl.report.compare import ComparedRow, Comparison, Side, compare
+from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
+from dsdctl.report.seeds import CONFIDENCE, Stats, stats
+from dsdctl.report.table import make_report
+from dsdctl.units import magnitude
+
+HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
+
+
+STYLES = ("rich", "markdown", "json")
+
+
+def compared(sides: Sequence[Progress], style: str, console: Console) -> str:
+    """How the report of the second plan differs from that of the first; each is of one spec.
+
+    Raises InputError where there are not two, or no such style.
+    """
+    if len(sides) != 2:
+        raise InputError(f"--compare: takes 2 specs, but {len(sides)} given")
+    if style not in STYLES:
+        raise InputError(f"--format: {style}: not with --compare (allowed: {', '.join(STYLES)})")
+    first, second = (make_report(side, MacCache(side.store))[0] for side in sides)
+    names = first.experiment, second.experiment
+    if names[0] == names[1]:
+        one, other = (printable(str(side.plan.specs[0].file)) for side in sides)
+        names = one, other
+    return render_comparison(compare(first, second, names), style, console)
+
+
+def render_comparison(comparison: Comparison, style: str, console: Console) -> str:
+    """Return a comparison as `rich`, drawn for the width of `console`, `markdown` or `json`."""
+    if style == "json":
+        return comparison.model_dump_json(by_alias=True, indent=2)
+    if style == "markdown":
+        return _markdown(comparison)
+    with console.capture() as capture:
+        console.print(_table(comparison))
+        for line in comparison_notes(comparison):
+            console.print(Text(line, style="dim"))
+    return capture.get().rstrip("\n")
+
+
+def _markdown(comparison: Comparison) -> str:
+    lines = [line for row in comparison.rows for line in _lines(comparison, row)]
+    lines = [[escaped(cell) for cell in line] for line in lines]
+    table = markdown_table(HEADINGS, ("---", "---", *["--:"] * 4), lines)
+    notes = "\n".join(f"- {escaped_line(line)}" for line in comparison_notes(comparison))
+    return f"## {escaped(_title(comparison))}\n\n{table}\n\n{notes}"
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(_title(comparison)))
+    table.title_justify = "left"
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
+    for row in comparison.rows:
+        for line in _lines(comparison, row):
+            table.add_row(*map(escape, line))
+        table.add_section()
+    return table
+
+
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.second} compared with {comparison.first}"
+
+
+def _lines(comparison: Comparison, row: ComparedRow) -> list[list[str]]:
+    """A row's three lines: the first report, the second, and the difference."""
+    first, second = row.first, row.second
+    return [
+        [row.name, comparison.first, *_side(first)],
+        ["", comparison.second, *_side(second)],
+        [
+            "",
+            "difference",
+            _difference(row),
+            _pflops_change(*_means(row, "pflops")),
+            _change(*_means(row, "sparsity"), 100, ".2f"),
+            _change(*_means(row, "level"), 1, ".1f"),
+        ],
+    ]
+
+
+def _means(row: ComparedRow, quantity: str) -> tuple[float | None, float | None]:
+    """The second report's mean and the first's, over the seeds that pair, or all where none do."""
+    means = []
+    for side in (row.second, row.first):
+        values: Stats = getattr(side, quantity)
+        by_seed = dict(zip(side.seeds, values.values, strict=True))
+        paired = stats([by_seed[seed] for seed in row.paired])
+        means.append(paired.mean if row.paired else values.mean)
+    return means[0], means[1]
+
+
+def _side(side: Side) -> list[str]:
+    return [
+        percent_text(side.test_accuracy),
+        pflops_text(side.pflops.mean, side.teacher_pflops),
+        percent_text(side.sparsity),
+        number_text(side.level),
+    ]
+
+
+def _difference(row: ComparedRow) -> str:
+    """Over the seeds that pair; where none does, that of the means, without an interval."""
+    if row.difference is not None:
+        seeds = max(len(row.first.seeds), len(row.second.seeds))
+        return difference_text(row.difference, seeds)
+    change = _change(*_means(row, "test_accuracy"), 100, ".2f")
+    return f"{change} (no seed pairs)" if change else ""
+
+
+def _change(after: float | None, before: float | None, scale: float, digits: str) -> str:
+    return "" if after is None or before is None else f"{scale * (after - before):+{digits}}"
+
+
+def _pflops_change(after: float | None, before: float | None) -> str:
+    if after is None or before is None:
+        return ""
+    return f"{'-' if after < before else '+'}{magnitude(abs(after - before))}"
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """What a reader must know beside the numbers."""
+    notes = [
+        f"Difference: {comparison.second} minus {comparison.first}, over the seeds that both have "
+        f"finished; of accuracies in points, with a {100 * CONFIDENCE:.0f} % t interval of the "
+        "paired differences. PFLOPs are one seed's, in the paper's convention."
+    ]
+    for name, rows in (
+        (comparison.first, comparison.only_in_first),
+        (comparison.second, comparison.only_in_second),
+    ):
+        notes += _only(name, rows)
+    return notes
+
+
+def _only(name: str, rows: Sequence[str]) -> list[str]:
+    return [f"Only in {name}: {'; '.join(rows)}."] if rows else []

@@ -1,0 +1,130 @@
+"""The page: comparison, findings, figures, plan and ledger, provenance, how to reproduce."""
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import dsdctl
+from dsdctl.cost.ledger import CountMacs
+from dsdctl.errors import printable
+from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.rows import ResolvedSpec
+from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
+from dsdctl.report.figures.draw import figures
+from dsdctl.report.formats.html.svg import inline_svg
+from dsdctl.report.ledger import make_ledger, places
+from dsdctl.report.notes import notes, trajectory_names
+from dsdctl.report.plan.summary import summarise
+from dsdctl.report.plan.tables import data_lines
+from dsdctl.report.table import Report, ReportRow, by_variant
+from dsdctl.spec.recipe_files import recipe_file
+from dsdctl.units import duration, magnitude
+
+
+def html(
+    progress: Progress, reports: Sequence[Report], count_macs: CountMacs, options: Sequence[str]
+) -> str:
+    """One file with all `reports`; `options` are those that the plan was made with.
+
+    Everything is escaped but what is drawn here. The same store gives the same bytes.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"magnitude": magnitude, "duration": duration}
+    return (
+        environment.get_template("page.html.jinja")
+        .render(
+            version=dsdctl.__version__,
+            schema_version=SCHEMA_VERSION,
+            numerics_version=NUMERICS_VERSION,
+            headings=HEADINGS,
+            finding_headings=FINDINGS,
+            sections=[_section(report) for report in reports],
+            data_lines=data_lines(progress),
+            plan=summarise(progress, count_macs),
+            ledger=make_ledger(progress, reports, count_macs),
+            places=places(progress),
+            files=list(
+                dict.fromkeys(file for spec in progress.plan.specs for file in _files(spec))
+            ),
+            commands=_commands(progress.plan.specs, options),
+        )
+        .rstrip("\n")
+    )
+
+
+def _section(report: Report) -> dict[str, Any]:
+    """What the template shows of one experiment."""
+    names = trajectory_names(report)
+    return {
+        "report": report,
+        "tables": [
+            (variant, [(row, _lines(row)) for row in rows]) for variant, rows in by_variant(report)
+        ],
+        "findings": finding_cells(report),
+        "notes": notes(report),
+        "figures": [
+            (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title))
+            for figure in figures(report)
+        ],
+        "trajectories": [(trajectory, names[trajectory.key]) for trajectory in report.trajectories],
+    }
+
+
+def _lines(row: ReportRow) -> list[tuple[str, list[str]]]:
+    """A row's cells by the kind of line: ours, and below them the paper's and the gap."""
+    kinds = {"ours": cells(row), "paper": reference_cells(row), "gap": gap_cells(row)}
+    return [(kind, shown) for kind, shown in kinds.items() if shown is not None]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that someone else needs to do the same."""
+
+    name: str
+    text: str
+    sha256: str
+
+
+def _files(spec: ResolvedSpec) -> list[File]:
+    """The spec and its recipes, as they are by now."""
+    found = [(spec.file.name, spec.file)]
+    for recipe in spec.experiment.recipes:
+        file = recipe_file(recipe, spec.file)
+        if file is not None:
+            found.append((f"recipes/{file.name}", file))
+    contents = [(name, file.read_bytes()) for name, file in found]
+    return [
+        File(printable(name), content.decode(errors="replace"), hashlib.sha256(content).hexdigest())
+        for name, content in contents
+    ]
+
+
+def _commands(specs: Sequence[ResolvedSpec], options: Sequence[str]) -> list[str]:
+    names = [_argument(spec.file.name) for spec in specs]
+    report = ["report", *names, *options, "--output", "report.html"]
+    lines = [["validate", *names], ["plan", *names, *options], ["run", *names, *options], report]
+    return [" ".join(["dsdctl", *map(_in_a_shell, line)]) for line in lines]
+
+
+def _argument(name: str) -> str:
+    """A file's name that is no option."""
+    return f"./{name}" if name.startswith("-") else name
+
+
+def _in_a_shell(word: str) -> str:
+    """A word to be typed, also where it holds what cannot be typed as it is."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + printable(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"

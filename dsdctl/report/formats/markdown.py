@@ -1,0 +1,61 @@
+"""A comparison in Markdown."""
+
+import re
+from collections.abc import Sequence
+
+from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, reference_cells
+from dsdctl.report.notes import notes
+from dsdctl.report.table import Report, ReportRow, by_variant
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """GitHub tables, one a variant, with what the curves show and the notes below."""
+    parts = []
+    for report in reports:
+        parts.append(f"## {report.experiment}")
+        if report.title:
+            parts.append(escaped_line(report.title))
+        for variant, rows in by_variant(report):
+            if variant:
+                parts.append(f"### {escaped(variant)}")
+            parts.append(_comparison(rows))
+        findings = [[escaped(cell) for cell in line] for line in finding_cells(report)]
+        parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), findings))
+        parts.append("\n".join(f"- {escaped_line(line)}" for line in notes(report)))
+    return "\n\n".join(parts)
+
+
+def _comparison(rows: Sequence[ReportRow]) -> str:
+    lines = []
+    for row in rows:
+        lines.append([escaped(cell) for cell in cells(row)])
+        published = reference_cells(row)
+        if published is not None:
+            lines.append([f"*{escaped(cell.strip())}*" if cell else "" for cell in published])
+    alignment = ("---", *[":-:"] * 3, *["--:"] * (len(HEADINGS) - 4))
+    return markdown_table(HEADINGS, alignment, lines)
+
+
+def markdown_table(
+    headings: Sequence[str], alignment: Sequence[str], lines: Sequence[Sequence[str]]
+) -> str:
+    """A GitHub table of Markdown; `alignment` is the line below the headings."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, alignment, *lines))
+
+
+def escaped(text: str) -> str:
+    """Text that neither ends a cell nor starts markup within a line."""
+    return _MARKS.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def escaped_line(text: str) -> str:
+    """The same of what begins a line, where more is markup."""
+    return _AT_THE_START.sub(r"\1\\\2", escaped(text))
+
+
+_MARKS = re.compile(r"[|`*~\\]|(?<=\])[(:]|(?<![^\W_])_|(?<=[^\W_])_(?![^\W_])")
+"""What may begin markup anywhere: brackets do before another, underscores not between letters."""
+
+
+_AT_THE_START = re.compile(r"^( *\d*)([#>=+.)-])")
+"""What makes a line a heading, a quote, an item of a list or a rule."""

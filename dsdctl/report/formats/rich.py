@@ -1,0 +1,120 @@
+"""The comparison for a terminal: table, findings, curves, and what a reader must know."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from dsdctl.report.cells import (
+    FINDINGS,
+    HEADINGS,
+    IN_THE_PAPER,
+    cells,
+    finding_cells,
+    reference_cells,
+)
+from dsdctl.report.curves import phases
+from dsdctl.report.formats.plot import plot
+from dsdctl.report.notes import notes, trajectory_names
+from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.shortening import fill
+from dsdctl.report.sparkline import sparkline
+from dsdctl.report.table import Report, ReportRow, by_variant
+
+UNBOUNDED = 10_000
+
+MAX_VARIANTS = 50
+"""Variants with a table, and panels, on a console."""
+
+
+def rich_report(report: Report, console: Console) -> RenderableType:
+    """The comparison of one experiment, drawn for the width of `console`."""
+    parts: list[RenderableType] = [Text(report.experiment, style="bold")]
+    variants = by_variant(report)
+    parts += [_table(rows, variant, console) for variant, rows in variants[:MAX_VARIANTS]]
+    if len(variants) > MAX_VARIANTS:
+        parts.append(Text(f"and {len(variants) - MAX_VARIANTS:,} more variants, which JSON has\n"))
+    parts += [_findings(report, console), *_plots(report, console.width), _curves(report)]
+    parts += [Text(line, style="dim") for line in notes(report)]
+    return Group(*parts)
+
+
+def _table(rows: Sequence[ReportRow], variant: str, console: Console) -> Table:
+    """The rows of a variant; where they do not fit, without the levels and with short headings."""
+    table = _comparison(rows, HEADINGS, {}, padding=1)
+    if _natural_width(table, console) > console.width:
+        short = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
+        table = _comparison(rows, HEADINGS[:IN_THE_PAPER], short, padding=0)
+        table.caption = "ES early stop, KD distillation, PT pruned teacher"
+        table.caption_justify = "left"
+    table.title = escape(variant) or None
+    table.title_justify = "left"
+    return table
+
+
+def _natural_width(table: Table, console: Console) -> int:
+    return Measurement.get(console, console.options.update(width=UNBOUNDED), table).maximum
+
+
+def _comparison(
+    rows: Sequence[ReportRow], headings: Sequence[str], short: Mapping[str, str], *, padding: int
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, padding), pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(
+            short.get(heading, heading).replace(" ", "\n", 1),
+            justify="left" if number == 0 else "center" if number < 4 else "right",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*cells(row)[: len(headings)])
+        published = reference_cells(row)
+        if published is not None:
+            table.add_row(*published[: len(headings)], style="dim")
+    return table
+
+
+ROOM_FOR_PHASES = 110
+"""Columns from which the findings say where the phases end."""
+
+
+def _findings(report: Report, console: Console) -> Table:
+    """The differences and verdicts, and where there is room the ends of the phases."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = FINDINGS if console.width >= ROOM_FOR_PHASES else FINDINGS[:3]
+    for number, heading in enumerate(shown):
+        table.add_column(heading, justify="right" if number == 1 else "left", overflow="fold")
+    return fill(table, [line[: len(shown)] for line in finding_cells(report)])
+
+
+def _plots(report: Report, width: int) -> Iterator[RenderableType]:
+    shown = panels(report)[:MAX_VARIANTS]
+    axis = sparsity_axis(shown)
+    for panel in shown:
+        yield plot(panel, axis, width).append("\n")
+
+
+def _curves(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("trajectory", "seed", "test accuracy by level", "from, low, high %"):
+        table.add_column(heading, justify="left", overflow="fold")
+    rows, names = [], trajectory_names(report)
+    for trajectory in report.trajectories:
+        measured = [level for level in trajectory.levels if level["kind"] == "measured"]
+        curve = [level["test_accuracy"] for level in measured]
+        line = sparkline(curve) if curve else "—"
+        rows.append((names[trajectory.key], str(trajectory.seed), line, _extremes(curve)))
+    return fill(table, rows)
+
+
+def _extremes(curve: Sequence[float]) -> str:
+    """Where a curve starts, and its lowest and highest before it collapses."""
+    if not curve:
+        return ""
+    names = phases(curve)
+    alive = [value for value, name in zip(curve, names, strict=True) if name != "collapsed"]
+    return " ".join(f"{100 * value:.1f}" for value in (curve[0], min(alive), max(alive)))

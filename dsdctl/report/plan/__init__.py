@@ -1,0 +1,1 @@
+"""What a run plan would do, as plain data and as text."""

@@ -1,0 +1,616 @@
+"""What a report says, in each format: marks, notes, differences, and text that may be hostile."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import TABLE1, paper_macs, planned, write_recipe
+from reports import HERE, TWINS, diverging, double_descent, nothing, progress_of, report_of
+from rich.console import Console
+
+from dsdctl.plan.plan import make_plan
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.cells import HEADINGS, cells, finding_cells
+from dsdctl.report.formats.latex import latex, tex
+from dsdctl.report.formats.plot import plot
+from dsdctl.report.formats.text import render
+from dsdctl.report.notes import CONVENTION, notes, trajectory_names
+from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.seeds import stats
+from dsdctl.report.table import Report, make_report
+from dsdctl.results import Measured
+
+COMPARED: dict[str, Any] = {
+    "student.width": 16,
+    "pruning": {"fraction": 0.25, "levels": 15},
+    "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
+    "seeds": [0, 1, 2],
+}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return report_of(tmp_path_factory.mktemp("report"), COMPARED)
+
+
+@pytest.fixture(scope="module")
+def table1(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The paper's own spec, its levels made up."""
+    plan = make_plan([resolve(TABLE1)])
+    (made,) = make_report(progress_of(tmp_path_factory.mktemp("table1"), plan), paper_macs)
+    return made
+
+
+def shown(report: Report, style: str, width: int = 160) -> str:
+    return render([report], style, Console(width=width))
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class TestRows:
+    def test_are_compared_with_the_plain_one_seed_by_seed(self, report: Report) -> None:
+        vanilla, *others = report.rows
+        assert vanilla.difference is None
+        for row in others:
+            assert row.difference is not None
+            pairs = zip(row.test_accuracy.values, vanilla.test_accuracy.values, strict=True)
+            differences = [ours - theirs for ours, theirs in pairs if ours and theirs]
+            assert row.difference.mean == pytest.approx(sum(differences) / 3)
+            assert (row.difference.baseline, row.difference.n) == ("vanilla", 3)
+
+    def test_are_compared_within_their_variant(self, tmp_path: Path) -> None:
+        twin = report_of(tmp_path, TWINS["figure4"])
+        by_variant = {row.variant: row for row in twin.rows if row.recipe == "vanilla"}
+        for row in twin.rows:
+            if row.difference is not None:
+                vanilla = by_variant[row.variant].test_accuracy.mean
+                assert row.test_accuracy.mean is not None and vanilla is not None
+                assert row.difference.mean == pytest.approx(row.test_accuracy.mean - vanilla)
+
+    def test_without_a_plain_recipe_are_compared_with_nothing(self, tmp_path: Path) -> None:
+        alone = report_of(tmp_path, {"recipes": ["kd-dense-teacher"]})
+        assert alone.rows[0].difference is None
+        assert not any(line.startswith("Difference") for line in notes(alone))
+
+    def test_report_the_phases_of_each_seeds_level(self, report: Report) -> None:
+        for row, curve in zip(report.rows, report.curves, strict=True):
+            levels = [int(value) for value in row.level.values if value is not None]
+            inside = {curve.phases[level] for level in levels if level < len(curve.phases)}
+            assert set((row.phase or "").split(", ")) == inside
+
+    def test_ask_for_no_more_levels_than_their_spec(self, tmp_path: Path) -> None:
+        """A trajectory that two specs share goes on for one of them."""
+        (tmp_path / "short").mkdir()
+        (tmp_path / "long").mkdir()
+        short = planned(tmp_path / "short", {"pruning.levels": 2, "experiment": "short"})
+        long = planned(tmp_path / "long", {"pruning.levels": 5, "experiment": "long"})
+        both = make_plan([*short.specs, *long.specs])
+        one, other = make_report(progress_of(tmp_path, both), paper_macs)
+        assert [len(curve.levels) for curve in (*one.curves, *other.curves)] == [3, 6]
+        assert len(tidy(one)) == 3
+        assert [line.reach for line in panels(one)[0].lines] == [3]
+
+
+def test_no_share_of_flipped_labels_is_averaged_where_a_seed_has_none(tmp_path: Path) -> None:
+    """As where the noise of each seed is drawn by itself, and hits no label of the first."""
+
+    def make(trajectory: Trajectory, level: int) -> Measured:
+        update = {} if trajectory.seed else {"fitted_noisy": None, "fitted_true": None}
+        return double_descent(trajectory, level).model_copy(update=update)
+
+    noisy = {"seeds": [0, 1], "label_noise.rate": 0.2}
+    (curve,) = report_of(tmp_path, noisy, make).curves
+    assert (curve.mean_fitted_noisy, curve.mean_fitted_true) == (None, None)
+    (curve,) = report_of(tmp_path, noisy).curves
+    assert len(curve.mean_fitted_noisy or ()) == len(curve.levels) > 0
+
+
+def test_a_pruned_teacher_that_was_best_unpruned_is_said_to_be_the_dense_one(
+    tmp_path: Path,
+) -> None:
+    def falling(trajectory: Trajectory, level: int) -> Measured:
+        update = {"validation_accuracy": 0.8 - 0.01 * level}
+        return double_descent(trajectory, level).model_copy(update=update)
+
+    (tmp_path / "1").mkdir()
+    changes = {"recipes": ["kd-dense-teacher", "kd-pruned-teacher"]}
+    said = "Pruned teacher = dense teacher: it was level 0 that taught kd-pruned-teacher."
+    assert said in notes(report_of(tmp_path, changes, falling))
+    pruned = report_of(tmp_path / "1", changes)
+    assert pruned.rows[1].teacher_level != 0
+    assert "dense teacher" not in " ".join(notes(pruned))
+
+
+class TestMarks:
+    def test_show_that_a_seed_diverged_and_where(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(1, at=2))
+        (row,) = one.rows
+        assert row.diverged_at == (None, 2)
+        assert cells(row)[5].endswith("†")
+        where = "† Diverged, and ended there: vanilla seed 1 at level 2 in epoch 3. What to try: "
+        (note,) = [line for line in notes(one) if line.startswith(where)]
+        assert all(key in note for key in ("schedule.warmup", "optimizer.lr", "clip_norm"))
+        assert "Incomplete" not in " ".join(notes(one))
+
+    def test_a_dip_beyond_a_diverged_seed_is_not_denied(self, tmp_path: Path) -> None:
+        """The two other seeds show it, but the mean ends where the one diverged."""
+        report = report_of(tmp_path, COMPARED, diverging(1, at=4))
+        (vanilla, *_) = report.curves
+        assert vanilla.levels == (0, 1, 2, 3)
+        assert vanilla.sparse_double_descent == "unclear"
+        assert vanilla.reason == "a seed diverged at level 4, where the mean ends"
+        (row, *_) = report.rows
+        assert cells(row)[HEADINGS.index("non-zero PFLOPs")].endswith(" (2/3)")
+
+    def test_a_dip_that_may_come_is_not_denied(self, tmp_path: Path) -> None:
+        def make(trajectory: Trajectory, level: int) -> Measured | None:
+            made = double_descent(trajectory, level)
+            return made.model_copy(update={"train_accuracy": 0.5}) if level < 5 else None
+
+        for levels, verdict in ((4, "no"), (5, "unclear")):
+            changes = {"pruning.levels": levels, "seeds": [0, 1]}
+            (curve,) = report_of(tmp_path, changes, make).curves
+            assert len(curve.levels) == 5
+            assert curve.sparse_double_descent == verdict
+        assert curve.reason == "levels are missing, a dip may come"
+
+    def test_levels_that_a_seed_lacks_are_missing_and_not_few(self, tmp_path: Path) -> None:
+        def make(trajectory: Trajectory, level: int) -> Measured | None:
+            return double_descent(trajectory, level) if trajectory.seed else None
+
+        report = report_of(tmp_path, {"pruning.levels": 9, "seeds": [0, 1, 2]}, make)
+        assert report.curves[0].reason == "levels are missing, a dip may come"
+        assert [panel.phased for panel in panels(report)] == [None]
+
+    def test_show_that_a_seed_is_missing(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1, 2], "recipes": COMPARED["recipes"]}, unfinished)
+        vanilla, _, distilled, _ = one.rows
+        assert cells(vanilla)[5].endswith("(2/3)")
+        assert cells(distilled)[5] == "—"
+        assert any(
+            line.startswith("Incomplete: vanilla 2/3 seeds (all levels run, not finished)")
+            for line in notes(one)
+        )
+
+    def test_show_that_a_level_0_diverged(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(0, at=0))
+        assert cells(one.rows[0])[5].endswith("(1/2)†")
+        assert [line["kind"] for line in tidy(one)] == ["diverged", *["measured"] * 4]
+
+    def test_show_several_environments(self, tmp_path: Path) -> None:
+        progress = progress_of(tmp_path, planned(tmp_path, {"recipes": ["vanilla", "early-stop"]}))
+        (known,) = progress.known.values()
+        # The name of a kernel alone tells two machines apart; a store of before has none.
+        for level, kernels in enumerate([(), ("a avx2",), ("a avx512", "b avx512")]):
+            elsewhere = HERE.model_copy(update={"compiled_kernels": True, "kernels": kernels})
+            changed = known.levels[level].model_copy(update={"environment": elsewhere})
+            known.levels[level] = changed
+        (one,) = make_report(progress, paper_macs)
+        assert all(cells(row)[5].endswith("‡") for row in one.rows)
+        (line,) = [note for note in notes(one) if note.startswith("‡")]
+        for which in ("", ", compiled kernels", ", compiled kernels (a avx2)",
+                      ", compiled kernels (a avx512, b avx512)"):  # fmt: skip
+            assert f"torch 2.6 on cpu, 1 thread{which} (vanilla, early-stop)" in line
+
+    def test_are_not_set_without_a_cause(self, report: Report) -> None:
+        assert not re.search("[†‡/]", " ".join(cell for row in report.rows for cell in cells(row)))
+
+
+def unfinished(trajectory: Trajectory, level: int) -> Measured | None:
+    return double_descent(trajectory, level) if trajectory.uses and trajectory.seed < 2 else None
+
+
+class TestNotes:
+    @pytest.mark.parametrize(
+        ("changes", "shared"),
+        [
+            ({}, "one draw of the label noise and one split"),
+            (
+                {"recipes": ["vanilla", "kd-dense-teacher"]},
+                "one draw of the label noise, one split and one teacher",
+            ),
+            ({"label_noise": {"rate": 0.0}}, "one split"),
+            ({"dataset": {"name": "cifar10"}}, "one draw of the label noise"),
+            (
+                {
+                    "label_noise.seed": "per-trajectory",
+                    "teacher.seed": "paired",
+                    "recipes": ["vanilla", "kd-dense-teacher"],
+                },
+                "one split",
+            ),
+        ],
+    )
+    def test_name_what_all_seeds_share(
+        self, tmp_path: Path, changes: dict[str, Any], shared: str
+    ) -> None:
+        lines = notes(report_of(tmp_path, {"seeds": [4, 5], **changes}))
+        assert "Mean ± sample standard deviation over n = 2 seeds (4, 5)." in lines
+        assert f"All seeds share {shared}; the ± leaves out how much that matters." in lines
+
+    def test_claim_no_spread_of_one_seed(self, tmp_path: Path) -> None:
+        text = " ".join(notes(report_of(tmp_path)))
+        assert "One seed (0): nothing is known of the spread." in text
+        assert "All seeds share" not in text
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_put_the_convention_under_every_table_with_pflops(
+        self, report: Report, style: str
+    ) -> None:
+        text = one_line(shown(report, style))
+        assert CONVENTION in text
+        assert ("Non-zero PFLOPs:" in text) == ("non-zero" in text)
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_say_where_the_papers_numbers_do_not_fit(self, table1: Report, style: str) -> None:
+        text = one_line(shown(table1, style)).replace("\\", "")
+        assert text.count("Paper, ") == 4
+        assert "35.82 is 22 trainings, but 99.26 % is level 22 and takes 23." in text
+        assert "29 of the ResNet-18 cost 98.28." in text
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_say_what_the_spec_warns_of_and_what_is_not_as_in_the_paper(
+        self, tmp_path: Path, style: str
+    ) -> None:
+        texts = {"warning": "It diverges", "deviations": ["Half the images.", "One seed."]}
+        one = report_of(tmp_path, texts)
+        assert (one.warning, one.deviations) == ("It diverges", ("Half the images.", "One seed."))
+        text = one_line(shown(one, style))
+        for line in (
+            "Warning: It diverges",
+            "Not as in the paper: Half the images.",
+            "Not as in the paper: One seed.",
+        ):
+            assert line in text
+        plain = one_line(shown(report_of(tmp_path), style))
+        assert "Warning" not in plain and "Not as in" not in plain
+
+    def test_the_papers_numbers_are_as_the_notes_say(self, table1: Report) -> None:
+        rows = {row.recipe: row for row in table1.rows}
+        dense, pruned = rows["kd-dense-teacher"], rows["kd-pruned-teacher"]
+        assert dense.teacher_pflops == pytest.approx(3.39, abs=0.005)
+        assert pruned.teacher_pflops == pytest.approx(30 * 98.28 / 29, abs=0.02)
+        a_training = 48.84 / 30
+        assert round(35.82 / a_training, 2) == 22
+        assert round(100 * (1 - 0.8**22), 2) == 99.26
+
+
+def sparsest(folder: Path, name: str, within: float, **keys: Any) -> str:
+    """A recipe that reports the sparsest level that is close to the best; its name."""
+    write_recipe(folder, name, select={"sparsest_within": within}, **keys)
+    return name
+
+
+class TestSelection:
+    @pytest.fixture
+    def mixed(self, tmp_path: Path) -> Report:
+        recipes = ["vanilla", "early-stop", sparsest(tmp_path, "a", 0.05)]
+        recipes.append(sparsest(tmp_path, "b", 0.01, distill={"teacher": {"sparsest_within": 0.2}}))
+        return report_of(tmp_path, {**COMPARED, "recipes": recipes})
+
+    def test_is_of_the_sparsest_level_that_is_close_to_the_best(self, mixed: Report) -> None:
+        trajectories = {trajectory.key: trajectory.levels for trajectory in mixed.trajectories}
+        for row, within in zip(mixed.rows[2:], (0.05, 0.01), strict=True):
+            for key, chosen, sparsity in zip(
+                row.trajectory_keys, row.level.values, row.sparsity.values, strict=True
+            ):
+                levels = trajectories[key]
+                best = max(level["validation_accuracy"] for level in levels)
+                close = [k for k in levels if k["validation_accuracy"] >= best - within]
+                assert chosen == close[-1]["level"]
+                assert sparsity == max(level["sparsity"] for level in close)
+
+    def test_of_a_teacher_is_by_the_same_rule(self, mixed: Report) -> None:
+        *_, row = mixed.rows
+        (key,) = set(row.teacher_keys)
+        levels = next(t.levels for t in mixed.trajectories if t.key == key)
+        best = max(level["validation_accuracy"] for level in levels)
+        close = [k["level"] for k in levels if k["validation_accuracy"] >= best - 0.2]
+        assert row.pruned_teacher
+        assert row.teacher_level == max(close) > 0
+
+    @pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+    def test_is_said_below_every_table(self, mixed: Report, style: str) -> None:
+        assert (
+            "Levels were selected on the validation set: the best level (vanilla), the level "
+            "where it stopped (early-stop), the sparsest level within 5 points of the best (a) "
+            "and the sparsest level within 1 point of the best (b)."
+        ) in one_line(shown(mixed, style))
+
+    def test_is_with_every_row_and_level_for_programs(self, mixed: Report) -> None:
+        written = json.loads(shown(mixed, "json"))
+        assert [row["select"] for row in written["rows"]] == [
+            "best", "stopped", {"sparsest_within": 0.05}, {"sparsest_within": 0.01},
+        ]  # fmt: skip
+        assert Report.model_validate_json(shown(mixed, "json")) == mixed
+        by_recipe = {line["recipe"]: line["select"] for line in tidy(mixed)}
+        assert by_recipe == {
+            "vanilla": "best", "early-stop": "stopped", "a": "sparsest_within=0.05",
+            "b": "sparsest_within=0.01", "": "",
+        }  # fmt: skip
+
+    def test_of_the_best_alone_is_not_spelt_out(self, tmp_path: Path) -> None:
+        changes = {"recipes": ["vanilla", "entropy-early-stop"]}
+        assert "Levels were selected on the validation set." in notes(report_of(tmp_path, changes))
+
+    def test_without_pruning_takes_the_first_level_that_is_close(self, tmp_path: Path) -> None:
+        def rising(trajectory: Trajectory, level: int) -> Measured:
+            update = {"validation_accuracy": 0.5 + 0.01 * min(level, 6)}
+            return double_descent(trajectory, level).model_copy(update=update)
+
+        recipe = sparsest(tmp_path, "mine", 0.02)
+        unpruned = {"recipes": [recipe], "pruning": {"criterion": "none", "levels": 9}}
+        assert report_of(tmp_path, unpruned, rising).rows[0].level.values == (4,)
+
+
+class TestAChoiceThatScatters:
+    @staticmethod
+    def said(folder: Path, best: dict[int, int], recipe: str = "vanilla") -> list[str]:
+        """What is said where each seed's best level is this one."""
+
+        def make(trajectory: Trajectory, level: int) -> Measured:
+            accuracy = 0.6 if level == best[trajectory.seed] else 0.595
+            update = {"validation_accuracy": accuracy}
+            return double_descent(trajectory, level).model_copy(update=update)
+
+        changes = {**COMPARED, "recipes": [recipe], "seeds": list(best)}
+        lines = notes(report_of(folder, changes, make))
+        return [line for line in lines if line.startswith("Not a stable choice")]
+
+    def test_is_called_so_and_the_rule_for_it_named(self, tmp_path: Path) -> None:
+        (line,) = self.said(tmp_path, {0: 0, 1: 3, 2: 7})
+        assert line == (
+            "Not a stable choice: the best level scatters over the seeds with a standard deviation "
+            "above 3 (vanilla 3.5). A recipe with select: {sparsest_within: 0.01} reports the "
+            "sparsest level within 1 point of the best instead."
+        )
+
+    def test_is_none_up_to_a_standard_deviation_of_3(self, tmp_path: Path) -> None:
+        assert self.said(tmp_path / "1", {0: 0, 1: 3, 2: 6}) == []
+        assert self.said(tmp_path / "2", {0: 5, 1: 0}) != []  # 3.54, and 2.5 with ddof 0
+        assert self.said(tmp_path / "3", {0: 15}) == []
+
+    def test_is_none_of_a_row_that_is_not_the_best(self, tmp_path: Path) -> None:
+        recipe = sparsest(tmp_path, "mine", 0.0)
+        assert self.said(tmp_path, {0: 0, 1: 12}, recipe) == []
+
+
+class TestFindings:
+    def test_hold_verdict_phases_and_threshold(self, report: Report) -> None:
+        vanilla, _, distilled, _ = finding_cells(report)
+        assert vanilla[1] == ""
+        assert vanilla[2].startswith("yes: a dip of ")
+        assert re.fullmatch(r"light \d+\.\d, critical \d+\.\d, sweet \d+\.\d", vanilla[3])
+        assert vanilla[4] == "to 82.2"
+        assert re.fullmatch(r"\+\d+\.\d\d \[\+\d+\.\d\d, \+\d+\.\d\d\]", distilled[1])
+
+    def test_of_a_network_that_always_or_never_fits_its_labels(self, tmp_path: Path) -> None:
+        always = report_of(tmp_path / "1", {"pruning.levels": 3})
+        assert finding_cells(always)[0][4] == "always"
+        assert "it still interpolates" not in always.curves[0].reason  # it has one seed only
+
+        def underfit(trajectory: Trajectory, level: int) -> Measured:
+            made = double_descent(trajectory, level)
+            return made.model_copy(update={"train_accuracy": 0.8})
+
+        assert finding_cells(report_of(tmp_path / "2", make=underfit))[0][4] == "never"
+        assert finding_cells(report_of(tmp_path / "3", make=nothing))[0][4] == ""
+
+    def test_a_run_that_stops_in_its_fall_is_not_said_to_have_no_dip(self, tmp_path: Path) -> None:
+        stopped = report_of(tmp_path, {"seeds": [0, 1], "pruning.levels": 4})
+        assert stopped.curves[0].sparse_double_descent == "unclear"
+        unpruned = {"seeds": [0, 1], "pruning": {"criterion": "none", "levels": 4}}
+        assert report_of(tmp_path, unpruned).curves[0].sparse_double_descent == "no"
+
+
+class TestRich:
+    @pytest.mark.parametrize("width", [60, 80, 100, 120, 126, 160])
+    def test_shows_every_cell_whole_at_any_width(
+        self, report: Report, table1: Report, width: int
+    ) -> None:
+        for one in (report, table1):
+            text = shown(one, "rich", width)
+            assert "…" not in text
+            assert max(map(len, text.splitlines())) <= width
+            if width >= 80:
+                assert all(cell in text for row in one.rows for cell in cells(row)[4:7])
+
+    def test_keeps_brackets_of_names_and_variants(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"matrix": {"training.schedule.milestones": [[1], [1, 2]]}})
+        text = shown(one, "rich")
+        assert "milestones=[1, 2]" in text
+
+
+class TestPlot:
+    def test_fits_80_columns_and_names_the_phases(self, report: Report) -> None:
+        (panel,) = panels(report)
+        text = plot(panel, sparsity_axis([panel]), 80).plain
+        assert max(map(len, text.splitlines()[:-1])) <= 80
+        title, heading, *_ = text.splitlines()
+        assert title == "mean test accuracy % against sparsity %, phases of vanilla"
+        assert heading.split() == ["light", "critical", "sweet", "collapsed"]
+        assert "● vanilla, early-stop" in text.replace("\u00a0", " ")
+
+    def test_has_a_point_a_level_for_a_line_that_is_alone(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {**COMPARED, "recipes": ["vanilla"]})
+        (panel,) = panels(one)
+        drawn = plot(panel, sparsity_axis([panel]), 80).plain.splitlines()[2:-2]
+        columns = [line.find("●") for line in drawn]
+        assert sum(line.count("●") for line in drawn) == 16
+        assert max(columns) < 80
+
+    def test_draws_hundreds_of_levels_and_a_single_one(self, tmp_path: Path) -> None:
+        for levels in (0, 300):
+            pruning = {"fraction": 0.02, "levels": levels}
+            changes = {"student.width": 32, "teacher.width": 32, "pruning": pruning}
+            (panel,) = panels(report_of(tmp_path, changes))
+            text = plot(panel, sparsity_axis([panel]), 80).plain
+            assert "●" in text
+            assert max(map(len, text.splitlines())) <= 80
+
+
+HOSTILE = "a|b <script>alert(1)</script> `x` $y^2_z$ \\cite{k} ~ 100 % & # {}"
+
+
+def renamed(report: Report) -> Report:
+    """The same in a variant, and with a title, that would break any format."""
+    rows = [row.model_copy(update={"variant": HOSTILE}) for row in report.rows]
+    curves = [curve.model_copy(update={"variant": HOSTILE}) for curve in report.curves]
+    changes = {"rows": tuple(rows), "curves": tuple(curves), "title": HOSTILE}
+    return report.model_copy(update=changes)
+
+
+class TestMarkdown:
+    def test_tables_have_as_many_cells_in_each_row(self, report: Report, table1: Report) -> None:
+        for one in (report, table1, renamed(report)):
+            blocks = re.findall(r"(?:^\|.*\|\n?)+", shown(one, "markdown"), re.M)
+            assert len(blocks) == 2
+            for block in blocks:
+                counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+                assert len(counts) == 1
+        assert counts == {6}
+
+    def test_starts_no_markup_of_its_own(self, report: Report) -> None:
+        text = shown(renamed(report), "markdown")
+        assert "<script" not in text
+        assert "`" not in text.replace("\\`", "")
+
+    def test_shows_the_papers_rows_below_ours(self, table1: Report) -> None:
+        lines = shown(table1, "markdown").splitlines()
+        vanilla = next(number for number, line in enumerate(lines) if line.startswith("| vanilla"))
+        assert lines[vanilla + 1].startswith("| *paper* |")
+        assert "*74.52 ± 1.20*" in lines[vanilla + 1]
+
+
+def tidy(report: Report) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(shown(report, "csv"))))
+
+
+class TestCsv:
+    def test_has_one_row_a_level_of_each_recipe_and_seed(self, report: Report) -> None:
+        lines = tidy(report)
+        students = [line for line in lines if line["role"] == "student"]
+        keys = [(line["recipe"], line["seed"], line["level"]) for line in students]
+        assert len(set(keys)) == len(keys)
+        assert len([key for key in keys if key[0] == "vanilla"]) == 3 * 16
+        curve = report.curves[0]
+        phases = [line["phase"] for line in students if line["recipe"] == "vanilla"][:16]
+        assert phases == list(curve.phases)
+
+    def test_marks_what_the_rows_report_and_which_levels_taught(self, report: Report) -> None:
+        lines = tidy(report)
+        for row in report.rows:
+            chosen = [
+                int(line["level"])
+                for line in lines
+                if line["recipe"] == row.recipe and line["selected"] == "True"
+            ]
+            assert chosen == list(row.level.values)
+        taught = {
+            int(x["level"]) for x in lines if (x["role"], x["selected"]) == ("teacher", "True")
+        }
+        assert taught == {row.teacher_level for row in report.rows if row.distillation}
+
+    def test_before_the_first_level_is_empty(self, tmp_path: Path) -> None:
+        assert shown(report_of(tmp_path, make=nothing), "csv") == ""
+
+
+class TestLatex:
+    def test_has_the_papers_columns_and_a_tick_for_each_property(self, report: Report) -> None:
+        text = shown(report, "latex")
+        assert "\\begin{tabular}{@{}cccrrr@{}}" in text
+        assert text.count("\\checkmark") == 1 + 2 + 3
+        rows = [line for line in text.splitlines() if " & " in line]
+        assert {line.count("&") for line in rows} == {5}
+
+    def test_names_the_recipes_where_ticks_leave_them_alike(self, tmp_path: Path) -> None:
+        alike = report_of(tmp_path, {"recipes": ["early-stop", "entropy-early-stop"]})
+        text = shown(alike, "latex")
+        assert "\\begin{tabular}{@{}lcccrrr@{}}" in text
+        assert "entropy-early-stop & $\\checkmark$" in text
+
+    def test_escapes_what_is_special_or_another_letter_in_its_default_encoding(self) -> None:
+        assert tex("a_b & 50 % <5> x|y") == (
+            "a\\_b \\& 50 \\% \\textless{}5\\textgreater{} x\\textbar{}y"
+        )
+
+    @pytest.mark.long
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+    def test_compiles_and_fits_a_column(
+        self, report: Report, table1: Report, tmp_path: Path
+    ) -> None:
+        log = compiled(tmp_path, latex([table1, report, widened(report)]))
+        assert "Overfull" not in log
+        assert "Warning" not in log
+        diverged = report_of(tmp_path / "1", {**COMPARED, "seeds": [0, 1]}, diverging(1, at=2))
+        compiled(tmp_path, latex([renamed(diverged), report_of(tmp_path / "2", make=nothing)]))
+
+
+def widened(report: Report) -> Report:
+    """The same with cells that are too long for a column together."""
+    long = stats([0.4583, 0.6279, 0.7975])
+    changes = {"pflops": stats([0.00049] * 3), "teacher_pflops": 0.00011, "sparsity": long}
+    rows = [row.model_copy(update={**changes, "test_accuracy": long}) for row in report.rows]
+    return report.model_copy(update={"experiment": "wide", "rows": tuple(rows)})
+
+
+def compiled(folder: Path, body: str) -> str:
+    """The log of pdflatex over `body` on a page of two columns, each 85 mm wide."""
+    (folder / "table.tex").write_text(
+        "\\documentclass[twocolumn]{article}\n"
+        "\\usepackage[textwidth=178mm,columnsep=8mm]{geometry}\n"
+        "\\usepackage{booktabs,amssymb,graphicx}\n"
+        f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+    return (folder / "table.log").read_text()
+
+
+def test_every_format_shows_a_report_of_nothing(tmp_path: Path) -> None:
+    empty = report_of(tmp_path, make=nothing)
+    for style in ("rich", "markdown", "latex", "json"):
+        assert "—" in shown(empty, style) or style in ("json", "latex")
+    assert len(HEADINGS) == len(cells(empty.rows[0]))
+
+
+def test_trajectories_and_rows_of_a_matrix_are_named_with_their_variant(tmp_path: Path) -> None:
+    changes = {"matrix": {"student.width": [4, 5]}, "recipes": ["vanilla", "kd-dense-teacher"]}
+    report = report_of(tmp_path, changes)
+    names = set(trajectory_names(report).values())
+    students = ("vanilla", "kd-dense-teacher")
+    variants = {f"{name} [student.width={width}]" for name in students for width in (4, 5)}
+    assert names == {"teacher", *variants}  # which teaches both variants
+    printed = shown(report, "rich")
+    assert all(f"{name} " in printed for name in names)
+
+
+def test_a_long_report_is_shortened_on_the_console_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdctl.report.formats.rich.MAX_VARIANTS", 3)
+    monkeypatch.setattr("dsdctl.report.shortening.MAX_ROWS", 5)
+    rates = [n / 1000 for n in range(1, 31)]
+    changes = {"matrix": {"training.optimizer.lr": rates}, "pruning.levels": 0}
+    plan = planned(tmp_path, changes)
+    (made,) = make_report(progress_of(tmp_path, plan), paper_macs)
+    lines = shown(made, "rich").splitlines()
+    assert sum(line.startswith("training.optimizer.lr=") for line in lines) == 3
+    assert "and 27 more variants, which JSON has" in lines
+    # The findings, and the trajectories' curves.
+    assert [line.strip() for line in lines].count("and 25 more rows, which JSON has") == 2
+    assert shown(made, "markdown").count("### training.optimizer.lr=") == 30
+    (missing,) = make_report(progress_of(tmp_path, plan, nothing), paper_macs)
+    (note,) = [line for line in notes(missing) if line.startswith("Incomplete: ")]
+    assert note.endswith("0/1 seeds (not finished), and 10 more.")
