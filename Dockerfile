@@ -9,6 +9,8 @@ WORKDIR /opt/dsdctl
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY dsdctl ./dsdctl
 COPY recipes ./recipes
+COPY specs ./specs
+COPY templates ./templates
 RUN pip wheel --no-deps --wheel-dir /wheels . \
     && ls dsdctl/ml/kernels/libkernels.so
 

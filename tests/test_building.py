@@ -59,6 +59,11 @@ def test_a_source_distribution_has_what_to_compile_and_nothing_compiled(unpacked
     assert list(unpacked.rglob("*.so")) == []
 
 
+def names(folder: Path) -> set[str]:
+    """What lies in a folder of specs, recipes or templates."""
+    return {str(file.relative_to(folder)) for file in folder.rglob("*.*") if file.suffix != ".pyc"}
+
+
 def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
     unpacked: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +79,9 @@ def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
     assert not re.search("any|manylinux", tag)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
+    for name in ("recipes", "specs", "templates"):
+        shipped, there = (names(folder / name) for folder in (ROOT, tmp_path / "installed/dsdctl"))
+        assert shipped and there == shipped
     library = ctypes.CDLL(str(tmp_path / "installed" / LIBRARY))
     library.kernels_source.restype = ctypes.c_char_p
     source = tmp_path / "installed" / SOURCE

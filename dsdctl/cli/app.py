@@ -10,7 +10,9 @@ from dsdctl.cli import (
     bench,
     doctor,
     export,
+    init,
     plan,
+    recipes,
     rehearse,
     report,
     run,
@@ -63,6 +65,7 @@ def check_environment(
 
 
 for _command in (
+    init.init,
     validate.validate,
     plan.plan,
     rehearse.rehearse,
@@ -70,7 +73,7 @@ for _command in (
     report.report,
     status.status,
     export.export,
-    schema.recipes,
+    recipes.recipes,
     schema.schema,
     bench.bench,
     doctor.doctor,

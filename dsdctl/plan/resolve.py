@@ -37,7 +37,7 @@ from dsdctl.spec.matrix import MAX_TRAININGS, variants
 from dsdctl.spec.network import Network
 from dsdctl.spec.problems import validate
 from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
-from dsdctl.spec.yaml import read_document
+from dsdctl.spec.spec_files import read_spec
 
 
 def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
@@ -59,7 +59,7 @@ def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
 
 def resolve(file: Path) -> ResolvedSpec:
     """Read a spec and all its recipes. Raises InputError with every problem that would be shown."""
-    document = read_document(file)
+    document = read_spec(file)
     resolver = _Resolver(document)
     for axes, variant in variants(document):
         if not resolver.goes_on:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dsdctl.errors import InputError
 from dsdctl.spec.document import Document
@@ -63,7 +64,7 @@ def _read_recipe(name: str, spec: Document) -> RecipeFile:
     index, place = spec.data["recipes"].index(name), spec.mark(()).file
     file = recipe_file(name, place)
     if file is None:
-        known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
+        known = sorted({p.stem for p in packaged_folder("recipes").glob("*.yaml")})
         reason = (
             f"no recipe {name}.yaml beside {place.name}, in a folder recipes/ there or above, or "
             f"among the packaged ones (allowed: {', '.join(known)})"
@@ -87,15 +88,38 @@ def with_criterion(document: Document) -> Document:
 
 def recipe_file(name: str, spec: Path) -> Path | None:
     """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
-    above, or packaged."""
-    folder = spec.parent
+    above, or packaged. A spec of that name is passed over."""
+    files = (place / f"{name}.yaml" for place in recipe_folders(spec.parent))
+    return next((file for file in files if file.is_file() and not is_spec(file)), None)
+
+
+def recipe_folders(folder: Path) -> list[Path]:
+    """Where the recipes of a spec in `folder` may lie, in the order in which they are looked for:
+    there, in recipes/ there or in the folder above, and among the packaged ones, which are last."""
     # The parent of the path `.` is `.`, and that of `..` too.
     above = folder / ".." if folder.name in ("", "..") else folder.parent
-    places = [folder, folder / "recipes", above / "recipes", packaged_recipes()]
-    return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
+    return [folder, folder / "recipes", above / "recipes", packaged_folder("recipes")]
 
 
-def packaged_recipes() -> Path:
-    """The folder of the recipes that come with dsdctl: in the wheel, or in a source checkout."""
-    installed = Path(__file__).parents[1] / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+def is_spec(file: Path) -> bool:
+    """Whether a file is a spec, by the keys that only specs have; not if it cannot be read."""
+    return _has_key(file, "experiment", "recipe")
+
+
+def is_recipe(file: Path) -> bool:
+    """Whether a file is a recipe, by the keys that only recipes have; not if it cannot be read."""
+    return _has_key(file, "recipe", "experiment")
+
+
+def _has_key(file: Path, key: str, other: str) -> bool:
+    try:
+        data = read_document(file).data
+    except InputError:
+        return False
+    return key in data and other not in data
+
+
+def packaged_folder(name: Literal["recipes", "specs", "templates"]) -> Path:
+    """A folder that comes with dsdctl: in the wheel, or in a source checkout."""
+    installed = Path(__file__).parents[1] / name
+    return installed if installed.is_dir() else Path(__file__).parents[2] / name

@@ -1,0 +1,126 @@
+"""`dsdctl init`: what it writes is whole, valid and what is shipped, and nothing is overwritten."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from builders import write
+from tiny import ROOT, Dsdctl
+
+from dsdctl.cli.init import SCHEMA_FILE, SCHEMA_LINE
+from dsdctl.plan.resolve import resolve
+from dsdctl.spec.templates import template_with, templates
+from dsdctl.spec.yaml import read_document
+
+TEMPLATES = templates()
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_is_written_as_it_is_shipped_and_can_be_planned(
+    name: str, tmp_path: Path, dsdctl: Dsdctl
+) -> None:
+    done = dsdctl("init", name, "new folder")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder, template = tmp_path / "new folder", TEMPLATES[name]
+    assert files_in(folder).keys() == {*map(str, template.files), SCHEMA_FILE}
+    schema = json.loads((folder / SCHEMA_FILE).read_text())
+    for file, source in template.files.items():
+        written, shipped = (folder / file).read_text(), source.read_text()
+        assert written == (SCHEMA_LINE if file in template.specs else "") + shipped
+    for spec in template.specs:
+        assert resolve(folder / spec).rows
+        jsonschema.validate(read_document(folder / spec).data, schema)
+    *_, title, validate, plan, run = done.stdout.splitlines()
+    assert (title, run) == ("next:", f"  dsdctl run 'new folder/{template.specs[0]}'")
+    for line in (validate, plan):
+        assert dsdctl(line.split()[1], f"new folder/{template.specs[0]}").returncode == 0
+
+
+def test_the_templates_that_a_newcomer_is_told_of_are_there() -> None:
+    assert TEMPLATES.keys() >= {"digits", "table1", "paper"}
+    assert template_with("digits.yaml") == "digits"
+    assert template_with("table1.yaml") == "table1"
+    assert template_with("figure2.yaml") == "paper"
+    assert template_with("nothing.yaml") is None
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_nothing_is_overwritten(kind: str, tmp_path: Path, dsdctl: Dsdctl) -> None:
+    there = tmp_path / "figure5.yaml"
+    if kind == "file":
+        there.write_text("mine")
+    elif kind == "folder":
+        there.mkdir()
+    else:
+        there.symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir()), files_in(tmp_path)
+    refused = dsdctl("init", "paper")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "figure5.yaml: is there already, nothing was written\n"
+    assert (sorted(tmp_path.iterdir()), files_in(tmp_path)) == before
+
+
+def test_a_second_template_shares_the_schema_and_an_other_schema_stays(
+    tmp_path: Path, dsdctl: Dsdctl
+) -> None:
+    assert f"wrote {SCHEMA_FILE}" in dsdctl("init", "digits").stdout
+    second = dsdctl("init", "table1")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert SCHEMA_FILE not in second.stdout
+    (tmp_path / SCHEMA_FILE).write_text("mine")
+    (tmp_path / "digits.yaml").unlink()
+    third = dsdctl("init", "digits")
+    assert third.returncode == 0
+    assert f"{SCHEMA_FILE}: kept, though not this version's" in third.stderr
+    assert (tmp_path / SCHEMA_FILE).read_text() == "mine"
+
+
+def test_the_templates_are_listed_and_another_is_refused(tmp_path: Path, dsdctl: Dsdctl) -> None:
+    listed = dsdctl("init", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(TEMPLATES)
+    refused = dsdctl("init", "../digits")
+    assert refused.returncode == 2
+    assert refused.stderr == f"no template ../digits (allowed: {', '.join(TEMPLATES)})\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path, dsdctl: Dsdctl) -> None:
+    (tmp_path / "taken").write_text("")
+    refused = dsdctl("init", "digits", "taken")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("taken/digits.yaml: ")
+
+
+@pytest.mark.parametrize("given", ["digits", "digits.yaml", "specs/digits.yaml"])
+def test_a_shipped_spec_that_is_not_here_is_said_how_to_have(given: str, dsdctl: Dsdctl) -> None:
+    refused = dsdctl("validate", given)
+    assert refused.returncode == 2
+    hint = "`dsdctl init digits` writes digits.yaml, then: `dsdctl run digits.yaml`"
+    assert refused.stderr == f"{given}: no such file; {hint}\n"
+
+
+def test_a_shipped_spec_named_without_its_ending_is_found(dsdctl: Dsdctl) -> None:
+    dsdctl("init")
+    refused = dsdctl("validate", "digits")
+    assert refused.stderr == "digits: no such file; did you mean digits.yaml?\n"
+    assert "init" not in dsdctl("validate", "something-else.yaml").stderr
+
+
+def test_recipes_are_told_from_specs(tmp_path: Path, dsdctl: Dsdctl) -> None:
+    """A spec `vanilla.yaml` lies where its recipe `vanilla` is looked for first."""
+    text = (ROOT / "specs" / "smoke.yaml").read_text()
+    write(tmp_path / "vanilla.yaml", text.replace("experiment: smoke", "experiment: vanilla"))
+    assert dsdctl("validate", "vanilla.yaml").stdout == "vanilla.yaml: ok, 4 rows\n"
+    recipe = (ROOT / "recipes" / "vanilla.yaml").read_text()
+    write(tmp_path / "recipes" / "vanilla.yaml", recipe)
+    refused = dsdctl("plan", "recipes/vanilla.yaml")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "recipes/vanilla.yaml:1: recipe: is a recipe, not a spec; "
+        "`dsdctl recipes vanilla` prints it\n"
+    )
