@@ -32,6 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {
         "report", "plan", "worker", "ml", "data", "store", "keys", "results", "spec", "system",
     },
+    "study": {
+        "report", "cost", "plan", "worker", "ml", "data", "store", "keys", "results", "spec",
+        "system",
+    },
     "bench": {"worker", "ml", "data", "store", "keys", "results", "spec", "system"},
 }  # fmt: skip
 """By package, from the lowest up, what it may import beside itself; cli may import all."""

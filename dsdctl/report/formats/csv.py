@@ -11,15 +11,19 @@ Line = dict[str, object]
 
 def tidy_csv(reports: Sequence[Report]) -> str:
     """One row a level of each recipe and seed, and of each teacher, with what it recorded."""
-    lines = [
-        line for report in reports for line in (*_student_levels(report), *_teacher_levels(report))
-    ]
+    lines = [line for report in reports for line in tidy_levels(report)]
     stream = io.StringIO()
     columns = dict.fromkeys(column for line in lines for column in line)
     writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return stream.getvalue().rstrip("\n")
+
+
+def tidy_levels(report: Report) -> Iterator[Line]:
+    """One line per level of each recipe and seed, then of each teacher, with what it recorded."""
+    yield from _student_levels(report)
+    yield from _teacher_levels(report)
 
 
 def _student_levels(report: Report) -> Iterator[Line]:

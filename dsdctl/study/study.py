@@ -1,0 +1,195 @@
+"""A spec beside what a store holds of it: its comparison as records, its networks and images."""
+
+import functools
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dsdctl.cost.macs import MacCache
+from dsdctl.errors import InputError, WorkError
+from dsdctl.plan.plan import RowPlan, make_plan
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.resolve import resolve
+from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.table import Report, make_report
+from dsdctl.results import FinishedLevel
+from dsdctl.store.store import Store
+from dsdctl.study.records import Records, curve_records, level_records, row_records
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from dsdctl.study.images import ImageSet
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class Study:
+    """One spec's results. What is asked for first is read then, and stays until `refresh`.
+
+    Nothing is run or written, but for images of a data set that are prepared beside it when they
+    are first asked for, as a run does. All that a user can mend raises an error of `dsdctl.errors`.
+    """
+
+    def __init__(self, spec: Path, store: Path):
+        """Raises InputError where the spec does not hold or there is no store."""
+        self._plan = make_plan([resolve(spec)])
+        opened = Store(store, read_only=True)
+        absence = opened.absence()
+        if absence is not None:
+            raise InputError(f"store: {absence}")
+        self._progress = Progress(self._plan, opened)
+        _warn(opened)
+
+    def __repr__(self) -> str:
+        rows = f"{len(self.recipes)} recipes, seeds {', '.join(map(str, self.seeds))}"
+        return f"<Study {self.name}: {rows}; store {self._progress.store.root}>"
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._plan.specs[0].experiment.experiment
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The recipes, by name."""
+        return self._plan.specs[0].experiment.recipes
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the students."""
+        return self._plan.specs[0].experiment.seeds
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of a matrix, by name; of a spec without one a single empty name."""
+        return self._plan.specs[0].variants
+
+    @functools.cached_property
+    def report(self) -> Report:
+        """The whole comparison, typed: what `dsdctl report --format json` prints."""
+        return make_report(self._progress, MacCache(self._progress.store))[0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has all its seeds."""
+        return self.report.complete
+
+    @property
+    def rows(self) -> Records:
+        """The comparison: one record per row, with means over its seeds."""
+        return row_records(self.report)
+
+    @property
+    def levels(self) -> Records:
+        """One record per level of each row and seed, and of each teacher."""
+        return level_records(self.report)
+
+    @property
+    def curves(self) -> Records:
+        """One record per level of each row's mean curve."""
+        return curve_records(self.report)
+
+    def refresh(self) -> None:
+        """Read what has been finished since."""
+        self._progress.refresh()
+        self.__dict__.pop("report", None)
+        _warn(self._progress.store)
+
+    def network(
+        self,
+        recipe: str,
+        seed: int | None = None,
+        *,
+        level: int | None = None,
+        variant: str | None = None,
+    ) -> "Module":
+        """The network that a recipe's row reports of a seed (the first), or that of a `level`.
+
+        It is on the CPU and in eval mode; pruned weights are zeros. `variant` names one of
+        several. Raises InputError for what is not in the spec, WorkError for what is not there.
+        """
+        from dsdctl.worker.starting_point import load_weights, new_network
+
+        row = self._row(recipe, variant)
+        trajectory = self._trajectory(row, seed)
+        finished = self._level(row, trajectory, level)
+        facts = trajectory.regime.images.facts
+        network = new_network(trajectory.regime.network, facts.shape, facts.classes)
+        weights = self._progress.store.levels.tensors(finished.key, "weights")
+        load_weights(network, weights, f"level {finished.key}")
+        return network.eval()
+
+    def images(
+        self, split: SplitName, *, variant: str | None = None, seed: int | None = None
+    ) -> "ImageSet":
+        """The images of a split, on the CPU: the training images with the labels that are trained
+        on, `validation` and `test`.
+
+        `seed` says whose labels, where each trajectory has its own draw of the noise. Raises
+        InputError for what is not in the spec, WorkError where the data cannot be had.
+        """
+        import torch
+
+        from dsdctl.data.prepare import Files, fallback_folder
+        from dsdctl.study.images import ImageSet
+        from dsdctl.worker.inputs import load_data, measuring_normalisation
+
+        if split not in ("train", "validation", "test"):
+            raise InputError(f"split: is {split} (allowed: train, validation, test)")
+        trajectory = self._trajectory(self._row(self.recipes[0], variant), seed)
+        identity = trajectory.identity
+        files = Files(trajectory.regime.images.path, fallback_folder(self._progress.store.root))
+        data = load_data(identity.images, identity.noise, files, torch.device("cpu"))
+        found = {"train": data.train, "validation": data.validation, "test": data.test}[split]
+        true = data.clean_labels if split == "train" else found.labels
+        return ImageSet(found.labels, true, found, measuring_normalisation(identity.images))
+
+    def _row(self, recipe: str, variant: str | None) -> RowPlan:
+        rows = {p.row.variant: p for p in self._plan.rows if p.row.recipe.recipe == recipe}
+        if not rows:
+            raise InputError(f"recipe: {recipe} is not in the spec (allowed: {self._recipes()})")
+        if variant is None and len(rows) == 1:
+            return next(iter(rows.values()))
+        if variant not in rows:
+            reason = "is missing" if variant is None else f"{variant} is not in the spec"
+            raise InputError(f"variant: {reason} (allowed: {'; '.join(rows) or 'none'})")
+        return rows[variant]
+
+    def _recipes(self) -> str:
+        return ", ".join(self.recipes)
+
+    def _trajectory(self, row: RowPlan, seed: int | None) -> Trajectory:
+        number = row.seeds[0] if seed is None else seed
+        if number not in row.seeds:
+            allowed = ", ".join(map(str, row.seeds))
+            raise InputError(f"seed: {number} is not in the spec (allowed: {allowed})")
+        return self._plan.trajectories[row.students[row.seeds.index(number)]]
+
+    def _level(self, row: RowPlan, trajectory: Trajectory, level: int | None) -> FinishedLevel:
+        """A finished level: the one asked for, or else the one that the row reports."""
+        known = self._progress.known[trajectory.key]
+        number = level
+        if number is None:
+            reading = self._progress.reading(row, trajectory.key)
+            number = reading.selected(row.row.recipe.select)
+            if number is None:
+                raise WorkError(f"{trajectory.label}: {reading.reason}, no level is reported yet")
+        if not 0 <= number < len(known.levels):
+            raise WorkError(
+                f"{trajectory.label}: level {number} is not in the store "
+                f"({len(known.levels)} of {trajectory.levels} levels are)"
+            )
+        return known.levels[number]
+
+
+def open_study(spec: str | Path, store: str | Path | None) -> Study:
+    """Open a spec beside a store; without one $DSDCTL_STORE or ./dsdctl-store."""
+    place = store or os.environ.get("DSDCTL_STORE") or "dsdctl-store"
+    return Study(Path(spec).expanduser(), Path(place).expanduser())
+
+
+def _warn(store: Store) -> None:
+    for damage in store.damage:
+        warnings.warn(damage, stacklevel=4)
