@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -215,3 +216,40 @@ def test_the_page_runs_from_top_to_bottom(
         exec(compile(block, "docs/python.md", "exec"), names)
     assert "vanilla" in capsys.readouterr().out
     assert isinstance(names["study"], Study)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("one_deterministic_thread")
+def test_the_notebook_runs_and_its_trace_is_that_of_the_hessian(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cells = json.loads((ROOT / "docs" / "study.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "docs/study.ipynb", "exec"), names)
+    pyplot = names["plt"]
+    assert len(pyplot.get_fignums()) == 3
+    pyplot.close("all")
+    shares = [share for _, _, share in names["reliability"](names["study"].network("vanilla", 0))]
+    assert sum(shares) == pytest.approx(1)
+    network = names["study"].network("vanilla", 0, level=1)
+    estimate, error = names["hessian_trace"](network, samples=100)
+    exact = exact_trace(network, names["images"], names["labels"])
+    assert abs(estimate - exact) < 5 * error
+
+
+def exact_trace(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """The sum over all weights but pruned ones of the loss's second derivative."""
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    loss = torch.nn.functional.cross_entropy(network(images), labels)
+    gradients = torch.autograd.grad(loss, weights, create_graph=True)
+    total = 0.0
+    for weight, gradient in zip(weights, gradients, strict=True):
+        for place in weight.nonzero().tolist():
+            (row,) = torch.autograd.grad(gradient[tuple(place)], weight, retain_graph=True)
+            total += float(row[tuple(place)])
+    return total
