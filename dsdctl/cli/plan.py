@@ -19,6 +19,7 @@ from dsdctl.cli.options import (
     pass_on_warnings,
     progress_of,
 )
+from dsdctl.errors import InputError
 
 
 def plan(
@@ -28,6 +29,10 @@ def plan(
     seed: Seeds = None,
     jobs: Jobs = None,
     device: Device = DeviceChoice.auto,
+    why: Annotated[
+        bool,
+        typer.Option("--why", help="also say how missing levels differ from the nearest finished"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
     graph: Annotated[
         Path | None, typer.Option("--graph", help="write a Graphviz file of the plan")
@@ -47,6 +52,8 @@ def plan(
 ) -> None:
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
+        if why and as_json:
+            raise InputError("--why: not with --json")
         made = make_plan_of(specs, recipe, seed)
         pass_on_warnings(made.specs)
         from dsdctl.cost.forecast import plan_for_cluster, seconds_estimate
@@ -73,3 +80,8 @@ def plan(
             out().print(tables.rich_plan(progress, summary, macs, where, slots))
             if cluster is not None:
                 out().print(rich_cluster(cluster))
+            if why:
+                from dsdctl.plan.reuse import missing
+                from dsdctl.report.plan.reuse import rich_reuse
+
+                out().print(rich_reuse(list(missing(progress))), soft_wrap=True)

@@ -5,30 +5,57 @@ from typing import Annotated
 
 import typer
 
-from dsdctl.cli.console import SOME_FAILED, print_line, reported, say, warn
-from dsdctl.cli.options import DEFAULT_STORE, StoreOption
+from dsdctl.cli.console import SOME_FAILED, out, print_line, reported, say, warn
+from dsdctl.cli.options import DEFAULT_STORE, StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
 
 app = typer.Typer(help="Care for the store.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_(store: StoreOption = DEFAULT_STORE) -> None:
-    """List finished levels and teacher tables."""
+def list_(
+    specs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SPEC...]", help="only what these specs use"),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """List finished levels and teacher tables, newest first, and which specs use them."""
     with reported():
+        from dsdctl.cli.store_table import known_users, store_table, users
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
         from dsdctl.units import size
 
-        opened, total = Store(store, read_only=True), 0
+        opened = Store(store, read_only=True)
         opened.require()
-        for entry in maintenance.entries(opened):
-            total += entry.bytes
-            line = (
-                f"{entry.key[:12]}  {size(entry.bytes):>10}  {maintenance.describe(opened, entry)}"
-            )
-            print_line(line)
-        say(f"{size(total)} in {store}")
+        if specs:
+            made = make_plan_of(specs, None, None)
+            used_by = users(progress_of(made, store))
+        else:
+            used_by, found = known_users(opened)
+            if found:
+                say(f"used by: of the specs that its runs had, those here: {', '.join(found)}")
+        listed = [e for e in maintenance.entries(opened) if not specs or e.key in used_by]
+        out().print(store_table(opened, listed, used_by))
+        say(f"{len(listed)} in {store}, {size(sum(entry.bytes for entry in listed))}")
+
+
+@app.command("diff")
+def diff(
+    first: Annotated[str, typer.Argument(metavar="KEY", help="of a level, or its beginning")],
+    second: Annotated[str, typer.Argument(metavar="KEY", help="of another one")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Show in which fields two levels or teacher tables differ that decide their numbers."""
+    with reported():
+        from dsdctl.cli.store_table import difference_table, key_beginning
+        from dsdctl.store.store import Store
+
+        opened = Store(store, read_only=True)
+        opened.require()
+        keys = [key_beginning(opened, beginning) for beginning in (first, second)]
+        out().print(difference_table(opened, *keys))
 
 
 @app.command("check")

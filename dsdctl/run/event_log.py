@@ -123,3 +123,12 @@ def read_events(file: Path) -> list[Entry]:
         if line.endswith("\n"):
             entries.append(Entry.model_validate_json(line))
     return entries
+
+
+def logged_specs(store: Path) -> list[Path]:
+    """The spec files that the runs of a store were given, as their event logs name them."""
+    found: dict[str, None] = {}
+    for file in sorted(store.glob("logs/*.jsonl")):
+        with suppress(OSError, ValueError), file.open(encoding="utf-8") as stream:
+            found |= dict.fromkeys(Entry.model_validate_json(stream.readline()).specs or ())
+    return [Path(name) for name in found]

@@ -25,6 +25,13 @@ class Entry:
     folder: Path
     bytes: int
 
+    @property
+    def finished(self) -> float:
+        """When it was written, in seconds since 1970; 0 where that cannot be told."""
+        with contextlib.suppress(OSError):
+            return (self.folder / "identity.json").lstat().st_mtime
+        return 0.0
+
 
 def entries(store: Store) -> Iterator[Entry]:
     """Yield every finished folder, levels first, in the order of their keys."""

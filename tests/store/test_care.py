@@ -116,12 +116,45 @@ def test_a_whole_store_is_listed_and_found_whole(finished: Path) -> None:
     folders = len(levels(store)) + 1
     assert f"{folders} folders checked, 0 problems" in checked.stderr
     listed = dsdctl(finished, "store", "list")
-    assert len(listed.stdout.splitlines()) == folders
+    assert len(listed_keys(listed.stdout)) == folders
     assert listed.stdout.count("teacher table") == 1
     assert "seed 0, distilled, level 1" in listed.stdout
     examined = dsdctl(finished, "doctor")
     assert examined.returncode == 0, examined.stdout
     assert "BAD" not in examined.stdout
+
+
+def listed_keys(table: str) -> list[str]:
+    """The keys in a table of `store list`, as it shows them."""
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    assert lines[0][:4] == ["key", "finished", "size", "what"]
+    return [cells[0] for cells in lines[2:]]
+
+
+def test_the_newest_comes_first_and_who_uses_it_is_said(finished: Path) -> None:
+    store = finished / "dsdctl-store"
+    written = {
+        folder.name[:12]: (folder / "identity.json").stat().st_mtime
+        for kind in ("levels", "tables")
+        for folder in store.glob(f"{kind}/??/[0-9a-f]*")
+    }
+    every = dsdctl(finished, "store", "list")
+    assert "used by: of the specs that its runs had, those here: small.yaml" in every.stderr
+    times = [written[key] for key in listed_keys(every.stdout)]
+    assert times == sorted(times, reverse=True)
+    assert all("small" in line for line in every.stdout.splitlines()[3:] if line.strip())
+
+    text = (finished / "small.yaml").read_text()
+    other = text.replace("experiment: small", "experiment: less").replace(
+        "[vanilla, early-stop, kd-pruned-teacher]", "[vanilla]"
+    )
+    (finished / "less.yaml").write_text(other)
+    less = dsdctl(finished, "store", "list", "less.yaml")
+    assert len(listed_keys(less.stdout)) == 4
+    assert all("vanilla" in line for line in less.stdout.splitlines()[3:] if line.strip())
+    whole = dsdctl(finished, "store", "list", "small.yaml")
+    assert sorted(listed_keys(whole.stdout)) == sorted(written)
+    (finished / "less.yaml").unlink()
 
 
 def test_a_level_of_older_versions_is_whole_but_read_by_nobody(folder: Path) -> None:
