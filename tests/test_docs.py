@@ -19,7 +19,16 @@ from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.yaml import parse_document
 
 DOCS = ROOT / "docs"
-PAGES = ["quickstart", "reference", "training", "ledger", "extending", "templates", "python", "store"]
+PAGES = [
+    "quickstart",
+    "reference",
+    "training",
+    "ledger",
+    "extending",
+    "templates",
+    "python",
+    "store",
+]
 
 
 def test_the_reference_is_up_to_date() -> None:

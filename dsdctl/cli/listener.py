@@ -15,6 +15,8 @@ from dsdctl.run.listener import Count
 from dsdctl.run.log import log
 from dsdctl.run.options import Finished
 from dsdctl.tracking.experiments import ExperimentTrackers
+from dsdctl.tracking.tensorboard import TensorBoardFiles
+from dsdctl.tracking.trackers import Tracker
 
 
 class ConsoleProgress:
@@ -38,12 +40,15 @@ class ConsoleListener(ConsoleProgress):
     def __init__(self, console: Console):
         super().__init__(console)
         self.reports: list[Report] = []
-        self._trackers: ExperimentTrackers | None = None
+        self._trackers: list[Tracker] = []
         self._display: Display | None = None
 
     def begun(self, progress: Progress, macs: MacCache) -> None:
         """Have trackers ready, which start with their first level."""
-        self._trackers = ExperimentTrackers(progress, macs)
+        self._trackers = [ExperimentTrackers(progress, macs)]
+        files = TensorBoardFiles(progress)
+        if files.wanted:
+            self._trackers.append(files)
 
     @contextmanager
     def working(self, levels: int) -> Iterator[None]:
@@ -55,14 +60,15 @@ class ConsoleListener(ConsoleProgress):
         """Show an event; trackers get each level that is finished."""
         if self._display is not None:
             self._display.show(event)
-        if event.kind == "finished" and event.level is not None and self._trackers is not None:
-            self._trackers.level(event.trajectory, event.level)
+        if event.kind == "finished" and event.level is not None:
+            for tracker in self._trackers:
+                tracker.level(event.trajectory, event.level)
 
     def ended(self, finished: Finished) -> None:
         """Make the comparison; trackers get it where it is new."""
         self.reports = make_report(finished.progress, finished.macs)
-        if self._trackers is not None:
-            self._trackers.finish(self.reports if finished.compared else [], self._say_and_log)
+        for tracker in self._trackers:
+            tracker.finish(self.reports if finished.compared else [], self._say_and_log)
 
     def _say_and_log(self, line: str) -> None:
         log.info(line)

@@ -71,6 +71,9 @@ def report(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="also write TensorBoard's files into the store")
+    ] = False,
     show: Annotated[
         bool, typer.Option("--open", help="also open the file in a browser, where it is HTML")
     ] = False,
@@ -88,8 +91,8 @@ def report(
         if show and (output is None or wanted != "html"):
             raise InputError("--open: needs an HTML file (--output report.html)")
         if compare:
-            if figures is not None or wandb or watch:
-                raise InputError("--compare: not with --figures, --wandb or --watch")
+            if figures is not None or wandb or tensorboard or watch:
+                raise InputError("--compare: not with --figures, --wandb, --tensorboard or --watch")
             from dsdctl.report.formats.compare import compared
 
             plans = [make_plan_of([spec], recipe, seed) for spec in specs]
@@ -115,6 +118,12 @@ def report(
 
             progress.store.require()
             replay(progress, reports, macs, ConsoleProgress(err()).say)
+        if tensorboard:
+            from dsdctl.cli.listener import ConsoleProgress
+            from dsdctl.tracking import tensorboard as files
+
+            progress.store.require()
+            files.replay(progress, reports, ConsoleProgress(err()).say)
         if not (watch and here):
             present(reports)
         if show:

@@ -193,6 +193,9 @@ class Tracking(Model):
     """Where results are mirrored; the store is always the record."""
 
     wandb: Wandb | None = None
+    tensorboard: bool = Field(
+        False, description="whether TensorBoard's event files are written into the store"
+    )
 
 
 class MeanStd(Model):

@@ -4,7 +4,8 @@
                             weights.safetensors masks.safetensors checksums.json
     tables/<2 hex>/<key>/   identity.json environment.json logits.safetensors checksums.json
     inflight/<key>          the last checkpoint of a level in flight
-    locks/  setaside/  logs/  slurm/  tracking/  wandb/  calibration.json  macs.json  store.json
+    locks/  setaside/  logs/  slurm/  tracking/  wandb/  tensorboard/
+    calibration.json  macs.json  store.json
     prepared/               images whose own folder cannot be written
 
 Each file's checksum is checked when the file is read; a folder that fails is set aside, never

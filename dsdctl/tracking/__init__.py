@@ -1,1 +1,1 @@
-"""Trackers: W&B as a mirror of what a run says, in a process of its own."""
+"""Trackers: W&B and TensorBoard as mirrors of what a run says."""

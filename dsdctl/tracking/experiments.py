@@ -1,7 +1,7 @@
 """The trackers of a plan's experiments."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError
@@ -14,8 +14,7 @@ from dsdctl.tracking.attachments import attached
 from dsdctl.tracking.messages import RunInfo
 from dsdctl.tracking.mirror import Mirror
 from dsdctl.tracking.mode import effective_mode
-
-Say = Callable[[str], None]
+from dsdctl.tracking.trackers import Say
 
 
 def replay(progress: Progress, reports: Sequence[Report], macs: MacCache, say: Say) -> None:

@@ -127,6 +127,12 @@ def test_a_student_that_diverges_as_published_is_warmed_up_or_warned_of(
             assert row.teaching is None or not row.teaching.regime.training.schedule.warmup
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_no_spec_uploads_anything_unasked(spec: Path, checkout: Path) -> None:
+    wandb = resolve(checkout / "specs" / spec).experiment.tracking.wandb
+    assert wandb is None or wandb.mode in ("offline", "disabled")
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("one_deterministic_thread")
 @pytest.mark.parametrize("name", ["figure2", "cifar100n", "flowers102"])

@@ -1,0 +1,115 @@
+"""TensorBoard as a mirror of the store: event files on this machine, no account, no upload.
+
+Each trajectory is a run with a step per level. The files are written here and now; what they have
+is read from them, so that a second run or a replay adds only what is missing.
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+
+from dsdctl.errors import InputError, in_words
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.formats.markdown import markdown
+from dsdctl.report.table import Report
+from dsdctl.results import FinishedLevel, level_record
+from dsdctl.tracking.trackers import Say
+
+FOLDER = "tensorboard"
+"""Where in the store its files lie: a folder per experiment, in it one per run."""
+
+INSTALL = "pip install 'dsdctl[tensorboard]'"
+
+
+class TensorBoardFiles:
+    """The event files of the experiments that want some, or of all of them.
+
+    What cannot be written costs a run nothing but these files, and is said once.
+    """
+
+    def __init__(self, progress: Progress, *, all_experiments: bool = False):
+        self._root = progress.store.root / FOLDER
+        self._progress = progress
+        self._plans = {
+            spec.experiment.experiment: progress.plan.alone(spec.experiment.experiment)
+            for spec in progress.plan.specs
+            if all_experiments or spec.experiment.tracking.tensorboard
+        }
+        self._failure = "" if installed() else f"is not installed ({INSTALL})"
+        self._written = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is written at all."""
+        return bool(self._plans)
+
+    def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
+        """Write a level to the first experiment that uses it and wants its files."""
+        for use in self._progress.plan.all_uses(trajectory):
+            if use.experiment in self._plans:
+                self._level(use.experiment, trajectory.key, level)
+                return
+
+    def finish(self, reports: Sequence[Report], say: Say) -> None:
+        """Write each comparison, and say once how all that went."""
+        for report in reports:
+            if report.experiment in self._plans and not self._failure:
+                self._page(report)
+        if self._failure:
+            say(f"TensorBoard: {self._failure}; `dsdctl report SPEC --tensorboard` writes the rest")
+        elif self._written or reports:
+            say(f"TensorBoard: {self._written} new levels; `tensorboard --logdir {self._root}`")
+
+    def _level(self, experiment: str, key: str, level: FinishedLevel) -> None:
+        from dsdctl.tracking.event_file import add_scalars
+
+        if self._failure:
+            return
+        trajectory = self._plans[experiment].trajectories[key]
+        folder = self._root / experiment / f"{_file_name(trajectory.label)}-{key[:8]}"
+        scalars = dict(_scalars(level))
+        try:
+            self._written += add_scalars(folder, level.result.level, scalars)
+        except OSError as error:
+            self._failure = in_words(error) or str(error)
+
+    def _page(self, report: Report) -> None:
+        from dsdctl.report.figures.draw import figures
+        from dsdctl.tracking.event_file import write_page
+
+        images = {figure.name: figure.png for figure in figures(report)}
+        try:
+            write_page(self._root / report.experiment / "comparison", markdown([report]), images)
+        except OSError as error:
+            self._failure = in_words(error) or str(error)
+
+
+def replay(progress: Progress, reports: Sequence[Report], say: Say) -> None:
+    """Write whatever the store holds and the event files lack. Raises InputError without it."""
+    if not installed():
+        raise InputError(f"--tensorboard: TensorBoard is not installed ({INSTALL})")
+    files = TensorBoardFiles(progress, all_experiments=True)
+    for trajectory in progress.plan.trajectories.values():
+        for level in progress.known[trajectory.key].levels:
+            files.level(trajectory, level)
+    files.finish(reports, say)
+
+
+def installed() -> bool:
+    """Whether TensorBoard is there to write its files."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def _scalars(level: FinishedLevel) -> Iterator[tuple[str, float]]:
+    """The numbers that a level recorded, those by layer as `NAME/LAYER`."""
+    for name, value in level_record(level).items():
+        if isinstance(value, dict):
+            yield from ((f"{name}/{layer}", number) for layer, number in value.items())
+        elif isinstance(value, int | float) and name != "level":
+            yield name, value
+
+
+def _file_name(label: str) -> str:
+    """A trajectory's label as a folder may be called, and a run in TensorBoard."""
+    return re.sub(r"[^\w.,=+\[\]-]+", "_", label)[:150]
