@@ -36,7 +36,7 @@ class TensorBoardFiles:
             for spec in progress.plan.specs
             if all_experiments or spec.experiment.tracking.tensorboard
         }
-        self._failure = "" if installed() else f"is not installed ({INSTALL})"
+        self._failure = "" if installed() or not self._plans else f"is not installed ({INSTALL})"
         self._written = 0
 
     @property
