@@ -19,6 +19,7 @@ from dsdctl.ml.networks.build import Network
 from dsdctl.ml.networks.mlp import MLP
 from dsdctl.ml.networks.resnet import BasicBlock
 from dsdctl.ml.networks.vgg import VGGLike
+from dsdctl.ml.networks.vgg16 import VGG16
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -83,22 +84,24 @@ def links_of(network: Network) -> Iterator[Link]:
         layers = [m for m in network.hidden if isinstance(m, nn.Linear)]
         for writer, reader in zip(layers, [*layers[1:], network.classifier], strict=True):
             yield Link(writer, (nn.ReLU(),), reader)
-    elif isinstance(network, VGGLike):
+    elif isinstance(network, VGGLike | VGG16):
         yield from _links_of_vgg(network)
     else:
         yield from _links_of_blocks(network)
 
 
-def _links_of_vgg(network: VGGLike) -> Iterator[Link]:
+def _links_of_vgg(network: VGGLike | VGG16) -> Iterator[Link]:
     modules = list(network.features)
     places = [k for k, module in enumerate(modules) if isinstance(module, nn.Conv2d)]
     for place, after in zip(places, [*places[1:], None], strict=True):
-        writer, relu, norm = modules[place : place + 3]
+        writer, *between = modules[place : place + 3]
         assert isinstance(writer, nn.Conv2d)
         reader = network.classifier if after is None else modules[after]
         assert isinstance(reader, nn.Conv2d | nn.Linear)
-        positions = int(network.pool.output_size) ** 2 if after is None else 1  # type: ignore[arg-type]
-        yield Link(writer, (relu, norm), reader, positions)
+        positions = 1
+        if after is None and isinstance(network, VGGLike):
+            positions = int(network.pool.output_size) ** 2  # type: ignore[arg-type]
+        yield Link(writer, tuple(between), reader, positions)
 
 
 def _links_of_blocks(network: nn.Module) -> Iterator[Link]:

@@ -9,7 +9,7 @@ from typing import Literal
 from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.spec.document import Document, KeyPath
-from dsdctl.spec.network import MLP, Network, ViT
+from dsdctl.spec.network import MLP, VGG16, Network, ViT
 from dsdctl.spec.problems import nearest
 from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import (
@@ -46,6 +46,11 @@ def check_network(document: Document, who: Who, network: Network, facts: Facts) 
             )
             raise InputError(document.problem((who, "patch"), reason))
     elif side < smallest_side(network):
+        if isinstance(network, VGG16):
+            reason = (
+                f"halves images of {side} pixels to nothing (allowed: {smallest_side(network)})"
+            )
+            raise InputError(document.problem((who, "arch"), reason))
         most = int(math.log2(side))
         reason = f"halves images of {side} pixels to nothing (allowed: at most {most})"
         raise InputError(document.problem((who, "depth"), reason))

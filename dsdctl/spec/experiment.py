@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.spec.dataset import Dataset, LabelNoise
 from dsdctl.spec.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
-from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import MLP, VGG16, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.spec.pruning import MAX_ROUNDS, Pruning, PruningField
 from dsdctl.spec.training import Training
 
@@ -40,6 +40,10 @@ class VGGLikeTeacher(VGGLike, _TeacherOptions):
     """A VGG-like teacher."""
 
 
+class VGG16Teacher(VGG16, _TeacherOptions):
+    """A VGG-16 teacher."""
+
+
 class ResNet18Teacher(ResNet18, _TeacherOptions):
     """A ResNet-18 teacher."""
 
@@ -57,7 +61,12 @@ class ViTTeacher(ViT, _TeacherOptions):
 
 
 Teacher = Annotated[
-    VGGLikeTeacher | ResNet18Teacher | TorchvisionResNetTeacher | MLPTeacher | ViTTeacher,
+    VGGLikeTeacher
+    | VGG16Teacher
+    | ResNet18Teacher
+    | TorchvisionResNetTeacher
+    | MLPTeacher
+    | ViTTeacher,
     Field(discriminator="arch"),
 ]
 

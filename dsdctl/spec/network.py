@@ -16,6 +16,20 @@ class VGGLike(Model):
     pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
 
 
+class VGG16(Model):
+    """VGG-16 for small images as in OpenLTH and He et al. (2022): 13 conv3x3 -> BatchNorm -> ReLU
+    in five blocks with a 2x2 max-pool between them, the mean over each map, one Linear."""
+
+    arch: Literal["vgg16"]
+    width: int = Field(64, ge=1, le=4096, description="channels of the first block; 64 is VGG-16")
+    weights_init: Literal["kaiming-normal", "default"] = Field(
+        "kaiming-normal", description="of convolutions and Linear: over the inputs, or PyTorch's"
+    )
+    batchnorm_init: Literal["uniform", "ones"] = Field(
+        "uniform", description="of BatchNorm's scales: from [0, 1), or PyTorch's"
+    )
+
+
 class ResNet18(Model):
     """ResNet-18 with a 3x3 stride-1 stem and the max-pool kept, as in the paper."""
 
@@ -54,4 +68,6 @@ class ViT(Model):
         return self
 
 
-Network = Annotated[VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT, Field(discriminator="arch")]
+Network = Annotated[
+    VGGLike | VGG16 | ResNet18 | TorchvisionResNet | MLP | ViT, Field(discriminator="arch")
+]

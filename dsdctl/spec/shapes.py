@@ -5,8 +5,11 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import MLP, VGG16, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.spec.pruning import Pruning
+
+VGG16_BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
+"""Convolutions of each block of VGG-16, and its channels by those of the first."""
 
 FIRST, LAST = "first", "last"
 """Words for a layer that `pruning.ignore` takes beside names."""
@@ -20,6 +23,8 @@ def layer_weights(
     match network:
         case VGGLike():
             return _vgg_like_weights(network, channels, classes)
+        case VGG16():
+            return _vgg16_weights(network, channels, classes)
         case ResNet18():
             return _resnet18_weights(channels, classes)
         case TorchvisionResNet():
@@ -43,6 +48,8 @@ def smallest_side(network: Network) -> int:
     match network:
         case VGGLike():
             return int(2**network.depth)
+        case VGG16():
+            return int(2 ** (len(VGG16_BLOCKS) - 1))
         case ViT():
             return network.patch
         case _:
@@ -95,6 +102,18 @@ def _vgg_like_weights(network: VGGLike, channels: int, classes: int) -> dict[str
         weights[f"features.{7 * block + 3}"] = 9 * out_channels * out_channels
         channels = out_channels
     return {**weights, "classifier": channels * network.pool**2 * classes}
+
+
+def _vgg16_weights(network: VGG16, channels: int, classes: int) -> dict[str, int]:
+    weights, place = {}, 0
+    for convolutions, factor in VGG16_BLOCKS:
+        for _ in range(convolutions):
+            outputs = network.width * factor
+            weights[f"features.{place}"] = 9 * channels * outputs
+            channels = outputs
+            place += 3  # conv, BatchNorm, ReLU
+        place += 1  # a max-pool, which the last block has none of
+    return {**weights, "classifier": channels * classes}
 
 
 def _resnet18_weights(channels: int, classes: int) -> dict[str, int]:

@@ -230,7 +230,14 @@ class TestNothingIsWritten:
 
 @pytest.mark.parametrize(
     ("arch", "side"),
-    [("vgg-like", 8), ("resnet18", 32), ("mlp", 8), ("vit", 8), ("resnet18-imagenet", 64)],
+    [
+        ("vgg-like", 8),
+        ("vgg16", 16),
+        ("resnet18", 32),
+        ("mlp", 8),
+        ("vit", 8),
+        ("resnet18-imagenet", 64),
+    ],
 )
 @pytest.mark.long
 def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int) -> None:
@@ -239,7 +246,11 @@ def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int)
     from dsdctl.export.as_onnx import onnx_bytes, run_onnx
     from dsdctl.ml.networks.build import build_network
 
-    options = {"vgg-like": {"depth": 2, "width": 4, "pool": 3}, "vit": {"dim": 8, "heads": 2}}
+    options = {
+        "vgg-like": {"depth": 2, "width": 4, "pool": 3},
+        "vgg16": {"width": 4},
+        "vit": {"dim": 8, "heads": 2},
+    }
     network = build_network(
         arch, 3, 5, seed=0, image_size=(side, side), **options.get(arch, {})
     ).eval()

@@ -15,6 +15,8 @@ from dsdctl.spec.network import Network as NetworkChoice
 ARCHS: list[tuple[str, dict[str, Any]]] = [
     ("vgg-like", {"depth": 2, "width": 4}),
     ("vgg-like", {"depth": 1, "width": 3, "pool": 2}),
+    ("vgg16", {"width": 2}),
+    ("vgg16", {"width": 2, "weights_init": "default", "batchnorm_init": "ones"}),
     ("resnet18", {}),
     ("resnet18-imagenet", {}),
     ("mlp", {"image_size": (8, 6), "hidden": (5, 3)}),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.networks.build import build_network
-from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import MLP, VGG16, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
 from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import (
     has_batchnorm,
@@ -24,6 +24,7 @@ NETWORKS = [
     VGGLike(arch="vgg-like"),
     VGGLike(arch="vgg-like", depth=1, width=5, pool=3),
     VGGLike(arch="vgg-like", depth=3, width=4, pool=1),
+    VGG16(arch="vgg16", width=3),
     ResNet18(arch="resnet18"),
     TorchvisionResNet(arch="resnet18-imagenet"),
     TorchvisionResNet(arch="resnet50-imagenet"),
@@ -57,6 +58,8 @@ def test_layer_weights_are_those_of_the_built_network(
         # Of 4,967,082 parameters: 1984 conv biases, 3968 of BatchNorm, 10 linear biases.
         (VGGLike(arch="vgg-like"), (3, 32, 32, 10), 4_967_082 - 1984 - 3968 - 10),
         (VGGLike(arch="vgg-like", depth=1, width=1, pool=1), (1, 8, 8, 10), 28),
+        # Of 14,728,266 parameters: 4224 conv biases, 8448 of BatchNorm, 10 linear biases.
+        (VGG16(arch="vgg16"), (3, 32, 32, 10), 14_728_266 - 4224 - 8448 - 10),
         (ResNet18(arch="resnet18"), (3, 32, 32, 10), 11_164_352),
         # torchvision's 11,689,512 and 25,557,032 less BatchNorm and the last biases.
         (TorchvisionResNet(arch="resnet18-imagenet"), (3, 224, 224, 1000), 11_678_912),
@@ -152,6 +155,6 @@ def test_a_vgg_like_runs_on_its_smallest_side_and_on_no_smaller_one(depth: int) 
 @pytest.mark.parametrize("network", NETWORKS[3:], ids=str)
 def test_the_other_networks_run_on_their_smallest_side(network: Network) -> None:
     side = smallest(network)
-    assert side == getattr(network, "patch", 1)
+    assert side == (16 if isinstance(network, VGG16) else getattr(network, "patch", 1))
     net = built(network, 1, side, side, 2).eval()
     assert net(torch.zeros(1, 1, side, side)).shape == (1, 2)

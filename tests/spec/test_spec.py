@@ -61,7 +61,7 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
         ("student.depth", 9, "<= 8"),
         ("student.width", 0, ">= 1"),
         ("student.pool", 0, ">= 1"),
-        ("student.arch", "vgg", "vgg-like, resnet18"),
+        ("student.arch", "vgg", "vgg-like, vgg16, resnet18"),
         ("teacher.level", -1, ">= 0"),
         ("teacher.table", "yes", "auto, always, never"),
         ("pruning.fraction", 1, "< 1"),

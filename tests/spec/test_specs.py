@@ -114,6 +114,29 @@ def test_table_1_differs_from_what_is_published_in_the_students_warm_up_alone() 
     assert "diverges" in warned.experiment.warning and not spec.experiment.warning
 
 
+def test_the_neighbouring_studies_are_those_of_their_authors(checkout: Path) -> None:
+    """By what their code says, as the specs name it."""
+    he, vit = (resolve(ROOT / "specs" / f"{name}.yaml") for name in ("he2022", "vit"))
+    regimes = [row.student for row in he.rows]
+    assert {r.pruning.criterion for r in regimes} == {"magnitude", "random", "gradient"}
+    for regime in regimes:
+        assert regime.ignored_layers == ("classifier",)
+        assert regime.rewind_iterations == 1000
+        assert regime.images.noise.kind == "symmetric-all"
+        assert regime.pruning.gradient_sample in (None, 128)
+    for regime in (row.student for row in vit.rows):
+        assert regime.levels == 35
+        assert (regime.training.optimizer.kind, regime.training.schedule.kind) == (
+            "adamw",
+            "cosine",
+        )
+    twins = [resolve(checkout / "specs/small" / f"{name}.yaml") for name in ("he2022", "vit")]
+    for twin, original in zip(twins, (he, vit), strict=True):
+        assert {row.student.network.arch for row in twin.rows} == {
+            row.student.network.arch for row in original.rows
+        }
+
+
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_a_student_that_diverges_as_published_is_warmed_up_or_warned_of(
     spec: Path, checkout: Path
@@ -158,6 +181,24 @@ def test_a_spec_trains_on_its_data_set_in_its_own_format(
     assert level is not None and level.measured is not None
     assert level.measured.flip_rate > 0
     assert level.measured.entropy_bits > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["he2022", "vit"])
+def test_a_neighbouring_twin_runs(name: str, checkout: Path, dsdctl: Dsdctl) -> None:
+    """Of one epoch and a round, on random images."""
+    data = read_document(checkout / "specs" / "small" / f"{name}.yaml").data
+    data["training"] |= {"epochs": 1, "schedule": {}}
+    data["pruning"] |= {"levels": 1}
+    if name == "he2022":
+        data["pruning"]["retrain"] = {"mode": "rewind", "iteration": 1}
+    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
+    arrays = {f"x_{part}": images for part in ("train", "test")}
+    arrays |= {f"y_{part}": np.arange(300) % 10 for part in ("train", "test")}
+    np.savez(checkout / f"{name}.npz", **arrays)
+    data["dataset"]["file"] = str(checkout / f"{name}.npz")
+    done = dsdctl("run", write(checkout / f"{name}.yaml", data), "--jobs", 1)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.numerics

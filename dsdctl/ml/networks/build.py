@@ -8,13 +8,14 @@ import torch
 from dsdctl.ml.networks.mlp import MLP
 from dsdctl.ml.networks.resnet import ResNet18
 from dsdctl.ml.networks.vgg import VGGLike
+from dsdctl.ml.networks.vgg16 import VGG16
 from dsdctl.ml.networks.vit import ViT
 from dsdctl.ml.randomness import generator
 
 if TYPE_CHECKING:
     from dsdctl.ml.networks.torchvision_resnet import TorchvisionResNet
 
-Network: TypeAlias = "VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT"
+Network: TypeAlias = "VGGLike | VGG16 | ResNet18 | TorchvisionResNet | MLP | ViT"
 
 
 def _torchvision_resnet(depth: int) -> "Callable[[int, int], TorchvisionResNet]":
@@ -30,6 +31,7 @@ def _torchvision_resnet(depth: int) -> "Callable[[int, int], TorchvisionResNet]"
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "vgg-like": VGGLike,
+    "vgg16": VGG16,
     "resnet18": ResNet18,
     "resnet18-imagenet": _torchvision_resnet(18),
     "resnet50-imagenet": _torchvision_resnet(50),

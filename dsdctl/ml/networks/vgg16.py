@@ -1,0 +1,61 @@
+"""VGG-16 for small images, as in OpenLTH and He et al. (2022). Every ReLU is a module of its own.
+
+Shapes: B images, C channels, H x W pixels, K classes.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dsdctl.ml.kernels.convolution import Conv3x3
+from dsdctl.ml.kernels.relu_norm import FusedSequential
+from dsdctl.ml.networks.initialisation import default_init
+
+BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
+"""Convolutions of each block, and its channels by those of the first."""
+
+
+class VGG16(nn.Module):
+    """13 conv3x3 -> BatchNorm -> ReLU in five blocks, a 2x2 max-pool between two of them.
+
+    The mean over each map, which of images of 32 pixels is one of 2x2, goes into one Linear layer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        width: int = 64,
+        weights_init: Literal["kaiming-normal", "default"] = "kaiming-normal",
+        batchnorm_init: Literal["uniform", "ones"] = "uniform",
+    ):
+        super().__init__()
+        self._weights_init = weights_init
+        self._batchnorm_init = batchnorm_init
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for convolutions, factor in BLOCKS:
+            if layers:
+                layers.append(nn.MaxPool2d(2))
+            for _ in range(convolutions):
+                outputs = factor * width
+                layers += [Conv3x3(channels, outputs), nn.BatchNorm2d(outputs), nn.ReLU()]
+                channels = outputs
+        self.features = FusedSequential(*layers)
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, K)."""
+        return self.classifier(self.features(images).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def initialise(self, stream: torch.Generator) -> None:
+        """Draw all weights anew from `stream`, in module order; biases as PyTorch does."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                default_init(module, stream)
+                if self._weights_init == "kaiming-normal":
+                    nn.init.kaiming_normal_(module.weight, generator=stream)
+            elif isinstance(module, nn.BatchNorm2d) and self._batchnorm_init == "uniform":
+                nn.init.uniform_(module.weight, generator=stream)
