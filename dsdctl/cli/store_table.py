@@ -56,7 +56,9 @@ def known_users(store: Store) -> tuple[dict[str, list[str]], list[str]]:
 
 def _keys(progress: Progress, trajectory: Trajectory) -> list[str]:
     """The keys of what a trajectory has in a store, or uses there."""
-    pieces = [progress.table_identity(trajectory), progress.early_state(trajectory)]
+    dense = progress.level_identity(trajectory, 0)
+    early = trajectory.early_state(dense.distillation) if dense is not None else None
+    pieces = [progress.table_identity(trajectory), early]
     levels = [level.key for level in progress.known[trajectory.key].levels]
     return levels + [key_of(piece) for piece in pieces if piece is not None]
 

@@ -1,11 +1,13 @@
 """Why work of a plan is not read from its store: how its next levels differ from finished ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dsdctl.keys import LevelIdentity
+from dsdctl.plan.next_work import wants_level
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.store.differences import Difference, Fields, Identities, differences, distance
+from dsdctl.store.differences import Difference, Identities, differences, distance, flat
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,31 @@ def missing(progress: Progress) -> Iterator[Missing]:
     nearest is that with the fewest fields that differ.
     """
     identities = Identities(progress.store)
-    by_level: dict[object, list[tuple[str, Fields]]] = {}
+    stored: dict[object, list[tuple[str, dict[str, str]]]] = {}
     for key, fields in identities.levels():
-        by_level.setdefault((fields.get("level"), fields.get("iterations")), []).append(
-            (key, fields)
+        number = fields.get("level"), fields.get("iterations")
+        stored.setdefault(number, []).append((key, flat(fields)))
+    for trajectory in progress.plan.trajectories.values():
+        identity = (
+            progress.next_level_identity(trajectory) if wants_level(progress, trajectory) else None
         )
-    for trajectory in progress.unfinished():
-        identity = progress.next_level_identity(trajectory)
-        if identity is None or not progress.wants_level(trajectory):
-            continue
-        wanted = identity.model_dump(mode="json")
-        others = by_level.get((identity.level, None), [])
-        found = min(others, key=lambda one: (distance(wanted, one[1]), one[0]), default=None)
-        if found is None:
-            yield Missing(trajectory, identity.level, None, ())
-        else:
-            which = tuple(differences(wanted, found[1], identities.get))
-            yield Missing(trajectory, identity.level, found[0], which)
+        if identity is not None:
+            nearest = _nearest(identity, stored.get((identity.level, None), []))
+            yield Missing(
+                trajectory, identity.level, nearest, _differ(identity, nearest, identities)
+            )
+
+
+def _nearest(identity: LevelIdentity, others: Sequence[tuple[str, dict[str, str]]]) -> str | None:
+    """The key of the level that differs in the fewest fields."""
+    here = flat(identity.model_dump(mode="json"))
+    return min(others, key=lambda one: (distance(here, one[1]), one[0]), default=(None,))[0]
+
+
+def _differ(
+    identity: LevelIdentity, nearest: str | None, identities: Identities
+) -> tuple[Difference, ...]:
+    fields = identities.get(nearest) if nearest else None
+    if fields is None:
+        return ()
+    return tuple(differences(identity.model_dump(mode="json"), fields, identities.get))

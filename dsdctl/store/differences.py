@@ -87,9 +87,8 @@ def _differences(first: Fields, second: Fields, get: GetFields) -> list[Differen
     ]
 
 
-def distance(first: Fields, second: Fields) -> int:
-    """In how many fields two identities differ themselves."""
-    one, other = flat(first), flat(second)
+def distance(one: Mapping[str, str], other: Mapping[str, str]) -> int:
+    """In how many fields two identities differ themselves, both as `flat` gives them."""
     return sum(one.get(path) != other.get(path) for path in one.keys() | other.keys())
 
 

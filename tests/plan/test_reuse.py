@@ -11,6 +11,8 @@ from builders import planned, spec_data, write
 from soak import dsdctl
 from stored import fill
 
+from dsdctl.cli.store_table import users
+from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.reuse import missing
 from dsdctl.store.differences import Difference, Identities, differences, distance, flat
@@ -113,14 +115,14 @@ def test_differences_are_none_or_as_many_as_fields_were_changed() -> None:
     assert flat(identity) == {"a": "1", "b.c": "[1, 2]", "e.f.g": '"x"'}
     other = copy.deepcopy(identity)
     assert differences(identity, other, {}.get) == []
-    assert distance(identity, other) == 0
+    assert distance(flat(identity), flat(other)) == 0
     other["b"] = {"c": [1, 2], "d": 3}
     del other["e"]
     assert [(d.field, d.first, d.second) for d in differences(identity, other, {}.get)] == [
         ("e.f.g", '"x"', "absent"),
         ("b.d", "absent", "3"),
     ]
-    assert distance(identity, other) == distance(other, identity) == 2
+    assert distance(flat(identity), flat(other)) == distance(flat(other), flat(identity)) == 2
 
 
 def of_older_numerics(store: Store, key: str) -> str:
@@ -181,3 +183,18 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, key: str) -> None:
     refused = dsdctl(tmp_path, "store", "diff", key, key)
     assert refused.returncode == 2
     assert f"KEY: {key}: " in refused.stderr
+
+
+def test_who_uses_a_level_is_said_of_every_way_to_prune(tmp_path: Path) -> None:
+    changes = {
+        "pruning": {"sparsities": [0.3, 0.6], "retrain": {"mode": "rewind", "iteration": 1}},
+        "recipes": ["vanilla", "kd-dense-teacher"],
+    }
+    progress = fill(tmp_path / "store", planned(tmp_path, changes))
+    found = users(progress)
+    stored = {level.key for known in progress.known.values() for level in known.levels}
+    assert stored < found.keys()
+    teachers = [t for t in progress.plan.trajectories.values() if t.taught]
+    early = [t.early_state(None) for t in progress.plan.trajectories.values() if not t.teacher]
+    assert {key_of(state) for state in early if state is not None} <= found.keys()
+    assert all(found[progress.known[t.key].levels[0].key] == ["teacher"] for t in teachers)

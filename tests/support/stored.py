@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from reports import HERE, MakeLevel, double_descent
 
+from dsdctl.plan.next_work import wants_level
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.store.store import Store
@@ -16,7 +17,7 @@ def fill(root: Path, plan: Plan, make: MakeLevel = double_descent) -> Progress:
     store.open_for_writing()
     progress = Progress(plan, store)
     for trajectory in plan.trajectories.values():
-        while progress.wants_level(trajectory):
+        while wants_level(progress, trajectory):
             identity = progress.next_level_identity(trajectory)
             assert identity is not None
             result = make(trajectory, identity.level)
