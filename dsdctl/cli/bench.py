@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from dsdctl.bench.results import CaseName
+from dsdctl.cli.completion import complete_case
 from dsdctl.cli.console import out, print_plain, reported, say
 from dsdctl.cli.options import Device, DeviceChoice
 from dsdctl.errors import InputError
@@ -30,7 +31,11 @@ def bench(
     ] = None,
     cases: Annotated[
         list[str] | None,
-        typer.Option("--case", help=f"repeatable; one of {', '.join(get_args(CaseName))}"),
+        typer.Option(
+            "--case",
+            help=f"repeatable; one of {', '.join(get_args(CaseName))}",
+            autocompletion=complete_case,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
