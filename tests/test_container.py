@@ -1,4 +1,4 @@
-"""The Dockerfile and the examples of docs/running.md, as far as they can be checked unrun."""
+"""The Dockerfile and the examples of docs/clusters.md, as far as they can be checked unrun."""
 
 import fnmatch
 import re
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from dsdctl.cli.app import app
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNNING = (ROOT / "docs/running.md").read_text()
+CLUSTERS = (ROOT / "docs/clusters.md").read_text()
 
 
 def instructions(stage: int = 1) -> list[tuple[str, str]]:
@@ -119,7 +119,7 @@ def test_it_runs_the_command_as_a_user_of_its_own_with_store_and_data_as_volumes
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", RUNNING, re.S)
+    return re.findall(rf"```{kind}\n(.*?)```", CLUSTERS, re.S)
 
 
 def test_the_yaml_examples_parse_and_are_of_their_kind() -> None:
