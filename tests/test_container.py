@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import write
 from tiny import ROOT
 from typer.testing import CliRunner
 
 from dsdctl.cli.app import app
+from dsdctl.slurm.config import read_cluster
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CLUSTERS = (ROOT / "docs/clusters.md").read_text()
@@ -122,8 +124,10 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", CLUSTERS, re.S)
 
 
-def test_the_yaml_examples_parse_and_are_of_their_kind() -> None:
-    github, gitlab, ray = [yaml.safe_load(block) for block in blocks("yaml")]
+def test_the_yaml_examples_parse_and_are_of_their_kind(tmp_path: Path) -> None:
+    slurm, *others = blocks("yaml")
+    assert read_cluster(write(tmp_path / "cluster.yaml", slurm)).gres == "gpu:1"
+    github, gitlab, ray = [yaml.safe_load(block) for block in others]
     assert github["jobs"]["compare"]["steps"]
     assert gitlab["digits"]["script"]
     assert ray["kind"] == "RayJob"
