@@ -17,7 +17,7 @@ def bench(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", min=1, help="of ours at once: processes, a core each; on a GPU streams"
+            "--jobs", min=1, help="trainings at once: processes, a core each; on a GPU streams"
         ),
     ] = None,
     images: Annotated[
@@ -27,7 +27,9 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="of each measurement")] = 5,
     batches: Annotated[
         int | None,
-        typer.Option("--batches", min=2, help="of 128 images a measurement; 6, on a GPU 200"),
+        typer.Option(
+            "--batches", min=2, help="of 128 images per measurement; default: 6, on a GPU 200"
+        ),
     ] = None,
     cases: Annotated[
         list[str] | None,

@@ -14,22 +14,22 @@ from dsdctl.spec.pruning import MAX_ROUNDS, Pruning, PruningField
 from dsdctl.spec.training import Training
 
 Overrides = dict[str, JsonValue]
-"""Keys laid over the spec's own before the whole is validated."""
+"""Keys overrides the spec's own before the whole is validated."""
 
 
 class _TeacherOptions(Model):
     """How a teacher is trained, where that differs from the student."""
 
-    training: Overrides | None = Field(None, description="laid over the spec's training")
-    augment: Overrides | None = Field(None, description="laid over the dataset's augment")
+    training: Overrides | None = Field(None, description="overrides the spec's training")
+    augment: Overrides | None = Field(None, description="overrides the dataset's augment")
     pruning: Overrides | Literal["none"] | None = Field(
-        None, description="laid over the spec's pruning"
+        None, description="overrides the spec's pruning"
     )
     level: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
-        None, description="the level that serves where a recipe asks for `best`"
+        None, description="the teacher checkpoint where a recipe asks for `best`"
     )
     seed: Seed | Literal["paired"] = Field(
-        0, description="one teacher for all student seeds, or `paired`: one a seed"
+        0, description="one teacher for all student seeds, or `paired`: one per seed"
     )
     table: Literal["auto", "always", "never"] = Field(
         "auto", description="whether the teacher's logits for every view are computed once"
@@ -155,11 +155,11 @@ class Recipe(Model):
         description="the row reports the best level on validation, where it stopped, or, with "
         "{sparsest_within: 0.01}, the sparsest level within a point of the best on validation",
     )
-    training: Overrides | None = Field(None, description="laid over the spec's training")
+    training: Overrides | None = Field(None, description="overrides the spec's training")
     pruning: Overrides | Literal["none"] | None = Field(
-        None, description="laid over the spec's pruning"
+        None, description="overrides the spec's pruning"
     )
-    teacher: Overrides | None = Field(None, description="laid over the spec's teacher")
+    teacher: Overrides | None = Field(None, description="overrides the spec's teacher")
 
     @property
     def early_stop(self) -> bool:

@@ -101,7 +101,7 @@ class Schedule(Extended):
 
 
 class Training(Extended):
-    """How each level is trained: a fresh optimiser and the full schedule every time."""
+    """How each level is trained: a fresh optimizer and the full schedule every time."""
 
     OMITTED: ClassVar = frozenset({"clip_norm", "label_smoothing"})
 
