@@ -11,6 +11,15 @@ from dsdctl.cli.console import out, print_plain, reported, say
 from dsdctl.cli.options import Device, DeviceChoice
 from dsdctl.errors import InputError
 
+Cases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--case",
+        help=f"repeatable; one of {', '.join(get_args(CaseName))}",
+        autocompletion=complete_case,
+    ),
+]
+
 
 def bench(
     device: Device = DeviceChoice.auto,
@@ -31,14 +40,7 @@ def bench(
             "--batches", min=2, help="of 128 images per measurement; default: 6, on a GPU 200"
         ),
     ] = None,
-    cases: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--case",
-            help=f"repeatable; one of {', '.join(get_args(CaseName))}",
-            autocompletion=complete_case,
-        ),
-    ] = None,
+    cases: Cases = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""
