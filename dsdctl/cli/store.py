@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dsdctl.cli.completion import complete_spec
 from dsdctl.cli.console import SOME_FAILED, out, print_line, reported, say, warn
 from dsdctl.cli.options import DEFAULT_STORE, StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
@@ -16,7 +17,9 @@ app = typer.Typer(help="Care for the store.", no_args_is_help=True)
 def list_(
     specs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[SPEC...]", help="only what these specs use"),
+        typer.Argument(
+            metavar="[SPEC...]", help="only what these specs use", autocompletion=complete_spec
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -78,7 +81,8 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
 @app.command("gc")
 def gc(
     specs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[SPEC...]", help="experiment files")
+        list[Path] | None,
+        typer.Argument(metavar="[SPEC...]", help="experiment files", autocompletion=complete_spec),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     weights: Annotated[
