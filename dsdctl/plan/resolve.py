@@ -37,7 +37,7 @@ from dsdctl.spec.matrix import MAX_TRAININGS, variants
 from dsdctl.spec.network import Network
 from dsdctl.spec.problems import validate
 from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
-from dsdctl.spec.spec_files import read_spec
+from dsdctl.spec.spec_document import read_spec
 
 
 def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
