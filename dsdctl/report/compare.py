@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ConfigDict, Field
 
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference
-from dsdctl.report.table import Report, ReportRow
+from dsdctl.report.table import Report
 from dsdctl.spec.fields import Model
 from dsdctl.spec.matrix import row_name
 

@@ -9,17 +9,15 @@ where none does, the recipes are the lines.
 import bisect
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from dsdctl.report.answer import Level
+from dsdctl.report.axes import axis_words, variant_words
 from dsdctl.report.curve_summary import Curve
-from dsdctl.report.table import Report, ReportRow
-
-Level = Mapping[str, Any]
-"""What a measured level recorded."""
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, measured_levels
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class Cloud:
 
 def panels(report: Report) -> list[Panel]:
     """Sort what has been measured into panels; empty before any level is."""
-    trajectories = _measured(report)
+    trajectories = measured_levels(report.trajectories)
     found: dict[tuple[str, ...], list[Line]] = {}
     for rows in _groups(report):
         seeds = {
@@ -178,7 +176,7 @@ def clouds(report: Report) -> list[Cloud]:
     for rows in _groups(report):
         data = {axis: value for axis, value in rows[0].axes.items() if _is_data(axis)}
         points = [(row.recipe, row.trainings.values, row.level.values) for row in rows]
-        groups = found.setdefault(tuple(map(_words, data, data.values())), {})
+        groups = found.setdefault(tuple(map(axis_words, data, data.values())), {})
         groups.setdefault((rows[0].trajectory_keys, *points), rows)
     return [
         Cloud(_joined(title), tuple(groups.values()), _labels(groups.values()))
@@ -189,7 +187,7 @@ def clouds(report: Report) -> list[Cloud]:
 def _labels(groups: Iterable[Sequence[ReportRow]]) -> tuple[str, ...]:
     """What each group's variant is called beside the others on the same data."""
     labels = [
-        _joined([_words(axis, value) for axis, value in rows[0].axes.items() if not _is_data(axis)])
+        variant_words({axis: at for axis, at in rows[0].axes.items() if not _is_data(axis)})
         for rows in groups
     ]
     return tuple(labels if len(set(labels)) > 1 else [""] * len(labels))
@@ -203,13 +201,6 @@ def _groups(report: Report) -> list[tuple[ReportRow, ...]]:
     return [tuple(rows) for rows in found.values()]
 
 
-def _measured(report: Report) -> dict[str, list[Level]]:
-    return {
-        trajectory.key: [level for level in trajectory.levels if level["kind"] == "measured"]
-        for trajectory in report.trajectories
-    }
-
-
 def _names(report: Report, rows: Sequence[ReportRow]) -> tuple[str, tuple[str, ...]]:
     """What a line is called, and the parts of its panel's title."""
     axes = rows[0].axes
@@ -217,11 +208,11 @@ def _names(report: Report, rows: Sequence[ReportRow]) -> tuple[str, tuple[str, .
     lines = [
         axis for axis in axes if not _is_data(axis) and len({other[axis] for other in block}) > 1
     ]
-    title = [_words(axis, axes[axis]) for axis in axes if axis not in lines]
+    title = [axis_words(axis, axes[axis]) for axis in axes if axis not in lines]
     if not lines:
         return recipe_names(rows), tuple(title)
     several = len({row.recipe for row in report.rows}) > len(rows)
-    label = ", ".join(_words(axis, axes[axis]) for axis in lines)
+    label = ", ".join(axis_words(axis, axes[axis]) for axis in lines)
     return label, (recipe_names(rows) if several else "", *title)
 
 
@@ -232,12 +223,6 @@ def _is_data(axis: str) -> bool:
 def recipe_names(rows: Sequence[ReportRow]) -> str:
     """What the rows of one line are called together."""
     return ", ".join(row.recipe for row in rows)
-
-
-def _words(axis: str, value: str) -> str:
-    """`student.depth` and 3 are `depth 3`; a value that is a word speaks for itself."""
-    name = "label noise" if axis == "label_noise.rate" else axis.split(".")[-1].replace("_", " ")
-    return value if re.match(r"[A-Za-z]", value) else f"{name} {value}"
 
 
 def _joined(title: Sequence[str]) -> str:

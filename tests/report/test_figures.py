@@ -257,7 +257,7 @@ LOADED = """
 import sys
 from pathlib import Path
 import dsdctl.cli.app
-from dsdctl.report.render import FORMATS
+from dsdctl.report.formats.text import FORMATS
 from dsdctl.report.table import Report
 assert "matplotlib" not in sys.modules
 from dsdctl.report.figures.draw import figures

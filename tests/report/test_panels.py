@@ -14,9 +14,7 @@ from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.panels import SparsityAxis, clouds, panels, sparsity_axis
 from dsdctl.results import Measured
 
-NOISY = [
-    f"{data}, label noise {rate}" for data in ("cifar10", "cifar100") for rate in (0.1, 0.2, 0.5)
-]
+NOISY = [f"{data}, noise {rate} %" for data in ("cifar10", "cifar100") for rate in (10, 20, 50)]
 
 
 @pytest.mark.parametrize(

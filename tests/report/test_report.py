@@ -18,7 +18,7 @@ from dsdctl.plan.plan import make_plan
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
-from dsdctl.report.formats.latex import latex, tex
+from dsdctl.report.formats.latex import latex, math, tex
 from dsdctl.report.formats.plot import plot
 from dsdctl.report.formats.text import render
 from dsdctl.report.notes import CONVENTION, notes, trajectory_names
@@ -33,6 +33,9 @@ COMPARED: dict[str, Any] = {
     "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
     "seeds": [0, 1, 2],
 }
+
+
+ACCURACY = HEADINGS.index("test accuracy %")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ class TestMarks:
         one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(1, at=2))
         (row,) = one.rows
         assert row.diverged_at == (None, 2)
-        assert cells(row)[5].endswith("†")
+        assert cells(row)[ACCURACY].endswith("†")
         where = "† Diverged, and ended there: vanilla seed 1 at level 2 in epoch 3. What to try: "
         (note,) = [line for line in notes(one) if line.startswith(where)]
         assert all(key in note for key in ("schedule.warmup", "optimizer.lr", "clip_norm"))
@@ -174,8 +177,8 @@ class TestMarks:
     def test_show_that_a_seed_is_missing(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1, 2], "recipes": COMPARED["recipes"]}, unfinished)
         vanilla, _, distilled, _ = one.rows
-        assert cells(vanilla)[5].endswith("(2/3)")
-        assert cells(distilled)[5] == "—"
+        assert cells(vanilla)[ACCURACY].endswith("(2/3)")
+        assert cells(distilled)[ACCURACY] == "—"
         assert any(
             line.startswith("Incomplete: vanilla 2/3 seeds (all levels run, not finished)")
             for line in notes(one)
@@ -183,7 +186,7 @@ class TestMarks:
 
     def test_show_that_a_level_0_diverged(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(0, at=0))
-        assert cells(one.rows[0])[5].endswith("(1/2)†")
+        assert cells(one.rows[0])[ACCURACY].endswith("(1/2)†")
         assert [line["kind"] for line in tidy(one)] == ["diverged", *["measured"] * 4]
 
     def test_show_several_environments(self, tmp_path: Path) -> None:
@@ -195,7 +198,7 @@ class TestMarks:
             changed = known.levels[level].model_copy(update={"environment": elsewhere})
             known.levels[level] = changed
         (one,) = make_report(progress, paper_macs)
-        assert all(cells(row)[5].endswith("‡") for row in one.rows)
+        assert all(cells(row)[ACCURACY].endswith("‡") for row in one.rows)
         (line,) = [note for note in notes(one) if note.startswith("‡")]
         for which in ("", ", compiled kernels", ", compiled kernels (a avx2)",
                       ", compiled kernels (a avx512, b avx512)"):  # fmt: skip
@@ -458,14 +461,25 @@ class TestPlot:
             assert max(map(len, text.splitlines())) <= 80
 
 
+COMPILE = {
+    "pdflatex": ["-halt-on-error", "-interaction=nonstopmode"],
+    "tectonic": ["--keep-logs"],
+}
+COMPILERS = [name for name in COMPILE if shutil.which(name)]
+
 HOSTILE = "a|b <script>alert(1)</script> `x` $y^2_z$ \\cite{k} ~ 100 % & # {}"
 
 
 def renamed(report: Report) -> Report:
     """The same in a variant, and with a title, that would break any format."""
-    rows = [row.model_copy(update={"variant": HOSTILE}) for row in report.rows]
-    curves = [curve.model_copy(update={"variant": HOSTILE}) for curve in report.curves]
-    changes = {"rows": tuple(rows), "curves": tuple(curves), "title": HOSTILE}
+    variant = {"variant": HOSTILE}
+    axes = {**variant, "axes": {"student.x": HOSTILE}}
+    changes = {
+        "rows": tuple(row.model_copy(update=axes) for row in report.rows),
+        "curves": tuple(curve.model_copy(update=variant) for curve in report.curves),
+        "answers": tuple(answer.model_copy(update=axes) for answer in report.answers),
+        "title": HOSTILE,
+    }
     return report.model_copy(update=changes)
 
 
@@ -525,18 +539,29 @@ class TestCsv:
 
 
 class TestLatex:
-    def test_has_the_papers_columns_and_a_tick_for_each_property(self, report: Report) -> None:
+    def test_has_a_column_of_recipes_and_a_tick_for_each_property(self, report: Report) -> None:
         text = shown(report, "latex")
-        assert "\\begin{tabular}{@{}cccrrr@{}}" in text
+        assert "\\begin{tabular}{@{}lcccrrrr@{}}" in text
         assert text.count("\\checkmark") == 1 + 2 + 3
         rows = [line for line in text.splitlines() if " & " in line]
-        assert {line.count("&") for line in rows} == {5}
+        assert {line.count("&") for line in rows} == {7}
+        assert [line.split(" & ")[0] for line in rows[2:]] == [row.recipe for row in report.rows]
 
-    def test_names_the_recipes_where_ticks_leave_them_alike(self, tmp_path: Path) -> None:
-        alike = report_of(tmp_path, {"recipes": ["early-stop", "entropy-early-stop"]})
-        text = shown(alike, "latex")
-        assert "\\begin{tabular}{@{}lcccrrr@{}}" in text
-        assert "entropy-early-stop & $\\checkmark$" in text
+    def test_has_its_numbers_in_math_mode(self) -> None:
+        for cell, latex_of_it in {
+            "70.46 ± 2.34": "$70.46\\,\\pm\\,2.34$",
+            "70.46 (2/3)†": "$70.46$ ($2$/$3$)$^\\dagger$",
+            "1.3e-05": "$1.3{\\times}10^{-5}$",
+            "-0.12": "$-0.12$",
+            "—": "--",
+            "": "",
+        }.items():
+            assert math(cell) == latex_of_it
+
+    def test_says_a_variant_in_words(self, tmp_path: Path) -> None:
+        text = shown(report_of(tmp_path, {"matrix": {"label_noise.rate": [0.2, 0.5]}}), "latex")
+        assert "\\emph{noise 20 \\%}" in text
+        assert "label_noise" not in text and "label\\_noise" not in text
 
     def test_escapes_what_is_special_or_another_letter_in_its_default_encoding(self) -> None:
         assert tex("a_b & 50 % <5> x|y") == (
@@ -544,7 +569,7 @@ class TestLatex:
         )
 
     @pytest.mark.long
-    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+    @pytest.mark.skipif(not COMPILERS, reason="neither tectonic nor pdflatex is installed")
     def test_compiles_and_fits_a_column(
         self, report: Report, table1: Report, tmp_path: Path
     ) -> None:
@@ -564,16 +589,22 @@ def widened(report: Report) -> Report:
 
 
 def compiled(folder: Path, body: str) -> str:
-    """The log of pdflatex over `body` on a page of two columns, each 85 mm wide."""
+    """The log of a LaTeX compiler over `body` on a page of two columns, each 85 mm wide."""
     (folder / "table.tex").write_text(
         "\\documentclass[twocolumn]{article}\n"
         "\\usepackage[textwidth=178mm,columnsep=8mm]{geometry}\n"
         "\\usepackage{booktabs,amssymb,graphicx}\n"
         f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
     )
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
-    for _ in range(2):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    compiler, *_ = COMPILERS
+    for _ in range(2):  # the second time with the references
+        done = subprocess.run(
+            [compiler, *COMPILE[compiler], "table.tex"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-2000:]
     return (folder / "table.log").read_text()
 

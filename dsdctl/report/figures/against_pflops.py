@@ -20,7 +20,7 @@ from dsdctl.report.figures.layout import (
 )
 from dsdctl.report.figures.style import Look, Pen, look
 from dsdctl.report.panels import Cloud, recipe_names
-from dsdctl.report.table import ReportRow
+from dsdctl.report.rows import ReportRow
 
 
 def against_pflops(shown: Sequence[Cloud]) -> Figure:

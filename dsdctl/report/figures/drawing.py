@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from dsdctl.report.answer import Level
 from dsdctl.report.curves import PHASES, mean_curve, spans
 from dsdctl.report.figures.layout import text_width
 from dsdctl.report.figures.style import (
@@ -19,7 +20,7 @@ from dsdctl.report.figures.style import (
     Look,
     line_pen,
 )
-from dsdctl.report.panels import Level, Line, Panel, SparsityAxis, Teacher
+from dsdctl.report.panels import Line, Panel, SparsityAxis, Teacher
 from dsdctl.report.seeds import std_curve
 
 

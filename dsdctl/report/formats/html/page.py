@@ -22,7 +22,9 @@ from dsdctl.report.ledger import make_ledger, places
 from dsdctl.report.notes import notes, trajectory_names
 from dsdctl.report.plan.summary import summarise
 from dsdctl.report.plan.tables import data_lines
-from dsdctl.report.table import Report, ReportRow, by_variant
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, by_variant
+from dsdctl.report.words import answer_lines
 from dsdctl.spec.recipe_files import recipe_file
 from dsdctl.units import duration, magnitude
 
@@ -72,6 +74,7 @@ def _section(report: Report) -> dict[str, Any]:
         "tables": [
             (variant, [(row, _lines(row)) for row in rows]) for variant, rows in by_variant(report)
         ],
+        "answer": answer_lines(report),
         "findings": finding_cells(report),
         "notes": notes(report),
         "figures": [
