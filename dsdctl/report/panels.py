@@ -13,11 +13,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dsdctl.plan.stopping import ROUNDING
 from dsdctl.report.answer import Level
 from dsdctl.report.axes import axis_words, variant_words
 from dsdctl.report.curve_summary import Curve
+from dsdctl.report.curves import mean_curve
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, measured_levels
+from dsdctl.spec.experiment import SparsestWithin
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,37 @@ class Line:
         """How many levels all seeds have."""
         return min(len(levels) for levels in self.seeds.values())
 
-    def reported(self) -> list[tuple[int, int]]:
-        """Seeds and levels that the rows report, but for those that report where a rule stopped."""
-        return [
-            (seed, int(level))
-            for row in self.rows
-            for seed, level in zip(row.seeds, row.level.values, strict=True)
-            if level is not None and (seed, level) not in _stops(row)
-        ]
+    def reported(self) -> list[int]:
+        """The level that each finished row's rule takes on the mean validation accuracy, once.
 
-    def stopped(self) -> list[tuple[int, int]]:
-        """Seeds and levels at which a stop rule ended a row."""
-        return [stop for row in self.rows for stop in _stops(row)]
+        Rows that report where they stopped have none; their mark is that of the stop.
+        """
+        rows = [row for row in self.rows if row.finished_seeds and row.select != "stopped"]
+        found = [self._chosen(row) for row in rows]
+        return list(dict.fromkeys(level for level in found if level is not None))
+
+    def _chosen(self, row: ReportRow) -> int | None:
+        ran = min(int(count) for count in row.trainings.values if count is not None)
+        levels = list(self.seeds.values())
+        values = [[level["validation_accuracy"] for level in seed[:ran]] for seed in levels]
+        mean = mean_curve(values)
+        within = row.select.sparsest_within if isinstance(row.select, SparsestWithin) else 0.0
+        close = [k for k, value in enumerate(mean) if max(mean) - value <= within + ROUNDING]
+        sparsest = within and levels[0][-1]["sparsity"]
+        return (max if sparsest else min)(close, default=None)
+
+    def stopped(self) -> list[int]:
+        """The level at which a stop rule ended each row, as far as all seeds have come: the median
+        of the seeds that it ended."""
+        found = [statistics.median_low(stops) for row in self.rows if (stops := _stops(row))]
+        return list(dict.fromkeys(level for level in found if level < self.reach))
 
 
-def _stops(row: ReportRow) -> list[tuple[int, int]]:
-    by_seed = zip(row.seeds, row.stopped_at.values, row.stop_reasons, strict=True)
+def _stops(row: ReportRow) -> list[int]:
+    by_seed = zip(row.stopped_at.values, row.stop_reasons, strict=True)
     return [
-        (seed, int(level))
-        for seed, level, reason in by_seed
+        int(level)
+        for level, reason in by_seed
         if level is not None and reason == "accuracy dropped"
     ]
 
@@ -105,13 +120,14 @@ class SparsityAxis:
         return ends[first], ends[last + 1]
 
     def label(self, k: int) -> str:
-        """The sparsity at k in percent, as exact as two digits of the density; or k itself."""
+        """The sparsity at k in percent, to two digits, or two of the density; or k itself."""
         if not self._sparsity:
             return str(k)
         density = round(100 * (1 - self._sparsity[k]), 9)
         if density >= 100:
             return "0"
-        return f"{100 - density:.{max(0, 1 - math.floor(math.log10(density)))}f}"
+        digits = max(2, 1 - math.floor(math.log10(density)))
+        return f"{100 - density:.{digits}f}".rstrip("0").rstrip(".")
 
     def ticks(self, most: int) -> list[int]:
         """Levels to be labelled, evenly spaced from 0, `most` at the most."""

@@ -18,6 +18,7 @@ from dsdctl.report.figures.style import (
     TEACHER,
     THRESHOLD,
     Look,
+    enlarged,
     line_pen,
 )
 from dsdctl.report.panels import Line, Panel, SparsityAxis, Teacher
@@ -59,16 +60,13 @@ def draw_line(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Qu
 
 
 def draw_marks(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Quantity) -> None:
-    """A star at each reported level and a ring where a rule stopped, on the seed's line or mean."""
+    """A star at the level that each row reports and a ring where its rule stopped, on the mean."""
     mean = mean_curve([shown.values(levels) for levels in line.seeds.values()])
-    for marks, pen in (
-        (line.reported(), {**REPORTED, "color": style.color}),
-        (line.stopped(), {**STOPPED, "color": style.color}),
-    ):
-        for seed, level in marks:
-            own = line.seeds[seed]
-            y = mean[level] if level < line.reach else shown.values(own)[level]
-            axes.plot(axis.position(own[level]), y, zorder=4, **pen)
+    levels = next(iter(line.seeds.values()))
+    for marks, pen in ((line.reported(), REPORTED), (line.stopped(), STOPPED)):
+        for level in marks:
+            at = axis.position(levels[level]), mean[level]
+            axes.plot(*at, zorder=4, **{**pen, "color": style.color})
 
 
 def draw_teacher(axes: Axes, axis: SparsityAxis, teacher: Teacher, shown: Quantity) -> None:
@@ -105,7 +103,7 @@ def name_phases(axes: Axes, axis: SparsityAxis, panel: Panel, level_points: floa
     for span in spans(panel.phased.phases):
         numeral = NUMERALS[span.phase]
         middle = statistics.fmean(axis.extent(panel.phased, span.first, span.last))
-        half = 0.55 * text_width(numeral, FONT_SIZE) / level_points
+        half = 0.55 * text_width(numeral, enlarged(FONT_SIZE)) / level_points
         if middle - half > right:
             right = middle + half
             axes.annotate(
