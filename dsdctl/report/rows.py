@@ -26,8 +26,9 @@ class ReportRow(Model):
     `diverged_at` (the level at which training diverged) are by seed; `environments` are all that
     computed the row or its teacher. `difference` is in test accuracy, to the variant's baseline:
     its first recipe that neither stops early nor distils. `total_pflops` is the mean of `pflops`
-    with the teacher's; `wall_seconds` are those of a seed's levels up to its stop, one process and
-    whatever ran beside it, `teacher_wall_seconds` those of its teacher's, null until all are there.
+    with the teacher's, which takes `teacher_trainings`. `wall_seconds` are those of a seed's levels
+    up to its stop, in one process beside whatever else ran; `teacher_wall_seconds` those of its
+    teacher's, null until all are there.
     """
 
     recipe: str
@@ -60,6 +61,7 @@ class ReportRow(Model):
     trainings_max: int
     select: Select
     total_pflops: float | None
+    teacher_trainings: int | None
     wall_seconds: Stats
     teacher_wall_seconds: float | None
     difference: PairedDifference | None = None
@@ -133,6 +135,7 @@ def make_row(
         trainings_max=row_plan.row.student.levels,
         select=recipe.select,
         total_pflops=None if pflops.mean is None else pflops.mean + (teacher_pflops or 0.0),
+        teacher_trainings=_teacher_trainings(progress, students[0]),
         wall_seconds=_wall_seconds(progress, students, readings),
         teacher_wall_seconds=_teacher_wall_seconds(progress, students[0]),
     )
@@ -195,14 +198,19 @@ def _environments(progress: Progress, row_plan: RowPlan) -> tuple[str, ...]:
 
 def _teacher_pflops(progress: Progress, student: Trajectory, count_macs: CountMacs) -> float | None:
     """What the teacher's trainings cost, as far as its rule needs them; None without a teacher."""
+    trainings, need = _teacher_trainings(progress, student), student.teacher
+    if need is None or trainings is None:
+        return None
+    return trainings * training_pflops(need.regime, count_macs(need.regime))
+
+
+def _teacher_trainings(progress: Progress, student: Trajectory) -> int | None:
+    """How many trainings its teacher's rule needs; None without a teacher that is trained here."""
     need = student.teacher
     if need is None or need.trajectory is None:
         return None
-    trainings = need.levels
     known = progress.known[need.trajectory]
-    if known.diverged:
-        trainings = min(trainings, known.next_level)
-    return trainings * training_pflops(need.regime, count_macs(need.regime))
+    return min(need.levels, known.next_level) if known.diverged else need.levels
 
 
 def _teacher_level(progress: Progress, students: Sequence[Trajectory]) -> int | None:

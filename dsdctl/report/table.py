@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dsdctl.cost.ledger import CountMacs
+from dsdctl.cost.ledger import CountMacs, training_pflops
 from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
@@ -33,6 +33,7 @@ class TrajectoryReport(Model):
     used_by: tuple[str, ...]
     seed: int
     levels: tuple[dict[str, Any], ...]
+    pflops_per_training: float
 
 
 Shared = Literal["draw of the label noise", "set of human labels", "split", "teacher"]
@@ -92,7 +93,8 @@ def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Repo
         [make_row(progress, row_plan, spec.reference, count_macs) for row_plan in row_plans]
     )
     trajectories = tuple(
-        _trajectory(progress, trajectory) for trajectory in progress.plan.trajectories.values()
+        _trajectory(progress, trajectory, count_macs)
+        for trajectory in progress.plan.trajectories.values()
     )
     return Report(
         experiment=spec.experiment,
@@ -150,7 +152,9 @@ def _with_differences(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
     return tuple(compared)
 
 
-def _trajectory(progress: Progress, trajectory: Trajectory) -> TrajectoryReport:
+def _trajectory(
+    progress: Progress, trajectory: Trajectory, count_macs: CountMacs
+) -> TrajectoryReport:
     return TrajectoryReport(
         key=trajectory.key,
         variant=progress.plan.variant(trajectory),
@@ -158,4 +162,5 @@ def _trajectory(progress: Progress, trajectory: Trajectory) -> TrajectoryReport:
         used_by=tuple(progress.plan.used_by(trajectory)),
         seed=trajectory.seed,
         levels=tuple(level_record(level) for level in progress.known[trajectory.key].levels),
+        pflops_per_training=training_pflops(trajectory.regime, count_macs(trajectory.regime)),
     )

@@ -9,22 +9,27 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from builders import TABLE1, paper_macs, planned, write_recipe
 from reports import HERE, TWINS, diverging, double_descent, nothing, progress_of, report_of
 from rich.console import Console
+from tiny import ROOT
 
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.answer import Answer, Recommended, Saved
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
+from dsdctl.report.curve_summary import Curve
 from dsdctl.report.formats.latex import latex, math, tex
 from dsdctl.report.formats.plot import plot
 from dsdctl.report.formats.text import render
 from dsdctl.report.notes import CONVENTION, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import stats
-from dsdctl.report.table import Report, make_report
+from dsdctl.report.table import Report, TrajectoryReport, make_report
 from dsdctl.results import Measured
 
 COMPARED: dict[str, Any] = {
@@ -335,7 +340,7 @@ class TestSelection:
             "best", "stopped", {"sparsest_within": 0.05}, {"sparsest_within": 0.01},
         ]  # fmt: skip
         assert Report.model_validate_json(shown(mixed, "json")) == mixed
-        by_recipe = {line["recipe"]: line["select"] for line in tidy(mixed)}
+        by_recipe = {line["recipe"]: line["rule"] for line in tidy(mixed)}
         assert by_recipe == {
             "vanilla": "best", "early-stop": "stopped", "a": "sparsest_within=0.05",
             "b": "sparsest_within=0.01", "": "",
@@ -509,33 +514,98 @@ def tidy(report: Report) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(shown(report, "csv"))))
 
 
+def frame(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text))
+
+
 class TestCsv:
-    def test_has_one_row_a_level_of_each_recipe_and_seed(self, report: Report) -> None:
-        lines = tidy(report)
-        students = [line for line in lines if line["role"] == "student"]
+    def test_has_a_line_a_level_that_a_seed_ran_in_its_row(self, report: Report) -> None:
+        students = [line for line in tidy(report) if line["role"] == "student"]
         keys = [(line["recipe"], line["seed"], line["level"]) for line in students]
         assert len(set(keys)) == len(keys)
-        assert len([key for key in keys if key[0] == "vanilla"]) == 3 * 16
+        for row in report.rows:
+            for seed, trainings in zip(row.seeds, row.trainings.values, strict=True):
+                ran = [key for key in keys if key[:2] == (row.recipe, str(seed))]
+                assert len(ran) == trainings
+        assert {row.trainings.mean == 16 for row in report.rows} == {True, False}
         curve = report.curves[0]
         phases = [line["phase"] for line in students if line["recipe"] == "vanilla"][:16]
         assert phases == list(curve.phases)
 
-    def test_marks_what_the_rows_report_and_which_levels_taught(self, report: Report) -> None:
+    def test_marks_what_the_rows_report_and_where_they_stopped(self, report: Report) -> None:
         lines = tidy(report)
         for row in report.rows:
-            chosen = [
-                int(line["level"])
-                for line in lines
-                if line["recipe"] == row.recipe and line["selected"] == "True"
-            ]
+            own = [line for line in lines if line["recipe"] == row.recipe]
+            chosen = [int(line["level"]) for line in own if line["selected"] == "True"]
             assert chosen == list(row.level.values)
-        taught = {
-            int(x["level"]) for x in lines if (x["role"], x["selected"]) == ("teacher", "True")
-        }
-        assert taught == {row.teacher_level for row in report.rows if row.distillation}
+            stopped = [int(line["level"]) for line in own if line["stopped"] == "True"]
+            assert stopped == list(row.stopped_at.values)
+
+    def test_has_a_teachers_levels_once_for_each_row_that_it_taught(self, report: Report) -> None:
+        taught = [line for line in tidy(report) if line["role"] == "teacher"]
+        assert {line["recipe"] for line in taught} == {""}
+        for row in report.rows[2:]:
+            own = [line for line in taught if line["taught"] == row.recipe]
+            assert [int(line["level"]) for line in own] == list(range(row.teacher_trainings or 0))
+            (chosen,) = [line for line in own if line["selected"] == "True"]
+            assert int(chosen["level"]) == row.teacher_level
+
+    def test_adds_up_to_the_ledger(self, report: Report) -> None:
+        lines = frame(shown(report, "csv"))
+        for row in report.rows:
+            for column, pflops in (
+                ("recipe", row.pflops.values),
+                ("taught", [row.teacher_pflops]),
+            ):
+                own = lines[lines[column] == row.recipe]
+                found = [sum(part) for _, part in own.groupby("seed").pflops]
+                assert found == pytest.approx([value for value in pflops if value])
+                last = own.groupby("seed").pflops_so_far.max()
+                assert list(last) == pytest.approx(found)
+
+    def test_gives_pandas_the_reports_numbers(self, report: Report, tmp_path: Path) -> None:
+        lines = frame(shown(report, "csv"))
+        chosen = lines[lines.selected].groupby("recipe").test_accuracy
+        for row in report.rows:
+            assert chosen.mean()[row.recipe] == pytest.approx(row.test_accuracy.mean)
+            assert chosen.std()[row.recipe] == pytest.approx(row.test_accuracy.std)
+        # Of one seed and by the best level, as the paper's protocol, the highest is the row's.
+        recipes = ["vanilla", "entropy-early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
+        one = report_of(tmp_path, {**COMPARED, "recipes": recipes, "seeds": [0]})
+        highest = frame(shown(one, "csv")).groupby("recipe").test_accuracy.max()
+        assert dict(highest) == {row.recipe: row.test_accuracy.mean for row in one.rows}
+
+    def test_has_one_type_a_column_and_a_column_an_axis(self, tmp_path: Path) -> None:
+        noise = {"matrix": {"label_noise.rate": [0.2, 0.5]}, "recipes": COMPARED["recipes"]}
+        lines = frame(shown(report_of(tmp_path, noise), "csv"))
+        types = {name: str(column.dtype) for name, column in lines.items()}
+        assert {types[name] for name in ("selected", "stopped")} == {"bool"}
+        assert {types[name] for name in ("seed", "level", "total_weights")} == {"int64"}
+        assert {types[name] for name in ("label_noise_rate", "pflops", "sparsity")} == {"float64"}
+        assert "object" not in types.values()
+        assert set(lines.label_noise_rate) == {0.2, 0.5}
+
+    def test_has_no_column_that_pandas_uses_itself(self, report: Report) -> None:
+        for column in tidy(report)[0]:
+            assert not hasattr(pd.DataFrame, column) and not hasattr(pd.Series, column)
+
+    def test_has_no_cell_that_a_spreadsheet_computes(self, tmp_path: Path) -> None:
+        values = ["=1+1", "@x", "-y"]
+        lines = tidy(report_of(tmp_path, {"matrix": {"dataset.root": values}}))
+        assert {line["dataset_root"] for line in lines} == {"'=1+1", "'@x", "'-y"}
 
     def test_before_the_first_level_is_empty(self, tmp_path: Path) -> None:
         assert shown(report_of(tmp_path, make=nothing), "csv") == ""
+
+
+def test_the_page_on_reports_names_every_column_and_field(report: Report) -> None:
+    text = (ROOT / "docs" / "reports.md").read_text()
+    csv_part, json_part = text.split("## CSV")[1].split("## JSON")
+    named, documented = (set(re.findall(r"`(\w+)`", part)) for part in (csv_part, json_part))
+    assert named >= set(tidy(report)[0])
+    models = [Report, ReportRow, Answer, Recommended, Saved, Curve, TrajectoryReport]
+    fields = {name for model in models for name in model.model_fields} - {"schema_"}
+    assert documented >= fields | {"schema"}
 
 
 class TestLatex:

@@ -305,14 +305,14 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
         "trajectory_keys", "level", "stopped_at", "trainings", "pflops", "teacher_pflops",
         "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
         "label_noise", "flip_rate", "pflops_nonzero", "axes", "teacher_keys", "stop_reasons",
-        "diverged_at", "environments", "trainings_max", "select", "total_pflops", "wall_seconds",
-        "teacher_wall_seconds", "difference",
+        "diverged_at", "environments", "trainings_max", "select", "total_pflops",
+        "teacher_trainings", "wall_seconds", "teacher_wall_seconds", "difference",
     ]  # fmt: skip
     assert list(report["answers"][0]) == [
         "variant", "axes", "sparsest_within", "complete", "recommended", "saved",
     ]  # fmt: skip
     assert list(report["trajectories"][0]) == [
-        "key", "variant", "roles", "used_by", "seed", "levels",
+        "key", "variant", "roles", "used_by", "seed", "levels", "pflops_per_training",
     ]  # fmt: skip
     assert set(report["trajectories"][0]["levels"][0]) == {
         "key", "kind", "level", "train_accuracy", "flip_rate", "fitted_noisy", "fitted_true",
