@@ -17,7 +17,13 @@ Line = dict[str, object]
 
 def tidy_csv(reports: Sequence[Report]) -> str:
     """One line a level that a row ran of each seed, and one a level of a teacher and row taught."""
-    lines = [line for report in reports for row in report.rows for line in _lines(report, row)]
+    return written(
+        [line for report in reports for row in report.rows for line in _lines(report, row)]
+    )
+
+
+def written(lines: Sequence[Line]) -> str:
+    """Lines as CSV, under every column that one of them has."""
     columns = dict.fromkeys(column for line in lines for column in line)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
@@ -26,9 +32,9 @@ def tidy_csv(reports: Sequence[Report]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def axis_column(axis: str) -> str:
-    """The column of a matrix's axis: `label_noise.rate` stands in `label_noise_rate`."""
-    return axis.replace(".", "_")
+def axis_columns(axes: Mapping[str, str]) -> Line:
+    """The values of a matrix's axes by column: `label_noise.rate` stands in `label_noise_rate`."""
+    return {axis.replace(".", "_"): _inert(value) for axis, value in axes.items()}
 
 
 def _lines(report: Report, row: ReportRow) -> Iterator[Line]:
@@ -68,7 +74,7 @@ def _levels(
             "recipe": None,
             "taught": None,
             "variant": row.variant,
-            **{axis_column(axis): _inert(value) for axis, value in row.axes.items()},
+            **axis_columns(row.axes),
             "seed": trajectory.seed,
             "selected": False,
             "stopped": False,

@@ -91,7 +91,7 @@ def floating(
         _FITTED,
         f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         "\\toprule",
-        *(line(heading) for heading in headings),
+        *(table_line(heading) for heading in headings),
         *body,
         "\\bottomrule",
         "\\end{tabular}}",
@@ -104,7 +104,7 @@ def floating(
     return "\n".join(lines)
 
 
-def line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
     """A line of a table out of LaTeX."""
     return " & ".join(cells) + " \\\\"
 
@@ -113,10 +113,10 @@ def _row(row: ReportRow) -> list[str]:
     """A row, and below it the published one."""
     name, *ticks_and_values = cells(row)[:IN_80_COLUMNS]
     ticks = ["$\\checkmark$" if cell else "" for cell in ticks_and_values[:3]]
-    lines = [line([tex(name), *ticks, *map(math, ticks_and_values[3:])])]
+    lines = [table_line([tex(name), *ticks, *map(math, ticks_and_values[3:])])]
     published = reference_cells(row)
     if published is not None:
-        lines.append(line(["\\quad\\emph{paper}", *map(math, published[1:IN_80_COLUMNS])]))
+        lines.append(table_line(["\\quad\\emph{paper}", *map(math, published[1:IN_80_COLUMNS])]))
     return lines
 
 

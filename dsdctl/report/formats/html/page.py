@@ -4,12 +4,8 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-import dsdctl
 from dsdctl.cost.ledger import CountMacs
 from dsdctl.errors import printable
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
@@ -18,6 +14,7 @@ from dsdctl.plan.rows import ResolvedSpec
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.formats.html.svg import inline_svg
+from dsdctl.report.formats.html.template import html_page
 from dsdctl.report.ledger import make_ledger, places
 from dsdctl.report.notes import notes, trajectory_names
 from dsdctl.report.plan.summary import summarise
@@ -26,7 +23,6 @@ from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
 from dsdctl.report.words import answer_lines
 from dsdctl.spec.recipe_files import recipe_file
-from dsdctl.units import duration, magnitude
 
 
 def html(
@@ -36,33 +32,19 @@ def html(
 
     Everything is escaped but what is drawn here. The same store gives the same bytes.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"magnitude": magnitude, "duration": duration}
-    return (
-        environment.get_template("page.html.jinja")
-        .render(
-            version=dsdctl.__version__,
-            schema_version=SCHEMA_VERSION,
-            numerics_version=NUMERICS_VERSION,
-            headings=HEADINGS,
-            finding_headings=FINDINGS,
-            sections=[_section(report) for report in reports],
-            data_lines=data_lines(progress),
-            plan=summarise(progress, count_macs),
-            ledger=make_ledger(progress, reports, count_macs),
-            places=places(progress),
-            files=list(
-                dict.fromkeys(file for spec in progress.plan.specs for file in _files(spec))
-            ),
-            commands=_commands(progress.plan.specs, options),
-        )
-        .rstrip("\n")
+    return html_page(
+        "page.html.jinja",
+        schema_version=SCHEMA_VERSION,
+        numerics_version=NUMERICS_VERSION,
+        headings=HEADINGS,
+        finding_headings=FINDINGS,
+        sections=[_section(report) for report in reports],
+        data_lines=data_lines(progress),
+        plan=summarise(progress, count_macs),
+        ledger=make_ledger(progress, reports, count_macs),
+        places=places(progress),
+        files=list(dict.fromkeys(file for spec in progress.plan.specs for file in _files(spec))),
+        commands=_commands(progress.plan.specs, options),
     )
 
 
