@@ -21,6 +21,7 @@ from dsdctl.report.figures.layout import (
 from dsdctl.report.figures.style import Look, Pen, look
 from dsdctl.report.panels import Cloud, recipe_names
 from dsdctl.report.rows import ReportRow
+from dsdctl.units import magnitude
 
 
 def against_pflops(width: float | None, shown: Sequence[Cloud]) -> Figure:
@@ -136,7 +137,12 @@ def _scatter(
         row, style = point.row, looks[point.line]
         pen = point.pen(style, shapes.get(point.variant))
         spread = 100 * (row.test_accuracy.std or 0.0)
-        axes.errorbar(point.cost, point.accuracy, spread, elinewidth=0.7, zorder=3, **pen)
+        drawn = axes.errorbar(point.cost, point.accuracy, spread, elinewidth=0.7, zorder=3, **pen)
+        variant = f", {point.variant}" if point.variant else ""
+        drawn.lines[0].set_label(
+            f"{row.recipe}{variant}\ntest accuracy (%) {point.accuracy:.2f} ± {spread:.2f}\n"
+            f"{magnitude(point.cost)} PFLOPs"
+        )
         if point.own < point.cost:
             part = {**TEACHERS_PART, "color": style.color}
             axes.plot([point.own, point.cost], [point.accuracy] * 2, zorder=2, **part)

@@ -21,6 +21,15 @@ from dsdctl.system.atomic import write_output
 
 
 @dataclass(frozen=True)
+class Value:
+    """A point of a figure in lines of text, and its place in the SVG (points, from the top left)."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Drawn:
     """A figure as files: `name` is that of the file, without an ending."""
 
@@ -30,6 +39,7 @@ class Drawn:
     svg: str
     png: bytes
     pdf: bytes
+    values: tuple[Value, ...]
 
 
 PAPER = Theme()
@@ -86,10 +96,24 @@ def _saved(name: str, title: str, caption: str, theme: Theme, make: Callable[[],
     with settings(theme.scale):
         figure = theme.applied(make())
         figure.savefig(svg, format="svg", metadata={**about, "Date": None})
+        values = tuple(_values(figure))
         figure.savefig(png, format="png", metadata=about)
         in_pdf = {"Title": title, "Subject": caption, "CreationDate": None}
         figure.savefig(pdf, format="pdf", metadata=in_pdf)
-    return Drawn(name, title, caption, svg.getvalue(), png.getvalue(), pdf.getvalue())
+    return Drawn(name, title, caption, svg.getvalue(), png.getvalue(), pdf.getvalue(), values)
+
+
+def _values(figure: Figure) -> Iterator[Value]:
+    """The points of lines that say what they are: a paragraph of their label each."""
+    scale = 72 / figure.dpi
+    height = 72 * figure.get_figheight()
+    for axes, line in [(each, line) for each in figure.axes for line in each.lines]:
+        texts = str(line.get_label()).split("\n\n")
+        if texts[0].startswith("_"):  # matplotlib's own
+            continue
+        places = axes.transData.transform(line.get_xydata())
+        for (x, y), text in zip(places, texts, strict=True):
+            yield Value(round(scale * x, 2), round(height - scale * y, 2), text)
 
 
 def save_figures(reports: Sequence[Report], folder: Path, theme: Theme = PAPER) -> Iterator[str]:

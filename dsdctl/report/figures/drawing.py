@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -56,7 +56,20 @@ def draw_line(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Qu
     if std is not None:
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=style.color, alpha=0.15, linewidth=0, zorder=1.5)
-    axes.plot(x, mean, zorder=3, **line_pen(style))
+    (drawn,) = axes.plot(x, mean, zorder=3, **line_pen(style))
+    drawn.set_label("\n\n".join(_values(line, mean, std, shown)))
+
+
+def _values(
+    line: Line, mean: Sequence[float], std: Sequence[float] | None, shown: Quantity
+) -> Iterator[str]:
+    """What each point of a mean curve is, in a few lines."""
+    levels = next(iter(line.seeds.values()))
+    name = shown.label.replace("\n", " ")
+    for level, value in enumerate(mean):
+        spread = f" ± {std[level]:.2f}" if std else ""
+        sparsity = f"level {level}, sparsity {100 * float(levels[level]['sparsity']):.2f} %"
+        yield f"{line.label}\n{sparsity}\n{name} {value:.2f}{spread}"
 
 
 def draw_marks(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Quantity) -> None:

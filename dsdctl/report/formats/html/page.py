@@ -16,7 +16,7 @@ from dsdctl.report.figures.draw import figures
 from dsdctl.report.formats.html.svg import inline_svg
 from dsdctl.report.formats.html.template import html_page
 from dsdctl.report.ledger import make_ledger, places
-from dsdctl.report.notes import notes, trajectory_names
+from dsdctl.report.notes import DIP_RULE, notes, trajectory_names
 from dsdctl.report.plan.summary import summarise
 from dsdctl.report.plan.tables import data_lines
 from dsdctl.report.rows import ReportRow
@@ -36,7 +36,9 @@ def html(
         "page.html.jinja",
         schema_version=SCHEMA_VERSION,
         numerics_version=NUMERICS_VERSION,
-        headings=HEADINGS,
+        headings=_ordered(HEADINGS),
+        ticks=_TICKS,
+        dip_rule=DIP_RULE,
         finding_headings=FINDINGS,
         sections=[_section(report) for report in reports],
         data_lines=data_lines(progress),
@@ -58,9 +60,9 @@ def _section(report: Report) -> dict[str, Any]:
         ],
         "answer": answer_lines(report),
         "findings": finding_cells(report),
-        "notes": notes(report),
+        "notes": [note for note in notes(report) if note != DIP_RULE],
         "figures": [
-            (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title))
+            (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title, figure.values))
             for figure in figures(report)
         ],
         "trajectories": [(trajectory, names[trajectory.key]) for trajectory in report.trajectories],
@@ -70,7 +72,21 @@ def _section(report: Report) -> dict[str, Any]:
 def _lines(row: ReportRow) -> list[tuple[str, list[str]]]:
     """A row's cells by the kind of line: ours, and below them the paper's and the gap."""
     kinds = {"ours": cells(row), "paper": reference_cells(row), "gap": gap_cells(row)}
-    return [(kind, shown) for kind, shown in kinds.items() if shown is not None]
+    return [(kind, _ordered(shown)) for kind, shown in kinds.items() if shown is not None]
+
+
+_TICKS = 3
+"""Columns of ticks, after that of the recipes; a narrow screen shows none."""
+
+
+def _ordered(cells: Sequence[str]) -> list[str]:
+    """Cells in the order of HEADINGS, what a row costs last, so that a phone shows its accuracy."""
+    costs = [number for number, name in enumerate(HEADINGS) if name.endswith(_COSTS)]
+    others = [number for number in range(len(HEADINGS)) if number not in costs]
+    return [cells[number] for number in (*others, *costs)]
+
+
+_COSTS = ("PFLOPs", "wall time")
 
 
 @dataclass(frozen=True)
