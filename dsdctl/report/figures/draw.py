@@ -22,7 +22,7 @@ from dsdctl.system.atomic import write_output
 
 @dataclass(frozen=True)
 class Value:
-    """A point of a figure in lines of text, and its place in the SVG (points, from the top left)."""
+    """A point of a figure in lines of text, and its place in the SVG (points from the top left)."""
 
     x: float
     y: float
