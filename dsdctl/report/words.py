@@ -1,5 +1,7 @@
 """The answer in words, to stand above the table: what to deploy, what it costs, what was saved."""
 
+import textwrap
+
 from dsdctl.report.answer import Answer, Recommended, Saved
 from dsdctl.report.axes import variant_words
 from dsdctl.report.rows import ReportRow
@@ -19,6 +21,13 @@ def answer_lines(report: Report) -> list[str]:
         for answer in report.answers
         if answer.recommended is not None
     ]
+
+
+def wrapped(text: str, width: int) -> str:
+    """A sentence on lines of this width, no number parted from its `%`."""
+    joined_up = text.replace(" %", "\u00a0%")
+    lines = textwrap.wrap(joined_up, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def _sentences(answer: Answer, rows: dict[tuple[str, str], ReportRow]) -> list[str]:

@@ -14,7 +14,7 @@ from dsdctl.report.axes import axis_words, variant_words
 from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.formats.text import render
 from dsdctl.report.table import Report
-from dsdctl.report.words import answer_lines
+from dsdctl.report.words import answer_lines, wrapped
 from dsdctl.results import Measured
 
 COMPARED: dict[str, Any] = {
@@ -169,6 +169,15 @@ def test_no_level_is_recommended_that_a_seed_did_not_reach(tmp_path: Path) -> No
     assert answer.recommended.level == 0
     (answer,) = report_of(tmp_path / "2", changes, diverging(1, at=0)).answers
     assert answer.recommended is None
+
+
+@pytest.mark.parametrize("width", [40, 80, 81, 82, 100])
+def test_no_line_of_it_begins_with_a_unit(report: Report, width: int) -> None:
+    for line in answer_lines(report):
+        text = wrapped(line, width)
+        assert " ".join(text.split()) == line
+        assert max(map(len, text.splitlines())) <= width
+        assert not any(part.startswith("%") for part in text.splitlines())
 
 
 @pytest.mark.parametrize("style", ["rich", "markdown"])

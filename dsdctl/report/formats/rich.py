@@ -25,7 +25,7 @@ from dsdctl.report.rows import ReportRow
 from dsdctl.report.shortening import fill
 from dsdctl.report.sparkline import sparkline
 from dsdctl.report.table import Report, by_variant
-from dsdctl.report.words import answer_lines
+from dsdctl.report.words import answer_lines, wrapped
 
 UNBOUNDED = 10_000
 
@@ -36,7 +36,8 @@ MAX_VARIANTS = 50
 def rich_report(report: Report, console: Console) -> RenderableType:
     """The comparison of one experiment, drawn for the width of `console`."""
     parts: list[RenderableType] = [Text(report.experiment, style="bold")]
-    parts += [Text(line) for line in answer_lines(report)[:MAX_VARIANTS]]
+    lines = answer_lines(report)[:MAX_VARIANTS]
+    parts += [Text(wrapped(line, console.width)) for line in lines]
     variants = by_variant(report)
     parts += [_table(rows, variant, console) for variant, rows in variants[:MAX_VARIANTS]]
     if len(variants) > MAX_VARIANTS:
