@@ -1,6 +1,7 @@
 """The answer in words, to stand above the table: what to deploy, what it costs, what was saved."""
 
 import textwrap
+from collections.abc import Sequence
 
 from dsdctl.report.answer import Answer, Recommended, Saved
 from dsdctl.report.axes import variant_words
@@ -11,13 +12,16 @@ from dsdctl.units import duration, magnitude
 
 
 def answer_lines(report: Report) -> list[str]:
-    """The sentences of each variant; where there are several, one line a variant."""
-    rows = {(row.recipe, row.variant): row for row in report.rows}
+    """What to deploy, what each stop rule saved, and last what the recommended row costs.
+
+    Where there are several variants, one line each of the first, and of what is known to have been
+    saved for how many points.
+    """
     if len(report.answers) == 1:
         (answer,) = report.answers
-        return _sentences(answer, rows)
+        return _sentences(answer, report.rows)
     return [
-        f"{variant_words(answer.axes)}: {' '.join(_sentences(answer, rows)[:-1])}"
+        " ".join([_recommended(answer), *_stops([s for s in answer.saved if s.difference])])
         for answer in report.answers
         if answer.recommended is not None
     ]
@@ -30,25 +34,31 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines).replace("\u00a0", " ")
 
 
-def _sentences(answer: Answer, rows: dict[tuple[str, str], ReportRow]) -> list[str]:
-    """What to deploy, what each stop rule saved, and last what the recommended row costs."""
+def _sentences(answer: Answer, rows: Sequence[ReportRow]) -> list[str]:
     network = answer.recommended
     if network is None:
         return []
+    (row,) = [row for row in rows if (row.recipe, row.variant) == (network.recipe, answer.variant)]
+    return [_recommended(answer), *_stops(answer.saved), _cost(row)]
+
+
+def _stops(saved: Sequence[Saved]) -> list[str]:
+    """A sentence for the recipes that saved the same."""
     stops: dict[str, list[str]] = {}
-    for saved in answer.saved:
-        stops.setdefault(_saved(saved), []).append(saved.recipe)
-    early = [f"Early stop ({joined(names)}) {words}." for words, names in stops.items()]
-    cost = _cost(rows[network.recipe, answer.variant])
-    return [_recommended(network, complete=answer.complete), *early, cost]
+    for one in saved:
+        stops.setdefault(_saved(one), []).append(one.recipe)
+    return [f"Early stop ({joined(names)}) {words}." for words, names in stops.items()]
 
 
-def _recommended(network: Recommended, *, complete: bool) -> str:
-    so_far = "" if complete else " so far"
+def _recommended(answer: Answer) -> str:
+    network = answer.recommended
+    assert network is not None
+    so_far = "" if answer.complete else " so far"
+    where = f" for {variant_words(answer.axes)}" if answer.axes else ""
     gain = network.difference_to_dense
     over = f", {100 * gain.mean:+.1f} points over dense {gain.baseline}" if gain else ""
     accuracy = f"test accuracy {_accuracy(network)}"
-    return f"Recommended{so_far}: {network_words(network)}, {accuracy}{over}."
+    return f"Recommended{so_far}{where}: {network_words(network)}, {accuracy}{over}."
 
 
 def network_words(network: Recommended) -> str:

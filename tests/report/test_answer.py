@@ -193,9 +193,11 @@ def test_has_a_line_a_variant(tmp_path: Path) -> None:
     lines = answer_lines(one)
     assert len(lines) == len(one.answers) == 6
     assert [line.split(": ")[0] for line in lines] == [
-        f"{data}, noise {rate} %" for data in ("cifar10", "cifar100") for rate in (10, 20, 50)
+        f"Recommended for {data}, noise {rate} %"
+        for data in ("cifar10", "cifar100")
+        for rate in (10, 20, 50)
     ]
-    assert all("Recommended: " in line for line in lines)
+    assert all("Early stop (early-stop) saved " in line for line in lines)
 
 
 @pytest.mark.parametrize(
