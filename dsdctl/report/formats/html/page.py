@@ -11,6 +11,7 @@ from dsdctl.errors import printable
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import ResolvedSpec
+from dsdctl.report.axes import variant_words
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.formats.html.svg import inline_svg
@@ -56,7 +57,8 @@ def _section(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "tables": [
-            (variant, [(row, _lines(row)) for row in rows]) for variant, rows in by_variant(report)
+            (variant_words(rows[0].axes), [(row, _lines(row)) for row in rows])
+            for _, rows in by_variant(report)
         ],
         "answer": answer_lines(report),
         "findings": finding_cells(report),
