@@ -253,9 +253,12 @@ def test_figures_are_written_where_a_user_wants_them(
     assert done.returncode == 0, done.stderr
     assert done.stdout == (finished / "stdout").read_text()
     assert sorted(file.name for file in there.iterdir()) == [
-        "tiny-curves.png", "tiny-curves.svg", "tiny-memorisation.png", "tiny-memorisation.svg",
-        "tiny-pflops.png", "tiny-pflops.svg",
-    ]  # fmt: skip
+        f"tiny-{name}.{ending}"
+        for name in ("curves", "memorisation", "pflops")
+        for ending in ("pdf", "png", "svg")
+    ]
+    without = dsdctl("report", "tiny.yaml", "--style", "slides", cwd=finished)
+    assert (without.returncode, without.stderr) == (2, "--style, --width: only with --figures\n")
     refused = dsdctl("report", "tiny.yaml", "--figures", finished / "tiny.yaml", cwd=finished)
     assert refused.returncode == 2
     assert refused.stderr.endswith("tiny.yaml: File exists\n")
