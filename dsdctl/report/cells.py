@@ -35,7 +35,7 @@ FINDINGS = (
     "difference [95 %]",
     "sparse double descent",
     "phases end at sparsity %",
-    "fits its labels",
+    "interpolates",
 )
 
 

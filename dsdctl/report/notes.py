@@ -28,14 +28,14 @@ DIP_RULE = (
     "Dip: the most that the mean test curve falls below both some earlier and some later level. "
     "Sparse double descent: yes when the dip is at least 3 points and its 95 % t interval over the "
     "seeds, at the same three levels, lies above 0, no when it is under 2 points, no level is "
-    "missing, and the network, if pruned, no longer fits its labels at the last one. The levels "
+    "missing, and the network, if pruned, no longer interpolates at the last one. The levels "
     "are chosen on these same seeds: where each scatters by 2 points a level or more, a yes may be "
     "chance."
 )
 PHASES_RULE = (
     "Phases of a dip of 2 points or more: light while within a point of the best before it, "
-    "critical down to its bottom, sweet while not below that, then collapsed. A network fits its "
-    "(noisy) labels while its training accuracy is at least 99 %."
+    "critical down to its bottom, sweet while not below that, then collapsed. A network "
+    "interpolates its (noisy) labels while its training accuracy is at least 99 %."
 )
 
 

@@ -92,7 +92,7 @@ def draw_teacher(axes: Axes, axis: SparsityAxis, teacher: Teacher, shown: Quanti
 
 
 def draw_phases(axes: Axes, axis: SparsityAxis, panel: Panel) -> None:
-    """Shade every second phase, and dot where the network no longer fits its labels."""
+    """Shade every second phase, and dot where the network no longer interpolates."""
     if panel.phased is None:
         return
     for span in spans(panel.phased.phases):
