@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_origin, overload
 
 from dsdctl.report.formats.csv import tidy_levels
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import Stats
-from dsdctl.report.table import Report, ReportRow
+from dsdctl.report.table import Report
 from dsdctl.results import Measured
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ def _is_plain(annotation: Any) -> bool:
 
 
 _LEVEL = (
-    "experiment", "recipe", "variant", "seed", "selected", "stopped_at", "role", "phase", "select",
-    "key", *(name for name, field in Measured.model_fields.items() if _is_plain(field.annotation)),
+    "experiment", "role", "recipe", "taught", "variant", "seed", "selected", "stopped", "phase",
+    "rule", "pflops", "pflops_so_far", "key",
+    *(name for name, field in Measured.model_fields.items() if _is_plain(field.annotation)),
     "environment", "wall_seconds",
 )  # fmt: skip
 """Names of a level's record before there is one."""
@@ -78,7 +80,7 @@ def row_records(report: Report) -> Records:
 
 
 def level_records(report: Report) -> Records:
-    """One per level of each row and seed, then one per level of each teacher, as in the CSV."""
+    """One per level that a row ran of each seed, and per level of its teacher, as in the CSV."""
     levels = list(tidy_levels(report))
     names = dict.fromkeys(name for level in levels for name in level) or _LEVEL
     return Records(names, ({name: level.get(name) for name in names} for level in levels))

@@ -83,7 +83,7 @@ class Study:
 
     @property
     def levels(self) -> Records:
-        """One record per level of each row and seed, and of each teacher."""
+        """One record per level that a row ran of each seed, and of its teacher."""
         return level_records(self.report)
 
     @property
