@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli.console import warn
+from dsdctl.cli.console import say, warn
 
 if TYPE_CHECKING:
     from dsdctl.plan.plan import Plan
@@ -69,12 +69,39 @@ StoreOption = Annotated[
 DEFAULT_STORE = Path("dsdctl-store")
 
 
-def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
-    """Plan specs, or only these recipes and seeds of them. Raises InputError."""
+def make_plan_of(
+    specs: list[Path], recipe: list[str] | None, seed: list[int] | None, *, known_in: Path
+) -> "Plan":
+    """Plan specs, or only these recipes and seeds of them. Raises InputError.
+
+    Of networks of the user's own it knows what was found before, as the store `known_in` has it.
+    """
     from dsdctl.plan.plan import make_plan
     from dsdctl.plan.resolve import resolve_all
+    from dsdctl.run.own import known_in as answers_of
+    from dsdctl.store.store import Store
 
-    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+    inspect = answers_of(Store(known_in, read_only=True))
+    return make_plan(resolve_all(specs, inspect), recipes=recipe or (), seeds=seed or ())
+
+
+def make_plan_to_run(
+    specs: list[Path], recipe: list[str] | None, seed: list[int] | None, *, runs: bool
+) -> "Plan":
+    """Plan specs as `make_plan_of` does; networks of the user's own are looked at.
+
+    That their code is run is said, once: where that is done now, or by what is to be run.
+    """
+    from dsdctl.plan.plan import make_plan
+    from dsdctl.plan.resolve import resolve_all
+    from dsdctl.run.inspection import Inspector
+
+    inspector = Inspector(lambda shown: say(f"runs code from {shown}"))
+    made = make_plan(resolve_all(specs, inspector), recipes=recipe or (), seeds=seed or ())
+    for trajectory in made.trajectories.values() if runs else ():
+        if trajectory.regime.own is not None:
+            inspector.announce(trajectory.regime.own.question)
+    return made
 
 
 def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:

@@ -16,6 +16,7 @@ from dsdctl.plan.progress import Progress, stop_reason
 from dsdctl.plan.stopping import Reading
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.curve_summary import Curve, summarise_curve
+from dsdctl.report.networks import network_notes
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference, stats
 from dsdctl.results import Measured, environment_line, level_record
 from dsdctl.spec.experiment import Experiment, ReferenceRow, Select
@@ -114,6 +115,7 @@ class Report(Model):
     )
     warning: str = Field(description="the spec's; empty without one")
     deviations: tuple[str, ...] = Field(description="from the paper, as the spec names them")
+    networks: tuple[str, ...] = Field((), description="what to know of networks of one's own")
 
 
 def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
@@ -153,6 +155,7 @@ def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Repo
         same_for_all_seeds=_same_for_all_seeds(row_plans),
         warning=spec.warning,
         deviations=spec.deviations,
+        networks=tuple(network_notes(progress.plan)),
     )
 
 

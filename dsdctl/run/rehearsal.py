@@ -113,6 +113,7 @@ def _job(
         spare=str(spare),
         device=device,
         threads=threads,
+        source=trajectory.regime.source,
     )
 
 
@@ -175,5 +176,10 @@ def _teaching(trajectory: Trajectory) -> Teaching | None:
     need = trajectory.teacher
     if need is None:
         return None
-    network = None if need.table else need.regime.network
-    return Teaching(alpha=need.alpha, temperature=need.temperature, network=network)
+    called = None if need.table else need.regime
+    return Teaching(
+        alpha=need.alpha,
+        temperature=need.temperature,
+        network=called.network if called else None,
+        source=called.source if called else None,
+    )

@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from dsdctl.errors import Problems, shortened
 from dsdctl.spec.document import Document, KeyPath
-from dsdctl.spec.fields import NAME_PATTERN, TEXT_PATTERN
+from dsdctl.spec.fields import NAME_PATTERN, OWN_PATTERN, TEXT_PATTERN
+from dsdctl.spec.network import BUILT_IN
 
 
 def problem_line(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
@@ -42,6 +43,8 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             allowed = re.findall(
                 r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
             )
+            if BUILT_IN in details["loc"]:
+                allowed.append(OWN_FORM)
             return _none_of(allowed, shown)
         case "none_of_these":
             return _none_of(context["allowed"].split(", "), value)
@@ -76,9 +79,12 @@ _SIGNS = {
     "less than": "<",
 }
 
+OWN_FORM = "FILE.py:NAME"
+
 _PATTERNS = {
     NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
     TEXT_PATTERN: "one line of text without control characters",
+    OWN_PATTERN: f"{OWN_FORM} or PACKAGE.MODULE:NAME",
 }
 
 
@@ -113,7 +119,9 @@ def _locate(
         else:
             types_here = _branch(types_here, str(key))
     if details["type"] == "union_tag_invalid":
-        return (*path, last, details["ctx"]["discriminator"].strip("'")), []
+        # Of a union within a union the last key is the tag of the inner one.
+        path = (*path, last) if (*path, last) in document.marks else path
+        return (*path, details["ctx"]["discriminator"].strip("'")), []
     written = (*path, last) in document.marks or details["type"] == "missing"
     return ((*path, last) if written else path), [owner for _, owner in _models(types_here)]
 
@@ -133,11 +141,9 @@ def _type_of(annotation: Any, key: str | int) -> Any:
 
 
 def _branch(annotation: Any, tag: str) -> Any:
-    """The member of a union that pydantic calls `tag`."""
-    for names, model in _models(annotation):
-        if tag in names:
-            return model
-    return annotation
+    """The member of a union that pydantic calls `tag`, which may be a union too."""
+    found = tuple(model for names, model in _models(annotation) if tag in names)
+    return typing.Union[found] if found else annotation  # noqa: UP007
 
 
 def _models(

@@ -16,6 +16,7 @@ from dsdctl.cost.remaining import PlanTable, missing_work, plan_tables
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.spec.fields import Model
+from dsdctl.spec.network import network_name
 
 SCHEMA = "dsdctl.plan.plan/1"
 
@@ -134,7 +135,7 @@ def _trajectory(
         key=trajectory.key,
         variant=progress.plan.variant(trajectory),
         roles=tuple(trajectory.roles),
-        arch=trajectory.regime.network.arch,
+        arch=network_name(trajectory.regime.network),
         seed=trajectory.seed,
         levels=trajectory.levels,
         macs_per_image=macs.total,
