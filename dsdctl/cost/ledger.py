@@ -60,7 +60,8 @@ def _fvcore_macs(network: Network, channels: int, height: int, width: int, class
     built = build_network(
         options.pop("arch"), channels, classes, seed=0, image_size=size, **options
     )
-    return Macs(*count_macs(built, channels, height, width))
+    count = count_macs(built, channels, height, width)
+    return Macs(count.total, count.per_layer)
 
 
 def training_pflops(regime: Regime, macs: Macs) -> float:

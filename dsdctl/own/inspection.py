@@ -40,6 +40,7 @@ class Inspection(Model):
     draws: bool
     macs: int
     macs_per_layer: dict[str, int]
+    uncounted: tuple[str, ...] = ()
 
     @property
     def never_pruned(self) -> float:
@@ -54,6 +55,7 @@ class Inspection(Model):
         ]
         if not self.activations:
             lines.append("no ReLU or GELU module seen: its entropy is that of 0 layers, 0 bits")
+        lines += [f"fvcore counts no MACs of {what}" for what in self.uncounted]
         if self.draws:
             lines.append(
                 "it draws random numbers while it trains (dropout, say), anew in each epoch by "
@@ -136,7 +138,7 @@ def _read(found: Mapping[str, Any]) -> Inspection | None:
         facts = dict(found["inspection"])
         for name in ("layers", "macs_per_layer"):
             facts[name] = dict(facts[name])
-        return Inspection.model_validate(facts)
+        return Inspection.model_validate_json(json.dumps(facts))
     except (KeyError, TypeError, ValueError, ValidationError):
         return None
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from dsdctl.own.source import INIT, Source
 
-PREFIX = "dsdctl_own_"
+PREFIX, MAIN = "dsdctl_own_", "__network__"
 
 _LOADING = threading.Lock()
 
@@ -31,6 +31,8 @@ def load(source: Source) -> Callable[..., Any]:
     prefix = PREFIX + source.digest[:32]
     with _LOADING:
         if prefix not in sys.modules:
+            if source.third_party():  # any of them may want torchvision, as timm does
+                importlib.import_module("dsdctl.system.torchvision")
             sys.meta_path.insert(0, _Finder(prefix, source))
         return getattr(importlib.import_module(f"{prefix}.{_inner(source)}"), source.name)  # type: ignore[no-any-return]
 
@@ -124,8 +126,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def _inner(source: Source) -> str:
-    """The main module's name below the prefix; dots in a lone file's name are none of packages."""
-    return source.module if source.package else source.module.replace(".", "_")
+    """The main module's name below the prefix; a lone file may be called anything."""
+    return source.module if source.package else MAIN
 
 
 def _file(source: Source, path: str) -> str:

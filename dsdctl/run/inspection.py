@@ -1,13 +1,17 @@
 """Looking at networks of a user's own, each in a process that ends with it; imports no torch."""
 
-import os
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from dsdctl.errors import InputError
 from dsdctl.own.inspection import Inspection, Question, cached, keep
-from dsdctl.system.processes import end_with_parent, start_worker, take_signals
+from dsdctl.system.processes import (
+    end_with_parent,
+    print_to_stderr,
+    start_worker,
+    take_signals,
+)
 
 
 class Inspector:
@@ -64,7 +68,7 @@ def _in_a_process(question: Question) -> Inspection | str:
 def _work(connection: Connection, parent: int, question: Question) -> None:
     take_signals()
     end_with_parent(parent)
-    os.dup2(2, 1)  # what the user's code prints is no result
+    print_to_stderr()
     try:
         from dsdctl.worker.inspection import inspect
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dsdctl.errors import DsdctlError, InputError
 from dsdctl.ml.entropy import ActivationCounter
-from dsdctl.ml.macs import count_macs
+from dsdctl.ml.macs import PRODUCTS, count_macs
 from dsdctl.ml.masks import prunable_weights
 from dsdctl.ml.networks.own import build_own
 from dsdctl.own.inspection import Inspection, Question
@@ -40,8 +40,9 @@ def inspect(question: Question) -> Inspection:
         has_batchnorm=_needs_several(question, network),
         activations=activations,
         draws=draws,
-        macs=count[0],
-        macs_per_layer=count[1],
+        macs=count.total,
+        macs_per_layer=count.per_layer,
+        uncounted=tuple(dict.fromkeys(PRODUCTS[name] for name in count.left_out)),
     )
 
 
@@ -66,9 +67,6 @@ def _built(question: Question) -> nn.Module:
 
 def _check_tensors(network: nn.Module, again: nn.Module) -> None:
     """Its tensors must be stored, pruned and drawn from a seed as those of other networks are."""
-    for name, parameter in network.named_parameters():
-        if torch.nn.parameter.is_lazy(parameter):
-            raise InputError(f"{name} has no shape yet (allowed: modules that are not lazy)")
     for name, weight in prunable_weights(network).items():
         if not isinstance(weight, nn.Parameter):
             raise InputError(f"{name} is computed from others (allowed: a plain parameter)")

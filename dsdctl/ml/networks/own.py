@@ -26,13 +26,16 @@ def build_own(
     """What `make` gives with the initial weights of (`seed`, `level`), channels-last.
 
     It draws them from torch's global generator, which is seeded for it and then as before.
-    Raises whatever `make` raises, and WorkError where it gives no module.
+    Raises whatever `make` raises, and WorkError where it gives no module or a lazy one.
     """
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("initialisation", seed, level))
         network = make(in_channels, classes, **options)
     if not isinstance(network, nn.Module):
         raise WorkError(f"it gives a {type(network).__name__}, not an nn.Module")
+    for name, parameter in network.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise WorkError(f"{name} has no shape yet (allowed: modules that are not lazy)")
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
