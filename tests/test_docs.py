@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from builders import write
-from tiny import ROOT
+from tiny import ROOT, Dsdctl
 from typer.testing import CliRunner
 
 from dsdctl.cli.app import app
@@ -19,7 +19,7 @@ from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.yaml import parse_document
 
 DOCS = ROOT / "docs"
-PAGES = ["quickstart", "reference", "training", "ledger", "extending"]
+PAGES = ["quickstart", "reference", "training", "ledger", "extending", "own-networks"]
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -78,6 +78,42 @@ def test_the_commands_shown_are_there() -> None:
         helped = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
         options = [argument for argument in arguments if argument.startswith("--")]
         assert all(option in helped for option in options)
+
+
+def files_of(page: str, folder: Path) -> list[str]:
+    """Write the Python files that a page shows into a folder; return their names."""
+    found = dict(
+        re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.S)
+    )
+    for name, text in found.items():
+        write(folder / name, text)
+    return list(found)
+
+
+def test_the_commands_for_a_network_of_ones_own_do_what_they_say(
+    tmp_path: Path, dsdctl: Dsdctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSDCTL_CACHE", str(tmp_path / "cache"))
+    files_of("own-networks", tmp_path)
+    spec, versioned = blocks("own-networks", "yaml")
+    write(tmp_path / "own.yaml", spec)
+    (commands,) = blocks("own-networks", "sh")
+    for line in commands.splitlines():
+        done = dsdctl(*line.split()[1:])
+        assert done.returncode == 0, done.stderr
+    assert "Network WideNet(width=4): " in done.stdout
+    write(tmp_path / "tables.py", "")
+    again = {**yaml.safe_load(spec), **yaml.safe_load(versioned)}
+    assert len(resolve(write(tmp_path / "again.yaml", again)).rows) == 2
+
+
+def test_the_networks_of_others_are_found_where_they_are_shown(tmp_path: Path) -> None:
+    names = [name for name in files_of("own-networks", tmp_path) if name.endswith("_nets.py")]
+    assert len(names) == 3
+    (spec, _), bound = blocks("own-networks", "yaml"), {"hf_nets.py": "Net"}
+    for name in names:
+        student = {"arch": f"{name}:{bound.get(name, 'net')}"}
+        assert resolve(write(tmp_path / "own.yaml", {**yaml.safe_load(spec), "student": student}))
 
 
 @pytest.mark.parametrize("page", PAGES)
