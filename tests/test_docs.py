@@ -13,13 +13,16 @@ from typer.testing import CliRunner
 
 from dsdctl.cli.app import app
 from dsdctl.cli.reference import reference
+from dsdctl.data.own import own_data, prepare_own
+from dsdctl.data.prepared import read_manifest
 from dsdctl.plan.resolve import resolve
 from dsdctl.slurm.config import Cluster
+from dsdctl.spec.dataset import Dataset
 from dsdctl.spec.experiment import Experiment, Recipe
 from dsdctl.spec.yaml import parse_document
 
 DOCS = ROOT / "docs"
-PAGES = ["quickstart", "reference", "training", "ledger", "extending", "own-networks"]
+PAGES = ["quickstart", "reference", "training", "ledger", "extending", "own-networks", "own-data"]
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -90,6 +93,7 @@ def files_of(page: str, folder: Path) -> list[str]:
     return list(found)
 
 
+@pytest.mark.long
 def test_the_commands_for_a_network_of_ones_own_do_what_they_say(
     tmp_path: Path, dsdctl: Dsdctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +109,25 @@ def test_the_commands_for_a_network_of_ones_own_do_what_they_say(
     write(tmp_path / "tables.py", "")
     again = {**yaml.safe_load(spec), **yaml.safe_load(versioned)}
     assert len(resolve(write(tmp_path / "again.yaml", again)).rows) == 2
+
+
+def test_the_commands_for_data_of_ones_own_do_what_they_say(tmp_path: Path, dsdctl: Dsdctl) -> None:
+    (spec,) = blocks("own-data", "yaml")
+    assert "data.py" in files_of("own-data", tmp_path)
+    write(tmp_path / "own.yaml", spec)
+    (commands,) = blocks("own-data", "sh")
+    for line in commands.splitlines():
+        done = dsdctl(*line.split()[1:])
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["data.py", "datasets.py"])
+def test_the_functions_shown_give_data(tmp_path: Path, name: str) -> None:
+    files_of("own-data", tmp_path)
+    data = own_data(Dataset(name="python", file=name, make="load"), tmp_path / name)
+    prepare_own(data)
+    manifest = read_manifest(data.folder)
+    assert manifest is not None and manifest.classes == 10
 
 
 def test_the_networks_of_others_are_found_where_they_are_shown(tmp_path: Path) -> None:

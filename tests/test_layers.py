@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "own": {"spec", "system"},
     "keys": {"spec"},
     "results": {"spec"},
-    "data": {"keys", "spec", "system"},
+    "data": {"own", "keys", "spec", "system"},
     "store": {"own", "keys", "results", "spec", "system"},
     "plan": {"own", "data", "store", "keys", "results", "spec", "system"},
     "worker": {"ml", "own", "data", "store", "keys", "results", "spec", "system"},

@@ -88,19 +88,23 @@ def make_plan_of(
 def make_plan_to_run(
     specs: list[Path], recipe: list[str] | None, seed: list[int] | None, *, runs: bool
 ) -> "Plan":
-    """Plan specs as `make_plan_of` does; networks of the user's own are looked at.
+    """Plan specs as `make_plan_of` does, but look at the user's own networks and, if it `runs`,
+    prepare their data.
 
     That their code is run is said, once: where that is done now, or by what is to be run.
     """
+    from dsdctl.data.own import not_prepared
     from dsdctl.plan.plan import make_plan
     from dsdctl.plan.resolve import resolve_all
-    from dsdctl.run.inspection import Inspector
+    from dsdctl.run.own_code import OwnCode
 
-    inspector = Inspector(lambda shown: say(f"runs code from {shown}"))
-    made = make_plan(resolve_all(specs, inspector), recipes=recipe or (), seeds=seed or ())
+    code = OwnCode(lambda shown: say(f"runs code from {shown}"))
+    prepare = code.prepare if runs else not_prepared
+    found = resolve_all(specs, code.inspect, prepare)
+    made = make_plan(found, recipes=recipe or (), seeds=seed or ())
     for trajectory in made.trajectories.values() if runs else ():
         if trajectory.regime.own is not None:
-            inspector.announce(trajectory.regime.own.question)
+            code.announce(trajectory.regime.own.source.shown)
     return made
 
 

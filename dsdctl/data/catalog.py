@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsdctl.data.image_folder import Listing, list_images, read_content
+from dsdctl.data.own import check_labels, images_problem, labels_problem
 from dsdctl.data.prepared import FOLDER, read_manifest
 from dsdctl.errors import InputError
 from dsdctl.spec.dataset import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
@@ -103,12 +104,14 @@ def is_there(name: DatasetName, root: Path) -> bool:
 
 
 def dataset_facts(dataset: Dataset, path: Path) -> Facts:
-    """Facts of `dataset`; `path` is its root or, for npz, the archive.
+    """Facts of `dataset`; `path` is its root or, for npz, the archive, for python what is prepared.
 
     Raises InputError on an unusable archive or image folder.
     """
     if dataset.name == "npz":
         return _npz_facts(path)
+    if dataset.name == "python":
+        return _prepared_facts(path)
     facts = _folder_facts(dataset, path) if dataset.name == "image-folder" else NAMED[dataset.name]
     if dataset.size is None:
         return facts
@@ -152,8 +155,6 @@ def _known_content(listing: Listing) -> str | None:
     return None
 
 
-MAX_CHANNELS, MAX_CLASSES = 16, 100_000
-
 _UNREADABLE = (
     OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, RuntimeError, zlib.error,
     zipfile.BadZipFile,
@@ -170,12 +171,38 @@ def _npz_facts(file: Path) -> Facts:
         raise InputError(
             f"{file}: not a readable .npz archive of plain arrays ({reason})"
         ) from error
-    classes = _check_labels(file, labels)
+    try:
+        classes = check_labels(labels)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     if "test" in shapes and shapes["test"][1:] != shapes["train"][1:]:
         raise InputError(
             f"{file}: x_test: images of {shapes['test'][1:]}, "
             f"but of {shapes['train'][1:]} in x_train"
         )
+    return _plain_facts(shapes, classes, content)
+
+
+def _prepared_facts(folder: Path) -> Facts:
+    """Facts of arrays that a user's own function gave."""
+    import numpy as np
+
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.content is None:
+        raise InputError(f"{folder}: holds no prepared images")
+    try:
+        shapes = {
+            part: np.load(folder / f"{part}_images.npy", mmap_mode="r").shape
+            for part in ("train", "test")
+            if f"{part}_images.npy" in manifest.files
+        }
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not readable, delete it ({error})") from error
+    return _plain_facts(shapes, manifest.classes, manifest.content)
+
+
+def _plain_facts(shapes: Mapping[str, tuple[int, ...]], classes: int, content: str) -> Facts:
+    """Facts of arrays of which no more is known; shapes are (N, H, W, C)."""
     count, height, width, channels = shapes["train"]
     plain = Normalize(mean=(0.5,) * channels, std=(0.25,) * channels)
     return Facts(
@@ -208,27 +235,20 @@ def _npz_shapes_and_labels(
             raise InputError(f"{file}: x_test and y_test must come together")
         for part in ("train", "test") if "x_test" in names else ("train",):
             shape, dtype = _npy_header(archive, f"x_{part}")
-            if dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
-                raise InputError(
-                    f"{file}: x_{part}: {dtype} of shape {shape} "
-                    "(allowed: uint8 of shape N x H x W or N x H x W x C)"
-                )
-            channels = shape[3] if len(shape) == 4 else 1
-            if channels > MAX_CHANNELS:
-                raise InputError(
-                    f"{file}: x_{part}: {channels} channels (allowed: at most {MAX_CHANNELS})"
-                )
-            shapes[part] = (shape[0], shape[1], shape[2], channels)
+            _refuse(file, part, images_problem(shape, dtype))
+            shapes[part] = (shape[0], shape[1], shape[2], shape[3] if len(shape) == 4 else 1)
             shape, dtype = _npy_header(archive, f"y_{part}")
-            if dtype.kind not in "iu" or shape != (shapes[part][0],):
-                raise InputError(
-                    f"{file}: y_{part}: {dtype} of shape {shape} "
-                    f"(allowed: integers of shape ({shapes[part][0]},), one an image)"
-                )
+            _refuse(file, part, labels_problem(shape, dtype, shapes[part][0]))
             with archive.open(f"y_{part}.npy") as member:
                 labels[part] = np.lib.format.read_array(member, allow_pickle=False)
             _check_whole(archive, f"x_{part}")
     return shapes, labels
+
+
+def _refuse(file: Path, part: str, problem: str | None) -> None:
+    """Raises InputError where there is a problem of a part of an archive."""
+    if problem is not None:
+        raise InputError(f"{file}: {problem.replace('_?', f'_{part}')}")
 
 
 def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...], np.dtype]":
@@ -251,21 +271,6 @@ def _check_whole(archive: zipfile.ZipFile, member: str) -> None:
     with archive.open(f"{member}.npy") as stream:
         while stream.read(2**20):
             pass
-
-
-def _check_labels(file: Path, labels: "Mapping[str, np.ndarray]") -> int:
-    """Return the number of classes. Raises InputError."""
-    import numpy as np
-
-    classes = int(labels["train"].max()) + 1
-    if len(np.unique(labels["train"])) < 2:
-        raise InputError(f"{file}: y_train: one class only (allowed: two or more)")
-    for part, values in labels.items():
-        most = (MAX_CLASSES if part == "train" else classes) - 1
-        for label in (int(values.min()), int(values.max())):
-            if not 0 <= label <= most:
-                raise InputError(f"{file}: y_{part}: label {label} (allowed: 0 to {most})")
-    return classes
 
 
 def file_sha256(file: Path) -> str:

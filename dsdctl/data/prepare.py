@@ -63,6 +63,8 @@ def prepare_data(
 def prepared_folder(images: ImagesIdentity, files: Files) -> Path:
     """Where the prepared images of a data set lie: beside it, if that folder can be written."""
     name, _, version = images.dataset.rpartition("-")
+    if name == "python":
+        return files.path
     parts = [IMAGES_OF.get(name, name), version]
     if images.size is not None:
         parts += [str(images.size.resize), str(images.size.crop)]
@@ -81,16 +83,18 @@ def prepare_images(
     images: ImagesIdentity, files: Files, progress: Progress, *, thorough: bool
 ) -> None:
     """Have the prepared images whole: those that are there, or new ones. Raises WorkError."""
-    prepare(
-        prepared_folder(images, files),
-        functools.partial(_original, images, files.path),
-        progress,
-        thorough=thorough,
-    )
+    folder = prepared_folder(images, files)
+    original = functools.partial(_original, images, files.path)
+    prepare(folder, original, progress, thorough=thorough)
+    manifest = read_manifest(folder)
+    if bare_name(images) == "python" and (manifest is None or manifest.content != images.content):
+        raise WorkError(f"{folder}: changed since the run was planned")
 
 
 def _original(images: ImagesIdentity, root: Path) -> Original:
     name = IMAGES_OF.get(bare_name(images), bare_name(images))
+    if name == "python":
+        raise WorkError(f"{root}: not whole any more; `dsdctl prepare SPEC` makes it again")
     if images.size is None:
         original = sources.cifar(name, root)
     else:

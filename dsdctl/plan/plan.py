@@ -74,6 +74,7 @@ def make_plan(
     seeds: Sequence[int] = (),
 ) -> Plan:
     """Plan `specs`, or only the given recipes and seeds of them. Raises InputError."""
+    _check_prepared(specs)
     _check_names(specs)
     _check_filters(specs, recipes, seeds)
     builder = _Builder()
@@ -97,6 +98,12 @@ def _with_experiments(plan: Plan) -> Plan:
         for key, trajectory in plan.trajectories.items()
     }
     return replace(plan, trajectories=trajectories)
+
+
+def _check_prepared(specs: Sequence[ResolvedSpec]) -> None:
+    unprepared = [spec.unprepared for spec in specs if spec.unprepared is not None]
+    if unprepared:
+        raise InputError(*unprepared)
 
 
 def _check_names(specs: Sequence[ResolvedSpec]) -> None:

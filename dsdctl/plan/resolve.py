@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsdctl.data.catalog import dataset_facts, file_sha256
+from dsdctl.data.catalog import file_sha256
+from dsdctl.data.own import Prepare, Unprepared, not_prepared
 from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
 from dsdctl.keys import TeacherIdentity
 from dsdctl.own.inspection import Inspect, cached
@@ -21,7 +22,7 @@ from dsdctl.plan.checks import (
     check_rounds,
     check_sample,
 )
-from dsdctl.plan.images import FactsOf, Images, path_of, resolve_images
+from dsdctl.plan.images import DataSets, Images, path_of, resolve_images
 from dsdctl.plan.own import Networks, Who
 from dsdctl.plan.rows import Regime, ResolvedSpec, Row, Teaching, WeightsFile
 from dsdctl.plan.teacher_table import ENDLESS_VIEWS, table_decision
@@ -40,10 +41,13 @@ from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
 from dsdctl.spec.yaml import read_document
 
 
-def resolve_all(files: Iterable[Path], inspect: Inspect = cached) -> list[ResolvedSpec]:
+def resolve_all(
+    files: Iterable[Path], inspect: Inspect = cached, prepare: Prepare = not_prepared
+) -> list[ResolvedSpec]:
     """Read specs. Raises InputError with the problems of all of them together.
 
-    `inspect` tells of a user's own networks; as it is, what was found before and is kept.
+    `inspect` tells of a user's own networks, `prepare` makes a user's own data ready; as they are,
+    nothing is run, and what was found before and is kept is known.
     """
     found: list[ResolvedSpec] = []
     problems = Problems()
@@ -52,7 +56,7 @@ def resolve_all(files: Iterable[Path], inspect: Inspect = cached) -> list[Resolv
             problems.unchecked = True
             break
         try:
-            found.append(resolve(file, inspect))
+            found.append(resolve(file, inspect, prepare))
         except InputError as error:
             problems.take(error)
     if problems:
@@ -60,10 +64,10 @@ def resolve_all(files: Iterable[Path], inspect: Inspect = cached) -> list[Resolv
     return found
 
 
-def resolve(file: Path, inspect: Inspect = cached) -> ResolvedSpec:
+def resolve(file: Path, inspect: Inspect = cached, prepare: Prepare = not_prepared) -> ResolvedSpec:
     """Read a spec and all its recipes. Raises InputError with every problem that would be shown."""
     document = read_document(file)
-    resolver = _Resolver(document, inspect)
+    resolver = _Resolver(document, inspect, prepare)
     for axes, variant in variants(document):
         if not resolver.goes_on:
             resolver.problems.unchecked = True
@@ -78,15 +82,16 @@ class _Resolver:
     What goes wrong in one variant often does in all, so it leaves off after a few of these.
     """
 
-    def __init__(self, document: Document, inspect: Inspect):
+    def __init__(self, document: Document, inspect: Inspect, prepare: Prepare):
         self.problems = Problems()
         self._document = document
         self._trainings = 0
         self._recipes = Recipes(document)
-        self._lookups = _Lookups(functools.cache(dataset_facts), Networks(inspect))
+        self._lookups = _Lookups(DataSets(prepare), Networks(inspect))
         self._experiment: Experiment | None = None
         self._rows: list[Row] = []
         self._failed = 0
+        self._unprepared: str | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -107,6 +112,9 @@ class _Resolver:
         """Take in a variant, and yield what is wrong with it."""
         try:
             cell = _Cell(document, self._lookups)
+        except Unprepared as error:
+            self._leave_out(document, error)
+            return
         except InputError as error:
             yield error
             yield from self._recipes.errors()
@@ -115,6 +123,9 @@ class _Resolver:
         for name in cell.experiment.recipes:
             try:
                 row = _row(axes, cell, self._recipes.read(name))
+            except Unprepared as error:
+                self._leave_out(document, error)
+                continue
             except InputError as error:
                 yield error
                 continue
@@ -126,19 +137,24 @@ class _Resolver:
             allowed = f"(allowed: at most {MAX_TRAININGS} trainings)"
             raise InputError(self._document.problem((key,), f"{reason} {allowed}"))
 
+    def _leave_out(self, document: Document, error: Unprepared) -> None:
+        """Remember that of a variant no more can be said before its data are prepared."""
+        self._experiment = self._experiment or validate(Experiment, document)
+        self._unprepared = self._unprepared or error.problems[0]
+
     def resolved(self, file: Path) -> ResolvedSpec:
         """The spec. Raises InputError where there are problems."""
         if self.problems:
             raise self.problems.error()
         assert self._experiment is not None
-        return ResolvedSpec(file, self._experiment, tuple(self._rows))
+        return ResolvedSpec(file, self._experiment, tuple(self._rows), self._unprepared)
 
 
 @dataclass(frozen=True)
 class _Lookups:
     """What a spec's data sets and networks are, each looked up once."""
 
-    facts_of: FactsOf
+    datasets: DataSets
     networks: Networks
 
 
@@ -177,7 +193,7 @@ class _Settings:
         self.document = document
         self.experiment = experiment
         self._networks = lookups.networks
-        images = resolve_images(document, experiment, lookups.facts_of)
+        images = resolve_images(document, experiment, lookups.datasets)
         self.student = _regime(document, experiment, images, "student", self._networks)
 
     @functools.cached_property

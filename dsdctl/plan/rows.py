@@ -131,6 +131,8 @@ class ResolvedSpec:
     file: Path
     experiment: Experiment
     rows: tuple[Row, ...]
+    unprepared: str | None = None
+    """Of what data no more is known, and so no row, before they are prepared."""
 
     @property
     def variants(self) -> tuple[str, ...]:

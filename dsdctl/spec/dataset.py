@@ -2,9 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
-from dsdctl.spec.fields import Fraction, Model, PathText, Seed, string_or_mapping
+from dsdctl.spec.fields import (
+    PYTHON_NAME_PATTERN,
+    Fraction,
+    Model,
+    PathText,
+    Seed,
+    string_or_mapping,
+)
 
 
 class Augment(Model):
@@ -87,10 +94,11 @@ DatasetName = Literal[
     "imagenet",
     "image-folder",
     "npz",
+    "python",
 ]
 
 BRINGS_NO_TEST_SET = ("digits",)
-MAY_BRING_NO_TEST_SET = ("image-folder", "npz")
+MAY_BRING_NO_TEST_SET = ("image-folder", "npz", "python")
 OF_ALL_SIZES = ("flowers102", "imagenet", "image-folder")
 """Data sets whose images are cut to one size when they are prepared."""
 LOADED_AS_THEY_ARE = ("digits", "npz")
@@ -103,8 +111,20 @@ class Dataset(Model):
     """Which images, how they are split and what views of them are trained on."""
 
     name: DatasetName
-    root: PathText = Field("~/data", description="folder of the data set's files (all but npz)")
-    file: PathText | None = Field(None, description="the archive (npz)")
+    root: PathText = Field(
+        "~/data", description="folder of the data set's files (all but npz, python)"
+    )
+    file: PathText | None = Field(
+        None, description="the archive (npz), or the Python file that gives the data (python)"
+    )
+    make: Annotated[str, Field(pattern=PYTHON_NAME_PATTERN)] | None = Field(
+        None,
+        description="python: the function in it; it gives x_train, y_train, maybe with x_test, "
+        "y_test, or two torch Datasets",
+    )
+    options: dict[str, JsonValue] | None = Field(
+        None, description="python: keyword arguments of the function"
+    )
     test_folder: Literal["val", "test"] | None = Field(
         None, description="folder of the test images (image-folder); default: the one that is there"
     )
@@ -122,8 +142,12 @@ class Dataset(Model):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if (self.name == "npz") != (self.file is not None):
-            raise ValueError("`file` goes with `name: npz`, and `name: npz` needs a `file`")
+        if (self.name in ("npz", "python")) != (self.file is not None):
+            raise ValueError("`file` goes with `name: npz` or `python`, which need one")
+        if (self.name == "python") != (self.make is not None):
+            raise ValueError("`make` goes with `name: python`, and `name: python` needs a `make`")
+        if self.options is not None and self.name != "python":
+            raise ValueError("`options` goes with `name: python`")
         if self.test_folder is not None and self.name != "image-folder":
             raise ValueError("`test_folder` goes with `name: image-folder`")
         if self.size is not None and self.name not in OF_ALL_SIZES:

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from dsdctl.errors import Problems, shortened
 from dsdctl.spec.document import Document, KeyPath
-from dsdctl.spec.fields import NAME_PATTERN, OWN_PATTERN, TEXT_PATTERN
+from dsdctl.spec.fields import NAME_PATTERN, OWN_PATTERN, PYTHON_NAME_PATTERN, TEXT_PATTERN
 from dsdctl.spec.network import BUILT_IN
 
 
@@ -84,6 +84,7 @@ OWN_FORM = "FILE.py:NAME"
 _PATTERNS = {
     NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
     TEXT_PATTERN: "one line of text without control characters",
+    PYTHON_NAME_PATTERN: "a name in Python",
     OWN_PATTERN: f"{OWN_FORM} or PACKAGE.MODULE:NAME",
 }
 
