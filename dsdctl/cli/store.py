@@ -64,7 +64,8 @@ def gc(
     with reported():
         if weights and not specs:
             raise InputError("--weights: name the specs whose weights may go")
-        from dsdctl.plan.progress import Progress, unneeded_weights
+        from dsdctl.plan.next_work import unneeded_weights
+        from dsdctl.plan.progress import Progress
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
         from dsdctl.units import size

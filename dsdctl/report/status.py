@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
+from dsdctl.plan.next_work import levels_to_restore, lost_its_teacher, wants_level
 from dsdctl.plan.progress import Progress
 
 
@@ -17,18 +18,18 @@ def status_lines(
         role = "+".join(trajectory.roles)
         if known.diverged:
             state = "diverged"
-        elif progress.lost_its_teacher(trajectory):
+        elif lost_its_teacher(progress, trajectory):
             state = "its teacher diverged"
-        elif not progress.wants_level(trajectory):
+        elif not wants_level(progress, trajectory):
             state = "done"
         elif progress.waits_for_teacher(trajectory):
             state = "waits for its teacher"
         else:
             state = "ready"
         job = jobs.get(trajectory.key)
-        if job is not None and progress.wants_level(trajectory):
+        if job is not None and wants_level(progress, trajectory):
             state = job
-        again = progress.levels_to_restore(trajectory)
+        again = levels_to_restore(progress, trajectory)
         if again:
             state += f", weights of level {', '.join(map(str, again))} to be trained again"
         done = f"{known.next_level}/{trajectory.levels} levels"

@@ -38,15 +38,16 @@ from dsdctl.system.kill_points import kill_point
 from dsdctl.worker.inputs import load_data, measuring_normalisation, training_reader
 from dsdctl.worker.networks import source_of
 from dsdctl.worker.starting_point import State, initial_network, starting_point
-from dsdctl.worker.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task
+from dsdctl.worker.task_result import TaskResult
+from dsdctl.worker.tasks import LevelTask, Place, StopRequested, TableTask, Task
 from dsdctl.worker.teachers import load_teacher, loss_of
 
 
-def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> Done:
+def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> TaskResult:
     """Run `task` unless its result, with a level's weights, is in the store by now.
 
     A teacher table and a state to rewind to yield none.
-    Raises BusyError where another process is at it, StoppedError once `stop` says so, and
+    Raises BusyError where another process is running it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
     store = Store(Path(place.store))
@@ -56,16 +57,17 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> D
     key = key_of(task.identity)
     with _said_in_words(place), own_stream(device), store.lock(key) as locked:
         if not locked:
-            raise BusyError(f"{key}: another process is at it")
+            raise BusyError(f"{key}: another process is running it")
         if isinstance(task, TableTask):
             if not store.tables.has(key):
                 _run_table(task, store, files, device)
-            return Done(None, tuple(store.damage))
+            return TaskResult("done", damage=tuple(store.damage))
         level = store.levels.get(key)
         if level is None or store.levels.lacks_weights(key):
             level = _run_level(task, store, files, device, place.checkpoint_every, stop)
         store.checkpoints.drop(key)
-        return Done(level if task.identity.iterations is None else None, tuple(store.damage))
+        told = level if task.identity.iterations is None else None
+        return TaskResult("done", told, damage=tuple(store.damage))
 
 
 @contextmanager
