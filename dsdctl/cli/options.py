@@ -110,8 +110,7 @@ def make_plan_to_run(
 
 def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:
     """Say what specs warn of."""
-    experiments = [spec.experiment for spec in specs]
-    warn([f"{one.experiment}: {one.warning}" for one in experiments if one.warning])
+    warn([f"{spec.experiment.experiment}: {line}" for spec in specs for line in spec.warnings])
 
 
 def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR100 = Normalize(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+SVHN = Normalize(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
 GREY = Normalize(mean=(0.3,), std=(0.37,))
 
 NO_AUGMENTATION = Augment()
@@ -46,6 +47,7 @@ class Facts:
     size: Size | None = None
     test_folder: str | None = None
     content: str | None = None
+    warning: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,6 +77,8 @@ NAMED = {
     "cifar100": Facts(1, 50_000, 10_000, 100, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
     "cifar10n": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
     "cifar100n": Facts(1, 50_000, 10_000, 100, 3, 32, 32, CIFAR100, FLIP_AND_CROP),
+    "svhn": Facts(1, 73_257, 26_032, 10, 3, 32, 32, SVHN),
+    "tiny-imagenet-200": Facts(1, 100_000, 10_000, 200, 3, 64, 64, IMAGENET, FLIP_AND_CROP),
     "flowers102": Facts(
         1, 1020, 6149, 102, 3, 128, 128, IMAGENET, NO_AUGMENTATION, Size(resize=156, crop=128)
     ),
@@ -89,7 +93,9 @@ NAMED = {
 _FILES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "svhn": ("train_32x32.mat",),
     "flowers102": ("flowers-102",),
+    "tiny-imagenet-200": ("tiny-imagenet-200",),
     "imagenet": ("train",),
 }
 """Of data sets that go by their name, what under their root tells that they are there."""
@@ -135,6 +141,7 @@ def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
 def _folder_facts(dataset: Dataset, root: Path) -> Facts:
     """Facts of an image folder, which has the size and the views of ImageNet unless told."""
     listing = list_images(root, dataset.test_folder)
+    whole = NAMED["imagenet"].height
     return replace(
         NAMED["imagenet"],
         train_images=len(listing.train),
@@ -142,6 +149,26 @@ def _folder_facts(dataset: Dataset, root: Path) -> Facts:
         classes=len(listing.classes),
         test_folder=listing.test_folder,
         content=_known_content(listing) or read_content(listing),
+        warning="" if dataset.size is not None else _enlarged(listing, whole),
+    )
+
+
+def _enlarged(listing: Listing, side: int) -> str:
+    """A warning where the first picture is so small that `side` pixels are mostly made up."""
+    from PIL import Image
+
+    file = listing.root / listing.train[0].path
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""  # said when it is decoded
+    shorter = min(width, height)
+    if 2 * shorter > side:
+        return ""
+    return (
+        f"{file} has {width} x {height} pixels, and is enlarged to {side} x {side} without "
+        f"`size` (to keep it: dataset.size: {{resize: {shorter}, crop: {shorter}}})"
     )
 
 

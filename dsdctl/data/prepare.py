@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def _original(images: ImagesIdentity, root: Path) -> Original:
     if name == "python":
         raise WorkError(f"{root}: not whole any more; `dsdctl prepare SPEC` makes it again")
     if images.size is None:
-        original = sources.cifar(name, root)
+        original = _SOURCES[name](root)
     else:
         cut = sources.Cut(images.size.resize, images.size.crop)
         if name == "flowers102":
@@ -106,6 +107,15 @@ def _original(images: ImagesIdentity, root: Path) -> Original:
             original = sources.image_folder(listing, cut, images.content)
     _check_counts(name, root, original)
     return original
+
+
+_SOURCES: dict[str, Callable[[Path], Original]] = {
+    "cifar10": functools.partial(sources.cifar, "cifar10"),
+    "cifar100": functools.partial(sources.cifar, "cifar100"),
+    "svhn": sources.svhn,
+    "tiny-imagenet-200": sources.tiny_imagenet,
+}
+"""Data sets of images of one size, read from their root."""
 
 
 def _check_counts(name: str, root: Path, original: Original) -> None:

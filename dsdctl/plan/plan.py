@@ -135,6 +135,8 @@ def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
         keys = [key for key in plan.trajectories if key.startswith(beginning)]
         if len(keys) != 1:
             reason = f"{len(keys)} trajectories of the given specs have a key that begins so"
+            if not keys and any(t.regime.own for t in plan.trajectories.values()):
+                reason += ", or code that it runs has changed since the run was planned"
             raise InputError(f"--trajectory: {beginning}: {reason} (allowed: one of `dsdctl plan`)")
         found[keys[0]] = None
     return tuple(found)

@@ -135,5 +135,11 @@ class ResolvedSpec:
     """Of what data no more is known, and so no row, before they are prepared."""
 
     @property
+    def warnings(self) -> list[str]:
+        """What to know before it is run: the spec's own warning, and those of its data."""
+        of_data = [row.student.images.facts.warning for row in self.rows]
+        return list(filter(None, dict.fromkeys([self.experiment.warning, *of_data])))
+
+    @property
     def variants(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row.variant for row in self.rows))

@@ -91,6 +91,8 @@ DatasetName = Literal[
     "cifar10n",
     "cifar100n",
     "flowers102",
+    "svhn",
+    "tiny-imagenet-200",
     "imagenet",
     "image-folder",
     "npz",
@@ -142,12 +144,7 @@ class Dataset(Model):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if (self.name in ("npz", "python")) != (self.file is not None):
-            raise ValueError("`file` goes with `name: npz` or `python`, which need one")
-        if (self.name == "python") != (self.make is not None):
-            raise ValueError("`make` goes with `name: python`, and `name: python` needs a `make`")
-        if self.options is not None and self.name != "python":
-            raise ValueError("`options` goes with `name: python`")
+        self._check_file()
         if self.test_folder is not None and self.name != "image-folder":
             raise ValueError("`test_folder` goes with `name: image-folder`")
         if self.size is not None and self.name not in OF_ALL_SIZES:
@@ -160,6 +157,18 @@ class Dataset(Model):
         if self.name not in BRINGS_NO_TEST_SET + MAY_BRING_NO_TEST_SET and self.test is not None:
             raise ValueError(f"{self.name} brings a test set; leave `test` out")
         return self
+
+    def _check_file(self) -> None:
+        """What is in one file must be named, and nothing else. Raises ValueError."""
+        if self.name in ("npz", "python") and self.file is None:
+            raise ValueError(f"`name: {self.name}` needs a `file`")
+        if self.name not in ("npz", "python") and self.file is not None:
+            raise ValueError("`file` goes with `name: npz` or `name: python`")
+        if self.name == "python" and self.make is None:
+            raise ValueError("`name: python` needs a `make`")
+        for key in ("make", "options"):
+            if self.name != "python" and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` goes with `name: python`")
 
 
 HumanLabels = Literal["aggre", "worse", "random1", "random2", "random3", "noisy"]

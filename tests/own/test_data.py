@@ -189,8 +189,8 @@ def load():
 @pytest.mark.parametrize(
     ("dataset", "reason"),
     [
-        ({"make": None}, "`make` goes with `name: python`"),
-        ({"file": None}, "`file` goes with `name: npz` or `python`"),
+        ({"make": None}, "`name: python` needs a `make`"),
+        ({"file": None}, "`name: python` needs a `file`"),
         ({"name": "npz"}, "`make` goes with `name: python`"),
         ({"name": "npz", "make": None, "options": {}}, "`options` goes with `name: python`"),
         ({"make": "a b"}, "(allowed: a name in Python)"),

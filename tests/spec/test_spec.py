@@ -160,7 +160,7 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
         ),
         ({"dataset": {"name": "digits"}}, "digits brings no test set"),
         ({"dataset.file": "a.npz"}, "`file` goes with `name: npz`"),
-        ({"dataset": {"name": "npz"}}, "`file` goes with `name: npz` or `python`, which need one"),
+        ({"dataset": {"name": "npz"}}, "`name: npz` needs a `file`"),
         ({"dataset": {"name": "cifar10", "test": {"fraction": 0.1}}}, "leave `test` out"),
         ({"dataset": {"name": "flowers102", "test": {"fraction": 0.1}}}, "leave `test` out"),
         ({"dataset": {"name": "cifar10", "size": {"resize": 9, "crop": 9}}}, "leave `size` out"),
