@@ -150,7 +150,7 @@ def from_mapping(found: Mapping[str, Any] | None) -> Inspection | None:
 
 def _versions(question: Question) -> dict[str, str]:
     """Of all that an answer depends on beside the code."""
-    modules = ("torch", "fvcore", *question.source.third_party())
+    modules = ("torch", "fvcore", *question.source.third_party)
     return {**versions_of(modules), "dsdctl": dsdctl.__version__}
 
 

@@ -31,7 +31,7 @@ def load(source: Source) -> Callable[..., Any]:
     prefix = PREFIX + source.digest[:32]
     with _LOADING:
         if prefix not in sys.modules:
-            if source.third_party():  # any of them may want torchvision, as timm does
+            if source.third_party:  # any of them may want torchvision, as timm does
                 importlib.import_module("dsdctl.system.torchvision")
             sys.meta_path.insert(0, _Finder(prefix, source))
         return getattr(importlib.import_module(f"{prefix}.{_inner(source)}"), source.name)  # type: ignore[no-any-return]

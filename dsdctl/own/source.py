@@ -4,6 +4,7 @@ The code of a network is one Python file with what it imports from beside itself
 package with all its Python files. It is identified by what these hold, never by where they lie.
 """
 
+import functools
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -52,7 +53,7 @@ class Source:
     package: bool
     files: Mapping[str, bytes]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 of what all files hold and how they are called, but for a lone file's own name."""
         lines = [
@@ -92,6 +93,7 @@ class Source:
     def _sorted(self) -> list[tuple[str, bytes]]:
         return sorted(self.files.items())
 
+    @functools.cached_property
     def third_party(self) -> list[str]:
         """The top-level modules that it imports from elsewhere, without Python's own."""
         own = {path.partition("/")[0].removesuffix(".py") for path in self.files}

@@ -10,6 +10,7 @@ from dsdctl.errors import InputError
 from dsdctl.plan.own import Who
 from dsdctl.plan.rows import Regime
 from dsdctl.spec.document import Document, KeyPath
+from dsdctl.spec.experiment import StopRule
 from dsdctl.spec.network import MLP, Network, ViT
 from dsdctl.spec.problems import nearest
 from dsdctl.spec.pruning import Pruning
@@ -93,6 +94,15 @@ def check_rounds(document: Document, who: Who, regime: Regime) -> None:
             key, allowed = ("sparsities", level - 1), f"a {better} sparsity"
         reason = f"{reason} (allowed: {allowed} for {counts[0]} weights)"
         raise InputError(document.problem(("pruning", *key), reason))
+
+
+def check_entropy(document: Document, stop: StopRule | None, regime: Regime) -> None:
+    """A rule that waits for the entropy to fall needs one: that of a ReLU or GELU module."""
+    known = None if regime.own is None else regime.own.inspection
+    waits = stop is not None and stop.after == "entropy-drop"
+    if waits and known is not None and not known.activations:
+        reason = "waits for the entropy to fall, but no ReLU or GELU module of the student is seen"
+        raise InputError(document.problem(("stop", "after"), reason))
 
 
 def check_sample(document: Document, pruning: Pruning, images: int) -> None:

@@ -16,6 +16,7 @@ from dsdctl.keys import TeacherIdentity
 from dsdctl.own.inspection import Inspect, cached
 from dsdctl.plan.checks import (
     check_batches,
+    check_entropy,
     check_ignored,
     check_network,
     check_rewinding,
@@ -219,6 +220,7 @@ def _row(axes: Mapping[str, str], cell: _Cell, file: RecipeFile) -> Row:
     settings = cell.settings(file)
     teaching = None if recipe.distill is None else _teaching(settings, file)
     stop = _stop_rule(recipe, settings.experiment, file.document)
+    check_entropy(file.document, stop, settings.student)
     return Row(axes, recipe, stop, settings.student, teaching)
 
 

@@ -93,7 +93,7 @@ def _run_level(
     identity = task.identity
     checkpoint = store.checkpoints.load(key_of(identity))
     source = source_of(identity.network, task.source)
-    packages = versions_of(source.third_party()) if source else {}
+    packages = versions_of(source.third_party) if source else {}
     clock = _Clock(device, checkpoint.environment if checkpoint else None, packages)
     data = load_data(identity.images, identity.noise, files, device)
     state = starting_point(identity, store, data, device, source)

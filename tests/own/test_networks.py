@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dsdctl.cost.ledger import fvcore_macs
-from dsdctl.errors import InputError, WorkError
+from dsdctl.errors import InputError, StoppedError, WorkError
 from dsdctl.keys import key_of
 from dsdctl.ml.randomness import stream_seed
 from dsdctl.own.inspection import Question, cached, keep
@@ -356,6 +356,28 @@ def test_dropout_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
         run_task(work, place(tmp_path / f"store{seed}"))
     one, other = (weights(tmp_path / f"store{seed}") for seed in (1, 2))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_dropout_is_the_same_after_an_interruption(tmp_path: Path) -> None:
+    write_net(tmp_path, DROPOUT)
+    work = task(only(planned(tmp_path, {"training.epochs": 3})))
+    run_task(work, place(tmp_path / "whole"))
+    asked = iter([False, True])
+    with pytest.raises(StoppedError):
+        run_task(work, place(tmp_path / "parts"), lambda: next(asked))
+    torch.manual_seed(5)
+    run_task(work, place(tmp_path / "parts"))
+    one, other = (weights(tmp_path / name) for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_rule_that_waits_for_an_entropy_needs_one(tmp_path: Path) -> None:
+    write_net(tmp_path)
+    changes = {"recipes": ["entropy-early-stop"]}
+    planned(tmp_path, changes)
+    write(tmp_path / "blocks.py", BLOCKS.replace(", nn.ReLU()", ""))
+    problem = only_problem(lambda: planned(tmp_path, changes))
+    assert "stop.after: waits for the entropy to fall, but no ReLU or GELU module" in problem
 
 
 def test_without_activations_the_entropy_is_of_no_layer(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_what_is_imported_from_beside_the_file_belongs_to_it(tmp_path: Path) -> 
         "nets.py", "blocks.py", "layers/__init__.py", "layers/deep.py", "layers/sibling.py",
         "beside.py", "lazily.py",
     }  # fmt: skip
-    assert source.third_party() == ["numpy"]
+    assert source.third_party == ["numpy"]
 
 
 def test_the_file_may_lie_anywhere_and_be_called_anything(tmp_path: Path) -> None:
