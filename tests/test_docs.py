@@ -1,5 +1,6 @@
 """The documentation: the reference is the models', and what the pages show is valid and linked."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -15,10 +16,13 @@ from dsdctl.cli.app import app
 from dsdctl.cli.reference import reference
 from dsdctl.data.own import own_data, prepare_own
 from dsdctl.data.prepared import read_manifest
+from dsdctl.own.inspection import Question
+from dsdctl.own.source import find_source
 from dsdctl.plan.resolve import resolve
 from dsdctl.slurm.config import Cluster
 from dsdctl.spec.dataset import Dataset
 from dsdctl.spec.experiment import Experiment, Recipe
+from dsdctl.spec.network import CodeNetwork
 from dsdctl.spec.yaml import parse_document
 
 DOCS = ROOT / "docs"
@@ -137,6 +141,19 @@ def test_the_networks_of_others_are_found_where_they_are_shown(tmp_path: Path) -
     for name in names:
         student = {"arch": f"{name}:{bound.get(name, 'net')}"}
         assert resolve(write(tmp_path / "own.yaml", {**yaml.safe_load(spec), "student": student}))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["timm_nets", "torchvision_nets"])
+def test_the_networks_of_others_are_made_as_shown(tmp_path: Path, name: str) -> None:
+    from dsdctl.worker.inspection import inspect
+
+    importlib.import_module("dsdctl.system.torchvision")
+    pytest.importorskip(name.removesuffix("_nets"))
+    files_of("own-networks", tmp_path)
+    source = find_source(tmp_path / f"{name}.py", "net", ())
+    network = CodeNetwork(arch="own", name="net", code=source.digest, version=None, options={})
+    assert inspect(Question(source, network, 3, ((32, 32),), 10)).activations > 10
 
 
 @pytest.mark.parametrize("page", PAGES)
