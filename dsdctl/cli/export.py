@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
+from dsdctl.cli.completion import complete_recipe, complete_seed
 from dsdctl.cli.console import print_line, reported
-from dsdctl.cli.options import DEFAULT_STORE, StoreOption, make_plan_of, progress_of
+from dsdctl.cli.options import DEFAULT_STORE, Spec, StoreOption, make_plan_of, progress_of
 
 
 def export(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
-    recipe: Annotated[str, typer.Option("--recipe", help="whose network")],
-    seed: Annotated[int | None, typer.Option("--seed", help="default: the spec's first")] = None,
+    spec: Spec,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="whose network", autocompletion=complete_recipe)
+    ],
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="default: the spec's first", autocompletion=complete_seed),
+    ] = None,
     variant: Annotated[
         str | None, typer.Option("--variant", help="of a matrix, as the report names it")
     ] = None,

@@ -21,33 +21,43 @@ class DifferenceError(Exception):
 OUTPUTS = ("report.json", "report.html", "report.md", "figures", "network")
 
 
-class Readers:
+def kill_readers(folder: Path, spec: Path, store: Path, dice: random.Random) -> int:
+    """Kill each of the commands that read `store` until it has ended; return the number of kills.
+
+    Raises DifferenceError where what one leaves is neither whole nor absent, or in the end is not
+    what it writes when nobody disturbs it.
+    """
+    readers = _Readers(folder, spec, store, dice)
+    try:
+        return readers.kill()
+    finally:
+        for name in ("expected", "killed"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+class _Readers:
     """The commands that read a store, each with what it writes when nobody disturbs it."""
 
     def __init__(self, folder: Path, spec: Path, store: Path, dice: random.Random):
         self._folder = folder
         self._spec = spec
+        self._store = store
         self._dice = dice
-        self.expected = self._write_all(store, folder / "expected", kills=False)[0]
+        self._expected = self._write_all(folder / "expected", kills=False)[0]
 
-    def kill(self, store: Path) -> int:
-        """Kill each of the commands until it has ended; return the number of kills.
-
-        Raises DifferenceError where what it leaves is neither whole nor absent.
-        """
-        folder = self._folder / "killed"
-        shutil.rmtree(folder, ignore_errors=True)
-        found, kills = self._write_all(store, folder, kills=True)
+    def kill(self) -> int:
+        found, kills = self._write_all(self._folder / "killed", kills=True)
         for name, content in found.items():
-            if self.expected[name] != content:
-                raise DifferenceError(f"{folder / name}: not what an undisturbed command wrote")
+            if self._expected[name] != content:
+                raise DifferenceError(f"{name}: not what an undisturbed command wrote")
         return kills
 
-    def _write_all(self, store: Path, folder: Path, *, kills: bool) -> tuple[dict[str, bytes], int]:
+    def _write_all(self, folder: Path, *, kills: bool) -> tuple[dict[str, bytes], int]:
         folder.mkdir()
         killed = 0
         for name in OUTPUTS:
-            killed += self._until_it_ends(_line(name, self._spec, store, folder / name), kills)
+            line = _line(name, self._spec, self._store, folder / name)
+            killed += self._until_it_ends(line, kills)
         return _content(folder), killed
 
     def _until_it_ends(self, line: list[object], kills: bool) -> int:
@@ -72,12 +82,13 @@ class Readers:
     def _check_partial(self, line: list[object]) -> None:
         """What a killed command left in the place of its output is whole."""
         place = Path(str(line[-1]))
-        if place.is_file() and place.read_bytes() != self.expected[place.name]:
+        if place.is_file() and place.read_bytes() != self._expected[place.name]:
             raise DifferenceError(f"{place}: half-written by a killed command")
         if place.name == "network" and place.is_dir():
             for name, content in _content(place.parent).items():
-                if name.startswith("network/") and content != self.expected[name]:
+                if name.startswith("network/") and content != self._expected[name]:
                     raise DifferenceError(f"{place}: half-written by a killed command")
+            shutil.rmtree(place)  # else the next export would refuse to write over it
 
 
 def _line(name: str, spec: Path, store: Path, place: Path) -> list[object]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from dsdctl.system.kill_points import POINTS
 
 from . import result_bytes, session_members, spec, start, workers
-from .readers import DifferenceError, Readers, kill_gc
+from .readers import DifferenceError, kill_gc, kill_readers
 
 ORPHAN_SECONDS = 60.0
 """How long what is left of a killed run may take to be gone."""
@@ -61,7 +61,6 @@ def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
         raise DifferenceError(f"the undisturbed run ended with {done.code}: {done.err}")
     reference = result_bytes(folder / "reference")
     print(f"undisturbed: {len(reference)} files, {longest:.0f} s", flush=True)
-    readers = Readers(folder, file, folder / "reference", dice)
     killed, completed, of_readers = 0, 0, 0
     while killed < kills:
         store, rounds, before = folder / f"store-{completed}", 0, killed
@@ -77,7 +76,7 @@ def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
             raise DifferenceError(f"{store}: another report:\n{one.out}")
         _compare(store, reference)
         completed += 1
-        reading = readers.kill(store)
+        reading = kill_readers(folder, file, store, dice)
         tending = kill_gc(folder, file, store, dice)
         of_readers += reading + tending
         print(
