@@ -18,23 +18,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "system": set(),
     "spec": {"system"},
     "ml": {"system"},
+    "own": {"spec", "system"},
     "keys": {"spec"},
     "results": {"spec"},
-    "data": {"keys", "spec", "system"},
-    "store": {"keys", "results", "spec", "system"},
-    "plan": {"data", "store", "keys", "results", "spec", "system"},
-    "worker": {"ml", "data", "store", "keys", "results", "spec", "system"},
+    "data": {"own", "keys", "spec", "system"},
+    "store": {"own", "keys", "results", "spec", "system"},
+    "plan": {"own", "data", "store", "keys", "results", "spec", "system"},
+    "worker": {"ml", "own", "data", "store", "keys", "results", "spec", "system"},
     "cost": {"plan", "data", "store", "keys", "results", "spec", "system"},
     "slurm": {"plan", "store", "spec", "system"},
-    "run": {"cost", "plan", "worker", "data", "store", "keys", "results", "spec", "system"},
+    "run": {"cost", "plan", "worker", "own", "data", "store", "keys", "results", "spec", "system"},
     "report": {"cost", "plan", "data", "store", "keys", "results", "spec", "system"},
     "tracking": {"report", "cost", "plan", "store", "keys", "results", "spec", "system"},
     "export": {
         "report", "plan", "worker", "ml", "data", "store", "keys", "results", "spec", "system",
     },
     "study": {
-        "report", "cost", "plan", "worker", "ml", "data", "store", "keys", "results", "spec",
-        "system",
+        "report", "run", "cost", "plan", "worker", "own", "ml", "data", "store", "keys", "results",
+        "spec", "system",
     },
     "bench": {"worker", "ml", "data", "store", "keys", "results", "spec", "system"},
 }  # fmt: skip
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 INSIDE_FUNCTIONS = {"cost": {"ml"}}
 """What a package may import only when it is used, so that it is light."""
 
-WITHOUT_TORCH = {"system", "spec", "keys", "results", "data", "plan", "slurm"}
+WITHOUT_TORCH = {"system", "own", "spec", "keys", "results", "data", "plan", "slurm"}
 """What imports torch not at all, or within functions alone."""
 
 

@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Write the network that a recipe's row reports: safetensors and ONNX, whole and compacted."""
     with reported():
-        made = make_plan_of([spec], [recipe], None if seed is None else [seed])
+        made = make_plan_of([spec], [recipe], None if seed is None else [seed], known_in=store)
         from dsdctl.export.as_onnx import require_onnx
         from dsdctl.export.chosen import choose
         from dsdctl.export.write import export as write_export

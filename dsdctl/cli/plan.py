@@ -15,7 +15,7 @@ from dsdctl.cli.options import (
     Seeds,
     Specs,
     StoreOption,
-    make_plan_of,
+    make_plan_to_run,
     pass_on_warnings,
     progress_of,
 )
@@ -54,7 +54,7 @@ def plan(
     with reported():
         if why and as_json:
             raise InputError("--why: not with --json")
-        made = make_plan_of(specs, recipe, seed)
+        made = make_plan_to_run(specs, recipe, seed, runs=False)
         pass_on_warnings(made.specs)
         from dsdctl.cost.forecast import plan_for_cluster, seconds_estimate
         from dsdctl.cost.macs import MacCache

@@ -33,7 +33,7 @@ def list_(
         opened = Store(store, read_only=True)
         opened.require()
         if specs:
-            made = make_plan_of(specs, None, None)
+            made = make_plan_of(specs, None, None, known_in=store)
             used_by = users(progress_of(made, store))
         else:
             used_by, found = known_users(opened)
@@ -96,9 +96,7 @@ def gc(
         if weights and not specs:
             raise InputError("--weights: name the specs whose weights may go")
         from dsdctl.plan.next_work import unneeded_weights
-        from dsdctl.plan.plan import make_plan
         from dsdctl.plan.progress import Progress
-        from dsdctl.plan.resolve import resolve_all
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
         from dsdctl.units import size
@@ -113,7 +111,8 @@ def gc(
                 print_line(str(path))
                 freed += maintenance.remove(path) if yes else 0
             if weights and specs:
-                progress = Progress(make_plan(resolve_all(specs)), Store(store, read_only=True))
+                made = make_plan_of(specs, None, None, known_in=store)
+                progress = Progress(made, Store(store, read_only=True))
                 warn(progress.store.damage)
                 for key in unneeded_weights(progress):
                     print_line(f"weights of {key}")

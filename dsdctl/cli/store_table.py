@@ -17,6 +17,7 @@ from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.plan.reuse import shortened_value
 from dsdctl.report.word_wrapped import WholeWords
 from dsdctl.run.event_log import logged_specs
+from dsdctl.run.own import known_in
 from dsdctl.store import maintenance
 from dsdctl.store.differences import Identities, differences
 from dsdctl.store.maintenance import Entry
@@ -45,7 +46,7 @@ def known_users(store: Store) -> tuple[dict[str, list[str]], list[str]]:
     files = []
     for file in logged_specs(store.root):
         try:
-            plan = make_plan([resolve(file)])
+            plan = make_plan([resolve(file, known_in(store))])
         except InputError:
             continue
         files.append(printable(str(file)))

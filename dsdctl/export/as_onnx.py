@@ -5,10 +5,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsdctl.errors import InputError
-from dsdctl.ml.networks.build import Network
 
 OPSET = 18
 
@@ -27,7 +26,7 @@ def require_onnx() -> None:
         )
 
 
-def onnx_bytes(network: Network, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
+def onnx_bytes(network: nn.Module, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
     """A network as an ONNX file with `facts` as its metadata, for batches of images of `size`.
 
     Its input is `images`, float32 (B, C, H, W), normalised; its output `logits` (B, K).

@@ -12,6 +12,7 @@ from dsdctl.export.chosen import Chosen
 from dsdctl.plan.stopping import describe_rule
 from dsdctl.report.formats.markdown import escaped, escaped_line
 from dsdctl.results import environment_line
+from dsdctl.spec.network import network_name
 from dsdctl.units import size
 
 
@@ -39,16 +40,28 @@ REMOVED = "Removed were channels that no weight reads, and constant ones, which 
 
 NOTHING_TO_REMOVE = "Each channel is still read and written by some weight: none was removed."
 
+NOT_COMPACTED = (
+    "Nothing was removed: of this network it is not known which layers read the channels that "
+    "others write."
+)
+
 LIMITS = (
-    "The sum that the blocks of a ResNet add to, torchvision's ResNets and vision transformers are "
-    "not compacted. Single weights that are zero stay zeros; no file is sparse."
+    "The sum that the blocks of a ResNet add to, torchvision's ResNets, vision transformers and "
+    "networks of one's own are not compacted. Single weights that are zero stay zeros; "
+    "no file is sparse."
 )
 
 
 def model_card(
-    chosen: Chosen, checks: Sequence[Check], sizes: Mapping[str, int], parameters: tuple[int, int]
+    chosen: Chosen,
+    checks: Sequence[Check],
+    sizes: Mapping[str, int],
+    parameters: tuple[int, int],
+    *,
+    linked: bool,
 ) -> str:
-    """Markdown. `sizes` are the files' in bytes, `parameters` those of both networks."""
+    """Markdown. `sizes` are the files' in bytes, `parameters` those of both networks; `linked` if
+    there are channels that could have been removed."""
     result, identity = chosen.result, chosen.identity
     before, after = parameters
     recipe = chosen.row_plan.row.recipe
@@ -67,7 +80,7 @@ def model_card(
             *[f"- `{name}`: {size(count)}" for name, count in sizes.items()],
             "",
             f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. "
-            + (REMOVED if after < before else NOTHING_TO_REMOVE),
+            + (REMOVED if after < before else NOTHING_TO_REMOVE if linked else NOT_COMPACTED),
             "",
             LIMITS,
             "",
@@ -118,7 +131,7 @@ def _origin(chosen: Chosen) -> dict[str, str]:
     return {
         "data": f"{identity.images.dataset}, label noise {noise}",
         "true flip rate of the training labels": f"{100 * chosen.result.flip_rate:.2f} %",
-        "network": identity.network.arch,
+        "network": network_name(identity.network),
         "variant": escaped(row.variant) or "none",
         "seed": str(chosen.trajectory.seed),
         "chosen": f"{describe_rule(row.recipe.select)}, on the "

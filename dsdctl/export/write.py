@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsdctl.data.prepare import Files, fallback_folder
 from dsdctl.errors import InputError, WorkError
 from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
 from dsdctl.export.card import Check, model_card
 from dsdctl.export.chosen import Chosen
-from dsdctl.ml.compact import compacted
-from dsdctl.ml.networks.build import Network
+from dsdctl.ml.compact import compacted, links_of
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import load_data, measuring_normalisation
-from dsdctl.worker.starting_point import load_weights, new_network
+from dsdctl.worker.networks import new_network
+from dsdctl.worker.starting_point import load_weights
 
 CHECKED = 1000
 """Test images, the first ones, on which the files are compared with the network in the store."""
@@ -58,7 +58,9 @@ def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
         _check("compact.onnx", run_onnx(files["compact.onnx"], batch.images), logits, batch),
     ]
     sizes = {name: len(content) for name, content in files.items()}
-    card = model_card(chosen, checks, sizes, (_parameters(network), _parameters(smaller)))
+    parameters = (_parameters(network), _parameters(smaller))
+    linked = any(True for _ in links_of(network))
+    card = model_card(chosen, checks, sizes, parameters, linked=linked)
     try:
         write_folder(folder, {**files, "README.md": card.encode()})
     except OSError as error:
@@ -77,15 +79,16 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
     return Batch(normalised.contiguous(), data.test.labels[first])
 
 
-def _network(chosen: Chosen, store: Store) -> Network:
+def _network(chosen: Chosen, store: Store) -> nn.Module:
     facts = chosen.trajectory.regime.images.facts
-    network = new_network(chosen.identity.network, facts.shape, facts.classes)
+    source = store.levels.source(chosen.level.key)
+    network = new_network(chosen.identity.network, facts.shape, facts.classes, source=source)
     load_weights(network, store.levels.tensors(chosen.level.key, "weights"), chosen.level.key)
     return network.eval()
 
 
 @torch.no_grad()
-def _logits(network: Network, images: Tensor) -> Tensor:
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(part) for part in torch.split(images, BATCH)])
 
 
@@ -100,7 +103,7 @@ def _check(name: str, logits: Tensor, expected: Tensor, batch: Batch) -> Check:
     return Check(name, len(logits), difference, largest, same, right)
 
 
-def _parameters(network: Network) -> int:
+def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -5,7 +5,8 @@ weight writes it: it is then a constant, of its bias and BatchNorm. Constants th
 reads are added to its bias. A convolution pads with zeros, so that a constant is none at the
 border; there all constant channels of a layer become one.
 
-What is left as it is: the sum that the blocks of a ResNet add to, and vision transformers.
+What is left as it is: the sum that the blocks of a ResNet add to, vision transformers, and networks
+of a user's own, of which it is not known which layers read what others write.
 """
 
 import copy
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.build import Network
 from dsdctl.ml.networks.mlp import MLP
 from dsdctl.ml.networks.resnet import BasicBlock
 from dsdctl.ml.networks.vgg import VGGLike
@@ -68,7 +68,7 @@ class Link:
 
 
 @torch.no_grad()
-def compacted(network: Network) -> Network:
+def compacted(network: nn.Module) -> nn.Module:
     """A copy of a network on the CPU without the channels that do nothing, in eval mode."""
     smaller = copy.deepcopy(network).eval()
     links = list(links_of(smaller))
@@ -78,7 +78,7 @@ def compacted(network: Network) -> Network:
     return smaller
 
 
-def links_of(network: Network) -> Iterator[Link]:
+def links_of(network: nn.Module) -> Iterator[Link]:
     """Every set of channels of a network that may shrink by itself."""
     if isinstance(network, MLP):
         layers = [m for m in network.hidden if isinstance(m, nn.Linear)]

@@ -58,6 +58,7 @@ def table_notes(report: Report) -> list[str]:
     lines += [*dict.fromkeys(map(_noise, report.rows)), CONVENTION]
     lines += [*_dense_after_all(report), *_environments(report)]
     lines += [*_diverged(report), *_missing(report)]
+    lines += [f"Network {text}." for text in report.networks]
     lines += [f"Not as in the paper: {text}" for text in report.deviations]
     return [*lines, *_reference_notes(report)]
 

@@ -5,7 +5,16 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from dsdctl.spec.network import MLP, VGG16, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import (
+    MLP,
+    VGG16,
+    BuiltIn,
+    Network,
+    ResNet18,
+    TorchvisionResNet,
+    VGGLike,
+    ViT,
+)
 from dsdctl.spec.pruning import Pruning
 
 VGG16_BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
@@ -16,7 +25,7 @@ FIRST, LAST = "first", "last"
 
 
 def layer_weights(
-    network: Network, channels: int, height: int, width: int, classes: int
+    network: BuiltIn, channels: int, height: int, width: int, classes: int
 ) -> dict[str, int]:
     """Weights of each Conv2d and Linear layer (no biases) by its module's name, in the order of
     the network."""

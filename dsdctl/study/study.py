@@ -14,6 +14,7 @@ from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.table import Report, make_report
 from dsdctl.results import FinishedLevel
+from dsdctl.run.own import known_in
 from dsdctl.store.store import Store
 from dsdctl.study.records import Records, curve_records, level_records, row_records
 
@@ -34,8 +35,8 @@ class Study:
 
     def __init__(self, spec: Path, store: Path):
         """Raises InputError where the spec does not hold or there is no store."""
-        self._plan = make_plan([resolve(spec)])
         opened = Store(store, read_only=True)
+        self._plan = make_plan([resolve(spec, known_in(opened))])
         absence = opened.absence()
         if absence is not None:
             raise InputError(f"store: {absence}")
@@ -107,16 +108,20 @@ class Study:
     ) -> "Module":
         """The network that a recipe's row reports of a seed (the first), or that of a `level`.
 
-        It is on the CPU and in eval mode; pruned weights are zeros. `variant` names one of
+        It is on the CPU and in eval mode; pruned weights are zeros. One of a user's own is made by the
+        code that is kept with its level, which is run. `variant` names one of
         several. Raises InputError for what is not in the spec, WorkError for what is not there.
         """
-        from dsdctl.worker.starting_point import load_weights, new_network
+        from dsdctl.worker.networks import new_network
+        from dsdctl.worker.starting_point import load_weights
 
         row = self._row(recipe, variant)
         trajectory = self._trajectory(row, seed)
         finished = self._level(row, trajectory, level)
         facts = trajectory.regime.images.facts
-        network = new_network(trajectory.regime.network, facts.shape, facts.classes)
+        source = self._progress.store.levels.source(finished.key)
+        choice = trajectory.identity.network
+        network = new_network(choice, facts.shape, facts.classes, source=source)
         weights = self._progress.store.levels.tensors(finished.key, "weights")
         load_weights(network, weights, f"level {finished.key}")
         return network.eval()
