@@ -108,9 +108,9 @@ class Study:
     ) -> "Module":
         """The network that a recipe's row reports of a seed (the first), or that of a `level`.
 
-        It is on the CPU and in eval mode; pruned weights are zeros. One of a user's own is made by the
-        code that is kept with its level, which is run. `variant` names one of
-        several. Raises InputError for what is not in the spec, WorkError for what is not there.
+        It is on the CPU and in eval mode; pruned weights are zeros. A network of one's own is made
+        by the code that is kept with its level, which is run. `variant` names one of several.
+        Raises InputError for what is not in the spec, WorkError for what is not there.
         """
         from dsdctl.worker.networks import new_network
         from dsdctl.worker.starting_point import load_weights

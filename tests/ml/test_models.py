@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dsdctl.ml.networks.build import NETWORKS, build_network
 from dsdctl.ml.randomness import generator
 from dsdctl.spec.experiment import Teacher
-from dsdctl.spec.network import Network as NetworkChoice
+from dsdctl.spec.network import BuiltIn
 
 ARCHS: list[tuple[str, dict[str, Any]]] = [
     ("vgg-like", {"depth": 2, "width": 4}),
@@ -24,7 +24,10 @@ ARCHS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("union", [NetworkChoice, Teacher], ids=["student", "teacher"])
+BUILT_IN_TEACHER = typing.get_args(typing.get_args(Teacher)[0])[0]
+
+
+@pytest.mark.parametrize("union", [BuiltIn, BUILT_IN_TEACHER], ids=["student", "teacher"])
 def test_a_spec_can_name_every_network_and_no_other(union: Any) -> None:
     choices = typing.get_args(typing.get_args(union)[0])
     archs = [typing.get_args(choice.model_fields["arch"].annotation) for choice in choices]
