@@ -60,6 +60,8 @@ class Scheduler:
         """Trajectories at whose next piece another process is, and when to look again."""
         self._met_busy: set[str] = set()
         """Keys of such pieces, each of which is said once."""
+        self._done: set[str] = set()
+        """Keys of the levels that were finished here, or were said to be by others."""
         self._losses: Counter[str] = Counter()
         """How often a piece was lost or met with damage, by its key."""
 
@@ -86,16 +88,23 @@ class Scheduler:
             if piece is None:
                 return
             trajectory, identity = piece
-            known = self._stored(trajectory, identity)
+            known, task = self._stored(trajectory, identity), self._task(trajectory, identity)
             if known is not None:
                 self.progress.add(trajectory, known)
                 self._enqueue(trajectory.key, *trajectory.taught)
+                self._tell_found(trajectory, task, known)
                 continue
-            task, key = self._task(trajectory, identity), key_of(identity)
+            key = key_of(identity)
             self._running[key] = trajectory
             if key not in self._met_busy:
                 self._listener(Event("started", trajectory, task))
             self._engine.submit(task)
+
+    def _tell_found(self, trajectory: Trajectory, task: Task, level: FinishedLevel) -> None:
+        """Say once of a level that this run has not finished itself that it is done."""
+        if level.key not in self._done:
+            self._done.add(level.key)
+            self._listener(Event("found", trajectory, task, level))
 
     def _leave_busy(self) -> None:
         now = time.monotonic()
@@ -191,6 +200,7 @@ class Scheduler:
         self, trajectory: Trajectory, task: Task, level: FinishedLevel | None
     ) -> None:
         again = level is not None
+        self._done.update([level.key] if level else [])
         if isinstance(task, LevelTask) and self._is_new(trajectory, task.identity):
             assert level is not None
             self.progress.add(trajectory, level)

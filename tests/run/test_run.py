@@ -102,7 +102,7 @@ def test_a_run_writes_what_happened_beside_its_log(finished: Path, dsdctl: Dsdct
             for name in ("level", "test_accuracy", "sparsity", "wall_seconds"):
                 assert getattr(event, name) == levels[event.key][name]
             assert f"{event.images_per_second:,.0f} images/s" in shown
-    assert shown.count(" left\n") >= len(levels) - 1
+    assert shown.count(" at most\n") >= len(levels) - 1
 
 
 def test_a_second_run_computes_nothing_and_prints_the_same(finished: Path) -> None:
