@@ -66,6 +66,9 @@ def report(
         Path | None,
         typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG and PNG"),
     ] = None,
+    explained: Annotated[
+        bool, typer.Option("--notes", help="also say on the console what the numbers mean")
+    ] = False,
     recipe: Recipes = None,
     seed: Seeds = None,
     wandb: Annotated[
@@ -103,11 +106,12 @@ def report(
 
         macs = MacCache(progress.store)
         by_now = partial(make_report, progress, macs)
-        present = partial(_present, progress, macs, wanted, output, _filters(recipe, seed))
+        options = _filters(recipe, seed)
+        present = partial(_present, progress, macs, wanted, output, options, explained)
         here = wanted == "rich" and output is None and can_draw(out())
         if watch:
             rewrite = (lambda: None) if output is None else (lambda: present(by_now()))
-            _watch(progress, interval, by_now, rewrite, here=here)
+            _watch(progress, interval, by_now, rewrite, here=here, explained=explained)
         reports = by_now()
         if wandb:
             from dsdctl.cli.listener import ConsoleProgress
@@ -141,6 +145,7 @@ def _watch(
     rewrite: Callable[[], None],
     *,
     here: bool,
+    explained: bool,
 ) -> None:
     """Stay until all is done, with the comparison drawn `here`, where it is then left standing.
 
@@ -152,7 +157,8 @@ def _watch(
 
     if here:
         terminal = out()
-        redraw(progress, terminal, seconds, lambda: rich_reports(by_now(), terminal))
+        draw = partial(rich_reports, console=terminal, explained=explained)
+        redraw(progress, terminal, seconds, lambda: draw(by_now()))
     else:
         watch(progress, err(), seconds, rewrite)
 
@@ -163,6 +169,7 @@ def _present(
     wanted: str,
     output: Path | None,
     options: list[str],
+    explained: bool,
     reports: "Reports",
 ) -> None:
     """Print the comparison, or write it to `output`."""
@@ -173,7 +180,7 @@ def _present(
 
         text = html(progress, reports, macs, options)
     else:
-        text = render(reports, wanted, out())
+        text = render(reports, wanted, out(), explained=explained)
     _deliver(text, output)
 
 

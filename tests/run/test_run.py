@@ -154,7 +154,7 @@ def test_nonzero_pflops_are_the_paper_s_less_what_was_pruned_of_each_layer(
             )
             expected = row["pflops"]["values"][index] - 3 * pruned * images * epochs / 1e15
             assert row["pflops_nonzero"]["values"][index] == pytest.approx(expected, rel=1e-9)
-    printed = (finished / "stdout").read_text()
+    printed = dsdctl("report", "tiny.yaml", "--notes", cwd=finished).stdout
     assert "Non-zero PFLOPs: the same without the teacher" in " ".join(printed.split())
 
 
@@ -245,7 +245,7 @@ def test_figures_are_written_where_a_user_wants_them(
     there = tmp_path / "some" / "figures"
     done = dsdctl("report", "tiny.yaml", "--figures", there, cwd=finished)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (finished / "stdout").read_text()
+    assert done.stdout == dsdctl("report", "tiny.yaml", cwd=finished).stdout
     assert sorted(file.name for file in there.iterdir()) == [
         "tiny-curves.png", "tiny-curves.svg", "tiny-memorisation.png", "tiny-memorisation.svg",
         "tiny-pflops.png", "tiny-pflops.svg",
