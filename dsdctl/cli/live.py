@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,9 +18,11 @@ from rich.text import Text
 from dsdctl.cost.throughput import images_per_second
 from dsdctl.keys import key_of
 from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.shortening import filled, in_columns
+from dsdctl.report.status import stage_words
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.run.events import Event, event_line, has_noise, what
-from dsdctl.store.at_work import AtWork, Stage
+from dsdctl.store.at_work import AtWork
 
 Told = Callable[[str], AtWork | None]
 """What the worker of a piece of work last said of itself, by the piece's key."""
@@ -98,7 +100,7 @@ class LiveDisplay:
         names = min(room, max((cell_len(piece.name) for _, piece in shown), default=0))
         lines: list[RenderableType] = [
             Text(
-                f"{fitted(piece.name, names)}  {piece.level:<{levels}}  {stage}",
+                f"{filled(piece.name, names)}  {piece.level:<{levels}}  {stage}",
                 no_wrap=True,
                 overflow="crop",
             )
@@ -150,17 +152,6 @@ def _stage(piece: Running, worker: AtWork | None) -> str:
     return stage_words(worker.stage) if worker else "starting"
 
 
-def stage_words(stage: Stage) -> str:
-    """How far a piece of work is."""
-    if stage.name in ("loading", "measuring"):
-        return stage.name
-    digits = len(str(stage.count))
-    words = f"{stage.name} {stage.number:>{digits}}/{stage.count}"
-    if stage.batches:
-        words += f", batch {stage.batch:>{len(str(stage.batches))}}/{stage.batches}"
-    return words
-
-
 def finished_line(event: Event, width: int) -> str:
     """What happened, of a finished level in one line of at most `width` columns: what matters least
     is left out, then the name gives way; a number is never cut."""
@@ -171,7 +162,7 @@ def finished_line(event: Event, width: int) -> str:
     room = width - min(cell_len(name), width // 3) - 2
     lines = list(_numbers(event.trajectory, level, level.measured))
     numbers = next((line for line in lines if len(line) <= room), lines[-1])
-    return f"{shortened(name, width - len(numbers) - 2)}: {numbers}"
+    return f"{in_columns(name, width - len(numbers) - 2)}: {numbers}"
 
 
 def _numbers(trajectory: Trajectory, level: FinishedLevel, result: Measured) -> Iterator[str]:
@@ -191,24 +182,6 @@ def _numbers(trajectory: Trajectory, level: FinishedLevel, result: Measured) -> 
     yield ", ".join([*best, long + train, seconds])
     yield ", ".join([*best, short + train, seconds])
     yield ", ".join([*best, short + train])
-
-
-def fitted(text: str, width: int) -> str:
-    """A text in exactly so many columns: its middle left out, or blanks added."""
-    short = shortened(text, width)
-    return short + " " * (width - cell_len(short))
-
-
-def shortened(text: str, width: int) -> str:
-    """A text in at most so many columns, without its middle where it is longer."""
-    if cell_len(text) <= width:
-        return text
-    if width < 2:
-        return "…"[:width]
-    end = (width - 1) // 2
-    first = chop_cells(text, width - 1 - end)[0]
-    last = chop_cells(text[::-1], end)[0][::-1] if end else ""
-    return f"{first}…{last}"
 
 
 def time_left(done: float, total: int, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len, chop_cells
 from rich.table import Table
 from rich.text import Text
 
@@ -35,3 +36,21 @@ def fill(table: Table, rows: Sequence[Sequence[str | Text]]) -> Table:
         table.caption = f"and {len(rows) - MAX_ROWS:,} more rows, which JSON has"
         table.caption_justify = "left"
     return table
+
+
+def filled(text: str, width: int) -> str:
+    """A text in exactly so many columns: its middle left out, or blanks added."""
+    short = in_columns(text, width)
+    return short + " " * (width - cell_len(short))
+
+
+def in_columns(text: str, width: int) -> str:
+    """A text in at most so many columns, without its middle where it is longer."""
+    if cell_len(text) <= width:
+        return text
+    if width < 2:
+        return "…"[:width]
+    end = (width - 1) // 2
+    first = chop_cells(text, width - 1 - end)[0]
+    last = chop_cells(text[::-1], end)[0][::-1] if end else ""
+    return f"{first}…{last}"

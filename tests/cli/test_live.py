@@ -20,10 +20,11 @@ from rich.console import Console
 from tiny import TINY
 
 from dsdctl.cli.display import displayed
-from dsdctl.cli.live import LiveDisplay, shortened
+from dsdctl.cli.live import LiveDisplay
 from dsdctl.keys import key_of
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
+from dsdctl.report.shortening import in_columns
 from dsdctl.results import Environment, FinishedLevel
 from dsdctl.run.events import Event
 from dsdctl.store.at_work import AtWork, Stage
@@ -193,7 +194,7 @@ def test_of_more_than_the_window_has_room_for_the_rest_is_counted(run: Run) -> N
     ],
 )
 def test_a_long_text_loses_its_middle(text: str, width: int, short: str) -> None:
-    assert shortened(text, width) == short
+    assert in_columns(text, width) == short
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from dsdctl.plan.trajectory import Trajectory, Use
 from dsdctl.report.plan.summary import PlanSummary, PlanTrajectory
 from dsdctl.report.plan.time import time_words, too_long
 from dsdctl.report.shortening import fill, indented, joined
+from dsdctl.report.status import awaited
 from dsdctl.report.word_wrapped import WholeWords
 from dsdctl.spec.dataset import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.spec.matrix import row_name, variant_name
@@ -243,7 +244,7 @@ def order_of_work(progress: Progress) -> list[str]:
         elif not progress.waits_for_teacher(trajectory):
             at_once.append(trajectory)
         else:
-            waiting.setdefault(_awaited(trajectory), []).append(trajectory)
+            waiting.setdefault(awaited(trajectory), []).append(trajectory)
     lines = [f"{done} trajectories are done"] if done else []
     if restored:
         lines.append(f"first, again for their dropped weights: {joined([*restored], '; ')}")
@@ -251,8 +252,8 @@ def order_of_work(progress: Progress) -> list[str]:
         # Several may begin with a level that they share.
         begun = {t.level_name(progress.known[t.key].next_level) for t in at_once}
         lines.append(f"at once, {len(begun)} side by side: {listed(at_once)}")
-    for awaited, students in waiting.items():
-        lines.append(f"after {awaited}: {listed(students)}")
+    for teaching, students in waiting.items():
+        lines.append(f"after {teaching}: {listed(students)}")
     return lines or ["nothing is left to run"]
 
 
@@ -266,15 +267,6 @@ def listed(trajectories: Sequence[Trajectory]) -> str:
         for name, numbers in seeds.items()
     ]
     return joined(named, "; ")
-
-
-def _awaited(trajectory: Trajectory) -> str:
-    need = trajectory.teacher
-    assert need is not None and need.trajectory is not None
-    teacher = f"teacher {need.trajectory[:8]}"
-    if need.rule == "dense" or isinstance(need.rule, int):
-        return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
-    return f"all {need.regime.levels} levels of {teacher}"
 
 
 def _cost_lines(
