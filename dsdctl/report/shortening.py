@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.cells import cell_len, chop_cells
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,9 +19,9 @@ def joined(items: Sequence[str], separator: str = ", ") -> str:
     return separator.join(_first(items, "more"))
 
 
-def indented(lines: Sequence[str]) -> list[Text]:
-    """The first of the lines, and how many more there are."""
-    return [Text(f"  {line}") for line in _first(lines, "more lines")]
+def indented(lines: Sequence[str]) -> list[Padding]:
+    """The first of the lines, and how many more there are; what wraps stays indented."""
+    return [Padding(Text(line), (0, 0, 0, 2)) for line in _first(lines, "more lines")]
 
 
 def _first(items: Sequence[str], what: str) -> list[str]:
