@@ -113,3 +113,34 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         for name, tree in MODULES.items()
     }
     TopologicalSorter(graph).prepare()
+
+
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 50
+
+LONG_FUNCTIONS = {
+    # Commands: an argument for each option, and what it does in a few lines.
+    "cli.run.run", "cli.report.report", "cli.rehearse.rehearse", "cli.plan.plan",
+    # Records of many fields, each computed in a line; a kernel, which Triton wants in one piece.
+    "report.table._row", "bench.run.run_bench", "ml.gpu.norm_kernels.normalise_maps",
+}  # fmt: skip
+"""Functions that may be longer, and why."""
+
+
+def test_no_file_is_long() -> None:
+    lengths = {
+        file.relative_to(ROOT): len(file.read_text(encoding="utf-8").splitlines())
+        for file in ROOT.rglob("*.py")
+    }
+    assert not {file: lines for file, lines in lengths.items() if lines > MOST_LINES}
+
+
+def test_only_named_functions_are_long() -> None:
+    found = {
+        f"{name.removeprefix('dsdctl.')}.{node.name}"
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > MOST_LINES_OF_A_FUNCTION
+    }
+    assert found == LONG_FUNCTIONS

@@ -38,7 +38,7 @@ MOST_ROWS = 16
 
 @dataclass(frozen=True)
 class Running:
-    """A piece of work that this run has begun, or waits for since another process is at it."""
+    """A piece of work that this run has begun, or waits for since another process is running it."""
 
     name: str
     level: str
@@ -148,7 +148,7 @@ def _stage(piece: Running, worker: AtWork | None) -> str:
     """How far a piece is, in words; with the host where another run is at it."""
     if piece.elsewhere:
         where = f" on {worker.host}" if worker else ""
-        return f"another process is at it{where}"
+        return f"another process is running it{where}"
     return stage_words(worker.stage) if worker else "starting"
 
 

@@ -207,6 +207,7 @@ def _end_with_status(
     made: "Plan", store: Path, only: Collection[str], failures: Sequence[str]
 ) -> None:
     """Print how far the chosen trajectories have come, the end of a run of them alone."""
+    from dsdctl.plan.next_work import unfinished
     from dsdctl.report.status import status_lines
 
     progress = progress_of(made, store)
@@ -214,5 +215,5 @@ def _end_with_status(
         print_line(line)
     for failure in failures:
         say(f"error: {failure}")
-    if any(trajectory.key in only for trajectory in progress.unfinished()):
+    if any(trajectory.key in only for trajectory in unfinished(progress)):
         raise typer.Exit(SOME_FAILED)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dsdctl.cli.console import print_line, print_plain, say
 from dsdctl.errors import InputError
+from dsdctl.plan.next_work import unfinished
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.slurm.config import read_cluster
@@ -38,7 +39,7 @@ def submit(
     if not dry_run:
         opened.open_for_writing()
     progress = Progress(plan, opened)
-    left = list(progress.unfinished())
+    left = list(unfinished(progress))
     words = [sys.executable, "-m", "dsdctl", "run", *(str(spec.absolute()) for spec in specs)]
     words += ["--store", str(store.absolute()), "--jobs", "1", "--threads", str(threads)]
     words += ["--grace", str(wanted.warning_seconds)]

@@ -64,8 +64,9 @@ def gc(
     with reported():
         if weights and not specs:
             raise InputError("--weights: name the specs whose weights may go")
+        from dsdctl.plan.next_work import unneeded_weights
         from dsdctl.plan.plan import make_plan
-        from dsdctl.plan.progress import Progress, unneeded_weights
+        from dsdctl.plan.progress import Progress
         from dsdctl.plan.resolve import resolve_all
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store

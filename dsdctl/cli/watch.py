@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dsdctl.cli.console import can_draw, print_as_is
+from dsdctl.plan.next_work import unfinished
 from dsdctl.plan.progress import Progress
 from dsdctl.report.status import status_lines
 from dsdctl.slurm.jobs import described_jobs
@@ -65,7 +66,7 @@ def _follow(
             show(lines)
             changed()
             shown = lines
-        if next(progress.unfinished(), None) is None:
+        if next(unfinished(progress), None) is None:
             return
         time.sleep(seconds)
         progress.refresh()

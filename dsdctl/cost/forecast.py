@@ -15,6 +15,7 @@ from dsdctl.cost.remaining import PlanTable, missing_early_states, plan_tables
 from dsdctl.cost.throughput import Price, workload
 from dsdctl.errors import InputError
 from dsdctl.keys import key_of
+from dsdctl.plan.next_work import levels_to_restore, unfinished, wants_level
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 
@@ -55,7 +56,7 @@ def _rates_of_interrupted(
 
 def _interrupted(progress: Progress, device: str) -> Iterator[tuple[Trajectory, int, float]]:
     """Yield the plan's levels in flight on `device`, with a checkpoint's epochs and seconds."""
-    for trajectory in progress.unfinished():
+    for trajectory in unfinished(progress):
         identity = progress.next_level_identity(trajectory)
         found = progress.store.checkpoints.interrupted(key_of(identity)) if identity else None
         if found is not None:
@@ -66,7 +67,7 @@ def _interrupted(progress: Progress, device: str) -> Iterator[tuple[Trajectory, 
 
 def by_rehearsal(progress: Progress, device: str) -> bool:
     """Whether a rehearsal is all that is known of the speed of some of the missing work."""
-    missing = {workload(trajectory) for trajectory in progress.unfinished()}
+    missing = {workload(trajectory) for trajectory in unfinished(progress)}
     run = {workload(trajectory) for trajectory, _, _ in _interrupted(progress, device)}
     return throughput.rehearsed_alone(progress.store, device, missing - run)
 
@@ -128,8 +129,8 @@ class _Builder:
     def add(self, trajectory: Trajectory) -> None:
         """Add the missing levels of a trajectory in a chain, and what they read."""
         known, names = self._progress.known[trajectory.key], trajectory.level_names()
-        levels = self._progress.levels_to_restore(trajectory)
-        if self._progress.wants_level(trajectory):
+        levels = levels_to_restore(self._progress, trajectory)
+        if wants_level(self._progress, trajectory):
             levels = [*levels, *range(known.next_level, trajectory.levels)]
         if not levels:
             return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dsdctl.cost.ledger import CountMacs, level_bytes, table_forwards, table_pflops
 from dsdctl.keys import key_of
+from dsdctl.plan.next_work import early_state, levels_to_restore, wants_level
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.teacher_table import table_bytes
 from dsdctl.plan.trajectory import Trajectory
@@ -61,7 +62,7 @@ def missing_work(progress: Progress, only: Collection[str] = ()) -> MissingWork:
         progress,
         progress.plan.chosen(only),
         missing_levels(progress, only),
-        levels_to_restore(progress, only),
+        levels_run_again(progress, only),
         missing_early_states(progress, only),
     )
 
@@ -72,13 +73,13 @@ def levels_to_run(progress: Progress, only: Collection[str] = ()) -> dict[str, i
     return missing_work(progress, only).to_run
 
 
-def levels_to_restore(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
+def levels_run_again(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
     """By trajectory, how many levels are run again; a shared one counts for the first of them."""
     counts: dict[str, int] = {}
     counted: set[str] = set()
     for trajectory in progress.plan.chosen(only):
         levels = progress.known[trajectory.key].levels
-        new = {levels[k].key for k in progress.levels_to_restore(trajectory)} - counted
+        new = {levels[k].key for k in levels_to_restore(progress, trajectory)} - counted
         counted |= new
         counts[trajectory.key] = len(new)
     return counts
@@ -91,7 +92,7 @@ def missing_levels(progress: Progress, only: Collection[str] = ()) -> dict[str, 
     counted: set[tuple[object, ...]] = set()
     for trajectory in progress.plan.chosen(only):
         before = len(counted)
-        if progress.wants_level(trajectory):
+        if wants_level(progress, trajectory):
             counted.update(trajectory.level_names(progress.known[trajectory.key].next_level))
         missing[trajectory.key] = len(counted) - before
     return missing
@@ -110,9 +111,9 @@ def missing_early_states(
     states: dict[str, list[Trajectory]] = {}
     for trajectory in progress.plan.chosen(only):
         rewinds = trajectory.regime.rewind_iterations > 0 and trajectory.levels > 1
-        if not rewinds or not progress.wants_level(trajectory):
+        if not rewinds or not wants_level(progress, trajectory):
             continue
-        identity = progress.early_state(trajectory)
+        identity = early_state(progress, trajectory)
         # It has no key while the teacher's level is not known.
         key = trajectory.early_name if identity is None else key_of(identity)
         if progress.store.levels.get(key) is None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dsdctl.errors import InputError, WorkError
 from dsdctl.keys import LevelIdentity
+from dsdctl.plan.next_work import lost_its_teacher
 from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
@@ -38,7 +39,7 @@ def choose(progress: Progress, recipe: str, seed: int | None, variant: str | Non
     trajectory = progress.plan.trajectories[row_plan.students[row_plan.seeds.index(number)]]
     reading = progress.reading(row_plan, trajectory.key)
     name = f"{recipe} seed {number}"
-    if progress.lost_its_teacher(trajectory):
+    if lost_its_teacher(progress, trajectory):
         raise WorkError(f"{name}: its teacher diverged, there is no network to export")
     selected = reading.selected(row_plan.row.recipe.select)
     if selected is None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 
 from dsdctl.keys import TableIdentity, key_of
+from dsdctl.plan.next_work import levels_to_restore, lost_its_teacher, next_piece, wants_level
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.shortening import in_columns
@@ -26,11 +27,11 @@ def status_lines(
         names = ", ".join(progress.plan.used_by(trajectory))
         names += f"; {trajectory.variant}" if trajectory.variant else ""
         job = jobs.get(trajectory.key)
-        if job is not None and progress.wants_level(trajectory):
+        if job is not None and wants_level(progress, trajectory):
             state = job
         else:
             state = _state(progress, trajectory, stages=stages)
-        again = progress.levels_to_restore(trajectory)
+        again = levels_to_restore(progress, trajectory)
         if again:
             state += f", weights of level {', '.join(map(str, again))} to be trained again"
         head = f"{trajectory.key[:8]}  {'+'.join(trajectory.roles)} seed {trajectory.seed}"
@@ -49,12 +50,12 @@ def _state(progress: Progress, trajectory: Trajectory, *, stages: bool) -> str:
     known = progress.known[trajectory.key]
     if known.diverged:
         return f"diverged at level {known.next_level - 1}"
-    if progress.lost_its_teacher(trajectory):
+    if lost_its_teacher(progress, trajectory):
         return "its teacher diverged"
-    if not progress.wants_level(trajectory):
+    if not wants_level(progress, trajectory):
         last = f"at level {known.next_level - 1} of {trajectory.levels - 1}"
         return "done" if known.next_level == trajectory.levels else f"stopped early, {last}"
-    piece = progress.next_piece(trajectory)
+    piece = next_piece(progress, trajectory)
     if piece is None:
         return f"waiting for {awaited(trajectory)}"
     key = key_of(piece)

@@ -11,8 +11,9 @@ from pydantic import ConfigDict, Field
 
 from dsdctl.cost.ledger import CountMacs, nonzero_pflops, training_pflops
 from dsdctl.data.labels import describe_noise
+from dsdctl.plan.next_work import stop_reason, wants_level
 from dsdctl.plan.plan import RowPlan
-from dsdctl.plan.progress import Progress, stop_reason
+from dsdctl.plan.progress import Progress
 from dsdctl.plan.stopping import Reading
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.curve_summary import Curve, summarise_curve
@@ -315,7 +316,7 @@ def _cut_short(progress: Progress, row_plan: RowPlan) -> str:
     if diverged and min(diverged) < row_plan.row.student.levels:
         return f"a seed diverged at level {min(diverged)}, where the mean ends"
     wanted = any(
-        progress.wants_level(progress.plan.trajectories[key])
+        wants_level(progress, progress.plan.trajectories[key])
         and progress.known[key].next_level < row_plan.row.student.levels
         for key in row_plan.students
     )

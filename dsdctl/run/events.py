@@ -34,7 +34,7 @@ def event_line(event: Event) -> str:
         case "started":
             return f"{name}: {what(event.task)}"
         case "busy":
-            return f"{name}: {what(event.task)}: another process is at it, waiting"
+            return f"{name}: {what(event.task)}: another process is running it, waiting"
         case "damaged":
             return f"{name}: {what(event.task)}: {event.reason}"
         case "lost":

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dsdctl.errors import in_words, printable
-from dsdctl.plan.progress import Progress, stop_reason
+from dsdctl.plan.next_work import levels_to_restore, stop_reason
+from dsdctl.plan.progress import Progress
 from dsdctl.plan.stopping import describe_rule
 from dsdctl.plan.trajectory import TeacherNeed
 from dsdctl.spec.matrix import row_name
@@ -72,7 +73,7 @@ def log_to(folder: Path, *, verbose: bool) -> Iterator[Path]:
 def log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
     """Log what is known of each trajectory, and how many levels are `missing`."""
     for trajectory in progress.plan.trajectories.values():
-        key, again = trajectory.key, progress.levels_to_restore(trajectory)
+        key, again = trajectory.key, levels_to_restore(progress, trajectory)
         log.info(
             "trajectory %s (%s): %d levels done, at most %d to run%s%s",
             key,

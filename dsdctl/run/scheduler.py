@@ -1,26 +1,28 @@
-"""Who is next: a ready queue over a plan's trajectories. Knows engines by protocol alone."""
+"""Runs what is missing of a plan on an engine, which it knows by protocol alone."""
 
-import heapq
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 from dsdctl.keys import LevelIdentity, TableIdentity, key_of
+from dsdctl.plan.next_work import next_piece, unfinished
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel
-from dsdctl.run.engines.base import Engine, Outcome
+from dsdctl.run.engines.base import Engine
 from dsdctl.run.events import Event, Listener
+from dsdctl.run.ready_queue import ReadyQueue
 from dsdctl.system.kill_points import kill_point
+from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import LevelTask, TableTask, Task
 
 BUSY_SECONDS = 1.0
-"""How long to leave a piece of work alone that another process is at."""
+"""How long to leave a piece of work alone that another process is running."""
 
-LOSSES = 5
-"""How often a piece of work may be lost with its worker or node, or meet with damage in what it
-reads, before it counts as failed."""
+MAX_RETRIES = 5
+"""How often a piece of work may be lost with its worker or node, or find what it reads corrupt,
+before it counts as failed."""
 
 Identity = LevelIdentity | TableIdentity
 
@@ -47,99 +49,78 @@ class Scheduler:
         self._listener = listener
         self._level_cost = level_cost
         self._fail_fast = fail_fast
-        self._only = only
-        self._positions = {key: position for position, key in enumerate(self.plan.trajectories)}
+        wanted = (key for key in self.plan.trajectories if not only or key in only)
+        self._queue = ReadyQueue(wanted, self._chain_cost)
         self._running: dict[str, Trajectory] = {}
         """Trajectories by the key of the piece that runs for them."""
-        self._queue: list[tuple[float, int, str]] = []
-        """Trajectories that may have a piece to run: a heap, longest remaining chain first."""
-        self._queued: set[str] = set()
-        self._blocked: dict[str, list[str]] = {}
-        """Trajectories whose next piece runs already, by its key."""
-        self._busy: dict[str, float] = {}
-        """Trajectories at whose next piece another process is, and when to look again."""
         self._met_busy: set[str] = set()
-        """Keys of such pieces, each of which is said once."""
+        """Keys of pieces that another process is running, each of which is said once."""
         self._done: set[str] = set()
         """Keys of the levels that were finished here, or were said to be by others."""
-        self._losses: Counter[str] = Counter()
-        """How often a piece was lost or met with damage, by its key."""
+        self._retries: Counter[str] = Counter()
+        """How often a piece was run again, by its key."""
 
     def run(self) -> None:
         """Run until nothing more can be run. Failures are kept, other work goes on."""
-        self._enqueue(*(trajectory.key for trajectory in self.progress.unfinished()))
+        self._enqueue_unfinished()
         while True:
             if self.failures and self._fail_fast:
-                self._busy = {}
+                self._queue.forget_resting()
             else:
                 self._start_ready()
             if self._running:
-                for outcome in self._engine.outcomes(BUSY_SECONDS if self._busy else None):
-                    self._take_in(outcome)
-            elif self._busy:
+                for task, result in self._engine.results(
+                    BUSY_SECONDS if self._queue.resting else None
+                ):
+                    self._handle(task, result)
+            elif self._queue.resting:
                 time.sleep(BUSY_SECONDS)
             else:
                 return
 
+    def _enqueue_unfinished(self) -> None:
+        self._queue.add(*(trajectory.key for trajectory in unfinished(self.progress)))
+
     def _start_ready(self) -> None:
-        self._leave_busy()
+        self._queue.wake(time.monotonic())
         while len(self._running) < self._engine.slots:
-            piece = self._most_urgent()
+            piece = self._next()
             if piece is None:
                 return
             trajectory, identity = piece
-            known, task = self._stored(trajectory, identity), self._task(trajectory, identity)
+            known = self._stored(trajectory, identity)
             if known is not None:
                 self.progress.add(trajectory, known)
-                self._enqueue(trajectory.key, *trajectory.taught)
-                self._tell_found(trajectory, task, known)
-                continue
-            key = key_of(identity)
-            self._running[key] = trajectory
-            if key not in self._met_busy:
-                self._listener(Event("started", trajectory, task))
-            self._engine.submit(task)
+                self._queue.add(trajectory.key, *trajectory.taught)
+                self._tell_found(trajectory, identity, known)
+            else:
+                self._start(trajectory, identity)
 
-    def _tell_found(self, trajectory: Trajectory, task: Task, level: FinishedLevel) -> None:
+    def _tell_found(self, trajectory: Trajectory, identity: Identity, level: FinishedLevel) -> None:
         """Say once of a level that this run has not finished itself that it is done."""
         if level.key not in self._done:
             self._done.add(level.key)
-            self._listener(Event("found", trajectory, task, level))
+            self._listener(Event("found", trajectory, _task(trajectory, identity), level))
 
-    def _leave_busy(self) -> None:
-        now = time.monotonic()
-        for key, until in list(self._busy.items()):
-            if until <= now:
-                del self._busy[key]
-                self._enqueue(key)
-
-    def _most_urgent(self) -> tuple[Trajectory, Identity] | None:
-        while self._queue:
-            cost, _, key = heapq.heappop(self._queue)
-            self._queued.remove(key)
-            if key in self.failures or key in self._busy:
-                continue
+    def _next(self) -> tuple[Trajectory, Identity] | None:
+        """What to run next, and for which trajectory."""
+        while (key := self._queue.pop()) is not None:
             trajectory = self.plan.trajectories[key]
-            if -cost != self._remaining_cost(trajectory):  # those that it teaches have gone on
-                self._enqueue(key)
-                continue
-            identity = self.progress.next_piece(trajectory)
+            identity = None if key in self.failures else next_piece(self.progress, trajectory)
             if identity is None:
                 continue
             # A level or a table that two trajectories share is run once.
-            if (piece := key_of(identity)) in self._running:
-                self._blocked.setdefault(piece, []).append(key)
-                continue
-            return trajectory, identity
+            if (piece := key_of(identity)) not in self._running:
+                return trajectory, identity
+            self._queue.wait_for(piece, key)
         return None
 
-    def _enqueue(self, *keys: str) -> None:
-        """Consider trajectories; what they can run is found out once there is room for it."""
-        for key in keys:
-            if key not in self._queued and (not self._only or key in self._only):
-                self._queued.add(key)
-                cost = self._remaining_cost(self.plan.trajectories[key])
-                heapq.heappush(self._queue, (-cost, self._positions[key], key))
+    def _start(self, trajectory: Trajectory, identity: Identity) -> None:
+        task, key = _task(trajectory, identity), key_of(identity)
+        self._running[key] = trajectory
+        if key not in self._met_busy:
+            self._listener(Event("started", trajectory, task))
+        self._engine.submit(task)
 
     def _stored(self, trajectory: Trajectory, identity: Identity) -> FinishedLevel | None:
         """What another trajectory or process has finished of it by now."""
@@ -153,57 +134,64 @@ class Scheduler:
         known = self.progress.known[trajectory.key]
         return identity.iterations is None and identity.level == known.next_level
 
-    def _remaining_cost(self, trajectory: Trajectory) -> float:
+    def _chain_cost(self, key: str) -> float:
         """Cost of the longest chain from here on: own levels left, then those taught."""
-        left = trajectory.levels - self.progress.known[trajectory.key].next_level
-        taught = [self._remaining_cost(self.plan.trajectories[key]) for key in trajectory.taught]
-        return left * self._level_cost[trajectory.key] + max(taught, default=0.0)
+        trajectory = self.plan.trajectories[key]
+        left = trajectory.levels - self.progress.known[key].next_level
+        taught = [self._chain_cost(student) for student in trajectory.taught]
+        return left * self._level_cost[key] + max(taught, default=0.0)
 
-    def _task(self, trajectory: Trajectory, identity: Identity) -> Task:
-        path = str(trajectory.regime.images.path)
-        need = trajectory.teacher
-        weights = str(need.file.path) if need is not None and need.file is not None else None
-        if isinstance(identity, LevelIdentity):
-            return LevelTask(identity=identity, dataset_path=path, teacher_weights=weights)
-        return TableTask(identity=identity, dataset_path=path, teacher_weights=weights)
-
-    def _take_in(self, outcome: Outcome) -> None:
-        task, key = outcome.task, key_of(outcome.task.identity)
+    def _handle(self, task: Task, result: TaskResult) -> None:
+        key = key_of(task.identity)
         trajectory = self._running.pop(key)
         kill_point("scheduling")
-        self._enqueue(*self._blocked.pop(key, ()))
-        for line in outcome.damage:
+        self._queue.ended(key)
+        for line in result.damage:
             self._listener(Event("damaged", trajectory, task, reason=line))
-        match outcome.status:
-            case "busy":
-                self._busy[trajectory.key] = time.monotonic() + BUSY_SECONDS
-                if key not in self._met_busy:
-                    self._met_busy.add(key)
-                    self._listener(Event("busy", trajectory, task))
-            case "lost" if self._losses[key] < LOSSES:
-                self._losses[key] += 1
-                self._listener(Event("lost", trajectory, task, reason=outcome.failure))
-                self._enqueue(trajectory.key)
-            case "damaged" if self._losses[key] < LOSSES:
-                self._losses[key] += 1
-                self._listener(Event("damaged", trajectory, task, reason=outcome.failure))
-                self.progress.forget_missing()
-                self._enqueue(*(found.key for found in self.progress.unfinished()))
-            case "failed" | "stopped" | "lost" | "damaged":
-                failure = outcome.failure or "stopped from outside; the same command goes on"
-                self.failures[trajectory.key] = failure
-                self._listener(Event("failed", trajectory, task, None, failure, outcome.trace))
+        match result.status:
             case "done":
-                self._take_in_done(trajectory, task, outcome.level)
+                self._finish(trajectory, task, result.level)
+            case "busy":
+                self._leave_alone(trajectory, task)
+            case "lost" if self._may_retry(key):
+                self._listener(Event("lost", trajectory, task, reason=result.failure))
+                self._queue.add(trajectory.key)
+            case "corrupt" if self._may_retry(key):
+                self._listener(Event("damaged", trajectory, task, reason=result.failure))
+                self.progress.forget_missing()
+                self._enqueue_unfinished()
+            case "failed" | "stopped" | "lost" | "corrupt":
+                failure = result.failure or "stopped from outside; re-run to resume"
+                self.failures[trajectory.key] = failure
+                self._listener(Event("failed", trajectory, task, None, failure, result.trace))
 
-    def _take_in_done(
-        self, trajectory: Trajectory, task: Task, level: FinishedLevel | None
-    ) -> None:
+    def _may_retry(self, piece: str) -> bool:
+        self._retries[piece] += 1
+        return self._retries[piece] <= MAX_RETRIES
+
+    def _leave_alone(self, trajectory: Trajectory, task: Task) -> None:
+        """Look again in a while: another process is running it."""
+        self._queue.rest(trajectory.key, time.monotonic() + BUSY_SECONDS)
+        key = key_of(task.identity)
+        if key not in self._met_busy:
+            self._met_busy.add(key)
+            self._listener(Event("busy", trajectory, task))
+
+    def _finish(self, trajectory: Trajectory, task: Task, level: FinishedLevel | None) -> None:
         again = level is not None
         self._done.update([level.key] if level else [])
         if isinstance(task, LevelTask) and self._is_new(trajectory, task.identity):
             assert level is not None
             self.progress.add(trajectory, level)
             again = False
-        self._enqueue(trajectory.key, *trajectory.taught)
+        self._queue.add(trajectory.key, *trajectory.taught)
         self._listener(Event("restored" if again else "finished", trajectory, task, level=level))
+
+
+def _task(trajectory: Trajectory, identity: Identity) -> Task:
+    path = str(trajectory.regime.images.path)
+    need = trajectory.teacher
+    weights = str(need.file.path) if need is not None and need.file is not None else None
+    if isinstance(identity, LevelIdentity):
+        return LevelTask(identity=identity, dataset_path=path, teacher_weights=weights)
+    return TableTask(identity=identity, dataset_path=path, teacher_weights=weights)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dsdctl.errors import WorkError
+from dsdctl.plan.next_work import next_piece, unfinished
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.store.store import Store
@@ -41,11 +42,11 @@ class Batch:
 def batches(progress: Progress, submitted: Container[str]) -> Iterator[Batch]:
     """What is missing and not `submitted` yet, by the teacher that it waits for; teachers first."""
     groups: dict[str | None, list[Trajectory]] = {None: []}
-    for trajectory in progress.unfinished():
+    for trajectory in unfinished(progress):
         if trajectory.key in submitted:
             continue
         need = trajectory.teacher
-        waits = need is not None and progress.next_piece(trajectory) is None
+        waits = need is not None and next_piece(progress, trajectory) is None
         groups.setdefault(need.trajectory if need and waits else None, []).append(trajectory)
     for teacher, group in groups.items():
         for start in range(0, len(group), ARRAY):

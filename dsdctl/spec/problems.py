@@ -36,13 +36,10 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             return f"unknown key{nearest(path[-1], names)} (allowed: {', '.join(names)})"
         case "missing":
             return "is missing"
-        case "literal_error" | "union_tag_invalid":
-            tagged = details["type"] == "union_tag_invalid"
-            shown = context["tag"] if tagged else value
-            allowed = re.findall(
-                r"'([^']*)'", context["expected_tags"] if tagged else context["expected"]
-            )
-            return _none_of(allowed, shown)
+        case "literal_error":
+            return _none_of(_quoted(context["expected"]), value)
+        case "union_tag_invalid":
+            return _none_of(_quoted(context["expected_tags"]), context["tag"])
         case "none_of_these":
             return _none_of(context["allowed"].split(", "), value)
         case "union_tag_not_found":
@@ -61,12 +58,21 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             )
         case "value_error":
             return str(context["error"])
-    expected = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+    return f"is {_show(value)} (allowed: {_expected(details['msg'])})"
+
+
+def _quoted(text: str) -> list[str]:
+    """The words that pydantic lists in quotes."""
+    return re.findall(r"'([^']*)'", text)
+
+
+def _expected(message: str) -> str:
+    """What pydantic wants, in fewer words."""
+    expected = message.removeprefix("Input should be ").replace("a valid ", "a ")
     expected = expected.replace("an object", "a mapping")
     for words, sign in _SIGNS.items():
         expected = expected.replace(words, sign)
-    expected = re.sub(r"\ba (?=[aio])", "an ", expected)
-    return f"is {_show(value)} (allowed: {expected})"
+    return re.sub(r"\ba (?=[aio])", "an ", expected)
 
 
 _SIGNS = {

@@ -34,15 +34,16 @@ from dsdctl.store.store import Store
 from dsdctl.system.kill_points import kill_point
 from dsdctl.worker.inputs import load_data, measuring_normalisation, training_reader
 from dsdctl.worker.starting_point import State, initial_network, starting_point
-from dsdctl.worker.tasks import Done, LevelTask, Place, StopRequested, TableTask, Task
+from dsdctl.worker.task_result import TaskResult
+from dsdctl.worker.tasks import LevelTask, Place, StopRequested, TableTask, Task
 from dsdctl.worker.teachers import load_teacher, loss_of
 
 
-def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> Done:
+def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> TaskResult:
     """Run `task` unless its result, with a level's weights, is in the store by now.
 
     A teacher table and a state to rewind to yield none.
-    Raises BusyError where another process is at it, StoppedError once `stop` says so, and
+    Raises BusyError where another process is running it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
     store = Store(Path(place.store))
@@ -52,16 +53,17 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> D
     key = key_of(task.identity)
     with _said_in_words(place), own_stream(device), store.at_work(key) as teller:
         if teller is None:
-            raise BusyError(f"{key}: another process is at it")
+            raise BusyError(f"{key}: another process is running it")
         if isinstance(task, TableTask):
             if not store.tables.has(key):
                 _run_table(task, store, files, device, teller)
-            return Done(None, tuple(store.damage))
+            return TaskResult("done", damage=tuple(store.damage))
         level = store.levels.get(key)
         if level is None or store.levels.lacks_weights(key):
             level = _run_level(task, store, files, device, place.checkpoint_every, stop, teller)
         store.checkpoints.drop(key)
-        return Done(level if task.identity.iterations is None else None, tuple(store.damage))
+        told = level if task.identity.iterations is None else None
+        return TaskResult("done", told, damage=tuple(store.damage))
 
 
 @contextmanager
@@ -102,9 +104,10 @@ def _run_level(
         now = Checkpoint(_rows(epochs), trainer.state(), clock.environment())
         store.checkpoints.save(key_of(identity), now)
 
+    checkpoints = _Checkpoints(keep, checkpoint_every)
     result: LevelResult
     try:
-        _train(identity, trainer, data, epochs, keep, checkpoint_every, stop, teller)
+        _train(identity, trainer, data, epochs, checkpoints, stop, teller)
         teller.say(Stage(name="measuring"))
         check_finite(state.network, epochs[-1].epoch)
         _check_masked(identity, state)
@@ -140,19 +143,17 @@ def _train(
     trainer: Trainer,
     data: Data,
     epochs: list[Epoch],
-    keep: Callable[[], None],
-    checkpoint_every: float,
+    checkpoints: "_Checkpoints",
     stop: StopRequested,
     teller: Teller,
 ) -> None:
-    """Train from the end of `epochs` to the last epoch, adding to them; `keep` a checkpoint."""
+    """Train from the end of `epochs` to the last epoch, adding to them."""
     reader = training_reader(identity.images, data.train)
-    saved = time.monotonic()
     steps = steps_of(identity, len(data.train))
     batches = math.ceil(len(data.train) / identity.training.batch_size)
     for epoch in range(len(epochs), len(steps)):
         if stop():
-            keep()
+            checkpoints.keep()
             raise StoppedError(f"{key_of(identity)}: stopped after epoch {epoch}")
         here = Stage(
             name="epoch", number=epoch + 1, count=len(steps), batches=steps[epoch] or batches
@@ -169,9 +170,21 @@ def _train(
             )
         )
         kill_point("training")
-        if time.monotonic() - saved >= checkpoint_every:
-            keep()
-            saved = time.monotonic()
+        checkpoints.keep_if_due()
+
+
+class _Checkpoints:
+    """Those of a level in flight: each by `keep`, and every so many seconds."""
+
+    def __init__(self, keep: Callable[[], None], seconds: float):
+        self.keep = keep
+        self._seconds = seconds
+        self._kept = time.monotonic()
+
+    def keep_if_due(self) -> None:
+        if time.monotonic() - self._kept >= self._seconds:
+            self.keep()
+            self._kept = time.monotonic()
 
 
 class _ToldWatch(LossWatch):

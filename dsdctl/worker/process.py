@@ -13,25 +13,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in_words
 from dsdctl.system.processes import end_with_parent, take_signals
+from dsdctl.worker.task_result import TaskResult
 
 if TYPE_CHECKING:
-    from dsdctl.worker.tasks import Done, Place, Task
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a task ended; a defect comes with its trace, for the log."""
-
-    status: Literal["done", "failed", "stopped", "busy", "lost", "damaged"]
-    done: "Done | None" = None
-    failure: str | None = None
-    trace: str | None = None
+    from dsdctl.worker.tasks import Place, Task
 
 
 def work(connection: Connection, parent: int, at_once: int = 1) -> None:
@@ -70,14 +60,14 @@ class _Worker:
 
     def run(self, number: int, task: "Task", place: "Place") -> None:
         """Run a task to its end, and say how that was."""
-        answer = attempt(task, place, self._stop)
-        if answer.status == "failed":
+        result = attempt(task, place, self._stop)
+        if result.status == "failed":
             _free_memory()
-        self.send(number, answer)
+        self.send(number, result)
 
-    def send(self, number: int, answer: Answer) -> None:
+    def send(self, number: int, result: TaskResult) -> None:
         with self._sending:
-            self._connection.send((number, answer))
+            self._connection.send((number, result))
 
 
 def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "Place"], None]:
@@ -109,27 +99,27 @@ def _free_memory() -> None:
             graph.empty_cache()
 
 
-def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> Answer:
-    """Run a task; whatever goes wrong is an answer."""
+def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> TaskResult:
+    """Run a task; whatever goes wrong is a result."""
     try:
         from dsdctl.worker.level import run_task
 
-        return Answer("done", run_task(task, place, stop))
+        return run_task(task, place, stop)
     except BusyError:
-        return Answer("busy")
+        return TaskResult("busy")
     except StoppedError:
-        return Answer("stopped")
+        return TaskResult("stopped")
     except DamagedError as error:
-        return Answer("damaged", failure=str(error))
+        return TaskResult("corrupt", failure=str(error))
     except DsdctlError as error:
-        return Answer("failed", failure=str(error))
+        return TaskResult("failed", failure=str(error))
     except Exception as error:
         return _failed(error)
 
 
-def _failed(error: Exception) -> Answer:
+def _failed(error: Exception) -> TaskResult:
     words = in_words(error)
     if words is not None:
-        return Answer("failed", failure=words)
+        return TaskResult("failed", failure=words)
     trace = "".join(traceback.format_exception(error))
-    return Answer("failed", failure=f"{type(error).__name__}: {error}", trace=trace)
+    return TaskResult("failed", failure=f"{type(error).__name__}: {error}", trace=trace)

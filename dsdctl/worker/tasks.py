@@ -1,14 +1,12 @@
-"""What an engine hands to a worker, and what comes back. Nothing here imports torch."""
+"""What an engine hands to a worker. Nothing here imports torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
 from dsdctl.data.prepare import MEMORY_BUDGET
 from dsdctl.keys import LevelIdentity, TableIdentity
-from dsdctl.results import FinishedLevel
 from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
 
@@ -48,11 +46,3 @@ class Place(Model):
 Task = LevelTask | TableTask
 
 StopRequested = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What came of a task: a level's result, None of a table; and the damage that was met with."""
-
-    level: FinishedLevel | None
-    damage: tuple[str, ...] = ()

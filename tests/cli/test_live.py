@@ -148,7 +148,7 @@ def test_what_runs_and_only_that_is_shown_with_its_epoch_and_batch(run: Run, wid
         first, second, third, bar = terminal.lines
         assert first.endswith("level 0 of 3  epoch 3/4, batch   0/391")
         assert second.endswith("level 0 of 3  loading")
-        assert third.endswith("another process is at it")
+        assert third.endswith("another process is running it")
         assert all(line.startswith("vanilla [") and " seed 0 " in line for line in (first, second))
         assert bar.endswith("0/80 levels, 0:00:00")  # nothing was seen to be done here yet
         display.show(run.finished(0))

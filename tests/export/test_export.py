@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from dsdctl.cli.app import app
 from dsdctl.keys import LevelIdentity
+from dsdctl.plan.next_work import next_piece
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
@@ -46,7 +47,7 @@ def _run(spec: Path) -> None:
     progress = Progress(make_plan([resolve(spec)]), store)
     place = Place(store=str(store.root), device="cpu", threads=1)
     for trajectory in progress.plan.trajectories.values():
-        while (identity := progress.next_piece(trajectory)) is not None:
+        while (identity := next_piece(progress, trajectory)) is not None:
             assert isinstance(identity, LevelIdentity)
             level = run_task(LevelTask(identity=identity, dataset_path="."), place).level
             assert level is not None

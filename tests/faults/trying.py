@@ -23,9 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from soak import called
 
 import dsdctl.run.backends
-from dsdctl.run.engines.base import Outcome
-from dsdctl.run.engines.local import outcome_of
 from dsdctl.worker.process import attempt
+from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import Place, Task
 
 SECONDS = int(os.environ.get("FAULTS_SECONDS", "90"))
@@ -136,15 +135,15 @@ class HereEngine:
     def __init__(self, place: Place, *_ignored: object, stop: Callable[[], bool] = lambda: False):
         self._place = place
         self._stop = stop
-        self._ended: list[Outcome] = []
+        self._ended: list[tuple[Task, TaskResult]] = []
 
     def submit(self, task: Task) -> None:
-        answer = attempt(task, self._place, self._stop)
-        if answer.trace is not None:
-            print(answer.trace, file=sys.stderr)
-        self._ended.append(outcome_of(task, answer))
+        result = attempt(task, self._place, self._stop)
+        if result.trace is not None:
+            print(result.trace, file=sys.stderr)
+        self._ended.append((task, result))
 
-    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:  # noqa: ARG002
+    def results(self, timeout: float | None = None) -> Iterator[tuple[Task, TaskResult]]:  # noqa: ARG002
         ended, self._ended = self._ended, []
         yield from ended
 

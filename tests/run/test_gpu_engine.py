@@ -33,14 +33,15 @@ from soak import (
 from tiny import FULL_FOR_SEED_0, ROOT
 
 from dsdctl.keys import LevelIdentity, key_of
+from dsdctl.plan.next_work import next_piece
 from dsdctl.plan.progress import Progress
 from dsdctl.run.backends import tasks_in_a_process
-from dsdctl.run.engines.base import Outcome
 from dsdctl.run.engines.local import DIED, LocalEngine
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
 from dsdctl.worker import level
 from dsdctl.worker.process import attempt
+from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import LevelTask, Place
 
 SEEDS = 3
@@ -212,7 +213,7 @@ def tasks(tmp_path: Path) -> list[LevelTask]:
     progress = Progress(plan, Store(tmp_path))
     found = []
     for trajectory in plan.trajectories.values():
-        identity = progress.next_piece(trajectory)
+        identity = next_piece(progress, trajectory)
         assert isinstance(identity, LevelIdentity)
         found.append(LevelTask(identity=identity, dataset_path=str(trajectory.regime.images.path)))
     return found
@@ -231,11 +232,11 @@ def without_its_data(task: LevelTask, folder: Path) -> LevelTask:
     return LevelTask(identity=identity, dataset_path=str(folder / "nowhere.npz"))
 
 
-def all_of(engine: LocalEngine, count: int) -> Iterator[Outcome]:
+def all_of(engine: LocalEngine, count: int) -> Iterator[tuple[LevelTask, TaskResult]]:
     while count > 0:
-        for outcome in engine.outcomes():
+        for pair in engine.results():
             count -= 1
-            yield outcome
+            yield pair
 
 
 def test_what_comes_after_a_failure_gets_another_process(
@@ -246,14 +247,14 @@ def test_what_comes_after_a_failure_gets_another_process(
     with closing(LocalEngine(place, 2, at_once=2)) as engine:
         engine.submit(broken)
         engine.submit(second)
-        outcomes = all_of(engine, 3)
-        failed = next(outcomes)
-        assert (failed.task, failed.status) == (broken, "failed")
+        ended = all_of(engine, 3)
+        task, failed = next(ended)
+        assert (task, failed.status) == (broken, "failed")
         engine.submit(third)
         assert len(multiprocessing.active_children()) == 2
-        rest = list(outcomes)
-        assert [outcome.status for outcome in rest] == ["done", "done"]
-        assert {key_of(outcome.task.identity) for outcome in rest} == {
+        rest = list(ended)
+        assert [result.status for _, result in rest] == ["done", "done"]
+        assert {key_of(task.identity) for task, _ in rest} == {
             key_of(task.identity) for task in (second, third)
         }
         # That of the failure has ended what it was at, and is not there any more.
@@ -265,8 +266,8 @@ def test_an_idle_process_that_died_is_replaced(tasks: list[LevelTask], place: Pl
     with closing(LocalEngine(place, 2, at_once=2)) as engine:
         for task in tasks[:2]:
             engine.submit(task)
-            (outcome,) = all_of(engine, 1)
-            assert outcome.status == "done"
+            ((_, result),) = all_of(engine, 1)
+            assert result.status == "done"
             (process,) = multiprocessing.active_children()
             process.kill()
             process.join()
@@ -280,7 +281,7 @@ def test_no_more_tasks_share_a_process_than_torch_has_streams_for(
         for task in tasks:
             engine.submit(task)
         assert len(multiprocessing.active_children()) == 2
-        assert {outcome.status for outcome in all_of(engine, 3)} == {"done"}
+        assert {result.status for _, result in all_of(engine, 3)} == {"done"}
 
 
 @pytest.mark.parametrize(
@@ -305,10 +306,10 @@ def test_nothing_of_a_task_outlives_its_failure(
     monkeypatch.setattr(level, "_run_level", run_out_of_memory)
     gc.disable()
     try:
-        answer = attempt(tasks[0], place, lambda: False)
+        result = attempt(tasks[0], place, lambda: False)
         assert [ref() for ref in held] == [None]
     finally:
         gc.enable()
-    assert answer.status == "failed"
-    assert answer.failure is not None
-    assert answer.failure.startswith("the GPU's memory is full, try fewer --jobs")
+    assert result.status == "failed"
+    assert result.failure is not None
+    assert result.failure.startswith("the GPU's memory is full, try fewer --jobs")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import planned
 from ray_nodes import Nodes
 from soak import (
     SPEC,
@@ -27,13 +26,6 @@ from soak import (
     start,
     wait_until,
 )
-
-from dsdctl.plan.progress import Progress
-from dsdctl.run.engines.base import Outcome
-from dsdctl.run.events import Event
-from dsdctl.run.scheduler import LOSSES, Scheduler
-from dsdctl.store.store import Store
-from dsdctl.worker.tasks import Task
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -294,38 +286,6 @@ def test_a_cluster_of_its_own_that_does_not_start_is_one_line(
     assert done.returncode == 3
     assert re.fullmatch(r"error: Ray does not start here \(.*No such file.*\)\n", done.stderr)
     assert not store.exists()
-
-
-class _LosingEngine:
-    """Loses whatever it is given."""
-
-    slots = 1
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-
-    def submit(self, task: Task) -> None:
-        self.tasks.append(task)
-
-    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:  # noqa: ARG002
-        yield Outcome(self.tasks[-1], "lost", failure="its node died")
-
-    def close(self) -> None:
-        pass
-
-
-def test_what_is_lost_again_and_again_has_failed(tmp_path: Path) -> None:
-    plan = planned(tmp_path)
-    (key,) = plan.trajectories
-    engine, events = _LosingEngine(), list[Event]()
-    progress = Progress(plan, Store(tmp_path / "store"))
-    scheduler = Scheduler(progress, engine, events.append, {key: 1.0})
-    scheduler.run()
-    assert len(engine.tasks) == LOSSES + 1
-    assert [event.kind for event in events if event.kind != "started"] == (
-        ["lost"] * LOSSES + ["failed"]
-    )
-    assert scheduler.failures == {key: "its node died"}
 
 
 def test_without_ray_or_a_cluster_one_line_says_so(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.results import Environment, FinishedLevel, Measured
-from dsdctl.run.engines.base import Outcome
 from dsdctl.run.scheduler import Scheduler
 from dsdctl.store.store import Store
+from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import Task
 
 from . import levels, spec, start
@@ -55,7 +55,7 @@ class NoopEngine:
     def submit(self, task: Task) -> None:
         self._tasks.append(task)
 
-    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:  # noqa: ARG002
+    def results(self, timeout: float | None = None) -> Iterator[tuple[Task, TaskResult]]:  # noqa: ARG002
         from dsdctl.keys import key_of
 
         task = self._tasks.popleft()
@@ -63,7 +63,7 @@ class NoopEngine:
         assert task.kind == "level"
         result = _RESULT.model_copy(update={"level": task.identity.level})
         level = FinishedLevel(key=key_of(task.identity), result=result, environment=_NOWHERE)
-        yield Outcome(task, "done", level)
+        yield task, TaskResult("done", level)
 
     def close(self) -> None:
         pass

@@ -16,7 +16,7 @@ from soak import dsdctl, levels, result_bytes, spec
 
 from dsdctl.cli.examine import examine
 from dsdctl.ml.kernels.choice import Processor, choose
-from dsdctl.plan.progress import unneeded_weights
+from dsdctl.plan.next_work import unneeded_weights
 from dsdctl.results import Environment
 from dsdctl.store import maintenance
 from dsdctl.store.checkpoints import Checkpoint

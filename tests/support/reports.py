@@ -7,6 +7,7 @@ from typing import Any
 
 from builders import paper_macs, planned
 
+from dsdctl.plan.next_work import wants_level
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
@@ -108,7 +109,7 @@ def progress_of(folder: Path, plan: Plan, make: MakeLevel = double_descent) -> P
     """A plan of which every level that is wanted has been made up."""
     progress = Progress(plan, Store(folder / "no-store", read_only=True))
     for trajectory in plan.trajectories.values():
-        while progress.wants_level(trajectory) and progress.next_level_identity(trajectory):
+        while wants_level(progress, trajectory) and progress.next_level_identity(trajectory):
             level = progress.known[trajectory.key].next_level
             result = make(trajectory, level)
             if result is None:

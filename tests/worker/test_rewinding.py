@@ -18,6 +18,7 @@ from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import cross_entropy
 from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.plan.next_work import unfinished
 from dsdctl.plan.progress import Progress
 from dsdctl.results import Measured
 from dsdctl.store import maintenance
@@ -182,7 +183,7 @@ def test_a_scaled_learning_rate_is_that_of_every_epoch_from_level_1_on(run: Path
 def test_nothing_is_left_to_run_and_the_store_is_whole(run: Path) -> None:
     store = Store(run / "dsdctl-store", read_only=True)
     progress = Progress(planned(run, MODES_SPEC), store)
-    assert not list(progress.unfinished())
+    assert not list(unfinished(progress))
     assert not missing_early_states(progress)
     found = list(maintenance.entries(store))
     assert not [problem for entry in found for problem in maintenance.check(entry)]

@@ -14,9 +14,15 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from dsdctl.ml.gpu.norm_kernels import (
+    gradients_of_maps,
+    normalise_maps,
+    sums_of_gradients,
+    sums_of_maps,
+)
 
 PARTS = 128
 """Parts of a sum over pixels at most; a constant, since it decides the order of the additions."""
@@ -105,13 +111,13 @@ class _Normalise(torch.autograd.Function):
         tiling = _Tiling.of(pixels, channels)
         sums = torch.empty(_SUMS, tiling.parts, channels, device=device)
         statistics = torch.empty(_SUMS, channels, device=device)
-        _sums_of_maps[tiling.grid](
+        sums_of_maps[tiling.grid](
             maps, conv_bias, sums, pixels, channels, tiling.per_part,
             RELU=kind.relu_before, BIASED=conv_bias is not None,
             ROWS=tiling.rows, COLUMNS=tiling.columns, num_warps=WARPS,
         )  # fmt: skip
         outs = _Tiling.of(out.numel() // channels, channels)
-        _normalise[outs.grid](
+        normalise_maps[outs.grid](
             maps, conv_bias, added, sums, weight, bias,
             norm.running_mean, norm.running_var, norm.num_batches_tracked, statistics, out,
             out.numel() // channels, pixels, channels, outs.per_part, tiling.parts, width,
@@ -146,327 +152,13 @@ class _Normalise(torch.autograd.Function):
             "COLUMNS": tiling.columns, "num_warps": WARPS,
         }  # fmt: skip
         given = (upstream, maps, conv_bias, out, weight, bias, statistics)
-        _sums_of_gradients[tiling.grid](
+        sums_of_gradients[tiling.grid](
             *given, sums, rows, channels, tiling.per_part, width, **flags
         )
-        _gradients[tiling.grid](
+        gradients_of_maps[tiling.grid](
             *given, sums, small, of_maps, of_added,
             rows, pixels, channels, tiling.per_part, tiling.parts, width, PARTS=PARTS, **flags
         )  # fmt: skip
         of_bias, of_weight, of_conv_bias = small
         of_conv_bias = None if conv_bias is None else of_conv_bias.to(conv_bias.dtype)
         return of_maps, of_conv_bias, of_weight, of_bias, of_added, None, None
-
-
-@triton.jit
-def _before(y, RELU: tl.constexpr):
-    """What is normalised; NaN stays NaN."""
-    if RELU:
-        return tl.where(y <= 0, 0.0, y)
-    return y
-
-
-@triton.jit
-def _corner(rows, width):
-    """The first of the four pixels, of maps so wide, that each row of pooled maps is made of."""
-    half = width // 2
-    return rows // half * 2 * width + rows % half * 2
-
-
-@triton.jit
-def _one_of_four(corner, pixel: tl.constexpr, width):
-    return corner + pixel // 2 * width + pixel % 2
-
-
-@triton.jit
-def _unscaled(y, mean, inverse, RELU: tl.constexpr):
-    """(rows, columns) with mean zero and deviation one."""
-    return (_before(y, RELU) - mean[None, :]) * inverse[None, :]
-
-
-@triton.jit
-def _normalised(y, mean, factor, constant, RELU: tl.constexpr):
-    """(rows, columns) as BatchNorm leaves them."""
-    return (_before(y, RELU) - mean[None, :]) * factor[None, :] + constant[None, :]
-
-
-@triton.jit
-def _load(maps, rows, columns, inside, bias, channels):
-    """Rows of maps, (rows, columns) in fp32, with the convolution's bias."""
-    offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
-    return tl.load(maps + offsets, mask=inside, other=0.0).to(tl.float32) + bias[None, :]
-
-
-@triton.jit
-def _bias(conv_bias, columns, channels, BIASED: tl.constexpr, COLUMNS: tl.constexpr):
-    if BIASED:
-        return tl.load(conv_bias + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    return tl.zeros((COLUMNS,), tl.float32)
-
-
-@triton.jit
-def _sum_of_parts(sums, number, parts, columns, channels, PARTS: tl.constexpr):
-    index = tl.arange(0, PARTS)
-    inside = (index < parts)[:, None] & (columns < channels)[None, :]
-    offsets = (number * parts + index)[:, None] * channels + columns[None, :]
-    return tl.sum(tl.load(sums + offsets, mask=inside, other=0.0), 0)
-
-
-@triton.jit
-def _store_part(sums, number, columns, channels, total):
-    part, parts = tl.program_id(0), tl.num_programs(0)
-    offsets = (number * parts + part) * channels + columns
-    tl.store(sums + offsets, tl.sum(total, 0), mask=columns < channels)
-
-
-@triton.jit(do_not_specialize=["pixels", "per_part"])
-def _sums_of_maps(
-    maps, conv_bias, sums, pixels, channels, per_part,
-    RELU: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """For each channel the sums of z - z0 and of its square, and how many maps are above zero.
-
-    z0 is the first pixel's z: without it the variance of a channel that hardly varies would be
-    lost in rounding.
-    """
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
-    pivot = tl.load(maps + columns, mask=columns < channels, other=0.0).to(tl.float32) + bias
-    pivot = _before(pivot, RELU)
-    linear = tl.zeros((ROWS, COLUMNS), tl.float32)
-    square = tl.zeros((ROWS, COLUMNS), tl.float32)
-    above = tl.zeros((ROWS, COLUMNS), tl.float32)
-    first = tl.program_id(0) * per_part
-    for start in range(first, first + per_part, ROWS):
-        rows = start + tl.arange(0, ROWS)
-        inside = (rows < pixels)[:, None] & (columns < channels)[None, :]
-        y = _load(maps, rows, columns, inside, bias, channels)
-        difference = tl.where(inside, _before(y, RELU) - pivot[None, :], 0.0)
-        linear += difference
-        square += difference * difference
-        above += tl.where(inside & (y > 0), 1.0, 0.0)
-    _store_part(sums, 0, columns, channels, linear)
-    _store_part(sums, 1, columns, channels, square)
-    _store_part(sums, 2, columns, channels, above)
-
-
-@triton.jit
-def _larger(one, other):
-    """Elementwise; NaN wins, and of equal ones the first."""
-    return tl.where((other > one) | (other != other), other, one)
-
-
-@triton.jit(
-    do_not_specialize=["out_rows", "pixels", "per_part", "parts", "width", "eps", "momentum"]
-)
-def _normalise(
-    maps, conv_bias, added, sums, weight, bias, running_mean, running_var, tracked, statistics, out,
-    out_rows, pixels, channels, per_part, parts, width, eps, momentum,
-    RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
-    POOL: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Normalise by the sums; one program of a channel also keeps and updates its statistics."""
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    there = columns < channels
-    y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
-    pivot = tl.load(maps + columns, mask=there, other=0.0).to(tl.float32) + y_bias
-    pivot = _before(pivot, RELU)
-    shift = _sum_of_parts(sums, 0, parts, columns, channels, PARTS) / pixels
-    mean = pivot + shift
-    square = _sum_of_parts(sums, 1, parts, columns, channels, PARTS) / pixels
-    variance = tl.maximum(square - shift * shift, 0.0)
-    inverse = 1.0 / tl.sqrt(variance + eps)
-    if tl.program_id(0) == 0:
-        above = _sum_of_parts(sums, 2, parts, columns, channels, PARTS)
-        tl.store(statistics + columns, mean, mask=there)
-        tl.store(statistics + channels + columns, inverse, mask=there)
-        tl.store(statistics + 2 * channels + columns, above, mask=there)
-        old = tl.load(running_mean + columns, mask=there)
-        tl.store(running_mean + columns, old + momentum * (mean - old), mask=there)
-        old = tl.load(running_var + columns, mask=there)
-        unbiased = variance * (pixels / (pixels - 1.0))
-        tl.store(running_var + columns, old + momentum * (unbiased - old), mask=there)
-        if tl.program_id(1) == 0:
-            tl.store(tracked, tl.load(tracked) + 1)
-    factor = tl.load(weight + columns, mask=there, other=0.0) * inverse
-    constant = tl.load(bias + columns, mask=there, other=0.0)
-    first = tl.program_id(0) * per_part
-    for start in range(first, first + per_part, ROWS):
-        rows = start + tl.arange(0, ROWS)
-        inside = (rows < out_rows)[:, None] & there[None, :]
-        offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
-        if POOL:
-            corner = _corner(rows, width)
-            y = _load(maps, corner, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
-            for pixel in tl.static_range(1, 4):
-                other = _one_of_four(corner, pixel, width)
-                y = _load(maps, other, columns, inside, y_bias, channels)
-                value = _larger(value, _normalised(y, mean, factor, constant, RELU))
-        else:
-            y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
-        if ADDED:
-            value += tl.load(added + offsets, mask=inside, other=0.0).to(tl.float32)
-        value = _before(value, RELU_AFTER)
-        tl.store(out + offsets, value.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _constants(weight, bias, statistics, columns, channels):
-    """A channel's mean, inverse deviation, weight x inverse deviation and bias, each (C,)."""
-    there = columns < channels
-    mean = tl.load(statistics + columns, mask=there, other=0.0)
-    inverse = tl.load(statistics + channels + columns, mask=there, other=0.0)
-    factor = tl.load(weight + columns, mask=there, other=0.0) * inverse
-    constant = tl.load(bias + columns, mask=there, other=0.0)
-    return mean, inverse, factor, constant
-
-
-@triton.jit
-def _upstream(
-    gradient, out, value, rows, columns, inside, channels,
-    ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
-):  # fmt: skip
-    """The gradient at rows of the output, (rows, columns) in fp32, before the last ReLU."""
-    offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
-    g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
-    if RELU_AFTER:
-        if ADDED:
-            value = tl.load(out + offsets, mask=inside, other=0.0).to(tl.float32)
-        g = tl.where(value > 0, g, 0.0)
-    return g
-
-
-@triton.jit
-def _chosen(
-    maps,
-    corner,
-    columns,
-    inside,
-    bias,
-    channels,
-    width,
-    mean,
-    factor,
-    constant,
-    RELU: tl.constexpr,
-):
-    """Which of four pixels max-pooling took: 0 to 3."""
-    y = _load(maps, corner, columns, inside, bias, channels)
-    best = _normalised(y, mean, factor, constant, RELU)
-    choice = tl.zeros(best.shape, tl.int32)
-    for pixel in tl.static_range(1, 4):
-        other = _one_of_four(corner, pixel, width)
-        y = _load(maps, other, columns, inside, bias, channels)
-        value = _normalised(y, mean, factor, constant, RELU)
-        choice = tl.where((value > best) | (value != value), pixel, choice)
-        best = _larger(best, value)
-    return choice
-
-
-@triton.jit(do_not_specialize=["out_rows", "per_part", "width"])
-def _sums_of_gradients(
-    gradient, maps, conv_bias, out, weight, bias, statistics, sums,
-    out_rows, channels, per_part, width,
-    RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
-    POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """For each channel the sums of the gradient g, of g times the normalised z, and of those g
-    that belong to maps above zero."""
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
-    mean, inverse, factor, constant = _constants(weight, bias, statistics, columns, channels)
-    plain = tl.zeros((ROWS, COLUMNS), tl.float32)
-    scaled = tl.zeros((ROWS, COLUMNS), tl.float32)
-    above = tl.zeros((ROWS, COLUMNS), tl.float32)
-    first = tl.program_id(0) * per_part
-    for start in range(first, first + per_part, ROWS):
-        rows = start + tl.arange(0, ROWS)
-        inside = (rows < out_rows)[:, None] & (columns < channels)[None, :]
-        if POOL:
-            corner = _corner(rows, width)
-            choice = _chosen(
-                maps, corner, columns, inside, y_bias, channels, width, mean, factor, constant, RELU
-            )
-            g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
-            for pixel in tl.static_range(4):
-                other = _one_of_four(corner, pixel, width)
-                y = _load(maps, other, columns, inside, y_bias, channels)
-                own = tl.where(choice == pixel, g, 0.0)
-                plain += own
-                scaled += own * _unscaled(y, mean, inverse, RELU)
-                above += tl.where(y > 0, own, 0.0)
-        else:
-            y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
-            g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
-            plain += g
-            scaled += g * _unscaled(y, mean, inverse, RELU)
-            above += tl.where(y > 0, g, 0.0)
-    _store_part(sums, 0, columns, channels, plain)
-    _store_part(sums, 1, columns, channels, scaled)
-    _store_part(sums, 2, columns, channels, above)
-
-
-@triton.jit(do_not_specialize=["out_rows", "pixels", "per_part", "parts", "width"])
-def _gradients(
-    gradient, maps, conv_bias, out, weight, bias, statistics, sums, small, of_maps, of_added,
-    out_rows, pixels, channels, per_part, parts, width,
-    PARTS: tl.constexpr, RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr,
-    RELU_AFTER: tl.constexpr, POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """The maps' gradient; one program of a channel also writes those of its parameters."""
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    there = columns < channels
-    y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
-    mean, inverse, factor, constant = _constants(weight, bias, statistics, columns, channels)
-    plain = _sum_of_parts(sums, 0, parts, columns, channels, PARTS)
-    scaled = _sum_of_parts(sums, 1, parts, columns, channels, PARTS)
-    if tl.program_id(0) == 0:
-        tl.store(small + columns, plain, mask=there)
-        tl.store(small + channels + columns, scaled, mask=there)
-        if BIASED:
-            # The maps' gradients added up: of those above zero, whose normalised values add up to
-            # minus that of the others, which are all zero before the normalisation.
-            above = _sum_of_parts(sums, 2, parts, columns, channels, PARTS)
-            count = tl.load(statistics + 2 * channels + columns, mask=there, other=0.0)
-            others = (pixels - count) * mean * inverse
-            total = factor * (above - (count * plain + others * scaled) / pixels)
-            tl.store(small + 2 * channels + columns, total, mask=there)
-    first = tl.program_id(0) * per_part
-    for start in range(first, first + per_part, ROWS):
-        rows = start + tl.arange(0, ROWS)
-        inside = (rows < out_rows)[:, None] & there[None, :]
-        if POOL:
-            corner = _corner(rows, width)
-            choice = _chosen(
-                maps, corner, columns, inside, y_bias, channels, width, mean, factor, constant, RELU
-            )
-            g = _upstream(gradient, out, factor, rows, columns, inside, channels, ADDED, RELU_AFTER)
-            for pixel in tl.static_range(4):
-                other = _one_of_four(corner, pixel, width)
-                y = _load(maps, other, columns, inside, y_bias, channels)
-                own = tl.where(choice == pixel, g, 0.0)
-                result = _of_maps(own, y, mean, inverse, factor, plain, scaled, pixels, RELU)
-                offsets = other.to(tl.int64)[:, None] * channels + columns[None, :]
-                tl.store(of_maps + offsets, result.to(of_maps.dtype.element_ty), mask=inside)
-        else:
-            offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
-            y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
-            g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
-            if ADDED:
-                tl.store(of_added + offsets, g.to(of_added.dtype.element_ty), mask=inside)
-            result = _of_maps(g, y, mean, inverse, factor, plain, scaled, pixels, RELU)
-            tl.store(of_maps + offsets, result.to(of_maps.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _of_maps(g, y, mean, inverse, factor, plain, scaled, pixels, RELU: tl.constexpr):
-    """factor (g - mean of g - normalised z x mean of g times it), where the ReLU let y through."""
-    unscaled = _unscaled(y, mean, inverse, RELU)
-    result = factor[None, :] * (g - (plain[None, :] + unscaled * scaled[None, :]) / pixels)
-    if RELU:
-        result = tl.where(y > 0, result, 0.0)
-    return result

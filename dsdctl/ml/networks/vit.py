@@ -57,7 +57,7 @@ class ViT(nn.Module):
     Linear layers are initialised as PyTorch does, class token and position embedding from N(0, 1).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its options are those of a spec
         self,
         in_channels: int,
         classes: int,

@@ -13,6 +13,7 @@ from dsdctl.cost.ledger import (
     training_pflops,
 )
 from dsdctl.cost.remaining import PlanTable, missing_work, plan_tables
+from dsdctl.plan.next_work import levels_to_restore
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.spec.fields import Model
@@ -144,7 +145,7 @@ def _trajectory(
         levels_done=progress.known[trajectory.key].next_level,
         flip_rate=flips.rate,
         flip_rate_exact=flips.exact,
-        levels_to_restore=tuple(progress.levels_to_restore(trajectory)),
+        levels_to_restore=tuple(levels_to_restore(progress, trajectory)),
         teacher_table=need.table if need else None,
         teacher_table_reason=need.table_reason if need else None,
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dsdctl.cost.ledger import CountMacs
 from dsdctl.data.labels import describe_noise
+from dsdctl.plan.next_work import levels_to_restore, wants_level
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import Regime
@@ -311,11 +312,11 @@ def order_of_work(progress: Progress) -> list[str]:
     restored: dict[str, None] = {}
     done = 0
     for trajectory in progress.plan.trajectories.values():
-        again = progress.levels_to_restore(trajectory)
+        again = levels_to_restore(progress, trajectory)
         if again:
             levels = ", ".join(map(str, again))
             restored[f"{trajectory.label} level{'s' * (len(again) > 1)} {levels}"] = None
-        if not progress.wants_level(trajectory):
+        if not wants_level(progress, trajectory):
             done += 1
         elif not progress.waits_for_teacher(trajectory):
             at_once.append(trajectory)

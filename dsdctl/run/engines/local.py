@@ -9,9 +9,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from dsdctl.errors import in_words
-from dsdctl.run.engines.base import Outcome
 from dsdctl.system.processes import start_worker
-from dsdctl.worker.process import Answer, work
+from dsdctl.worker.process import work
+from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import Place, Task
 
 GRACE_SECONDS = 60.0
@@ -36,7 +36,7 @@ class LocalEngine:
         self._grace = grace
         self._at_once = at_once
         self._workers: list[_Worker] = []
-        self._not_started: list[Outcome] = []
+        self._not_started: list[tuple[Task, TaskResult]] = []
 
     def submit(self, task: Task) -> None:
         """Start `task` on a worker; fewer than `jobs` may be at work."""
@@ -49,11 +49,11 @@ class LocalEngine:
             worker = _Worker(self._at_once)
         except (OSError, MemoryError) as error:  # no memory for one more process, say
             failure = f"no worker process could be started: {in_words(error)}"
-            self._not_started.append(Outcome(task, "failed", failure=failure))
+            self._not_started.append((task, TaskResult("failed", failure=failure)))
             return
         self._workers.append(worker)
         if not worker.start(task, self._place):
-            self._not_started.append(Outcome(task, "failed", failure=DIED))
+            self._not_started.append((task, TaskResult("failed", failure=DIED)))
 
     def _end_useless(self) -> None:
         """Kill what does nothing and can be given nothing."""
@@ -61,7 +61,7 @@ class LocalEngine:
             worker.kill()
             self._workers.remove(worker)
 
-    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
+    def results(self, timeout: float | None = None) -> Iterator[tuple[Task, TaskResult]]:
         """Wait until something ends, or `timeout` seconds, then yield all that has ended."""
         not_started, self._not_started = self._not_started, []
         if not_started:
@@ -72,7 +72,7 @@ class LocalEngine:
             assert isinstance(connection, Connection)
             ended = at_work[connection].ended()
             self._end_useless()
-            yield from (outcome_of(task, answer) for task, answer in ended)
+            yield from ended
 
     def close(self) -> None:
         """End all workers. Those in a level are asked to leave a checkpoint first."""
@@ -123,18 +123,18 @@ class _Worker:
         self.tasks[number] = task
         return True
 
-    def ended(self) -> list[tuple[Task, Answer]]:
+    def ended(self) -> list[tuple[Task, TaskResult]]:
         """Wait for the next task to end; return how it did, or all tasks of a process that died."""
         try:
-            number, answer = self.connection.recv()
+            number, result = self.connection.recv()
         except (EOFError, ConnectionError):
             lost, self.tasks = self.tasks, {}
             self.sound = False
-            return [(task, Answer("failed", failure=DIED)) for task in lost.values()]
+            return [(task, TaskResult("failed", failure=DIED)) for task in lost.values()]
         self.answered = time.monotonic()
-        if answer.status not in ("done", "busy"):
+        if result.status not in ("done", "busy"):
             self.sound = False
-        return [(self.tasks.pop(number), answer)]
+        return [(self.tasks.pop(number), result)]
 
     def terminate(self) -> None:
         self._process.terminate()
@@ -149,9 +149,3 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
-
-
-def outcome_of(task: Task, answer: Answer) -> Outcome:
-    """What an answer says to the scheduler."""
-    level, damage = (answer.done.level, answer.done.damage) if answer.done else (None, ())
-    return Outcome(task, answer.status, level, answer.failure, damage, answer.trace)

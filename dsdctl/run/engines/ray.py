@@ -23,11 +23,11 @@ from typing import Any
 
 import dsdctl
 from dsdctl.errors import InputError, WorkError
-from dsdctl.run.engines.base import Outcome
-from dsdctl.run.engines.local import GRACE_SECONDS, outcome_of
+from dsdctl.run.engines.local import GRACE_SECONDS
 from dsdctl.run.log import log
 from dsdctl.system.devices import KERNELS_VARIABLE, Device, DeviceWish, resolve_device, usable_cores
-from dsdctl.worker.process import Answer, attempt
+from dsdctl.worker.process import attempt
+from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import Place, Task
 
 try:
@@ -44,7 +44,7 @@ HEAD_SECONDS = 10.0
 
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Memory of a cluster of one's own for what tasks are given and answer, which is small."""
+"""Memory of a cluster of one's own for what tasks are given and result, which is small."""
 
 
 class RayCluster:
@@ -185,7 +185,7 @@ class RayEngine:
         wish = os.environ.get(KERNELS_VARIABLE)
         self._running[self._work.remote(there, self._place, dsdctl.__version__, wish)] = task
 
-    def outcomes(self, timeout: float | None = None) -> Iterator[Outcome]:
+    def results(self, timeout: float | None = None) -> Iterator[tuple[Task, TaskResult]]:
         """Yield what has ended; nothing if that takes longer than `timeout` or POLL_SECONDS.
 
         Raises WorkError where the cluster is lost.
@@ -195,7 +195,7 @@ class RayEngine:
             ended, _ = ray.wait(list(self._running), timeout=seconds)
             self._look_around()
             for reference in ended:
-                yield outcome_of(self._running.pop(reference), _answer(reference))
+                yield self._running.pop(reference), _result(reference)
         except (ConnectionError, exceptions.RaySystemError) as error:
             self._cluster.require_head(0)
             raise WorkError(f"the connection to the Ray cluster is lost ({error})") from error
@@ -235,7 +235,7 @@ class _ToLog(io.TextIOBase):
         return len(text)
 
 
-def work_on_node(task: Task, place: Place, version: str, kernels: str | None) -> Answer:
+def work_on_node(task: Task, place: Place, version: str, kernels: str | None) -> TaskResult:
     """Run a task in a worker of Ray's. What fails names the node, which may lack what others have.
 
     A worker has its node's environment and not the run's, which says what `kernels` are wanted.
@@ -249,33 +249,33 @@ def work_on_node(task: Task, place: Place, version: str, kernels: str | None) ->
     try:
         if version != dsdctl.__version__:
             failure = f"dsdctl {dsdctl.__version__} is installed there, {version} here"
-            answer = Answer("failed", failure=failure)
+            result = TaskResult("failed", failure=failure)
         else:
-            answer = attempt(task, place, lambda: stop.is_set() or os.getppid() != node)
+            result = attempt(task, place, lambda: stop.is_set() or os.getppid() != node)
     finally:
         signal.signal(signal.SIGINT, before)
-    if answer.failure is not None:
-        return replace(answer, failure=f"on {socket.gethostname()}: {answer.failure}")
-    return answer
+    if result.failure is not None:
+        return replace(result, failure=f"on {socket.gethostname()}: {result.failure}")
+    return result
 
 
-def _answer(reference: Any) -> Answer:
+def _result(reference: Any) -> TaskResult:
     """How a task ended, those that Ray has lost or could not start included."""
     try:
-        answer: Answer = ray.get(reference)
+        result: TaskResult = ray.get(reference)
     except exceptions.OutOfMemoryError:
-        return Answer("lost", failure="the memory of its node was full, so Ray ended it")
+        return TaskResult("lost", failure="the memory of its node was full, so Ray ended it")
     except exceptions.NodeDiedError:
-        return Answer("lost", failure="its node died")
+        return TaskResult("lost", failure="its node died")
     except (exceptions.WorkerCrashedError, exceptions.LocalRayletDiedError):
-        return Answer("lost", failure="its worker process died")
+        return TaskResult("lost", failure="its worker process died")
     except exceptions.ObjectLostError:
-        return Answer("lost", failure="its answer went with its node")
+        return TaskResult("lost", failure="its answer went with its node")
     except exceptions.RayError as error:  # it could not be started, say, without dsdctl
-        return Answer("failed", failure=_last_line(error), trace=str(error))
-    if answer.status == "stopped":
-        return Answer("lost", failure="it was stopped from outside")
-    return answer
+        return TaskResult("failed", failure=_last_line(error), trace=str(error))
+    if result.status == "stopped":
+        return TaskResult("lost", failure="it was stopped from outside")
+    return result
 
 
 def _last_line(error: Exception) -> str:

@@ -1,0 +1,150 @@
+"""What a plan wants next of what a store holds: decisions over the facts of `Progress`."""
+
+import itertools
+from collections.abc import Iterator
+
+from dsdctl.keys import LevelIdentity, TableIdentity, key_of
+from dsdctl.plan.progress import Progress
+from dsdctl.plan.stopping import Reading, read_trajectory
+from dsdctl.plan.trajectory import Trajectory
+
+
+def wants_level(progress: Progress, trajectory: Trajectory) -> bool:
+    """Say whether a recipe or a student asks for one more level of `trajectory`."""
+    known = progress.known[trajectory.key]
+    if progress.ended(trajectory) or lost_its_teacher(progress, trajectory):
+        return False
+    for key in trajectory.taught:
+        need = progress.plan.trajectories[key].teacher
+        assert need is not None
+        if known.next_level < need.levels:
+            return True
+    return any(
+        not read_trajectory(use.stop, known.measured, use.levels).finished
+        for use in trajectory.uses
+    )
+
+
+def lost_its_teacher(progress: Progress, trajectory: Trajectory) -> bool:
+    """Say whether the teacher's trajectory diverged before the level that was to teach."""
+    need = trajectory.teacher
+    if need is None or need.trajectory is None or not progress.known[need.trajectory].diverged:
+        return False
+    return progress.teacher_level(need) is None
+
+
+def unfinished(progress: Progress) -> Iterator[Trajectory]:
+    """Yield the trajectories of which a level, or the weights of one, are still wanted."""
+    for trajectory in progress.plan.trajectories.values():
+        if wants_level(progress, trajectory) or levels_to_restore(progress, trajectory):
+            yield trajectory
+
+
+def next_piece(progress: Progress, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
+    """What `trajectory` could run now: its next level, or first what that level reads.
+
+    That is the weights of the level before, where they were dropped, its teacher's table and
+    the state that it rewinds to. None if it is done or waits for its teacher.
+    """
+    again = levels_to_restore(progress, trajectory)
+    if not again and not wants_level(progress, trajectory):
+        return None
+    level = again[0] if again else progress.known[trajectory.key].next_level
+    identity = progress.level_identity(trajectory, level)
+    if identity is None or _teacher_lacks_weights(progress, trajectory):
+        return None
+    table = progress.table_identity(trajectory)
+    if table is not None and not progress.store.tables.has(key_of(table)):
+        return table
+    early = early_state(progress, trajectory) if identity.level else None
+    if early is not None and progress.store.levels.get(key_of(early)) is None:
+        return early
+    return identity
+
+
+def early_state(progress: Progress, trajectory: Trajectory) -> LevelIdentity | None:
+    """The state that the next levels of `trajectory` rewind to, as a piece of work.
+
+    None where they rewind to none, or while the teacher is not known.
+    """
+    identity = progress.next_level_identity(trajectory)
+    return None if identity is None else trajectory.early_state(identity.distillation)
+
+
+def levels_to_restore(progress: Progress, trajectory: Trajectory) -> list[int]:
+    """Finished levels whose weights were dropped and are needed again, lowest first.
+
+    The next level starts from the last one's weights, and a teacher is read until its table
+    is there. A level is trained again from the weights of the one before.
+    """
+    known = progress.known[trajectory.key]
+
+    def lacks(level: int) -> bool:
+        return progress.store.levels.lacks_weights(known.levels[level].key)
+
+    wanted = {known.next_level - 1} if known.levels and wants_level(progress, trajectory) else set()
+    for level, students in _students_by_level(progress, trajectory).items():
+        if lacks(level) and any(_level_read(progress, student) == level for student in students):
+            wanted.add(level)
+    found: set[int] = set()
+    for level in wanted:
+        found.update(itertools.takewhile(lacks, range(level, -1, -1)))
+    return sorted(found)
+
+
+def _students_by_level(progress: Progress, teacher: Trajectory) -> dict[int, list[Trajectory]]:
+    """Those that a trajectory teaches, by the level that does, as far as it is known."""
+    found: dict[int, list[Trajectory]] = {}
+    for student in (progress.plan.trajectories[key] for key in teacher.taught):
+        level = None if student.teacher is None else progress.teacher_level(student.teacher)
+        if level is not None:
+            found.setdefault(level, []).append(student)
+    return found
+
+
+def _level_read(progress: Progress, student: Trajectory) -> int | None:
+    """The level of its teacher's trajectory whose weights the next piece of `student` reads."""
+    need = student.teacher
+    if need is None or not wants_level(progress, student):
+        return None
+    table = progress.table_identity(student)
+    if table is not None and progress.store.tables.has(key_of(table)):
+        return None
+    return progress.teacher_level(need)
+
+
+def _teacher_lacks_weights(progress: Progress, student: Trajectory) -> bool:
+    level, need = _level_read(progress, student), student.teacher
+    if level is None or need is None or need.trajectory is None:
+        return False
+    return progress.store.levels.lacks_weights(progress.known[need.trajectory].levels[level].key)
+
+
+def unneeded_weights(progress: Progress) -> list[str]:
+    """Keys of finished levels of a plan whose weights nobody needs any more.
+
+    Needed are the last level of a trajectory, which the next one starts from, every level that
+    teaches, and every level that a row reports.
+    """
+    needed: set[str] = set()
+    for trajectory in progress.plan.trajectories.values():
+        known = progress.known[trajectory.key]
+        needed.update(level.key for level in known.levels[-1:])
+        if trajectory.teacher is not None:
+            teacher = progress.teacher_identity(trajectory.teacher)
+            needed.update(filter(None, [teacher.level if teacher else None]))
+    for row_plan in progress.plan.rows:
+        for key in row_plan.students:
+            levels = progress.known[key].levels
+            reading = progress.reading(row_plan, key)
+            chosen = {reading.best, reading.stopped_at} - {None}
+            chosen |= reading.candidates(row_plan.row.recipe.select)
+            needed.update(levels[level].key for level in chosen if level is not None)
+    keys = [level.key for known in progress.known.values() for level in known.levels]
+    store = progress.store
+    return [k for k in dict.fromkeys(keys) if k not in needed and not store.levels.lacks_weights(k)]
+
+
+def stop_reason(progress: Progress, student: Trajectory, reading: Reading) -> str:
+    """Why a seed stopped, or has not yet."""
+    return "teacher diverged" if lost_its_teacher(progress, student) else reading.reason
