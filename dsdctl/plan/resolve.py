@@ -37,6 +37,7 @@ from dsdctl.spec.matrix import MAX_TRAININGS, variants
 from dsdctl.spec.network import Network
 from dsdctl.spec.problems import validate
 from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
+from dsdctl.spec.spec_files import require_spec
 from dsdctl.spec.yaml import read_document
 
 
@@ -59,6 +60,7 @@ def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
 
 def resolve(file: Path) -> ResolvedSpec:
     """Read a spec and all its recipes. Raises InputError with every problem that would be shown."""
+    require_spec(file)
     document = read_document(file)
     resolver = _Resolver(document)
     for axes, variant in variants(document):

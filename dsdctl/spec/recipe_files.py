@@ -11,7 +11,7 @@ from dsdctl.errors import InputError
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import Recipe
 from dsdctl.spec.fields import NAME_PATTERN
-from dsdctl.spec.problems import validate
+from dsdctl.spec.problems import nearest, validate
 from dsdctl.spec.yaml import read_document
 
 
@@ -64,9 +64,10 @@ def _read_recipe(name: str, spec: Document) -> RecipeFile:
     file = recipe_file(name, place)
     if file is None:
         known = sorted({p.stem for p in packaged_recipes().glob("*.yaml")})
+        own = [p.stem for folder in _places(place)[1:] for p in sorted(folder.glob("*.yaml"))]
         reason = (
             f"no recipe {name}.yaml beside {place.name}, in a folder recipes/ there or above, or "
-            f"among the packaged ones (allowed: {', '.join(known)})"
+            f"among the packaged ones{nearest(name, [*known, *own])} (allowed: {', '.join(known)})"
         )
         raise InputError(spec.problem(("recipes", index), reason))
     document = read_document(file)
@@ -88,11 +89,16 @@ def with_criterion(document: Document) -> Document:
 def recipe_file(name: str, spec: Path) -> Path | None:
     """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
     above, or packaged."""
+    files = (folder / f"{name}.yaml" for folder in _places(spec))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _places(spec: Path) -> list[Path]:
+    """The folders where recipes of a spec may be, nearest first."""
     folder = spec.parent
     # The parent of the path `.` is `.`, and that of `..` too.
     above = folder / ".." if folder.name in ("", "..") else folder.parent
-    places = [folder, folder / "recipes", above / "recipes", packaged_recipes()]
-    return next((p / f"{name}.yaml" for p in places if (p / f"{name}.yaml").is_file()), None)
+    return [folder, folder / "recipes", above / "recipes", packaged_recipes()]
 
 
 def packaged_recipes() -> Path:
