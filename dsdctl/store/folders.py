@@ -7,6 +7,7 @@ what is put back later must be the very same.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,7 +140,18 @@ def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | Non
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata)
+    content = save(plain, metadata)
+    return content if metadata is None else _metadata_in_order(content)
+
+
+def _metadata_in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted: the library shuffles them from call to call."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _checksum_bytes(checksums: Checksums) -> bytes:

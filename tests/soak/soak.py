@@ -6,7 +6,9 @@ A small spec is run once undisturbed. Then, in fresh stores, it is run with `--c
 --jobs 2`, and at random moments the parent, a worker or all of them together get SIGKILL; every
 fourth round dies at a random named kill point instead. Each store that gets finished must hold
 the same bytes as the undisturbed one, print the same report and pass `dsdctl store check`, and no
-worker may outlive its parent. The first difference ends the soak with exit code 1.
+worker may outlive its parent. Then reports, figures, an export and `store gc` of that store are
+killed in turn, and must leave what they leave undisturbed. The first difference ends the soak with
+exit code 1.
 """
 
 import argparse
@@ -24,13 +26,10 @@ from pathlib import Path
 from dsdctl.system.kill_points import POINTS
 
 from . import result_bytes, session_members, spec, start, workers
+from .readers import DifferenceError, kill_gc, kill_readers
 
 ORPHAN_SECONDS = 60.0
 """How long what is left of a killed run may take to be gone."""
-
-
-class DifferenceError(Exception):
-    """A store or a run is not what it must be."""
 
 
 @dataclass
@@ -62,7 +61,7 @@ def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
         raise DifferenceError(f"the undisturbed run ended with {done.code}: {done.err}")
     reference = result_bytes(folder / "reference")
     print(f"undisturbed: {len(reference)} files, {longest:.0f} s", flush=True)
-    killed, completed = 0, 0
+    killed, completed, of_readers = 0, 0, 0
     while killed < kills:
         store, rounds, before = folder / f"store-{completed}", 0, killed
         while True:
@@ -77,13 +76,19 @@ def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
             raise DifferenceError(f"{store}: another report:\n{one.out}")
         _compare(store, reference)
         completed += 1
+        reading = kill_readers(folder, file, store, dice)
+        tending = kill_gc(folder, file, store, dice)
+        of_readers += reading + tending
         print(
             f"{killed} kills, store {completed}: {rounds} starts, {killed - before} kills, "
-            "identical",
+            f"identical; {reading} of its readers, {tending} of gc",
             flush=True,
         )
         shutil.rmtree(store)
-    return f"{killed} kills, {completed} completed stores, all identical"
+    return (
+        f"{killed} kills of runs and {of_readers} of reports, exports and gc, "
+        f"{completed} completed stores, all identical"
+    )
 
 
 def _round(
