@@ -42,6 +42,9 @@ def export(
             help="compacted convolutions keep a multiple of so many channels; 1: remove all idle",
         ),
     ] = 16,
+    timed: Annotated[
+        bool, typer.Option("--latency/--no-latency", help="whether batches are timed")
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
     ] = None,
@@ -63,7 +66,7 @@ def export(
         progress.store.require()
         chosen = choose(progress, recipe, seed, variant, wish)
         folder = output or Path(chosen.name)
-        exported = write_export(chosen, progress.store, folder, block)
+        exported = write_export(chosen, progress.store, folder, block, timed=timed)
         missing = without_onnx()
         warn([f"no ONNX: {missing}"] if missing else [])
         for check in exported.checks:
@@ -72,7 +75,9 @@ def export(
             print_line(f"{name}: {size(count)}")
         for line in exported.sizes:
             print_line(line)
-        print_line(f"latency on {THREADS} thread of {processor_name()}, median (80 % of batches):")
+        if exported.latencies:
+            where = f"{THREADS} thread of {processor_name()}"
+            print_line(f"latency on {where}, median (80 % of batches):")
         for one in exported.latencies:
             print_line(f"  {one.line}")
         warn(exported.slower)

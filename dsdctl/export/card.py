@@ -82,7 +82,7 @@ class Exported:
 
 REMOVED = "Removed were channels that no weight reads, and constant ones, which no weight writes."
 
-NOTHING_TO_REMOVE = "None was removed: no channel is idle, or too few of a layer are to make up {}."
+NOTHING_TO_REMOVE = "No layer has a whole block of idle channels: none was removed."
 
 BLOCKS = (
     "Convolutions keep a multiple of {} channels, some of them idle: runtimes on x86 compute 8 "
@@ -152,7 +152,7 @@ def pruned_words(result: Measured) -> str:
 def _compaction(exported: Exported) -> str:
     """What the compacted network is beside the whole one."""
     after, before = exported.compact.parameters, exported.whole.parameters
-    why = REMOVED if exported.removed else NOTHING_TO_REMOVE.format(exported.block)
+    why = REMOVED if exported.removed else NOTHING_TO_REMOVE
     words = f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. {why}"
     return f"{words} {BLOCKS.format(exported.block)}" if exported.block > 1 else words
 
@@ -165,6 +165,12 @@ def _cost(exported: Exported) -> list[str]:
         "",
         *[f"- {line}" for line in exported.sizes],
         *slower,
+        *(_latency(exported) if exported.latencies else []),
+    ]
+
+
+def _latency(exported: Exported) -> list[str]:
+    return [
         "",
         f"Latency on {THREADS} thread of {processor_name()}: the median of up to {RUNS} batches, "
         "and in brackets between which 80 % of them lie.",

@@ -40,9 +40,12 @@ class Batch:
     labels: Tensor
 
 
-def export(chosen: Chosen, store: Store, folder: Path, block: int = BLOCK) -> Exported:
+def export(
+    chosen: Chosen, store: Store, folder: Path, block: int = BLOCK, *, timed: bool = True
+) -> Exported:
     """Write the network's files into a new `folder`, those in ONNX where that is installed;
-    convolutions of the compacted network keep multiples of `block` channels.
+    convolutions of the compacted network keep multiples of `block` channels. Where they are not
+    `timed`, equal networks give equal bytes.
 
     Raises InputError where `folder` is there already or cannot be written, WorkError where a file
     does not compute what the network does. Either way nothing is written.
@@ -70,7 +73,7 @@ def export(chosen: Chosen, store: Store, folder: Path, block: int = BLOCK) -> Ex
         whole=_counts(whole, batch),
         compact=_counts(smaller, batch),
         block=block,
-        latencies=tuple(latencies(networks, models, batch.images)),
+        latencies=tuple(latencies(networks, models, batch.images)) if timed else (),
     )
     card = model_card(chosen, exported)
     try:

@@ -262,7 +262,7 @@ class TestLevels:
         words: str,
     ) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # only to be quick
-        width = ("--variant", " student.width = 4 ")
+        width = ("--variant", " student.width = 4 ", "--no-latency")
         done = _export(spec, *width, *options, "--output", tmp_path / "out")
         assert done.exit_code == 0, done.output
         card = (tmp_path / "out/README.md").read_text()
