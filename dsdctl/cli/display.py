@@ -20,6 +20,8 @@ from dsdctl.cli.console import can_draw, print_as_is
 from dsdctl.cli.live import LiveDisplay, Told, time_left
 from dsdctl.run.events import Event, event_line
 
+STOPPING = "stopping: each level that runs is kept at the end of its epoch"
+
 LINE_SECONDS = 30.0
 """How often a log says how far something has come."""
 
@@ -68,8 +70,12 @@ def displayed(console: Console, total: int, told: Told) -> Iterator[Display]:
     """A live display on a terminal, plain lines elsewhere."""
     if can_draw(console):
         display = LiveDisplay(console, total, told)
-        with display.live:
-            yield display
+        try:
+            with display:
+                yield display
+        except KeyboardInterrupt:
+            print_as_is(console, STOPPING)
+            raise
     else:
         yield PlainDisplay(console, total)
 

@@ -4,9 +4,11 @@ It is drawn anew in its place, is never higher than the window, and is gone at t
 finished is printed above it, a line a level.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -18,7 +20,7 @@ from rich.text import Text
 from dsdctl.cost.throughput import images_per_second
 from dsdctl.keys import key_of
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.report.shortening import filled, in_columns
+from dsdctl.report.shortening import filled, in_columns, short_variant
 from dsdctl.report.status import stage_words
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.run.events import Event, event_line, has_noise, what
@@ -42,7 +44,6 @@ class Running:
 
     name: str
     level: str
-    since: float
     elsewhere: bool = False
 
 
@@ -59,27 +60,48 @@ class LiveDisplay:
         """By key. Replaced and never changed: another thread draws it."""
         self._first: dict[str, float] = {}
         """The share that was done of a piece when it was first heard of, by key."""
-        self.live = Live(
-            console=console,
-            get_renderable=lambda: self,
-            refresh_per_second=DRAWN_A_SECOND,
-            transient=True,
+        self._live = Live(
+            console=console, get_renderable=lambda: self, auto_refresh=False, transient=True
         )
+        # Were rich's own thread to draw while a line is printed, the line might be lost: where the
+        # cursor goes is found out before the line is written.
+        self._drawing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._draw_until_ended, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._live.stop()
+
+    def _draw_until_ended(self) -> None:
+        while not self._ended.wait(1 / DRAWN_A_SECOND):
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw it anew in its place."""
+        with self._drawing:
+            self._live.refresh()
 
     def show(self, event: Event) -> None:
         """Take in an event; print what is finished, or went wrong."""
         key = key_of(event.task.identity)
         others = {k: piece for k, piece in self._running.items() if k != key}
         if event.kind in ("started", "busy"):
-            piece = Running(
-                event.trajectory.label, _piece(event), time.monotonic(), event.kind == "busy"
-            )
+            name = _name(event.trajectory)
+            piece = Running(name, _piece(event), event.kind == "busy")
             self._running = {**others, key: piece}
             return
         self._running = others
         self._done += event.level is not None
         line = finished_line(event, self._console.width)
-        self._console.print(line, soft_wrap=event.kind != "finished", markup=False)
+        with self._drawing:
+            self._console.print(line, soft_wrap=event.kind != "finished", markup=False)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         told = {key: self._told(key) for key in self._running}
@@ -137,6 +159,11 @@ class LiveDisplay:
         return begun
 
 
+def _name(trajectory: Trajectory) -> str:
+    """Its label, with a variant in few words."""
+    return trajectory.label.replace(trajectory.variant, short_variant(trajectory.variant))
+
+
 def _piece(event: Event) -> str:
     words = what(event.task)
     if words.startswith("level "):
@@ -158,7 +185,7 @@ def finished_line(event: Event, width: int) -> str:
     level = event.level
     if event.kind != "finished" or level is None or level.measured is None:
         return event_line(event)
-    name = event.trajectory.label
+    name = _name(event.trajectory)
     room = width - min(cell_len(name), width // 3) - 2
     lines = list(_numbers(event.trajectory, level, level.measured))
     numbers = next((line for line in lines if len(line) <= room), lines[-1])

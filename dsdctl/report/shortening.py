@@ -55,3 +55,12 @@ def in_columns(text: str, width: int) -> str:
     first = chop_cells(text, width - 1 - end)[0]
     last = chop_cells(text[::-1], end)[0][::-1] if end else ""
     return f"{first}…{last}"
+
+
+def short_variant(variant: str) -> str:
+    """A variant with the last word of each of its paths, where these words differ."""
+    axes = [axis.partition("=") for axis in variant.split(", ")]
+    names = [path.rpartition(".")[2] for path, _, _ in axes]
+    if len(set(names)) < len(names) or any(not value for _, _, value in axes):
+        return variant
+    return ", ".join(f"{name}={value}" for name, (_, _, value) in zip(names, axes, strict=True))

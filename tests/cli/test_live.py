@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from fcntl import ioctl
@@ -19,7 +20,7 @@ from builders import measured, planned
 from rich.console import Console
 from tiny import TINY
 
-from dsdctl.cli.display import displayed
+from dsdctl.cli.display import STOPPING, displayed
 from dsdctl.cli.live import LiveDisplay
 from dsdctl.keys import key_of
 from dsdctl.plan.plan import Plan
@@ -48,12 +49,14 @@ class Terminal:
         self.screen = pyte.HistoryScreen(width, HEIGHT, history=1000)
         self.screen.set_mode(pyte.modes.LNM)  # as a terminal's driver ends lines
         self._stream = pyte.Stream(self.screen)
+        self._whole = threading.Lock()  # the display's own thread draws too
         self.console = Console(
             file=self, force_terminal=True, width=width, height=HEIGHT, legacy_windows=False
         )  # type: ignore[arg-type]
 
     def write(self, text: str) -> int:
-        self._stream.feed(text)
+        with self._whole:
+            self._stream.feed(text)
         return len(text)
 
     def flush(self) -> None: ...
@@ -64,11 +67,13 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """All lines, those that were scrolled away included, as far as they are not empty."""
-        above = [
-            "".join(line[column].data for column in range(self.screen.columns))
-            for line in self.screen.history.top
-        ]
-        return [line.rstrip() for line in [*above, *self.screen.display] if line.strip()]
+        with self._whole:
+            above = [
+                "".join(line[column].data for column in range(self.screen.columns))
+                for line in self.screen.history.top
+            ]
+            seen = self.screen.display
+        return [line.rstrip() for line in [*above, *seen] if line.strip()]
 
 
 class Run:
@@ -121,11 +126,11 @@ def test_bar_count_and_time_left_are_on_the_screen_to_the_end(run: Run, width: i
         for number in range(20):
             run.begin(display, number, Stage())
         for number in range(20):
-            display.live.refresh()
-            line = terminal.screen.display[terminal.screen.cursor.y]
+            display.draw()
+            line = terminal.lines[-1]
             assert "━" in line and f" {number}/20 levels, 0:00:" in line
             assert ("ETA 0:00:" in line) is (number > 0)
-            assert len(terminal.screen.display[0]) <= width
+            assert max(map(len, terminal.lines)) <= width
             display.show(run.finished(number))
     # What is left is a whole line a level and nothing of the display.
     lines = terminal.lines
@@ -140,11 +145,11 @@ def test_bar_count_and_time_left_are_on_the_screen_to_the_end(run: Run, width: i
 def test_what_runs_and_only_that_is_shown_with_its_epoch_and_batch(run: Run, width: int) -> None:
     terminal = Terminal(width)
     display = LiveDisplay(terminal.console, 80, run.told)
-    with display.live:
+    with display:
         run.begin(display, 0, HALF)
         run.begin(display, 1, Stage())
         display.show(run.event("busy", 2))
-        display.live.refresh()
+        display.draw()
         first, second, third, bar = terminal.lines
         assert first.endswith("level 0 of 3  epoch 3/4, batch   0/391")
         assert second.endswith("level 0 of 3  loading")
@@ -153,7 +158,7 @@ def test_what_runs_and_only_that_is_shown_with_its_epoch_and_batch(run: Run, wid
         assert bar.endswith("0/80 levels, 0:00:00")  # nothing was seen to be done here yet
         display.show(run.finished(0))
         display.show(run.event("found", 2, run.finished(2).level))
-        display.live.refresh()
+        display.draw()
         done, *found, running, bar = terminal.lines
         assert "test 93.75 %" in done
         assert "was finished by another process" in "".join(found)
@@ -163,22 +168,22 @@ def test_what_runs_and_only_that_is_shown_with_its_epoch_and_batch(run: Run, wid
 def test_the_time_left_is_known_before_the_first_level_is_done(run: Run) -> None:
     terminal = Terminal(80)
     display = LiveDisplay(terminal.console, 80, run.told)
-    with display.live:
+    with display:
         run.begin(display, 0, Stage())
-        display.live.refresh()
+        display.draw()
         assert "ETA" not in terminal.lines[-1]
         run.begin(display, 0, HALF)
-        display.live.refresh()
+        display.draw()
         assert "ETA 0:00:" in terminal.lines[-1]
 
 
 def test_of_more_than_the_window_has_room_for_the_rest_is_counted(run: Run) -> None:
     terminal = Terminal(80)
     display = LiveDisplay(terminal.console, 80, run.told)
-    with display.live:
+    with display:
         for number in range(20):
             run.begin(display, number, HALF)
-        display.live.refresh()
+        display.draw()
         *rows, more, bar = terminal.lines
         assert len(rows) == 15 and more == "and 5 more" and "0/80 levels" in bar
 
@@ -239,5 +244,6 @@ def test_nothing_of_it_is_left_after_ctrl_c(real: tuple[subprocess.Popen[bytes],
     read_until("interrupted")
     assert process.wait(60) == 130
     assert [line.rstrip() for line in screen.display if line.strip()] == [
-        "interrupted; the same command goes on from here"
+        STOPPING,
+        "interrupted; the same command goes on from here",
     ]

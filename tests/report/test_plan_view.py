@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dsdctl.cli.app import app
 from dsdctl.plan.progress import Progress
 from dsdctl.report.plan.summary import summarise
-from dsdctl.report.plan.tables import short_variant
+from dsdctl.report.shortening import short_variant
 from dsdctl.store.store import Store
 from dsdctl.units import flops
 

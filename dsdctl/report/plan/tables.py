@@ -19,7 +19,7 @@ from dsdctl.plan.trajectory import Trajectory, Use
 from dsdctl.report.plan.costs import UNIT, costs
 from dsdctl.report.plan.summary import PlanSummary, PlanTrajectory
 from dsdctl.report.plan.time import too_long
-from dsdctl.report.shortening import fill, indented, joined
+from dsdctl.report.shortening import fill, indented, joined, short_variant
 from dsdctl.report.status import awaited
 from dsdctl.report.word_wrapped import WholeWords
 from dsdctl.spec.matrix import row_name, variant_name
@@ -103,15 +103,6 @@ def _recipes(plan: Plan, summary: PlanSummary, *, narrow: bool) -> Table:
         of_teacher = str(recipe.teacher_trainings_max or ""), magnitude(teacher) if teacher else ""
         rows.append((row_name(name, variant), *trainings, *of_teacher))
     return fill(table, rows)
-
-
-def short_variant(variant: str) -> str:
-    """A variant with the last word of each of its paths, where these words differ."""
-    axes = [axis.partition("=") for axis in variant.split(", ")]
-    names = [path.rpartition(".")[2] for path, _, _ in axes]
-    if len(set(names)) < len(names) or any(not value for _, _, value in axes):
-        return variant
-    return ", ".join(f"{name}={value}" for name, (_, _, value) in zip(names, axes, strict=True))
 
 
 def _trajectories(plan: Plan, summary: PlanSummary, *, narrow: bool) -> Table:
