@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-long test-numerics faults soak lint format clean
+.PHONY: help demo test test-long test-numerics coverage faults soak lint format docs reference lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,10 @@ test-numerics: $(VENV)/installed  ## what computes, as on other processors
 		env $$(echo "$$settings" | tr , ' ') $(BIN)/pytest -m 'numerics and not long and not faults' || exit 1; \
 	done
 
+coverage: $(VENV)/installed  ## the default suite, and which lines it runs: build/coverage
+	mkdir -p build
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
+
 faults: $(VENV)/installed  ## signals, full disks, damage, hostile names and archives: half an hour
 	$(BIN)/pytest -m faults
 
@@ -38,15 +42,36 @@ soak: $(VENV)/installed  ## kill runs, and compare what they end in (KILLS=200)
 	$(BIN)/python -m tests.soak.soak --kills $(KILLS)
 
 # The second mypy finds calls that macOS lacks.
-lint: $(VENV)/installed  ## ruff and mypy
+lint: $(VENV)/installed  ## ruff, mypy, and checks of the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github
 
 format: $(VENV)/installed  ## mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/installed  ## build the pages in docs/ strictly, into build/site
+	$(BIN)/mkdocs build
+
+reference: $(VENV)/installed  ## write again what of docs/ is generated
+	$(BIN)/dsdctl schema --markdown > docs/reference.md
+	$(BIN)/dsdctl schema cli --markdown > docs/cli.md
+	$(BIN)/python docs/glossary_figure.py docs/glossary.svg
+
+# The comment at the head of the file stays.
+lock:  ## write requirements.lock again, from a fresh environment
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --constraint constraints.txt '.[dev]'
+	sed -i.old '/^[^#]/d' requirements.lock && rm requirements.lock.old
+	build/lock/bin/pip freeze --exclude dsdctl | sed 's/+cpu$$//' >> requirements.lock
 
 KERNELS := dsdctl/ml/kernels/kernels.cpp $(wildcard dsdctl/ml/kernels/kernels_*.h)
 

@@ -1,4 +1,4 @@
-"""The Dockerfile and the examples of docs/running.md, as far as they can be checked unrun."""
+"""The Dockerfile and the examples of docs/clusters.md, as far as they can be checked unrun."""
 
 import fnmatch
 import re
@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import write
 from tiny import ROOT
 from typer.testing import CliRunner
 
 from dsdctl.cli.app import app
+from dsdctl.slurm.config import read_cluster
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNNING = (ROOT / "docs/running.md").read_text()
+CLUSTERS = (ROOT / "docs/clusters.md").read_text()
 
 
 def instructions(stage: int = 1) -> list[tuple[str, str]]:
@@ -119,11 +121,13 @@ def test_it_runs_the_command_as_a_user_of_its_own_with_store_and_data_as_volumes
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", RUNNING, re.S)
+    return re.findall(rf"```{kind}\n(.*?)```", CLUSTERS, re.S)
 
 
-def test_the_yaml_examples_parse_and_are_of_their_kind() -> None:
-    github, gitlab, ray = [yaml.safe_load(block) for block in blocks("yaml")]
+def test_the_yaml_examples_parse_and_are_of_their_kind(tmp_path: Path) -> None:
+    slurm, *others = blocks("yaml")
+    assert read_cluster(write(tmp_path / "cluster.yaml", slurm)).gres == "gpu:1"
+    github, gitlab, ray = [yaml.safe_load(block) for block in others]
     assert github["jobs"]["compare"]["steps"]
     assert gitlab["digits"]["script"]
     assert ray["kind"] == "RayJob"

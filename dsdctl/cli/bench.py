@@ -6,9 +6,19 @@ from typing import Annotated, get_args
 import typer
 
 from dsdctl.bench.results import CaseName
+from dsdctl.cli.completion import complete_case
 from dsdctl.cli.console import out, print_plain, reported, say
 from dsdctl.cli.options import Device, DeviceChoice
 from dsdctl.errors import InputError
+
+Cases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--case",
+        help=f"repeatable; one of {', '.join(get_args(CaseName))}",
+        autocompletion=complete_case,
+    ),
+]
 
 
 def bench(
@@ -16,7 +26,7 @@ def bench(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", min=1, help="of ours at once: processes, a core each; on a GPU streams"
+            "--jobs", min=1, help="trainings at once: processes, a core each; on a GPU streams"
         ),
     ] = None,
     images: Annotated[
@@ -26,12 +36,11 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="of each measurement")] = 5,
     batches: Annotated[
         int | None,
-        typer.Option("--batches", min=2, help="of 128 images a measurement; 6, on a GPU 200"),
+        typer.Option(
+            "--batches", min=2, help="of 128 images per measurement; default: 6, on a GPU 200"
+        ),
     ] = None,
-    cases: Annotated[
-        list[str] | None,
-        typer.Option("--case", help=f"repeatable; one of {', '.join(get_args(CaseName))}"),
-    ] = None,
+    cases: Cases = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Measure how fast this machine trains, against a plain PyTorch loop and its ceilings."""

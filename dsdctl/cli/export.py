@@ -5,18 +5,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsdctl.cli.completion import complete_recipe, complete_seed
 from dsdctl.cli.console import print_line, reported, warn
-from dsdctl.cli.options import DEFAULT_STORE, StoreOption, make_plan_of, progress_of
+from dsdctl.cli.options import DEFAULT_STORE, Spec, StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
 
 if TYPE_CHECKING:
+    from dsdctl.export.card import Exported
     from dsdctl.export.chosen import Wish
 
 
 def export(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
-    recipe: Annotated[str, typer.Option("--recipe", help="whose network")],
-    seed: Annotated[int | None, typer.Option("--seed", help="default: the spec's first")] = None,
+    spec: Spec,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="whose network", autocompletion=complete_recipe)
+    ],
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="default: the spec's first", autocompletion=complete_seed),
+    ] = None,
     variant: Annotated[
         str | None, typer.Option("--variant", help="of a matrix, as the report names it")
     ] = None,
@@ -42,9 +49,9 @@ def export(
             help="compacted convolutions keep a multiple of so many channels; 1: remove all idle",
         ),
     ] = 16,
-    timed: Annotated[
-        bool, typer.Option("--latency/--no-latency", help="whether batches are timed")
-    ] = True,
+    no_latency: Annotated[
+        bool, typer.Option("--no-latency", help="time no batches: equal networks, equal bytes")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
     ] = None,
@@ -55,34 +62,38 @@ def export(
     with reported():
         wish = _wish(level, sparsest_within, best=best)
         made = make_plan_of([spec], [recipe], None if seed is None else [seed])
-        from dsdctl.export.as_onnx import without_onnx
-        from dsdctl.export.card import processor_name, pruned_words
+        from dsdctl.export.card import pruned_words
         from dsdctl.export.chosen import choose
-        from dsdctl.export.speed import THREADS
         from dsdctl.export.write import export as write_export
-        from dsdctl.units import size
 
         progress = progress_of(made, store, may_be_absent=True)
         progress.store.require()
         chosen = choose(progress, recipe, seed, variant, wish)
         folder = output or Path(chosen.name)
-        exported = write_export(chosen, progress.store, folder, block, timed=timed)
-        missing = without_onnx()
-        warn([f"no ONNX: {missing}"] if missing else [])
-        for check in exported.checks:
-            print_line(check.line)
-        for name, count in exported.bytes_of.items():
-            print_line(f"{name}: {size(count)}")
-        for line in exported.sizes:
-            print_line(line)
-        if exported.latencies:
-            where = f"{THREADS} thread of {processor_name()}"
-            print_line(f"latency on {where}, median (80 % of batches):")
-        for one in exported.latencies:
-            print_line(f"  {one.line}")
-        warn(exported.slower)
+        exported = write_export(chosen, progress.store, folder, block, timed=not no_latency)
+        _tell(exported)
         words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
         print_line(f"{folder}: {words}, README.md says the rest")
+
+
+def _tell(exported: "Exported") -> None:
+    """Print what was checked, counted and timed; warn of what is not as one would expect."""
+    from dsdctl.export.as_onnx import without_onnx
+    from dsdctl.export.card import processor_name
+    from dsdctl.export.speed import THREADS
+    from dsdctl.units import size
+
+    missing = without_onnx()
+    warn([f"no ONNX: {missing}"] if missing else [])
+    lines = [check.line for check in exported.checks]
+    lines += [f"{name}: {size(count)}" for name, count in exported.bytes_of.items()]
+    lines += exported.sizes
+    if exported.latencies:
+        where = f"{THREADS} thread of {processor_name()}"
+        lines.append(f"latency on {where}, median (80 % of batches):")
+    for line in [*lines, *(f"  {one.line}" for one in exported.latencies)]:
+        print_line(line)
+    warn(exported.slower)
 
 
 def _wish(level: int | None, sparsest_within: float | None, *, best: bool) -> "Wish | None":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsdctl.cli.completion import complete_recipe, complete_seed, complete_spec
 from dsdctl.cli.console import warn
 
 if TYPE_CHECKING:
@@ -23,11 +24,21 @@ class DeviceChoice(StrEnum):
     cuda = "cuda"
 
 
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="experiment files")]
-Recipes = Annotated[
-    list[str] | None, typer.Option("--recipe", help="only this recipe (repeatable)")
+Specs = Annotated[
+    list[Path],
+    typer.Argument(metavar="SPEC...", help="experiment files", autocompletion=complete_spec),
 ]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="only this seed (repeatable)")]
+Spec = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="experiment file", autocompletion=complete_spec)
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="only this recipe (repeatable)", autocompletion=complete_recipe),
+]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option("--seed", help="only this seed (repeatable)", autocompletion=complete_seed),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(

@@ -34,7 +34,7 @@ def plan(
     ] = None,
     gpus: Annotated[
         int | None,
-        typer.Option("--gpus", min=1, max=100_000, help="also show what so many GPUs would take"),
+        typer.Option("--gpus", min=1, max=100_000, help="also show what this many GPUs would take"),
     ] = None,
     images_per_second: Annotated[
         float | None,

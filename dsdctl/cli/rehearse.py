@@ -32,12 +32,14 @@ def rehearse(
             "--batches",
             min=1,
             max=1_000_000,
-            help="of each training; default: 300, or past the spec's warm-up where that is more",
+            help="of each training; default: 300, or past the spec's warm-up if that is later",
         ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, help="processes of the run whose time is said, as of `plan`"),
+        typer.Option(
+            "--jobs", min=1, help="processes of the run whose time is estimated, as in `plan`"
+        ),
     ] = None,
     device: Device = DeviceChoice.auto,
     threads: Threads = 1,

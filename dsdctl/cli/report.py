@@ -81,7 +81,7 @@ def report(
         bool, typer.Option("--compare", help="of two specs, how the second one differs")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="stay until all is done; redraw, or write --output anew")
+        bool, typer.Option("--watch", help="stay until all is done; redraw, or rewrite --output")
     ] = False,
     interval: Interval = 2.0,
 ) -> None:

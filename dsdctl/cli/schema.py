@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from dsdctl.cli.console import print_line, print_plain, reported
+from dsdctl.errors import InputError
 
 
 class SchemaOf(StrEnum):
-    """Which file a schema is of."""
+    """What a schema is of: a file, or the commands."""
 
     spec = "spec"
     recipe = "recipe"
+    cli = "cli"
 
 
 def recipes() -> None:
@@ -30,13 +32,18 @@ def recipes() -> None:
 
 
 def schema(
-    of: Annotated[SchemaOf, typer.Argument(help="which file")] = SchemaOf.spec,
+    of: Annotated[
+        SchemaOf, typer.Argument(help="which file; cli: the commands, with --markdown")
+    ] = SchemaOf.spec,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="print a page about both, for people")
+        bool, typer.Option("--markdown", help="print a page for people: of all files, or of cli")
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec or recipe, for editors."""
     with reported():
+        if of is SchemaOf.cli:
+            _print_commands(markdown)
+            return
         from dsdctl.cli.reference import reference
         from dsdctl.spec.experiment import Experiment, Recipe
 
@@ -45,3 +52,12 @@ def schema(
             return
         model = Experiment if of is SchemaOf.spec else Recipe
         print_plain(json.dumps(model.model_json_schema(), indent=2))
+
+
+def _print_commands(markdown: bool) -> None:
+    from dsdctl.cli.app import app
+    from dsdctl.cli.command_page import command_page
+
+    if not markdown:
+        raise InputError("cli: has no JSON Schema (allowed: dsdctl schema cli --markdown)")
+    print_plain(command_page(app))

@@ -1,16 +1,15 @@
 """`dsdctl status`: how far each trajectory of a spec has come."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dsdctl.cli.console import can_draw, out, print_line, reported
-from dsdctl.cli.options import DEFAULT_STORE, Interval, StoreOption, make_plan_of, progress_of
+from dsdctl.cli.options import DEFAULT_STORE, Interval, Spec, StoreOption, make_plan_of, progress_of
 
 
 def status(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="experiment file")],
+    spec: Spec,
     store: StoreOption = DEFAULT_STORE,
     watch: Annotated[
         bool, typer.Option("--watch", help="stay until all is done, and show what changes")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dsdctl.cli.completion import complete_spec
 from dsdctl.cli.console import SOME_FAILED, print_line, reported, say, warn
 from dsdctl.cli.options import DEFAULT_STORE, StoreOption
 from dsdctl.errors import InputError
@@ -51,7 +52,8 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
 @app.command("gc")
 def gc(
     specs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[SPEC...]", help="experiment files")
+        list[Path] | None,
+        typer.Argument(metavar="[SPEC...]", help="experiment files", autocompletion=complete_spec),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     weights: Annotated[

@@ -39,10 +39,10 @@ def _checked_time(time: int | str) -> int | str:
 class Cluster(Model):
     """How `dsdctl run --engine slurm` submits its jobs, each of them a trajectory."""
 
-    partition: Text | None = None
-    account: Text | None = None
-    qos: Text | None = None
-    constraint: Text | None = None
+    partition: Text | None = Field(None, description="as for sbatch")
+    account: Text | None = Field(None, description="as for sbatch")
+    qos: Text | None = Field(None, description="as for sbatch")
+    constraint: Text | None = Field(None, description="as for sbatch")
     gres: Text | None = Field(None, description="as for sbatch: gpu:1")
     cpus: int = Field(1, ge=1, description="of a job")
     memory_gib: float | None = Field(None, gt=0, description="of a job")

@@ -8,7 +8,7 @@ from dsdctl.spec.fields import Fraction, Model, PathText, Seed, string_or_mappin
 
 
 class Augment(Model):
-    """Random views of the training images, drawn anew each epoch."""
+    """Random views of the training images, drawn again each epoch."""
 
     flip: bool = Field(False, description="flip horizontally with probability one half")
     crop: int = Field(0, ge=0, le=32, description="zero padding in pixels, then a random crop")
@@ -52,7 +52,7 @@ class HoldOut(Model):
 
 
 class TestHoldOut(Model):
-    """Test images held out where a data set brings no test set; their labels stay clean."""
+    """Test images held out where a data set has no test split; their labels stay clean."""
 
     __test__ = False  # not a test case, whatever its name says to pytest
 
@@ -132,7 +132,7 @@ class Dataset(Model):
                 f"(allowed with: {', '.join(OF_ALL_SIZES)})"
             )
         if self.name in BRINGS_NO_TEST_SET and self.test is None:
-            raise ValueError(f"{self.name} brings no test set; give `test: {{fraction: ...}}`")
+            raise ValueError(f"{self.name} has no test split; give `test: {{fraction: ...}}`")
         if self.name not in BRINGS_NO_TEST_SET + MAY_BRING_NO_TEST_SET and self.test is not None:
             raise ValueError(f"{self.name} brings a test set; leave `test` out")
         return self

@@ -14,22 +14,22 @@ from dsdctl.spec.pruning import MAX_ROUNDS, Pruning, PruningField
 from dsdctl.spec.training import Training
 
 Overrides = dict[str, JsonValue]
-"""Keys laid over the spec's own before the whole is validated."""
+"""Keys that override the spec's own before the whole is validated."""
 
 
 class _TeacherOptions(Model):
     """How a teacher is trained, where that differs from the student."""
 
-    training: Overrides | None = Field(None, description="laid over the spec's training")
-    augment: Overrides | None = Field(None, description="laid over the dataset's augment")
+    training: Overrides | None = Field(None, description="overrides the spec's training")
+    augment: Overrides | None = Field(None, description="overrides the dataset's augment")
     pruning: Overrides | Literal["none"] | None = Field(
-        None, description="laid over the spec's pruning"
+        None, description="overrides the spec's pruning"
     )
     level: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
-        None, description="the level that serves where a recipe asks for `best`"
+        None, description="the teacher checkpoint where a recipe asks for `best`"
     )
     seed: Seed | Literal["paired"] = Field(
-        0, description="one teacher for all student seeds, or `paired`: one a seed"
+        0, description="one teacher for all student seeds, or `paired`: one per seed"
     )
     table: Literal["auto", "always", "never"] = Field(
         "auto", description="whether the teacher's logits for every view are computed once"
@@ -86,7 +86,7 @@ LevelRule = Literal["dense"] | int | ByValidation
 class TeacherLevel(Model):
     """A teacher fixed to one level of its trajectory."""
 
-    level: int = Field(ge=0, le=MAX_ROUNDS)
+    level: int = Field(ge=0, le=MAX_ROUNDS, description="prune rounds; 0 is dense")
 
 
 class TeacherWeights(Model):
@@ -111,7 +111,9 @@ class Distill(Model):
         description="`dense`, `best`, {sparsest_within: 0.01}, {level: N} or {weights: FILE}"
     )
     alpha: float = Field(0.8, ge=0, le=1, description="weight of the KL term")
-    temperature: float = Field(10.0, gt=0, le=1000)
+    temperature: float = Field(
+        10.0, gt=0, le=1000, description="what both networks' logits are divided by"
+    )
 
 
 Select = Annotated[
@@ -124,9 +126,15 @@ Select = Annotated[
 class StopSettings(Model):
     """A spec's own values of what its recipes' stop rules leave open."""
 
-    patience: Annotated[int, Field(ge=1, le=500)] | None = None
-    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    entropy_drop: Fraction | None = None
+    patience: Annotated[int, Field(ge=1, le=500)] | None = Field(
+        None, description="consecutive levels; a rule's own is 1 unless given"
+    )
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="accuracy, as a fraction; a rule's own is 0 unless given"
+    )
+    entropy_drop: Fraction | None = Field(
+        None, description="share of its highest value; a rule's own is 0.05 unless given"
+    )
 
 
 class StopRule(Model):
@@ -136,30 +144,34 @@ class StopRule(Model):
     `entropy_drop` below its highest value so far.
     """
 
-    monitor: Literal["validation_accuracy"] = "validation_accuracy"
+    monitor: Literal["validation_accuracy"] = Field(
+        "validation_accuracy", description="what must not fall"
+    )
     patience: int = Field(1, ge=1, le=500, description="consecutive levels")
     tolerance: float = Field(0.0, ge=0, lt=1, description="accuracy, as a fraction")
-    after: Literal["entropy-drop"] | None = None
-    entropy_drop: Fraction = 0.05
+    after: Literal["entropy-drop"] | None = Field(
+        None, description="wait for the entropy to fall; without it the rule acts from level 0"
+    )
+    entropy_drop: Fraction = Field(0.05, description="share of the entropy's highest value")
 
 
 class Recipe(Model):
     """One named way to get a compressed student; one row of the comparison."""
 
-    recipe: Name
-    title: Text
-    distill: Distill | None = None
+    recipe: Name = Field(description="its name, and that of its file")
+    title: Text = Field(description="of its row in reports")
+    distill: Distill | None = Field(None, description="without it there is no teacher")
     stop: StopRule | None = Field(None, description="without it all levels are run")
     select: Select = Field(
         "best",
         description="the row reports the best level on validation, where it stopped, or, with "
         "{sparsest_within: 0.01}, the sparsest level within a point of the best on validation",
     )
-    training: Overrides | None = Field(None, description="laid over the spec's training")
+    training: Overrides | None = Field(None, description="overrides the spec's training")
     pruning: Overrides | Literal["none"] | None = Field(
-        None, description="laid over the spec's pruning"
+        None, description="overrides the spec's pruning"
     )
-    teacher: Overrides | None = Field(None, description="laid over the spec's teacher")
+    teacher: Overrides | None = Field(None, description="overrides the spec's teacher")
 
     @property
     def early_stop(self) -> bool:
@@ -179,10 +191,12 @@ class Recipe(Model):
 class Wandb(Model):
     """Weights & Biases: `auto` is online where there is a key and a network, offline elsewhere."""
 
-    project: Name
-    entity: Name | None = None
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    tags: tuple[Name, ...] = Field((), max_length=20)
+    project: Name = Field(description="W&B's project")
+    entity: Name | None = Field(None, description="user or team; default: the key's own")
+    mode: Literal["auto", "online", "offline", "disabled"] = Field(
+        "auto", description="auto: online where it can be"
+    )
+    tags: tuple[Name, ...] = Field((), max_length=20, description="of all its runs")
     group: Name | None = Field(None, description="of all its runs; the experiment's name without")
     networks: bool = Field(
         False, description="whether the networks that rows report are uploaded as artifacts"

@@ -59,7 +59,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
-TAKE_AWAY = "null takes away what is laid over"
+TAKE_AWAY = "null removes an inherited value"
 
 Option = TypeVar("Option")
 

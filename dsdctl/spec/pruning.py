@@ -17,10 +17,10 @@ RetrainMode = Literal["continue", "rewind", "reinit"]
 
 
 class Retrain(Model):
-    """What a pruned network is retrained from; always with a fresh optimiser and all epochs."""
+    """What a pruned network is retrained from; always with a fresh optimizer and all epochs."""
 
     mode: RetrainMode = Field(
-        description="from the last weights, earlier ones of level 0, or new ones a level"
+        description="from the last weights, earlier ones of level 0, or new ones per level"
     )
     lr_scale: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="continue: what the learning rate of every epoch is multiplied by"
@@ -70,7 +70,7 @@ class Pruning(Model):
         "global", description="rank the weights of all layers together, or of each by itself"
     )
     fraction: Fraction | None = Field(
-        None, description="share of the remaining weights removed a round; 0.2 unless given"
+        None, description="share of the remaining weights that each round prunes; 0.2 unless given"
     )
     levels: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
         None, description="prune rounds after level 0; 29 unless until_sparsity is given"
@@ -94,7 +94,7 @@ class Pruning(Model):
     )
     retrain: RetrainField = Field(
         "continue",
-        description="from the last weights, the original initialisation, or a new one a level",
+        description="from the last weights, the original initialisation, or a new one per level",
     )
 
     @field_validator("sparsities")

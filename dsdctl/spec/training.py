@@ -27,7 +27,7 @@ class Optimizer(Extended):
     eps: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, validate_default=True, description="adamw: 1e-8 unless given"
     )
-    weight_decay: float = Field(1e-4, ge=0, le=1)
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="on all parameters")
 
     @field_validator("momentum")
     @classmethod
@@ -101,14 +101,14 @@ class Schedule(Extended):
 
 
 class Training(Extended):
-    """How each level is trained: a fresh optimiser and the full schedule every time."""
+    """How each level is trained: a fresh optimizer and the full schedule every time."""
 
     OMITTED: ClassVar = frozenset({"clip_norm", "label_smoothing"})
 
-    epochs: int = Field(ge=1, le=100_000)
-    batch_size: int = Field(ge=2, le=1_000_000)
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
+    epochs: int = Field(ge=1, le=100_000, description="of every level")
+    batch_size: int = Field(ge=2, le=1_000_000, description="images; a smaller last batch is kept")
+    optimizer: Optimizer = Field(Optimizer(), description="fresh for each level")
+    schedule: Schedule = Field(Schedule(), description="the learning rate's, over all epochs")
     clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="the most that the norm of all gradients together may be"
     )

@@ -123,7 +123,7 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
         ({"pruning": {"sparsities": [0.5, 0.5]}}, "must increase, but 0.5 follows 0.5"),
         (
             {"pruning": {"sparsities": [0.5], "fraction": 0.2}},
-            "give `sparsities` or `fraction`, not both; null takes away what is laid over",
+            "give `sparsities` or `fraction`, not both; null removes an inherited value",
         ),
         ({"pruning": {"sparsities": [0.5], "levels": 1}}, "give `sparsities` or `levels`"),
         (
@@ -158,7 +158,7 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
             {"student": {"arch": "vit", "dim": 10}},
             "student: has 8 heads, which do not divide its dim of 10",
         ),
-        ({"dataset": {"name": "digits"}}, "digits brings no test set"),
+        ({"dataset": {"name": "digits"}}, "digits has no test split"),
         ({"dataset.file": "a.npz"}, "`file` goes with `name: npz`"),
         ({"dataset": {"name": "npz"}}, "`name: npz` needs a `file`"),
         ({"dataset": {"name": "cifar10", "test": {"fraction": 0.1}}}, "leave `test` out"),

@@ -24,7 +24,7 @@ from dsdctl.store.store import Store
 from dsdctl.worker.level import load_data, run_task
 from dsdctl.worker.tasks import LevelTask, Place
 
-TAKE_AWAY = "; null takes away what is laid over"
+TAKE_AWAY = "; null removes an inherited value"
 
 
 @pytest.mark.parametrize(
