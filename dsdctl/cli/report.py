@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     Reports = list[Report]
 
 
+class FigureStyle(StrEnum):
+    """Where figures are to be shown."""
+
+    paper = "paper"
+    slides = "slides"
+    dark = "dark"
+
+
 class Format(StrEnum):
     """How to print a report."""
 
@@ -64,7 +72,20 @@ def report(
     ] = None,
     figures: Annotated[
         Path | None,
-        typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG and PNG"),
+        typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG, PNG and PDF"),
+    ] = None,
+    figure_style: Annotated[
+        FigureStyle, typer.Option("--style", help="where the figures are to be shown")
+    ] = FigureStyle.paper,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            "--width",
+            min=2,
+            max=40,
+            metavar="INCHES",
+            help="width of the figures; default: one or two columns of a paper",
+        ),
     ] = None,
     explained: Annotated[
         bool, typer.Option("--notes", help="also say on the console what the numbers mean")
@@ -90,6 +111,8 @@ def report(
         wanted = style.value if style else _format_of(output)
         if show and (output is None or wanted != "html"):
             raise InputError("--open: needs an HTML file (--output report.html)")
+        if figures is None and (width is not None or figure_style != FigureStyle.paper):
+            raise InputError("--style, --width: only with --figures")
         if compare:
             if figures is not None or wandb or watch:
                 raise InputError("--compare: not with --figures, --wandb or --watch")
@@ -124,7 +147,7 @@ def report(
         if show:
             typer.launch(str(output))
         if figures is not None:
-            _draw_figures(reports, figures)
+            _draw_figures(reports, figures, figure_style, width)
 
 
 def _format_of(output: Path | None) -> str:
@@ -184,10 +207,13 @@ def _present(
     _deliver(text, output)
 
 
-def _draw_figures(reports: "Reports", folder: Path) -> None:
+def _draw_figures(
+    reports: "Reports", folder: Path, style: FigureStyle, width: float | None
+) -> None:
     from dsdctl.report.figures.draw import save_figures
+    from dsdctl.report.figures.themes import Theme
 
-    for line in save_figures(reports, folder):
+    for line in save_figures(reports, folder, Theme(style.value, width)):
         print_as_is(err(), line)
 
 

@@ -1,13 +1,14 @@
 """The difference of two reports, row by row. Its JSON is a contract: the second minus the first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ConfigDict, Field
 
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import PairedDifference, Stats, paired_difference
-from dsdctl.report.table import Report, ReportRow
+from dsdctl.report.table import Report
 from dsdctl.spec.fields import Model
-from dsdctl.spec.matrix import row_name
+from dsdctl.spec.matrix import row_name, variant_name
 
 SCHEMA = "dsdctl.comparison/1"
 
@@ -26,12 +27,15 @@ class Side(Model):
 class ComparedRow(Model):
     """A row that both reports have.
 
-    `paired` are the seeds that both have finished; `difference` is in test accuracy over these,
-    null where there are none. `baseline` in it is the first report's name.
+    `axes` are all values by which either report parts its variants, `variant` and `second_variant`
+    what each calls it. `paired` are the seeds that both have finished; `difference` is in test
+    accuracy over these, null where there are none. `baseline` in it is the first report's name.
     """
 
     recipe: str
     variant: str
+    second_variant: str
+    axes: dict[str, str]
     first: Side
     second: Side
     paired: tuple[int, ...]
@@ -39,7 +43,7 @@ class ComparedRow(Model):
 
     @property
     def name(self) -> str:
-        return row_name(self.recipe, self.variant)
+        return row_name(self.recipe, variant_name(self.axes))
 
 
 class Comparison(Model):
@@ -55,20 +59,54 @@ class Comparison(Model):
     only_in_second: tuple[str, ...]
 
 
-def compare(first: Report, second: Report, names: tuple[str, str]) -> Comparison:
-    """Compare rows of the same recipe and variant; `names` are what the reports are called."""
-    ours, theirs = _rows(first), _rows(second)
+Values = Mapping[str, str]
+"""What a spec says by path, of an axis that it does not vary itself."""
+
+
+def compare(
+    first: Report, second: Report, names: tuple[str, str], fixed: tuple[Values, Values] = ({}, {})
+) -> Comparison:
+    """Compare rows of the same recipe whose variants have the same values, in whatever order.
+
+    `names` are what the reports are called. An axis that only one of them varies has in the other
+    the value that is `fixed` there; without one nothing matches.
+    """
+    axes = varied_axes([first, second])
+    ours, theirs = (
+        [(_key(row, axes, values), row) for row in report.rows]
+        for report, values in zip((first, second), fixed, strict=True)
+    )
+    partners = dict(reversed(theirs))
+    pairs = [(row, partners[key]) for key, row in ours if key in partners]
+    paired = {id(row) for pair in pairs for row in pair}
     return Comparison(
         first=names[0],
         second=names[1],
-        rows=tuple(_compared(ours[key], theirs[key], names[0]) for key in ours if key in theirs),
-        only_in_first=tuple(row_name(*key) for key in ours if key not in theirs),
-        only_in_second=tuple(row_name(*key) for key in theirs if key not in ours),
+        rows=tuple(_compared(*pair, names[0]) for pair in pairs),
+        only_in_first=tuple(row.name for row in first.rows if id(row) not in paired),
+        only_in_second=tuple(row.name for row in second.rows if id(row) not in paired),
     )
 
 
-def _rows(report: Report) -> dict[tuple[str, str], ReportRow]:
-    return {(row.recipe, row.variant): row for row in report.rows}
+def varied_axes(reports: Iterable[Report]) -> list[str]:
+    """Every axis that a report parts its variants by."""
+    return list(dict.fromkeys(axis for one in reports for row in one.rows for axis in row.axes))
+
+
+_Key = tuple[str, tuple[str | float | None, ...]]
+
+
+def _key(row: ReportRow, axes: Iterable[str], fixed: Values) -> _Key:
+    """A row's recipe and values, numbers as such: 1 is 1.0."""
+    values = {**fixed, **row.axes}
+    return row.recipe, tuple(_value(values[axis]) if axis in values else None for axis in axes)
+
+
+def _value(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _compared(first: ReportRow, second: ReportRow, name: str) -> ComparedRow:
@@ -80,6 +118,8 @@ def _compared(first: ReportRow, second: ReportRow, name: str) -> ComparedRow:
     return ComparedRow(
         recipe=first.recipe,
         variant=first.variant,
+        second_variant=second.variant,
+        axes={**first.axes, **second.axes},
         first=_side(first),
         second=_side(second),
         paired=paired,

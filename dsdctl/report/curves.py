@@ -139,10 +139,10 @@ def judge(curves: Sequence[Sequence[float]], *, open_end: str = "") -> Judgement
         if open_end:
             return Judgement("unclear", open_end)
         return Judgement(
-            "no", f"{seen} is under {100 * NO_DIP:.0f}" if dip else "it never rises again"
+            "no", f"{seen} is under {100 * NO_DIP:.0f}" if dip else "no recovery after the fall"
         )
     if depth < CLEAR_DIP:
         return Judgement("unclear", f"{seen} is under {100 * CLEAR_DIP:.0f}")
     low, high = t_interval([min(c[dip.before], c[dip.after]) - c[dip.bottom] for c in curves])
     seen += f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return Judgement("yes", seen) if low > 0 else Judgement("unclear", f"{seen} may be none")
+    return Judgement("yes", seen) if low > 0 else Judgement("unclear", f"{seen}, not significant")

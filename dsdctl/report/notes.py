@@ -1,41 +1,54 @@
 """What a reader must know beside the numbers: conventions, what is left out, what is missing."""
 
 from dsdctl.plan.stopping import describe_rule
+from dsdctl.report.answer import RULE
 from dsdctl.report.cells import DIVERGED, MIXED
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import CONFIDENCE
 from dsdctl.report.shortening import joined
-from dsdctl.report.table import Report, ReportRow
+from dsdctl.report.table import Report
 from dsdctl.results import AGAINST_DIVERGENCE
-from dsdctl.spec.experiment import SparsestWithin
 from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 
 CONVENTION = (
-    "Training PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "
-    "of one seed, dense at every level; one FLOP is one multiply-accumulate. The teacher's "
-    "trainings in brackets; its forward passes are not counted."
+    "PFLOPs: 3 x forward MACs (fvcore, train mode) x training images x epochs x trainings "
+    "of one seed, dense at every level; one FLOP is one multiply-accumulate. Total: with the "
+    "teacher's trainings; its forward passes are not counted."
 )
 NONZERO = (
     "Non-zero PFLOPs: the same without the teacher, each layer's MACs scaled by the share of its "
     "weights that a level has left."
 )
+RECOMMENDED = (
+    f"Recommended: the {describe_rule(RULE)} validation accuracy of all recipes and levels, means "
+    f"over the seeds; in brackets {100 * CONFIDENCE:.0f} % t intervals. Wall time: of a seed's "
+    "levels in one process, beside whatever else ran."
+)
 DIP_RULE = (
     "Dip: the most that the mean test curve falls below both some earlier and some later level. "
     "Sparse double descent: yes when the dip is at least 3 points and its 95 % t interval over the "
     "seeds, at the same three levels, lies above 0, no when it is under 2 points, no level is "
-    "missing, and the network, if pruned, no longer fits its labels at the last one. The levels "
+    "missing, and the network, if pruned, no longer interpolates at the last one. The levels "
     "are chosen on these same seeds: where each scatters by 2 points a level or more, a yes may be "
     "chance."
 )
 PHASES_RULE = (
     "Phases of a dip of 2 points or more: light while within a point of the best before it, "
-    "critical down to its bottom, sweet while not below that, then collapsed. A network fits its "
-    "(noisy) labels while its training accuracy is at least 99 %."
+    "critical down to its bottom, sweet while not below that, then collapsed. A network "
+    "interpolates its (noisy) labels while its training accuracy is at least 99 %."
 )
 
 
 def notes(report: Report) -> list[str]:
     """Sentences to be put below the comparison, in any format."""
-    return [*table_notes(report), NONZERO, *_difference_note(report), DIP_RULE, PHASES_RULE]
+    return [
+        *table_notes(report),
+        NONZERO,
+        RECOMMENDED,
+        *_difference_note(report),
+        DIP_RULE,
+        PHASES_RULE,
+    ]
 
 
 def alerts(report: Report) -> list[str]:
@@ -116,8 +129,6 @@ def _selection(report: Report) -> str:
 UNSTABLE_LEVELS = 3
 """A best level whose standard deviation over the seeds is above this is no stable choice."""
 
-STABLER = SparsestWithin(sparsest_within=0.01)
-
 
 def _unstable(report: Report) -> list[str]:
     """Rows whose best level is a matter of chance, and the rule that is made for this."""
@@ -131,7 +142,7 @@ def _unstable(report: Report) -> list[str]:
     return [
         "Not a stable choice: the best level scatters over the seeds with a standard deviation "
         f"above {UNSTABLE_LEVELS} ({joined(scattered)}). A recipe with select: "
-        f"{{sparsest_within: {STABLER.sparsest_within}}} reports the {describe_rule(STABLER)} "
+        f"{{sparsest_within: {RULE.sparsest_within}}} reports the {describe_rule(RULE)} "
         "instead."
     ]
 

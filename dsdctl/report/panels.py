@@ -9,17 +9,18 @@ where none does, the recipes are the lines.
 import bisect
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from dsdctl.plan.stopping import ROUNDING
+from dsdctl.report.answer import Level
+from dsdctl.report.axes import axis_words, variant_words
 from dsdctl.report.curve_summary import Curve
-from dsdctl.report.table import Report, ReportRow
-
-Level = Mapping[str, Any]
-"""What a measured level recorded."""
+from dsdctl.report.curves import mean_curve
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, measured_levels
+from dsdctl.spec.experiment import SparsestWithin
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,37 @@ class Line:
         """How many levels all seeds have."""
         return min(len(levels) for levels in self.seeds.values())
 
-    def reported(self) -> list[tuple[int, int]]:
-        """Seeds and levels that the rows report, but for those that report where a rule stopped."""
-        return [
-            (seed, int(level))
-            for row in self.rows
-            for seed, level in zip(row.seeds, row.level.values, strict=True)
-            if level is not None and (seed, level) not in _stops(row)
-        ]
+    def reported(self) -> list[int]:
+        """The level that each finished row's rule takes on the mean validation accuracy, once.
 
-    def stopped(self) -> list[tuple[int, int]]:
-        """Seeds and levels at which a stop rule ended a row."""
-        return [stop for row in self.rows for stop in _stops(row)]
+        Rows that report where they stopped have none; their mark is that of the stop.
+        """
+        rows = [row for row in self.rows if row.finished_seeds and row.select != "stopped"]
+        found = [self._chosen(row) for row in rows]
+        return list(dict.fromkeys(level for level in found if level is not None))
+
+    def _chosen(self, row: ReportRow) -> int | None:
+        ran = min(int(count) for count in row.trainings.values if count is not None)
+        levels = list(self.seeds.values())
+        values = [[level["validation_accuracy"] for level in seed[:ran]] for seed in levels]
+        mean = mean_curve(values)
+        within = row.select.sparsest_within if isinstance(row.select, SparsestWithin) else 0.0
+        close = [k for k, value in enumerate(mean) if max(mean) - value <= within + ROUNDING]
+        sparsest = within and levels[0][-1]["sparsity"]
+        return (max if sparsest else min)(close, default=None)
+
+    def stopped(self) -> list[int]:
+        """The level at which a stop rule ended each row, as far as all seeds have come: the median
+        of the seeds that it ended."""
+        found = [statistics.median_low(stops) for row in self.rows if (stops := _stops(row))]
+        return list(dict.fromkeys(level for level in found if level < self.reach))
 
 
-def _stops(row: ReportRow) -> list[tuple[int, int]]:
-    by_seed = zip(row.seeds, row.stopped_at.values, row.stop_reasons, strict=True)
+def _stops(row: ReportRow) -> list[int]:
+    by_seed = zip(row.stopped_at.values, row.stop_reasons, strict=True)
     return [
-        (seed, int(level))
-        for seed, level, reason in by_seed
+        int(level)
+        for level, reason in by_seed
         if level is not None and reason == "accuracy dropped"
     ]
 
@@ -107,13 +120,14 @@ class SparsityAxis:
         return ends[first], ends[last + 1]
 
     def label(self, k: int) -> str:
-        """The sparsity at k in percent, as exact as two digits of the density; or k itself."""
+        """The sparsity at k in percent, to two digits, or two of the density; or k itself."""
         if not self._sparsity:
             return str(k)
         density = round(100 * (1 - self._sparsity[k]), 9)
         if density >= 100:
             return "0"
-        return f"{100 - density:.{max(0, 1 - math.floor(math.log10(density)))}f}"
+        digits = max(2, 1 - math.floor(math.log10(density)))
+        return f"{100 - density:.{digits}f}".rstrip("0").rstrip(".")
 
     def ticks(self, most: int) -> list[int]:
         """Levels to be labelled, evenly spaced from 0, `most` at the most."""
@@ -155,7 +169,7 @@ class Cloud:
 
 def panels(report: Report) -> list[Panel]:
     """Sort what has been measured into panels; empty before any level is."""
-    trajectories = _measured(report)
+    trajectories = measured_levels(report.trajectories)
     found: dict[tuple[str, ...], list[Line]] = {}
     for rows in _groups(report):
         seeds = {
@@ -178,7 +192,7 @@ def clouds(report: Report) -> list[Cloud]:
     for rows in _groups(report):
         data = {axis: value for axis, value in rows[0].axes.items() if _is_data(axis)}
         points = [(row.recipe, row.trainings.values, row.level.values) for row in rows]
-        groups = found.setdefault(tuple(map(_words, data, data.values())), {})
+        groups = found.setdefault(tuple(map(axis_words, data, data.values())), {})
         groups.setdefault((rows[0].trajectory_keys, *points), rows)
     return [
         Cloud(_joined(title), tuple(groups.values()), _labels(groups.values()))
@@ -189,7 +203,7 @@ def clouds(report: Report) -> list[Cloud]:
 def _labels(groups: Iterable[Sequence[ReportRow]]) -> tuple[str, ...]:
     """What each group's variant is called beside the others on the same data."""
     labels = [
-        _joined([_words(axis, value) for axis, value in rows[0].axes.items() if not _is_data(axis)])
+        variant_words({axis: at for axis, at in rows[0].axes.items() if not _is_data(axis)})
         for rows in groups
     ]
     return tuple(labels if len(set(labels)) > 1 else [""] * len(labels))
@@ -203,13 +217,6 @@ def _groups(report: Report) -> list[tuple[ReportRow, ...]]:
     return [tuple(rows) for rows in found.values()]
 
 
-def _measured(report: Report) -> dict[str, list[Level]]:
-    return {
-        trajectory.key: [level for level in trajectory.levels if level["kind"] == "measured"]
-        for trajectory in report.trajectories
-    }
-
-
 def _names(report: Report, rows: Sequence[ReportRow]) -> tuple[str, tuple[str, ...]]:
     """What a line is called, and the parts of its panel's title."""
     axes = rows[0].axes
@@ -217,11 +224,11 @@ def _names(report: Report, rows: Sequence[ReportRow]) -> tuple[str, tuple[str, .
     lines = [
         axis for axis in axes if not _is_data(axis) and len({other[axis] for other in block}) > 1
     ]
-    title = [_words(axis, axes[axis]) for axis in axes if axis not in lines]
+    title = [axis_words(axis, axes[axis]) for axis in axes if axis not in lines]
     if not lines:
         return recipe_names(rows), tuple(title)
     several = len({row.recipe for row in report.rows}) > len(rows)
-    label = ", ".join(_words(axis, axes[axis]) for axis in lines)
+    label = ", ".join(axis_words(axis, axes[axis]) for axis in lines)
     return label, (recipe_names(rows) if several else "", *title)
 
 
@@ -232,12 +239,6 @@ def _is_data(axis: str) -> bool:
 def recipe_names(rows: Sequence[ReportRow]) -> str:
     """What the rows of one line are called together."""
     return ", ".join(row.recipe for row in rows)
-
-
-def _words(axis: str, value: str) -> str:
-    """`student.depth` and 3 are `depth 3`; a value that is a word speaks for itself."""
-    name = "label noise" if axis == "label_noise.rate" else axis.split(".")[-1].replace("_", " ")
-    return value if re.match(r"[A-Za-z]", value) else f"{name} {value}"
 
 
 def _joined(title: Sequence[str]) -> str:

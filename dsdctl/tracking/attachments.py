@@ -7,7 +7,8 @@ from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.ledger import executed
 from dsdctl.report.plan.summary import summarise
-from dsdctl.report.table import Report, ReportRow
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report
 from dsdctl.store.store import Store
 from dsdctl.tracking.messages import Attached, ChosenNetwork, Rows
 

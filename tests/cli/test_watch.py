@@ -67,8 +67,8 @@ def test_each_state_is_shown_once_until_all_is_done(tmp_path: Path, terminal: bo
     assert ("\x1b" in text) is terminal
 
 
-HEADING = "PFLOPs (teacher)"
-"""Stands once in a report, in its first lines."""
+HEADING = "small"
+"""Stands once in a report, in its first line."""
 
 
 def test_a_report_is_drawn_anew_in_its_place_and_stands_whole_at_the_end(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dsdctl.plan.rows import ResolvedSpec
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.compare import Comparison, compare
 from dsdctl.report.figures.draw import save_figures
-from dsdctl.report.formats.compare import render_comparison
+from dsdctl.report.formats.compare import compared, render_comparison
 from dsdctl.report.formats.csv import tidy_csv
 from dsdctl.report.formats.text import render
 from dsdctl.report.seeds import stats
@@ -130,6 +130,76 @@ class TestCompare:
         assert Comparison.model_validate_json(text) == comparison
 
 
+class TestVariants:
+    """Which variants are compared where the specs have other matrices."""
+
+    @staticmethod
+    def compared(folder: Path, *matrices: Any) -> Comparison:
+        sides = []
+        for number, matrix in enumerate(matrices):
+            changes = {"experiment": f"e{number}", "recipes": ["vanilla"], "student.width": 16}
+            changes |= {"matrix": matrix} if matrix else {}
+            plan = planned(folder / str(number), changes)
+            sides.append(progress_of(folder, plan, better if number else double_descent))
+        text = compared(sides, "json", Console(width=160))
+        return Comparison.model_validate_json(text)
+
+    def test_that_stand_in_another_order_are(self, tmp_path: Path) -> None:
+        noise, depth = {"label_noise.rate": [0.2, 0.5]}, {"student.depth": [1, 2]}
+        comparison = self.compared(tmp_path, {**noise, **depth}, {**depth, **noise})
+        assert len(comparison.rows) == 4
+        for row in comparison.rows:
+            assert row.difference is not None
+            assert row.difference.mean == pytest.approx(0.05)
+        assert comparison.only_in_first == comparison.only_in_second == ()
+
+    def test_that_only_one_has_are_named(self, tmp_path: Path) -> None:
+        comparison = self.compared(
+            tmp_path, {"label_noise.rate": [0.2, 0.5]}, {"label_noise.rate": [0.5, 0.8]}
+        )
+        (row,) = comparison.rows
+        assert row.name == "vanilla [label_noise.rate=0.5]"
+        assert comparison.only_in_first == ("vanilla [label_noise.rate=0.2]",)
+        assert comparison.only_in_second == ("vanilla [label_noise.rate=0.8]",)
+
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_of_an_axis_that_one_spec_fixes_are_those_of_its_value(
+        self, tmp_path: Path, turned: bool
+    ) -> None:
+        matrices: list[Any] = [{"student.width": [8, 16]}, None]
+        comparison = self.compared(tmp_path, *(reversed(matrices) if turned else matrices))
+        (row,) = comparison.rows
+        assert row.axes == {"student.width": "16"}
+        (other,) = comparison.only_in_second if turned else comparison.only_in_first
+        assert other == "vanilla [student.width=8]"
+
+
+class TestFormats:
+    def test_csv_has_a_line_a_row_with_its_numbers(self, first: Report, second: Report) -> None:
+        comparison = compare(first, second, ("a", "b"))
+        lines = list(csv.DictReader(io.StringIO(shown(comparison, "csv"))))
+        assert [line["recipe"] for line in lines] == [row.recipe for row in comparison.rows]
+        for line, row in zip(lines, comparison.rows, strict=True):
+            assert row.difference is not None
+            assert float(line["difference_mean"]) == row.difference.mean
+            assert float(line["test_accuracy_second"]) == row.second.test_accuracy.mean
+            assert int(line["paired_seeds"]) == 2
+
+    def test_latex_has_three_lines_a_row_in_math_mode(self, first: Report, second: Report) -> None:
+        text = shown(compare(first, second, ("a", "c_d")), "latex")
+        lines = [line for line in text.splitlines() if " & " in line]
+        assert len(lines) == 1 + 3 * 2
+        assert {line.count("&") for line in lines} == {5}
+        assert "$+5.75$" in text and "c\\_d" in text
+
+    def test_html_is_a_page_of_its_own_and_escaped(self, first: Report, second: Report) -> None:
+        text = shown(compare(first, second, ("a", "<script>1</script>")), "html")
+        assert text.startswith("<!doctype html>")
+        assert "<script" not in text
+        assert text.count("<tr><th") == 1 + 3 * 2
+        assert "+5.75" in text and "Only in a: early-stop." in text
+
+
 def shown(comparison: Comparison, style: str, width: int = 160) -> str:
     return render_comparison(comparison, style, Console(width=width))
 
@@ -150,8 +220,6 @@ class TestCommand:
         assert names == ["one.yaml", "two.yaml"]
 
     def test_refuses_what_it_cannot_compare(self, tmp_path: Path) -> None:
-        code, text = self.report(tmp_path, "--compare", "--format", "latex")
-        assert (code, "--format: latex: not with --compare" in text) == (2, True)
         code, text = self.report(tmp_path, "--compare", "--figures", tmp_path / "f")
         assert (code, "--compare: not with --figures" in text) == (2, True)
         code, text = self.report(tmp_path, tmp_path / "one.yaml", "--compare")

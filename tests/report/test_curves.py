@@ -184,7 +184,7 @@ def test_the_interpolation_threshold_is_the_last_level_that_fits_its_labels(
             "a dip of 11.7 points [8.5, 13.5]",
         ),
         # No dip, and one of a single point.
-        (3 * [[0.72, 0.70, 0.60]], "no", "it never rises again"),
+        (3 * [[0.72, 0.70, 0.60]], "no", "no recovery after the fall"),
         (3 * [[0.72, 0.71, 0.72]], "no", "a dip of 1.0 points is under 2"),
         # Between 2 and 3 points.
         (3 * [[0.72, 0.695, 0.72]], "unclear", "a dip of 2.5 points is under 3"),
@@ -192,13 +192,13 @@ def test_the_interpolation_threshold_is_the_last_level_that_fits_its_labels(
         (
             [[0.80, 0.50, 0.80], [0.70, 0.70, 0.70], [0.70, 0.70, 0.70]],
             "unclear",
-            "a dip of 10.0 points [-33.0, 53.0] may be none",
+            "a dip of 10.0 points [-33.0, 53.0], not significant",
         ),
         # Two seeds can hardly show anything: t is 12.7.
         (
             [[0.72, 0.60, 0.72], [0.72, 0.63, 0.72]],
             "unclear",
-            "a dip of 10.5 points [-8.6, 29.6] may be none",
+            "a dip of 10.5 points [-8.6, 29.6], not significant",
         ),
         # Too few seeds, too few levels.
         ([[0.72, 0.60, 0.72]], "unclear", "a dip of 12.0 points of a single seed"),
@@ -209,7 +209,7 @@ def test_the_interpolation_threshold_is_the_last_level_that_fits_its_labels(
         # What only one seed has reached does not count yet.
         ([[0.72, 0.60, 0.72], [0.72, 0.60]], "unclear", "fewer than three levels"),
         # A rise out of the collapse is no dip.
-        (3 * [[0.80, 0.70, 0.10, 0.20]], "no", "it never rises again"),
+        (3 * [[0.80, 0.70, 0.10, 0.20]], "no", "no recovery after the fall"),
     ],
 )
 def test_verdicts(curves: list[list[float]], expected: Verdict, reason: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -31,6 +32,8 @@ from dsdctl.report.figures.against_pflops import (
 )
 from dsdctl.report.figures.by_level import CURVES, MEMORISATION, by_level
 from dsdctl.report.figures.draw import Drawn, figures, save_figures
+from dsdctl.report.figures.themes import SLIDES, Style, Theme
+from dsdctl.report.formats.html.svg import SVG
 from dsdctl.report.panels import clouds, panels
 from dsdctl.report.table import Report
 from dsdctl.results import Measured
@@ -93,8 +96,83 @@ def test_png_has_300_dots_an_inch(drawn: list[Drawn]) -> None:
         assert width == pytest.approx(300 * 85 / 25.4, abs=1)
 
 
+STYLES: list[Style] = ["paper", "slides", "dark"]
+
+
+@pytest.mark.parametrize("style_name", STYLES)
+def test_a_figure_is_as_wide_as_is_asked_for_in_any_style(
+    report: Report, style_name: Style
+) -> None:
+    (figure, *_) = figures(report, Theme(style_name, 5.5))
+    root = ElementTree.fromstring(figure.svg)
+    assert root.attrib["width"] == "396pt"
+    assert struct.unpack(">I", figure.png[16:20]) == (1650,)
+    assert b"/MediaBox [ 0 0 396 " in figure.pdf
+
+
+def test_slides_have_letters_and_lines_twice_as_large_on_twice_the_width(report: Report) -> None:
+    def sizes(theme: Theme) -> tuple[list[float], list[float], float]:
+        with style.settings(theme.scale):
+            figure = theme.applied(by_level(CURVES, "one seed", theme.width, panels(report)))
+            texts = [float(text.get_fontsize()) for text in figure.findobj(Text)]
+            lines = [line.get_linewidth() for axes in figure.axes for line in axes.lines]
+            return texts, lines, figure.get_figwidth()
+
+    (texts, lines, width), slides = sizes(Theme()), sizes(Theme("slides"))
+    assert slides[0] == pytest.approx([SLIDES * size for size in texts])
+    assert slides[1] == pytest.approx([SLIDES * size for size in lines])
+    assert slides[2] == pytest.approx(SLIDES * width)
+
+
+def test_dark_figures_are_light_on_dark(report: Report) -> None:
+    with style.settings():
+        figure = Theme("dark").applied(by_level(CURVES, "one seed", None, panels(report)))
+    ground = max(to_rgb(figure.get_facecolor()))
+    assert ground < 0.1
+    shown = [text.get_color() for text in figure.findobj(Text) if text.get_text()]
+    shown += [line.get_color() for axes in figure.axes for line in axes.lines]
+    assert all(max(to_rgb(color)) > 0.45 for color in shown)
+
+
+def test_colours_differ_as_greys() -> None:
+    """By Rec. 601's luma, as a grey printer or a copy shows them."""
+    greys = sorted(
+        0.299 * red + 0.587 * green + 0.114 * blue for red, green, blue in map(to_rgb, style.COLORS)
+    )
+    assert all(after - before > 0.08 for before, after in itertools.pairwise(greys))
+    assert greys[-1] < 0.85  # on white
+
+
+def test_text_of_svg_is_text(drawn: list[Drawn]) -> None:
+    curves, memorisation, pflops = (
+        {
+            "".join(element.itertext()).strip()
+            for element in ElementTree.fromstring(figure.svg).iter(f"{{{SVG}}}text")
+        }
+        for figure in drawn
+    )
+    assert {"vanilla, early-stop", "test accuracy (%)", "sparsity (%)"} <= curves
+    assert any("% of flipped labels" in text for text in memorisation)
+    assert {"vanilla", "early-stop", "its teacher's part", "Pareto front"} <= pflops
+
+
+def test_what_a_teacher_costs_is_no_error_bar(report: Report) -> None:
+    """A dotted line from an empty dot, where error bars are drawn through and have no end."""
+    with style.settings():
+        figure = against_pflops(None, clouds(report))
+    (axes,) = figure.axes
+    parts = [line for line in axes.lines if line.get_linestyle() == ":" or line.is_dashed()]
+    costs = {
+        (row.pflops.mean, row.total_pflops) for row in report.rows if row.teacher_pflops is not None
+    }
+    assert {tuple(line.get_xdata()) for line in parts} == costs
+    assert {line.get_markerfacecolor() for line in parts} == {"white"}
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "its teacher's part" in names
+
+
 def _page(report: Report, quantities: Sequence[Any]) -> list[Figure]:
-    return [by_level(quantities, "mean and standard deviation over 3 seeds", panels(report))]
+    return [by_level(quantities, "mean and standard deviation over 3 seeds", None, panels(report))]
 
 
 LONG = "a-name-of-sixty-four-characters-which-is-the-most-that-a-name-has"[:64]
@@ -137,7 +215,7 @@ def test_no_text_lies_over_another_or_leaves_the_figure(tmp_path: Path, case: st
     report = CASES[case](tmp_path)
     with style.settings():
         made = [*_page(report, CURVES), *_page(report, MEMORISATION)[: case == "all kinds"]]
-        for figure in [*made, against_pflops(clouds(report))]:
+        for figure in [*made, against_pflops(None, clouds(report))]:
             texts = _texts(figure)
             assert len(texts) >= 5
             for (one, box), (other, beside) in itertools.combinations(texts, 2):
@@ -188,7 +266,7 @@ def test_points_of_variants_are_told_apart(tmp_path: Path) -> None:
     sizes = [{"student.depth": [1, 2]}, {"student.depth": [1], "student.width": [16, 32, 64]}]
     shown = clouds(report_of(tmp_path, {**TWINS["figure4"], "matrix": sizes}))
     with style.settings():
-        figure = against_pflops(shown)
+        figure = against_pflops(None, shown)
     (axes,) = figure.axes
     drawn = {
         (line.get_color(), line.get_marker(), *map(float, line.get_xydata()[0]))
@@ -198,7 +276,9 @@ def test_points_of_variants_are_told_apart(tmp_path: Path) -> None:
     assert len({(color, marker) for color, marker, *_ in drawn if marker in SHAPES}) == 2 * 4
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     variants = ["depth 1", "depth 2", "depth 1, width 16", "depth 1, width 64"]
-    assert names == ["vanilla", "kd-dense-teacher", "Pareto front", *variants]
+    assert names == [
+        "vanilla", "kd-dense-teacher", "its teacher's part", "Pareto front", *variants
+    ]  # fmt: skip
 
 
 def test_before_the_first_level_there_is_nothing_to_draw(tmp_path: Path) -> None:
@@ -257,7 +337,7 @@ LOADED = """
 import sys
 from pathlib import Path
 import dsdctl.cli.app
-from dsdctl.report.render import FORMATS
+from dsdctl.report.formats.text import FORMATS
 from dsdctl.report.table import Report
 assert "matplotlib" not in sys.modules
 from dsdctl.report.figures.draw import figures

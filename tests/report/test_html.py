@@ -2,9 +2,11 @@
 
 import html.parser
 import json
+import math
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,11 @@ from typer.testing import CliRunner
 from dsdctl.cli.app import app
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
+from dsdctl.report.figures.draw import figures
 from dsdctl.report.formats.html.page import html as rendered
+from dsdctl.report.formats.html.svg import SVG
 from dsdctl.report.ledger import executed, make_ledger, places
+from dsdctl.report.notes import DIP_RULE
 from dsdctl.report.table import make_report
 
 COMPARED: dict[str, Any] = {
@@ -132,8 +137,8 @@ def test_the_papers_values_stand_beside_ours_with_the_gap(two: str) -> None:
     for kind in ("ours", "paper", "gap"):
         line = re.findall(rf'<tr class="{kind}">(.*?)</tr>', two, re.S)[0]
         cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", line, re.S)]
-        shown[kind] = [float(cell.split(" ")[0]) for cell in cells[3:6]]
-    assert shown["paper"] == [0.5, 12.34, 99.62]
+        shown[kind] = [float(cell.split(" ")[0]) for cell in cells[3:5] + cells[7:9]]
+    assert shown["paper"] == [12.34, 99.62, 0.5, 0.5]
     ours, gaps = shown["ours"], shown["gap"]
     assert gaps == pytest.approx(
         [a - b for a, b in zip(ours, shown["paper"], strict=True)], abs=0.011
@@ -147,6 +152,44 @@ def test_a_page_of_nothing_and_of_a_diverged_seed(tmp_path: Path) -> None:
     assert "not complete" in empty.text
     diverged = page_of(progress_of(tmp_path, planned(tmp_path), diverging(0, at=0)))
     assert "diverged in epoch 3" in diverged
+
+
+def test_values_lie_on_the_points_of_the_curves(tmp_path: Path) -> None:
+    report, *_ = make_report(progress_of(tmp_path, planned(tmp_path, COMPARED)), paper_macs)
+    for figure in figures(report):
+        root = ElementTree.fromstring(figure.svg)
+        drawn = [
+            (float(use.attrib["x"]), float(use.attrib["y"]))
+            for use in root.iter(f"{{{SVG}}}use")
+            if "x" in use.attrib
+        ]
+        assert figure.values
+        for value in figure.values:
+            nearest = min(math.dist((value.x, value.y), point) for point in drawn)
+            assert nearest < 0.1, value
+
+
+def test_a_value_says_what_its_point_is(tmp_path: Path) -> None:
+    progress = progress_of(tmp_path, planned(tmp_path, COMPARED))
+    report, *_ = make_report(progress, paper_macs)
+    page = Page(page_of(progress))
+    curve = report.curves[0]
+    for level, accuracy in enumerate(curve.mean_test_accuracy):
+        sparsity = 100 * curve.mean_sparsity[level]
+        said = (
+            f"vanilla, early-stop\nlevel {level}, sparsity {sparsity:.2f} %\n"
+            f"test accuracy (%) {100 * accuracy:.2f} ± "
+        )
+        assert said.replace("\n", "") in page.text
+    row = report.rows[0]
+    assert row.test_accuracy.mean is not None
+    assert f"vanillatest accuracy (%) {100 * row.test_accuracy.mean:.2f} ± " in page.text
+
+
+def test_the_dip_rule_stands_beside_its_picture(two: str) -> None:
+    (rule,) = set(re.findall(r'<figure class="rule">(.*?)</figure>', two, re.S))
+    assert "<svg" in rule and ">before</text>" in rule
+    assert " ".join(DIP_RULE.split()) in rule
 
 
 def test_commands_carry_the_choice_of_recipes_and_seeds(tmp_path: Path) -> None:
@@ -234,6 +277,13 @@ class TestInChromium:
     def page(self, two: str, tmp_path: Path) -> Path:
         return write(tmp_path / "report.html", two)
 
+    @pytest.fixture
+    def compared(self, tmp_path: Path) -> Path:
+        """A page of recipes with long names, teachers and all columns filled."""
+        recipes = [*COMPARED["recipes"], "kd-pruned-sparsest"]
+        plan = planned(tmp_path, {**COMPARED, "recipes": recipes})
+        return write(tmp_path / "compared.html", page_of(progress_of(tmp_path, plan)))
+
     def test_shows_it_without_errors_or_requests(self, page: Path) -> None:
         """Its own policy forbids scripts and requests; one that is tried is an error."""
         shown = _chromium("--dump-dom", "--enable-logging=stderr", page)
@@ -244,26 +294,41 @@ class TestInChromium:
             tried = _chromium("--dump-dom", "--enable-logging=stderr", page)
             assert "Content Security Policy" in tried.stderr
 
-    @pytest.mark.parametrize("width", [390, 1400])
+    @pytest.mark.parametrize("width", [375, 1280, 1400])
     def test_is_no_wider_than_its_window(self, page: Path, width: int) -> None:
-        """A script of this test's own, which the report has not, says how wide the page became."""
-        probe = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
-        framed = page.with_name("probe.html")
-        text = re.sub('<meta http-equiv="Content-Security-Policy".*?>', "", page.read_text())
-        framed.write_text(text.replace("</body>", f"{probe}</body>"))
-        frame = page.with_name("frame.html")
-        frame.write_text(
-            f'<iframe src="probe.html" width="{width}" height="900" onload="document.title = '
-            'this.contentDocument.title"></iframe>'
-        )
-        dom = _chromium("--dump-dom", "--allow-file-access-from-files", frame).stdout
-        (found,) = re.findall(r"<title>width (\d+)</title>", dom)
-        assert int(found) <= width
+        assert float(_measured(page, width, "document.documentElement.scrollWidth")) <= width
+
+    def test_shows_every_column_of_the_comparison_on_1280(self, compared: Path) -> None:
+        found = "(box => box.scrollWidth - box.clientWidth)(document.querySelector('.comparison'))"
+        assert float(_measured(compared, 1280, found)) <= 0
+
+    def test_shows_the_accuracy_on_a_phone(self, compared: Path) -> None:
+        cell = "[...document.querySelectorAll('.comparison .ours td:not(.tick)')][0]"
+        box = "document.querySelector('.comparison')"
+        right = f"{cell}.getBoundingClientRect().right - {box}.getBoundingClientRect().right"
+        assert float(_measured(compared, 375, right)) <= 0
+        assert re.fullmatch(r"\d\d\.\d\d ± \d\.\d\d", _measured(compared, 375, f"{cell}.innerText"))
 
     def test_prints(self, page: Path) -> None:
         pdf = page.with_suffix(".pdf")
         _chromium(f"--print-to-pdf={pdf}", page)
         assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def _measured(page: Path, width: int, expression: str) -> str:
+    """What a script of this test's own, which the report has not, finds in a window so wide."""
+    probe = f"<script>document.title = 'found ' + ({expression})</script>"
+    framed = page.with_name("probe.html")
+    text = re.sub('<meta http-equiv="Content-Security-Policy".*?>', "", page.read_text())
+    framed.write_text(text.replace("</body>", f"{probe}</body>"))
+    frame = page.with_name("frame.html")
+    frame.write_text(
+        f'<iframe src="probe.html" width="{width}" height="900" onload="document.title = '
+        'this.contentDocument.title"></iframe>'
+    )
+    dom = _chromium("--dump-dom", "--allow-file-access-from-files", frame).stdout
+    (found,) = re.findall(r"<title>found (.*)</title>", dom)
+    return str(found)
 
 
 def _chromium(*arguments: object) -> subprocess.CompletedProcess[str]:

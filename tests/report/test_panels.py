@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import write_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import TWINS, double_descent, nothing, report_of
@@ -14,9 +16,7 @@ from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.panels import SparsityAxis, clouds, panels, sparsity_axis
 from dsdctl.results import Measured
 
-NOISY = [
-    f"{data}, label noise {rate}" for data in ("cifar10", "cifar100") for rate in (0.1, 0.2, 0.5)
-]
+NOISY = [f"{data}, noise {rate} %" for data in ("cifar10", "cifar100") for rate in (10, 20, 50)]
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,32 @@ def test_early_stop_is_a_mark_on_vanillas_line(tmp_path: Path) -> None:
          "pruning.levels": 12},
     )  # fmt: skip
     ((line,),) = (panel.lines for panel in panels(report))
-    vanilla, early = report.rows
+    _, early = report.rows
     assert set(early.stop_reasons) == {"accuracy dropped"}
-    assert line.reported() == list(zip(vanilla.seeds, vanilla.level.values, strict=True))
-    assert line.stopped() == list(zip(early.seeds, early.stopped_at.values, strict=True))
+    mean = [
+        statistics.fmean(seed[level]["validation_accuracy"] for seed in line.seeds.values())
+        for level in range(line.reach)
+    ]
+    assert line.reported() == [mean.index(max(mean))]
+    assert line.stopped() == [statistics.median_low(map(int, early.stopped_at.values))]
+
+
+def test_a_row_that_reports_the_sparsest_level_close_to_the_best_is_marked_there(
+    tmp_path: Path,
+) -> None:
+    write_recipe(tmp_path, "close", select={"sparsest_within": 0.05})
+    report = report_of(
+        tmp_path,
+        {"recipes": ["close"], "seeds": [0, 1, 2], "student.width": 16, "pruning.levels": 15},
+    )
+    ((line,),) = (panel.lines for panel in panels(report))
+    mean = [
+        statistics.fmean(seed[level]["validation_accuracy"] for seed in line.seeds.values())
+        for level in range(line.reach)
+    ]
+    assert line.reported() == [
+        max(level for level, value in enumerate(mean) if value >= max(mean) - 0.05)
+    ]
 
 
 def test_a_rule_that_never_stopped_leaves_no_mark(tmp_path: Path) -> None:
@@ -167,14 +189,21 @@ def test_listed_sparsities_are_equal_steps_too(tmp_path: Path) -> None:
     (panel,) = panels(report_of(tmp_path, {"student.width": 16, "pruning": pruning}))
     axis = sparsity_axis([panel])
     assert [axis.position(level) for level in panel.lines[0].seeds[0]] == [0, 1, 2, 3]
-    assert [axis.label(k) for k in axis.ticks(4)] == ["0", "50", "90", "95.0"]
+    assert [axis.label(k) for k in axis.ticks(4)] == ["0", "50", "90", "95"]
 
 
-def test_labels_are_percentages_with_two_digits_of_the_density() -> None:
+def test_labels_are_percentages_to_two_digits_or_two_of_the_density() -> None:
     axis = SparsityAxis([pruned(0.2, 30)])
     assert [axis.label(k) for k in (0, 1, 5, 10, 15, 20, 25, 29)] == [
-        "0", "20", "67", "89", "96.5", "98.8", "99.62", "99.85",
+        "0", "20", "67.23", "89.26", "96.48", "98.85", "99.62", "99.85",
     ]  # fmt: skip
+
+
+def test_a_label_is_not_rounded_to_another_sparsity() -> None:
+    axis = SparsityAxis([pruned(0.5, 14)])
+    labels = [axis.label(k) for k in range(14)]
+    assert labels[:5] == ["0", "50", "75", "87.5", "93.75"]
+    assert labels[-1] == "99.988"
 
 
 @settings(deadline=None, max_examples=100)

@@ -9,22 +9,27 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from builders import TABLE1, paper_macs, planned, write_recipe
 from reports import HERE, TWINS, diverging, double_descent, nothing, progress_of, report_of
 from rich.console import Console
+from tiny import ROOT
 
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.answer import Answer, Recommended, Saved
 from dsdctl.report.cells import HEADINGS, cells, finding_cells
-from dsdctl.report.formats.latex import latex, tex
+from dsdctl.report.curve_summary import Curve
+from dsdctl.report.formats.latex import latex, math, tex
 from dsdctl.report.formats.plot import plot
 from dsdctl.report.formats.text import render, render_brief
 from dsdctl.report.notes import CONVENTION, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import stats
-from dsdctl.report.table import Report, make_report
+from dsdctl.report.table import Report, TrajectoryReport, make_report
 from dsdctl.results import Measured
 
 COMPARED: dict[str, Any] = {
@@ -33,6 +38,9 @@ COMPARED: dict[str, Any] = {
     "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
     "seeds": [0, 1, 2],
 }
+
+
+ACCURACY = HEADINGS.index("test accuracy %")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +143,7 @@ class TestMarks:
         one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(1, at=2))
         (row,) = one.rows
         assert row.diverged_at == (None, 2)
-        assert cells(row)[5].endswith("†")
+        assert cells(row)[ACCURACY].endswith("†")
         where = "† Diverged, and ended there: vanilla seed 1 at level 2 in epoch 3. What to try: "
         (note,) = [line for line in notes(one) if line.startswith(where)]
         assert all(key in note for key in ("schedule.warmup", "optimizer.lr", "clip_norm"))
@@ -174,8 +182,8 @@ class TestMarks:
     def test_show_that_a_seed_is_missing(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1, 2], "recipes": COMPARED["recipes"]}, unfinished)
         vanilla, _, distilled, _ = one.rows
-        assert cells(vanilla)[5].endswith("(2/3)")
-        assert cells(distilled)[5] == "—"
+        assert cells(vanilla)[ACCURACY].endswith("(2/3)")
+        assert cells(distilled)[ACCURACY] == "—"
         assert any(
             line.startswith("Incomplete: vanilla 2/3 seeds (all levels run, not finished)")
             for line in notes(one)
@@ -183,7 +191,7 @@ class TestMarks:
 
     def test_show_that_a_level_0_diverged(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1]}, diverging(0, at=0))
-        assert cells(one.rows[0])[5].endswith("(1/2)†")
+        assert cells(one.rows[0])[ACCURACY].endswith("(1/2)†")
         assert [line["kind"] for line in tidy(one)] == ["diverged", *["measured"] * 4]
 
     def test_show_several_environments(self, tmp_path: Path) -> None:
@@ -195,7 +203,7 @@ class TestMarks:
             changed = known.levels[level].model_copy(update={"environment": elsewhere})
             known.levels[level] = changed
         (one,) = make_report(progress, paper_macs)
-        assert all(cells(row)[5].endswith("‡") for row in one.rows)
+        assert all(cells(row)[ACCURACY].endswith("‡") for row in one.rows)
         (line,) = [note for note in notes(one) if note.startswith("‡")]
         for which in ("", ", compiled kernels", ", compiled kernels (a avx2)",
                       ", compiled kernels (a avx512, b avx512)"):  # fmt: skip
@@ -332,7 +340,7 @@ class TestSelection:
             "best", "stopped", {"sparsest_within": 0.05}, {"sparsest_within": 0.01},
         ]  # fmt: skip
         assert Report.model_validate_json(shown(mixed, "json")) == mixed
-        by_recipe = {line["recipe"]: line["select"] for line in tidy(mixed)}
+        by_recipe = {line["recipe"]: line["rule"] for line in tidy(mixed)}
         assert by_recipe == {
             "vanilla": "best", "early-stop": "stopped", "a": "sparsest_within=0.05",
             "b": "sparsest_within=0.01", "": "",
@@ -458,14 +466,25 @@ class TestPlot:
             assert max(map(len, text.splitlines())) <= 80
 
 
+COMPILE = {
+    "pdflatex": ["-halt-on-error", "-interaction=nonstopmode"],
+    "tectonic": ["--keep-logs"],
+}
+COMPILERS = [name for name in COMPILE if shutil.which(name)]
+
 HOSTILE = "a|b <script>alert(1)</script> `x` $y^2_z$ \\cite{k} ~ 100 % & # {}"
 
 
 def renamed(report: Report) -> Report:
     """The same in a variant, and with a title, that would break any format."""
-    rows = [row.model_copy(update={"variant": HOSTILE}) for row in report.rows]
-    curves = [curve.model_copy(update={"variant": HOSTILE}) for curve in report.curves]
-    changes = {"rows": tuple(rows), "curves": tuple(curves), "title": HOSTILE}
+    variant = {"variant": HOSTILE}
+    axes = {**variant, "axes": {"student.x": HOSTILE}}
+    changes = {
+        "rows": tuple(row.model_copy(update=axes) for row in report.rows),
+        "curves": tuple(curve.model_copy(update=variant) for curve in report.curves),
+        "answers": tuple(answer.model_copy(update=axes) for answer in report.answers),
+        "title": HOSTILE,
+    }
     return report.model_copy(update=changes)
 
 
@@ -495,48 +514,124 @@ def tidy(report: Report) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(shown(report, "csv"))))
 
 
+def frame(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text))
+
+
 class TestCsv:
-    def test_has_one_row_a_level_of_each_recipe_and_seed(self, report: Report) -> None:
-        lines = tidy(report)
-        students = [line for line in lines if line["role"] == "student"]
+    def test_has_a_line_a_level_that_a_seed_ran_in_its_row(self, report: Report) -> None:
+        students = [line for line in tidy(report) if line["role"] == "student"]
         keys = [(line["recipe"], line["seed"], line["level"]) for line in students]
         assert len(set(keys)) == len(keys)
-        assert len([key for key in keys if key[0] == "vanilla"]) == 3 * 16
+        for row in report.rows:
+            for seed, trainings in zip(row.seeds, row.trainings.values, strict=True):
+                ran = [key for key in keys if key[:2] == (row.recipe, str(seed))]
+                assert len(ran) == trainings
+        assert {row.trainings.mean == 16 for row in report.rows} == {True, False}
         curve = report.curves[0]
         phases = [line["phase"] for line in students if line["recipe"] == "vanilla"][:16]
         assert phases == list(curve.phases)
 
-    def test_marks_what_the_rows_report_and_which_levels_taught(self, report: Report) -> None:
+    def test_marks_what_the_rows_report_and_where_they_stopped(self, report: Report) -> None:
         lines = tidy(report)
         for row in report.rows:
-            chosen = [
-                int(line["level"])
-                for line in lines
-                if line["recipe"] == row.recipe and line["selected"] == "True"
-            ]
+            own = [line for line in lines if line["recipe"] == row.recipe]
+            chosen = [int(line["level"]) for line in own if line["selected"] == "True"]
             assert chosen == list(row.level.values)
-        taught = {
-            int(x["level"]) for x in lines if (x["role"], x["selected"]) == ("teacher", "True")
-        }
-        assert taught == {row.teacher_level for row in report.rows if row.distillation}
+            stopped = [int(line["level"]) for line in own if line["stopped"] == "True"]
+            assert stopped == list(row.stopped_at.values)
+
+    def test_has_a_teachers_levels_once_for_each_row_that_it_taught(self, report: Report) -> None:
+        taught = [line for line in tidy(report) if line["role"] == "teacher"]
+        assert {line["recipe"] for line in taught} == {""}
+        for row in report.rows[2:]:
+            own = [line for line in taught if line["taught"] == row.recipe]
+            assert [int(line["level"]) for line in own] == list(range(row.teacher_trainings or 0))
+            (chosen,) = [line for line in own if line["selected"] == "True"]
+            assert int(chosen["level"]) == row.teacher_level
+
+    def test_adds_up_to_the_ledger(self, report: Report) -> None:
+        lines = frame(shown(report, "csv"))
+        for row in report.rows:
+            for column, pflops in (
+                ("recipe", row.pflops.values),
+                ("taught", [row.teacher_pflops]),
+            ):
+                own = lines[lines[column] == row.recipe]
+                found = [sum(part) for _, part in own.groupby("seed").pflops]
+                assert found == pytest.approx([value for value in pflops if value])
+                last = own.groupby("seed").pflops_so_far.max()
+                assert list(last) == pytest.approx(found)
+
+    def test_gives_pandas_the_reports_numbers(self, report: Report, tmp_path: Path) -> None:
+        lines = frame(shown(report, "csv"))
+        chosen = lines[lines.selected].groupby("recipe").test_accuracy
+        for row in report.rows:
+            assert chosen.mean()[row.recipe] == pytest.approx(row.test_accuracy.mean)
+            assert chosen.std()[row.recipe] == pytest.approx(row.test_accuracy.std)
+        # Of one seed and by the best level, as the paper's protocol, the highest is the row's.
+        recipes = ["vanilla", "entropy-early-stop", "kd-dense-teacher", "kd-pruned-teacher"]
+        one = report_of(tmp_path, {**COMPARED, "recipes": recipes, "seeds": [0]})
+        highest = frame(shown(one, "csv")).groupby("recipe").test_accuracy.max()
+        assert dict(highest) == {row.recipe: row.test_accuracy.mean for row in one.rows}
+
+    def test_has_one_type_a_column_and_a_column_an_axis(self, tmp_path: Path) -> None:
+        noise = {"matrix": {"label_noise.rate": [0.2, 0.5]}, "recipes": COMPARED["recipes"]}
+        lines = frame(shown(report_of(tmp_path, noise), "csv"))
+        types = {name: str(column.dtype) for name, column in lines.items()}
+        assert {types[name] for name in ("selected", "stopped")} == {"bool"}
+        assert {types[name] for name in ("seed", "level", "total_weights")} == {"int64"}
+        assert {types[name] for name in ("label_noise_rate", "pflops", "sparsity")} == {"float64"}
+        assert "object" not in types.values()
+        assert set(lines.label_noise_rate) == {0.2, 0.5}
+
+    def test_has_no_column_that_pandas_uses_itself(self, report: Report) -> None:
+        for column in tidy(report)[0]:
+            assert not hasattr(pd.DataFrame, column) and not hasattr(pd.Series, column)
+
+    def test_has_no_cell_that_a_spreadsheet_computes(self, tmp_path: Path) -> None:
+        values = ["=1+1", "@x", "-y"]
+        lines = tidy(report_of(tmp_path, {"matrix": {"dataset.root": values}}))
+        assert {line["dataset_root"] for line in lines} == {"'=1+1", "'@x", "'-y"}
 
     def test_before_the_first_level_is_empty(self, tmp_path: Path) -> None:
         assert shown(report_of(tmp_path, make=nothing), "csv") == ""
 
 
+def test_the_page_on_reports_names_every_column_and_field(report: Report) -> None:
+    text = (ROOT / "docs" / "reports.md").read_text()
+    csv_part, json_part = text.split("## CSV")[1].split("## JSON")
+    named, documented = (set(re.findall(r"`(\w+)`", part)) for part in (csv_part, json_part))
+    assert named >= set(tidy(report)[0])
+    models = [Report, ReportRow, Answer, Recommended, Saved, Curve, TrajectoryReport]
+    fields = {name for model in models for name in model.model_fields} - {"schema_"}
+    assert documented >= fields | {"schema"}
+
+
 class TestLatex:
-    def test_has_the_papers_columns_and_a_tick_for_each_property(self, report: Report) -> None:
+    def test_has_a_column_of_recipes_and_a_tick_for_each_property(self, report: Report) -> None:
         text = shown(report, "latex")
-        assert "\\begin{tabular}{@{}cccrrr@{}}" in text
+        assert "\\begin{tabular}{@{}lcccrrrr@{}}" in text
         assert text.count("\\checkmark") == 1 + 2 + 3
         rows = [line for line in text.splitlines() if " & " in line]
-        assert {line.count("&") for line in rows} == {5}
+        assert {line.count("&") for line in rows} == {7}
+        assert [line.split(" & ")[0] for line in rows[2:]] == [row.recipe for row in report.rows]
 
-    def test_names_the_recipes_where_ticks_leave_them_alike(self, tmp_path: Path) -> None:
-        alike = report_of(tmp_path, {"recipes": ["early-stop", "entropy-early-stop"]})
-        text = shown(alike, "latex")
-        assert "\\begin{tabular}{@{}lcccrrr@{}}" in text
-        assert "entropy-early-stop & $\\checkmark$" in text
+    def test_has_its_numbers_in_math_mode(self) -> None:
+        for cell, latex_of_it in {
+            "70.46 ± 2.34": "$70.46\\,\\pm\\,2.34$",
+            "70.46 (2/3)†": "$70.46$ ($2$/$3$)$^\\dagger$",
+            "1.3e-05": "$1.3{\\times}10^{-5}$",
+            "-0.12": "$-0.12$",
+            "—": "--",
+            "": "",
+        }.items():
+            assert math(cell) == latex_of_it
+
+    def test_says_a_variant_in_words(self, tmp_path: Path) -> None:
+        text = shown(report_of(tmp_path, {"matrix": {"label_noise.rate": [0.2, 0.5]}}), "latex")
+        assert "\\emph{noise 20 \\%}" in text
+        assert "label_noise" not in text and "label\\_noise" not in text
 
     def test_escapes_what_is_special_or_another_letter_in_its_default_encoding(self) -> None:
         assert tex("a_b & 50 % <5> x|y") == (
@@ -544,7 +639,7 @@ class TestLatex:
         )
 
     @pytest.mark.long
-    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+    @pytest.mark.skipif(not COMPILERS, reason="neither tectonic nor pdflatex is installed")
     def test_compiles_and_fits_a_column(
         self, report: Report, table1: Report, tmp_path: Path
     ) -> None:
@@ -564,16 +659,22 @@ def widened(report: Report) -> Report:
 
 
 def compiled(folder: Path, body: str) -> str:
-    """The log of pdflatex over `body` on a page of two columns, each 85 mm wide."""
+    """The log of a LaTeX compiler over `body` on a page of two columns, each 85 mm wide."""
     (folder / "table.tex").write_text(
         "\\documentclass[twocolumn]{article}\n"
         "\\usepackage[textwidth=178mm,columnsep=8mm]{geometry}\n"
         "\\usepackage{booktabs,amssymb,graphicx}\n"
         f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
     )
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
-    for _ in range(2):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    compiler, *_ = COMPILERS
+    for _ in range(2):  # the second time with the references
+        done = subprocess.run(
+            [compiler, *COMPILE[compiler], "table.tex"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-2000:]
     return (folder / "table.log").read_text()
 
@@ -641,7 +742,7 @@ class TestEndOfARun:
         lines = self.ending(report)
         assert len(report.rows) == 12
         assert len(lines) < 70
-        heading = next(n for n, line in enumerate(lines) if "accuracy" in line)
+        heading = max(n for n, line in enumerate(lines) if line.startswith(" recipe "))
         for row in {row.variant: row for row in report.rows}.values():
             first, last = (words.strip() for words in row.variant.split(","))
             assert sum(line.strip().startswith(first) for line in lines[heading:]) == 2

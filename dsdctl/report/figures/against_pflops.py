@@ -20,13 +20,17 @@ from dsdctl.report.figures.layout import (
 )
 from dsdctl.report.figures.style import Look, Pen, look
 from dsdctl.report.panels import Cloud, recipe_names
-from dsdctl.report.table import ReportRow
+from dsdctl.report.rows import ReportRow
+from dsdctl.units import magnitude
 
 
-def against_pflops(shown: Sequence[Cloud]) -> Figure:
-    """Each row at what one seed of it costs, its teacher included, and the Pareto front."""
+def against_pflops(width: float | None, shown: Sequence[Cloud]) -> Figure:
+    """Each row at what one seed of it costs, its teacher included, and the Pareto front.
+
+    `width` is in inches, None that of a paper's columns.
+    """
     columns = columns_of(len(shown))
-    figure = paper_figure(len(shown), 0.55 if columns == 1 else 0.3)
+    figure = paper_figure(len(shown), 0.55 if columns == 1 else 0.3, width)
     grid = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False, sharey="row")
     names = dict.fromkeys(recipe_names(rows) for cloud in shown for rows in cloud.groups)
     looks = {name: look(number) for number, name in enumerate(names)}
@@ -41,6 +45,8 @@ def against_pflops(shown: Sequence[Cloud]) -> Figure:
         axes.set_axis_off()
     for axes in grid[:, 0]:
         axes.set_ylabel("test accuracy (%)")
+    if any(row.teacher_pflops for cloud in shown for rows in cloud.groups for row in rows):
+        handles["teacher"] = handle("its teacher's part", TEACHERS_PART)
     handles["front"] = handle("Pareto front", FRONT)
     variants = [handle(label, _marker("0.3", shape)) for label, shape in shapes.items()]
     legend(figure, [*handles.values(), *variants], PFLOPS_KEY)
@@ -49,10 +55,21 @@ def against_pflops(shown: Sequence[Cloud]) -> Figure:
 
 PFLOPS_KEY = (
     "3 x forward MACs x images x epochs x trainings of one seed, dense at\n"
-    "every level; one FLOP is one multiply-accumulate. Bars to the left:\n"
-    "without the teacher's trainings. Its forward passes are not counted."
+    "every level; one FLOP is one multiply-accumulate.\n"
+    "The teacher's forward passes are not counted."
 )
-FRONT: Pen = {"color": "0.6", "linewidth": 0.8, "linestyle": "-"}
+FRONT: Pen = {"color": "0.72", "linewidth": 0.8, "linestyle": "-"}
+TEACHERS_PART: Pen = {
+    "color": "0.4",
+    "linestyle": (0, (1, 1.2)),
+    "linewidth": 1.2,
+    "marker": "o",
+    "markersize": 2.6,
+    "markerfacecolor": "white",
+    "markeredgewidth": 0.6,
+    "markevery": (0, 2),
+}
+"""A dotted line from the cost without the teacher, an empty dot: no error bar looks like it."""
 SHAPES = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
 """Markers of variants, where these differ in more than their data."""
 
@@ -120,8 +137,15 @@ def _scatter(
         row, style = point.row, looks[point.line]
         pen = point.pen(style, shapes.get(point.variant))
         spread = 100 * (row.test_accuracy.std or 0.0)
-        axes.errorbar(point.cost, point.accuracy, spread, elinewidth=0.7, zorder=3, **pen)
-        axes.hlines(point.accuracy, point.own, point.cost, color=style.color, linewidth=0.7)
+        drawn = axes.errorbar(point.cost, point.accuracy, spread, elinewidth=0.7, zorder=3, **pen)
+        variant = f", {point.variant}" if point.variant else ""
+        drawn.lines[0].set_label(
+            f"{row.recipe}{variant}\ntest accuracy (%) {point.accuracy:.2f} ± {spread:.2f}\n"
+            f"{magnitude(point.cost)} PFLOPs"
+        )
+        if point.own < point.cost:
+            part = {**TEACHERS_PART, "color": style.color}
+            axes.plot([point.own, point.cost], [point.accuracy] * 2, zorder=2, **part)
         handles.setdefault(
             row.recipe, handle(row.recipe, point.pen(style, "o" if shapes else None))
         )

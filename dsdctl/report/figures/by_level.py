@@ -41,19 +41,21 @@ CURVES = (
     Quantity("entropy_bits", "entropy (bits)", scale=1),
 )
 MEMORISATION = (
-    Quantity("fitted_noisy", "fitted to the\nnoisy class (%)"),
-    Quantity("fitted_true", "fitted to the\ntrue class (%)"),
+    Quantity("fitted_noisy", "% of flipped labels\nfitted to noisy class"),
+    Quantity("fitted_true", "% of flipped labels\nfitted to true class"),
 )
 
 
-def by_level(quantities: Sequence[Quantity], spread: str, shown: Sequence[Panel]) -> Figure:
+def by_level(
+    quantities: Sequence[Quantity], spread: str, width: float | None, shown: Sequence[Panel]
+) -> Figure:
     """Quantities against sparsity: panels side by side, in each the quantities one over another.
 
-    `spread` says what lines and bands are.
+    `spread` says what lines and bands are; `width` is in inches, None that of a paper's columns.
     """
     columns = columns_of(len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = paper_figure(len(shown), 0.7 if columns == 1 else 0.4)
+    figure = paper_figure(len(shown), 0.7 if columns == 1 else 0.4, width)
     grid = figure.subplots(
         rows * len(quantities),
         columns,
@@ -113,9 +115,9 @@ def _legend_by_level(
     if any(panel.teachers for panel in shown):
         handles.append(handle("teacher, level that taught", {**TEACHER, **TEACHING}))
     if any(line.reported() for line in lines):
-        handles.append(handle("reported level", {**REPORTED, "color": "0.3"}))
+        handles.append(handle("reported level, by the mean", {**REPORTED, "color": "0.3"}))
     if any(line.stopped() for line in lines):
-        handles.append(handle("stopped", {**STOPPED, "color": "0.3"}))
+        handles.append(handle("stopped, median seed", {**STOPPED, "color": "0.3"}))
     phased = any(panel.phased for panel in shown)
     if phased:
         handles.append(handle("interpolation threshold", THRESHOLD))

@@ -2,11 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from dsdctl.report.answer import Level
 from dsdctl.report.curves import PHASES, mean_curve, spans
 from dsdctl.report.figures.layout import text_width
 from dsdctl.report.figures.style import (
@@ -17,9 +18,10 @@ from dsdctl.report.figures.style import (
     TEACHER,
     THRESHOLD,
     Look,
+    enlarged,
     line_pen,
 )
-from dsdctl.report.panels import Level, Line, Panel, SparsityAxis, Teacher
+from dsdctl.report.panels import Line, Panel, SparsityAxis, Teacher
 from dsdctl.report.seeds import std_curve
 
 
@@ -54,20 +56,30 @@ def draw_line(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Qu
     if std is not None:
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=style.color, alpha=0.15, linewidth=0, zorder=1.5)
-    axes.plot(x, mean, zorder=3, **line_pen(style))
+    (drawn,) = axes.plot(x, mean, zorder=3, **line_pen(style))
+    drawn.set_label("\n\n".join(_values(line, mean, std, shown)))
+
+
+def _values(
+    line: Line, mean: Sequence[float], std: Sequence[float] | None, shown: Quantity
+) -> Iterator[str]:
+    """What each point of a mean curve is, in a few lines."""
+    levels = next(iter(line.seeds.values()))
+    name = shown.label.replace("\n", " ")
+    for level, value in enumerate(mean):
+        spread = f" ± {std[level]:.2f}" if std else ""
+        sparsity = f"level {level}, sparsity {100 * float(levels[level]['sparsity']):.2f} %"
+        yield f"{line.label}\n{sparsity}\n{name} {value:.2f}{spread}"
 
 
 def draw_marks(axes: Axes, axis: SparsityAxis, line: Line, style: Look, shown: Quantity) -> None:
-    """A star at each reported level and a ring where a rule stopped, on the seed's line or mean."""
+    """A star at the level that each row reports and a ring where its rule stopped, on the mean."""
     mean = mean_curve([shown.values(levels) for levels in line.seeds.values()])
-    for marks, pen in (
-        (line.reported(), {**REPORTED, "color": style.color}),
-        (line.stopped(), {**STOPPED, "color": style.color}),
-    ):
-        for seed, level in marks:
-            own = line.seeds[seed]
-            y = mean[level] if level < line.reach else shown.values(own)[level]
-            axes.plot(axis.position(own[level]), y, zorder=4, **pen)
+    levels = next(iter(line.seeds.values()))
+    for marks, pen in ((line.reported(), REPORTED), (line.stopped(), STOPPED)):
+        for level in marks:
+            at = axis.position(levels[level]), mean[level]
+            axes.plot(*at, zorder=4, **{**pen, "color": style.color})
 
 
 def draw_teacher(axes: Axes, axis: SparsityAxis, teacher: Teacher, shown: Quantity) -> None:
@@ -80,7 +92,7 @@ def draw_teacher(axes: Axes, axis: SparsityAxis, teacher: Teacher, shown: Quanti
 
 
 def draw_phases(axes: Axes, axis: SparsityAxis, panel: Panel) -> None:
-    """Shade every second phase, and dot where the network no longer fits its labels."""
+    """Shade every second phase, and dot where the network no longer interpolates."""
     if panel.phased is None:
         return
     for span in spans(panel.phased.phases):
@@ -104,7 +116,7 @@ def name_phases(axes: Axes, axis: SparsityAxis, panel: Panel, level_points: floa
     for span in spans(panel.phased.phases):
         numeral = NUMERALS[span.phase]
         middle = statistics.fmean(axis.extent(panel.phased, span.first, span.last))
-        half = 0.55 * text_width(numeral, FONT_SIZE) / level_points
+        half = 0.55 * text_width(numeral, enlarged(FONT_SIZE)) / level_points
         if middle - half > right:
             right = middle + half
             axes.annotate(

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
-from dsdctl.report.figures.style import COLUMN, FONT_SIZE, PAGE, SMALL, TINY, Pen
+from dsdctl.report.figures.style import COLUMN, FONT_SIZE, PAGE, SMALL, TINY, Pen, enlarged
 
 HANDLE = 35.0
 """What a legend takes beside an entry's text, in points."""
 
 
-def paper_figure(count: int, aspect: float) -> Figure:
-    """An empty figure for `count` panels, one or two columns of a paper wide.
+def paper_figure(count: int, aspect: float, width: float | None = None) -> Figure:
+    """An empty figure for `count` panels, one or two columns of a paper or `width` inches wide.
 
     `aspect` is the height of a row of panels over the width of the figure; the legend adds its own.
     """
     columns = columns_of(count)
-    width = COLUMN if columns == 1 else PAGE
+    width = width or enlarged(COLUMN if columns == 1 else PAGE)
     height = aspect * width * math.ceil(count / columns)
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -34,19 +34,19 @@ def columns_of(count: int) -> int:
 
 def panel_points(figure: Figure, count: int) -> float:
     """About how wide each of `count` panels is, in points, without the ticks beside it."""
-    return 72 * (figure.get_figwidth() / columns_of(count) - 0.4)
+    return 72 * figure.get_figwidth() / columns_of(count) - enlarged(29)
 
 
 def entitle(axes: Axes, title: str, points: float, *, pad: float = 6) -> None:
     """Put a title above `axes`, on as many lines as it takes in this width."""
-    axes.set_title(_wrapped(title, points, FONT_SIZE), pad=pad)
+    axes.set_title(_wrapped(title, points, enlarged(FONT_SIZE)), pad=enlarged(pad))
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], title: str) -> None:
     """Name what is drawn, below all panels, and make `figure` higher by what that takes."""
-    room = 72 * figure.get_figwidth() - 2 * SMALL
+    room = 72 * figure.get_figwidth() - 2 * enlarged(SMALL)
     for entry in handles:
-        entry.set_label(_wrapped(str(entry.get_label()), room - HANDLE, SMALL))
+        entry.set_label(_wrapped(str(entry.get_label()), room - enlarged(HANDLE), enlarged(SMALL)))
     labels = [str(entry.get_label()) for entry in handles]
     columns = next(n for n in (4, 3, 2, 1) if n == 1 or _legend_width(labels, n) < room)
     box = figure.legend(
@@ -56,21 +56,25 @@ def legend(figure: Figure, handles: Sequence[Line2D], title: str) -> None:
         handlelength=3,
         columnspacing=1.5,
         title=title,
-        title_fontsize=TINY,
+        title_fontsize=enlarged(TINY),
     )
     box.get_title().set(color="0.3", multialignment="center")
     lines = max(sum(1 + text.count("\n") for text in part) for part in _parts(labels, columns))
-    points = 1.5 * SMALL * lines + 1.3 * TINY * (1 + title.count("\n")) + 2 * SMALL
+    points = (
+        1.5 * enlarged(SMALL) * lines
+        + 1.3 * enlarged(TINY) * (1 + title.count("\n"))
+        + 2 * enlarged(SMALL)
+    )
     figure.set_figheight(figure.get_figheight() + points / 72)
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
     """How wide a legend is, in points; it is filled column by column."""
     widest = [
-        max((text_width(text, SMALL) for text in part), default=0)
+        max((text_width(text, enlarged(SMALL)) for text in part), default=0)
         for part in _parts(labels, columns)
     ]
-    return sum(width + HANDLE for width in widest)
+    return sum(width + enlarged(HANDLE) for width in widest)
 
 
 def _parts(labels: Sequence[str], columns: int) -> list[Sequence[str]]:

@@ -42,19 +42,36 @@ _SETTINGS: dict[Any, Any] = {
     "savefig.dpi": 300,
     "text.parse_math": False,
     "svg.hashsalt": "dsdctl",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text, to be searched and edited
+    "pdf.fonttype": 42,  # so it is in a PDF
 }
 
 
+_IN_POINTS = ("size", "width")
+"""How the names of settings end that are lengths."""
+
+
 @contextmanager
-def settings() -> Iterator[None]:
-    """Draw with our settings and nobody else's; the user's own come back afterwards."""
+def settings(scale: float = 1.0) -> Iterator[None]:
+    """Draw with our settings and nobody else's; the user's own come back afterwards.
+
+    Letters, axes and ticks are enlarged by `scale`.
+    """
+    ours = {
+        name: scale * value if name.endswith(_IN_POINTS) else value
+        for name, value in _SETTINGS.items()
+    }
     with mpl.rc_context(), warnings.catch_warnings():
         # A variant's value may hold any character; one that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(ours)
         yield
+
+
+def enlarged(points: float) -> float:
+    """A length on paper as it is in the settings that are drawn with."""
+    return points * float(mpl.rcParams["font.size"]) / FONT_SIZE
 
 
 Pen = dict[str, Any]
@@ -71,8 +88,9 @@ class Look:
     filled: bool
 
 
-_COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, but for the yellow, which is lost on white."""
+COLORS = ("#000000", "#D55E00", "#004C97", "#33C596", "#83379B", "#F0A830", "#9AD4F5")
+"""Near Okabe and Ito's, lighter or darker so that they differ as greys too; without the yellow,
+which is lost on white."""
 
 _STROKES = (
     ("o", "-", True),
@@ -88,8 +106,8 @@ _STROKES = (
 
 def look(number: int) -> Look:
     """The look of the line with this number; the first 49 differ."""
-    count = len(_COLORS)
-    return Look(_COLORS[number % count], *_STROKES[(number + number // count) % count])
+    count = len(COLORS)
+    return Look(COLORS[number % count], *_STROKES[(number + number // count) % count])
 
 
 GREY = "0.5"

@@ -1,6 +1,7 @@
-"""The difference of two reports as rich text, Markdown and JSON."""
+"""The difference of two reports in every format."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,46 +13,108 @@ from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
-from dsdctl.report.compare import ComparedRow, Comparison, Side, compare
+from dsdctl.report.compare import ComparedRow, Comparison, Side, compare, varied_axes
+from dsdctl.report.formats.csv import axis_columns, written
+from dsdctl.report.formats.html.template import html_page
+from dsdctl.report.formats.latex import floating, math, table_line, tex
 from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
-from dsdctl.report.table import make_report
+from dsdctl.report.table import Report, make_report
 from dsdctl.units import magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
 
 
-STYLES = ("rich", "markdown", "json")
-
-
 def compared(sides: Sequence[Progress], style: str, console: Console) -> str:
     """How the report of the second plan differs from that of the first; each is of one spec.
 
-    Raises InputError where there are not two, or no such style.
+    Raises InputError where there are not two.
     """
     if len(sides) != 2:
         raise InputError(f"--compare: takes 2 specs, but {len(sides)} given")
-    if style not in STYLES:
-        raise InputError(f"--format: {style}: not with --compare (allowed: {', '.join(STYLES)})")
     first, second = (make_report(side, MacCache(side.store))[0] for side in sides)
     names = first.experiment, second.experiment
     if names[0] == names[1]:
         one, other = (printable(str(side.plan.specs[0].file)) for side in sides)
         names = one, other
-    return render_comparison(compare(first, second, names), style, console)
+    axes = varied_axes([first, second])
+    fixed = (_fixed(first, sides[0], axes), _fixed(second, sides[1], axes))
+    return render_comparison(compare(first, second, names, fixed), style, console)
+
+
+def _fixed(report: Report, side: Progress, axes: Sequence[str]) -> dict[str, str]:
+    """What a spec says of those axes by which it has no variants."""
+    experiment = side.plan.specs[0].experiment.model_dump()
+    missing = [axis for axis in axes if axis not in varied_axes([report])]
+    found = {axis: _at(experiment, axis.split(".")) for axis in missing}
+    return {axis: str(value) for axis, value in found.items() if not isinstance(value, dict)}
+
+
+def _at(data: Any, path: Sequence[str]) -> Any:
+    """What stands at a path, a mapping's name in its place; an empty mapping where nothing does."""
+    for key in path:
+        data = data.get(key, {}) if isinstance(data, dict) else {}
+    return data.get("name", data) if isinstance(data, dict) else data
 
 
 def render_comparison(comparison: Comparison, style: str, console: Console) -> str:
-    """Return a comparison as `rich`, drawn for the width of `console`, `markdown` or `json`."""
-    if style == "json":
-        return comparison.model_dump_json(by_alias=True, indent=2)
-    if style == "markdown":
-        return _markdown(comparison)
+    """Return a comparison in a format of reports; `rich` is drawn for the width of `console`."""
+    if style != "rich":
+        return FORMATS[style](comparison)
     with console.capture() as capture:
         console.print(_table(comparison))
         for line in comparison_notes(comparison):
             console.print(Text(line, style="dim"))
     return capture.get().rstrip("\n")
+
+
+def _json(comparison: Comparison) -> str:
+    return comparison.model_dump_json(by_alias=True, indent=2)
+
+
+def _latex(comparison: Comparison) -> str:
+    body = []
+    for row in comparison.rows:
+        body.append("\\midrule")
+        for name, report, *values in _lines(comparison, row):
+            body.append(table_line([tex(name), tex(report), *map(math, values)]))
+    return floating(
+        caption=_title(comparison),
+        label="comparison",
+        columns="llrrrr",
+        headings=[list(map(tex, HEADINGS))],
+        body=body,
+        notes=comparison_notes(comparison),
+    )
+
+
+def _html(comparison: Comparison) -> str:
+    return html_page(
+        "compare.html.jinja",
+        title=_title(comparison),
+        headings=HEADINGS,
+        rows=[_lines(comparison, row) for row in comparison.rows],
+        notes=comparison_notes(comparison),
+    )
+
+
+def _csv(comparison: Comparison) -> str:
+    """A line a row; accuracies and sparsities are fractions, means over each side's seeds."""
+    return written([_csv_line(comparison, row) for row in comparison.rows])
+
+
+def _csv_line(comparison: Comparison, row: ComparedRow) -> dict[str, object]:
+    line: dict[str, object] = {"first": comparison.first, "second": comparison.second}
+    line |= {"recipe": row.recipe, **axis_columns(row.axes), "paired_seeds": len(row.paired)}
+    difference = row.difference
+    for name in ("mean", "low", "high"):
+        line[f"difference_{name}"] = getattr(difference, name) if difference else None
+    for side, values in (("first", row.first), ("second", row.second)):
+        for name in ("test_accuracy", "sparsity", "level", "pflops"):
+            found: Stats = getattr(values, name)
+            line |= {f"{name}_{side}": found.mean, f"{name}_{side}_std": found.std}
+        line[f"teacher_pflops_{side}"] = values.teacher_pflops
+    return line
 
 
 def _markdown(comparison: Comparison) -> str:
@@ -151,3 +214,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 
 def _only(name: str, rows: Sequence[str]) -> list[str]:
     return [f"Only in {name}: {'; '.join(rows)}."] if rows else []
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "json": _json,
+    "html": _html,
+}

@@ -1,67 +1,95 @@
-"""A comparison as CSV: a line per level."""
+"""A comparison as CSV: a line per level, to be grouped and averaged by others.
+
+docs/reports.md says what each column is; a test holds that it names them all.
+"""
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from dsdctl.report.table import Report
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, TrajectoryReport
 
 Line = dict[str, object]
 
 
 def tidy_csv(reports: Sequence[Report]) -> str:
-    """One row a level of each recipe and seed, and of each teacher, with what it recorded."""
-    lines = [
-        line for report in reports for line in (*_student_levels(report), *_teacher_levels(report))
-    ]
-    stream = io.StringIO()
+    """One line a level that a row ran of each seed, and one a level of a teacher and row taught."""
+    return written(
+        [line for report in reports for row in report.rows for line in _lines(report, row)]
+    )
+
+
+def written(lines: Sequence[Line]) -> str:
+    """Lines as CSV, under every column that one of them has."""
     columns = dict.fromkeys(column for line in lines for column in line)
+    stream = io.StringIO()
     writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return stream.getvalue().rstrip("\n")
 
 
-def _student_levels(report: Report) -> Iterator[Line]:
+def axis_columns(axes: Mapping[str, str]) -> Line:
+    """The values of a matrix's axes by column: `label_noise.rate` stands in `label_noise_rate`."""
+    return {axis.replace(".", "_"): _inert(value) for axis, value in axes.items()}
+
+
+def _lines(report: Report, row: ReportRow) -> Iterator[Line]:
     trajectories = {trajectory.key: trajectory for trajectory in report.trajectories}
-    for row, curve in zip(report.rows, report.curves, strict=True):
-        for index, seed in enumerate(row.seeds):
-            levels = trajectories[row.trajectory_keys[index]].levels[: row.trainings_max]
-            for number, level in enumerate(levels):
-                yield {
-                    "experiment": report.experiment,
-                    "recipe": row.recipe,
-                    "variant": row.variant,
-                    "seed": seed,
-                    "selected": number == row.level.values[index],
-                    "stopped_at": number == row.stopped_at.values[index],
-                    "role": "student",
-                    "phase": curve.phases[number] if number < len(curve.phases) else None,
-                    "select": str(row.select),
-                    **_scalars(level),
-                }
-
-
-def _teacher_levels(report: Report) -> Iterator[Line]:
-    taught_by: dict[str | None, set[int | None]] = {}
-    for row in report.rows:
-        for key in row.teacher_keys:
-            taught_by.setdefault(key, set()).add(row.teacher_level)
-    for trajectory in report.trajectories:
-        taught = taught_by.get(trajectory.key, set())
-        for number, level in enumerate(trajectory.levels if "teacher" in trajectory.roles else ()):
-            yield {
-                "experiment": report.experiment,
-                "recipe": None,
-                "variant": trajectory.variant,
-                "seed": trajectory.seed,
-                "selected": number in taught,
-                "stopped_at": None,
-                "role": "teacher",
-                "phase": None,
-                "select": None,
-                **_scalars(level),
+    (curve,) = [
+        curve
+        for curve in report.curves
+        if (curve.recipe, curve.variant) == (row.recipe, row.variant)
+    ]
+    for index, key in enumerate(row.trajectory_keys):
+        trainings = row.trainings.values[index]
+        ran = row.trainings_max if trainings is None else int(trainings)
+        marks = row.level.values[index], row.stopped_at.values[index]
+        for line in _levels(report, row, trajectories[key], ran, "student"):
+            level = line["level"]
+            yield line | {
+                "recipe": row.recipe,
+                "selected": level == marks[0],
+                "stopped": level == marks[1],
+                "phase": dict(enumerate(curve.phases)).get(level),
             }
+    for teacher in dict.fromkeys(row.teacher_keys):
+        if teacher is not None:
+            taught = row.teacher_trainings or 0
+            for line in _levels(report, row, trajectories[teacher], taught, "teacher"):
+                yield line | {"taught": row.recipe, "selected": line["level"] == row.teacher_level}
+
+
+def _levels(
+    report: Report, row: ReportRow, trajectory: TrajectoryReport, count: int, role: str
+) -> Iterator[dict[str, Any]]:
+    """The first `count` levels of a trajectory, as far as they are there."""
+    for number, level in enumerate(trajectory.levels[:count], 1):
+        yield {
+            "experiment": report.experiment,
+            "role": role,
+            "recipe": None,
+            "taught": None,
+            "variant": row.variant,
+            **axis_columns(row.axes),
+            "seed": trajectory.seed,
+            "selected": False,
+            "stopped": False,
+            "phase": None,
+            "rule": str(row.select) if role == "student" else None,
+            "pflops": trajectory.pflops_per_training,
+            "pflops_so_far": number * trajectory.pflops_per_training,
+            **_scalars(level),
+        }
+
+
+def _inert(text: str) -> str:
+    """Text that no spreadsheet computes; numbers are left as they are."""
+    number = re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", text)
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r") and not number else text
 
 
 def _scalars(level: Mapping[str, object]) -> Line:

@@ -1,16 +1,21 @@
 """LaTeX tables in the layout of the paper's Table 1, with the conventions below."""
 
+import re
 from collections.abc import Sequence
 
-from dsdctl.report.cells import IN_THE_PAPER, cells, reference_cells
+from dsdctl.report.axes import variant_words
+from dsdctl.report.cells import IN_80_COLUMNS, cells, reference_cells
 from dsdctl.report.notes import table_notes
-from dsdctl.report.table import Report, ReportRow, by_variant
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, by_variant
 
 _HEADINGS = (
+    ("Recipe", ""),
     ("Early", "stop"),
     ("Distil-", "lation"),
     ("Pruned", "teacher"),
-    ("Training PFLOPs", "(teacher)"),
+    ("Student", "PFLOPs"),
+    ("Total", "PFLOPs"),
     ("Test accuracy", "[\\%]"),
     ("Sparsity", "[\\%]"),
 )
@@ -46,55 +51,86 @@ def tex(text: str) -> str:
 
 
 def _table(report: Report) -> str:
-    named = _needs_names(report)
-    columns = "l" * named + "cccrrr"
+    body = []
+    for _, rows in by_variant(report):
+        body.append("\\midrule")
+        variant = variant_words(rows[0].axes)
+        if variant:
+            body.append(
+                f"\\multicolumn{{{len(_HEADINGS)}}}{{@{{}}l}}{{\\emph{{{tex(variant)}}}}} \\\\"
+            )
+        body += [line for row in rows for line in _row(row)]
+    return floating(
+        caption=report.title or report.experiment,
+        label=report.experiment,
+        columns="lcccrrrr",
+        headings=list(zip(*_HEADINGS, strict=True)),
+        body=body,
+        notes=table_notes(report),
+    )
+
+
+def floating(
+    *,
+    caption: str,
+    label: str,
+    columns: str,
+    headings: Sequence[Sequence[str]],
+    body: Sequence[str],
+    notes: Sequence[str],
+) -> str:
+    """A floating table: lines of `headings` and of the `body` are LaTeX, all else plain text."""
     lines = [
         "% needs \\usepackage{booktabs,amssymb,graphicx}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{tex(report.title or report.experiment)}}}",
-        f"\\label{{tab:{report.experiment}}}",
+        f"\\caption{{{tex(caption)}}}",
+        f"\\label{{tab:{label}}}",
         "\\scriptsize",
         "\\setlength{\\tabcolsep}{2pt}",
         _FITTED,
         f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         "\\toprule",
-        *(" & ".join([""] * named + list(line)) + " \\\\" for line in zip(*_HEADINGS, strict=True)),
+        *(table_line(heading) for heading in headings),
+        *body,
+        "\\bottomrule",
+        "\\end{tabular}}",
+        "\\par\\smallskip",
+        "\\begin{minipage}{\\linewidth}",
+        *map(tex, notes),
+        "\\end{minipage}",
+        "\\end{table}",
     ]
-    for variant, rows in by_variant(report):
-        lines.append("\\midrule")
-        if variant:
-            lines.append(f"\\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{tex(variant)}}}}} \\\\")
-        for row in rows:
-            lines += _row(row, named=named)
-    lines += ["\\bottomrule", "\\end{tabular}}", "\\par\\smallskip"]
-    lines += ["\\begin{minipage}{\\linewidth}"]
-    lines += [tex(note) for note in table_notes(report)]
-    return "\n".join([*lines, "\\end{minipage}", "\\end{table}"])
+    return "\n".join(lines)
 
 
-def _needs_names(report: Report) -> bool:
-    """Whether the ticks alone leave two rows of a variant alike."""
-    ticked = [
-        (row.variant, row.early_stop, row.distillation, row.pruned_teacher) for row in report.rows
-    ]
-    return len(set(ticked)) < len(ticked)
+def table_line(cells: Sequence[str]) -> str:
+    """A line of a table out of LaTeX."""
+    return " & ".join(cells) + " \\\\"
 
 
-def _row(row: ReportRow, *, named: bool) -> list[str]:
+def _row(row: ReportRow) -> list[str]:
     """A row, and below it the published one."""
-    name, *ticks_and_values = cells(row)[:IN_THE_PAPER]
+    name, *ticks_and_values = cells(row)[:IN_80_COLUMNS]
     ticks = ["$\\checkmark$" if cell else "" for cell in ticks_and_values[:3]]
-    values = [_value(cell) for cell in ticks_and_values[3:]]
-    lines = [" & ".join([tex(name)] * named + ticks + values) + f" \\\\ % {name}"]
+    lines = [table_line([tex(name), *ticks, *map(math, ticks_and_values[3:])])]
     published = reference_cells(row)
     if published is not None:
-        label = f"\\multicolumn{{{3 + named}}}{{r}}{{\\emph{{paper}}}}"
-        shown = [f"\\emph{{{_value(cell)}}}" if cell else "" for cell in published[4:IN_THE_PAPER]]
-        lines.append(" & ".join([label, *shown]) + " \\\\")
+        lines.append(table_line(["\\quad\\emph{paper}", *map(math, published[1:IN_80_COLUMNS])]))
     return lines
 
 
-def _value(cell: str) -> str:
+_NUMBER = re.compile(r"((?<!\w)[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?: ± \d+(?:\.\d+)?)?)")
+
+
+def math(cell: str) -> str:
+    """The text of a cell, its numbers in math mode: `1e-05` is 1 x 10^-5."""
+    parts = _NUMBER.split(cell)
+    return "".join(_number(part) if n % 2 else tex(part) for n, part in enumerate(parts))
+
+
+def _number(text: str) -> str:
     """With thin spaces around the ±, so that the table fits a column."""
-    return tex(cell.replace(" ± ", "±")).replace("$\\pm$", "$\\,\\pm\\,$")
+    spaced = text.replace(" ± ", "\\,\\pm\\,")
+    power = re.sub(r"e([+-]?\d+)", lambda found: f"{{\\times}}10^{{{int(found[1])}}}", spaced)
+    return f"${power}$"

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, reference_cells
 from dsdctl.report.notes import notes
-from dsdctl.report.table import Report, ReportRow, by_variant
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, by_variant
+from dsdctl.report.words import answer_lines
 
 
 def markdown(reports: Sequence[Report]) -> str:
@@ -15,6 +17,7 @@ def markdown(reports: Sequence[Report]) -> str:
         parts.append(f"## {report.experiment}")
         if report.title:
             parts.append(escaped_line(report.title))
+        parts += [escaped_line(line) for line in answer_lines(report)]
         for variant, rows in by_variant(report):
             if variant:
                 parts.append(f"### {escaped(variant)}")

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
+from dsdctl.report.answer import Level
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.curves import Phase, mean_curve, spans
-from dsdctl.report.panels import Level, Panel, SparsityAxis
+from dsdctl.report.panels import Panel, SparsityAxis
 
 HEIGHT = 12
 WIDEST_STEP = 6

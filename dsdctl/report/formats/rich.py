@@ -12,7 +12,7 @@ from rich.text import Text
 from dsdctl.report.cells import (
     FINDINGS,
     HEADINGS,
-    IN_THE_PAPER,
+    IN_80_COLUMNS,
     cells,
     finding_cells,
     reference_cells,
@@ -21,9 +21,11 @@ from dsdctl.report.curves import phases
 from dsdctl.report.formats.plot import plot
 from dsdctl.report.notes import alerts, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
+from dsdctl.report.rows import ReportRow
 from dsdctl.report.shortening import fill
 from dsdctl.report.sparkline import sparkline
-from dsdctl.report.table import Report, ReportRow, by_variant
+from dsdctl.report.table import Report, by_variant
+from dsdctl.report.words import answer_lines, wrapped
 
 UNBOUNDED = 10_000
 
@@ -35,6 +37,8 @@ def rich_report(report: Report, console: Console, *, explained: bool = False) ->
     """The comparison of one experiment, drawn for the width of `console`; `explained`: with all
     that a reader must know of the numbers."""
     parts: list[RenderableType] = [Text(report.experiment, style="bold")]
+    lines = answer_lines(report)[:MAX_VARIANTS]
+    parts += [Text(wrapped(line, console.width)) for line in lines]
     variants = by_variant(report)
     parts += [_table(rows, variant, console) for variant, rows in variants[:MAX_VARIANTS]]
     if len(variants) > MAX_VARIANTS:
@@ -55,6 +59,8 @@ def brief_report(report: Report, console: Console) -> RenderableType:
     short = len(report.rows) > MAX_REASONS
     parts.append(_verdicts(report, console) if short else _findings(report, console))
     parts += [Text(line, style="dim") for line in alerts(report)]
+    lines = answer_lines(report)[:MAX_VARIANTS]
+    parts += [Text(wrapped(line, console.width)) for line in lines]
     parts.append(_whole_table(report, console))
     return Group(*parts, Text("Curves, and what the numbers mean: dsdctl report SPEC --notes"))
 
@@ -71,6 +77,10 @@ def _whole_table(report: Report, console: Console) -> Table:
     return _fitting_table(variants, console)
 
 
+SHORT = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
+"""Headings where there is little room."""
+
+
 def _table(rows: Sequence[ReportRow], variant: str, console: Console) -> Table:
     """The rows of a variant."""
     table = _fitting_table([("", rows)], console)
@@ -83,13 +93,13 @@ Variants = Sequence[tuple[str, Sequence[ReportRow]]]
 
 
 def _fitting_table(variants: Variants, console: Console) -> Table:
-    """Rows by variant; where they do not fit, without the levels and with short headings."""
+    """Rows by variant; where they do not fit with short headings, else with fewer columns."""
     table = _comparison(variants, HEADINGS, {}, padding=1)
-    if _natural_width(table, console) > console.width:
-        short = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
-        table = _comparison(variants, HEADINGS[:IN_THE_PAPER], short, padding=0)
-        table.caption = "ES early stop, KD distillation, PT pruned teacher"
-        table.caption_justify = "left"
+    for count in (len(HEADINGS), IN_80_COLUMNS):
+        if _natural_width(table, console) > console.width:
+            table = _comparison(variants, HEADINGS[:count], SHORT, padding=0)
+            table.caption = "ES early stop, KD distillation, PT pruned teacher"
+            table.caption_justify = "left"
     return table
 
 

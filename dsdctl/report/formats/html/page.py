@@ -4,27 +4,26 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-import dsdctl
 from dsdctl.cost.ledger import CountMacs
 from dsdctl.errors import printable
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import ResolvedSpec
+from dsdctl.report.axes import variant_words
 from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.formats.html.svg import inline_svg
+from dsdctl.report.formats.html.template import html_page
 from dsdctl.report.ledger import make_ledger, places
-from dsdctl.report.notes import notes, trajectory_names
+from dsdctl.report.notes import DIP_RULE, notes, trajectory_names
 from dsdctl.report.plan.summary import summarise
 from dsdctl.report.plan.tables import data_lines
-from dsdctl.report.table import Report, ReportRow, by_variant
+from dsdctl.report.rows import ReportRow
+from dsdctl.report.table import Report, by_variant
+from dsdctl.report.words import answer_lines
 from dsdctl.spec.recipe_files import recipe_file
-from dsdctl.units import duration, magnitude
 
 
 def html(
@@ -34,33 +33,21 @@ def html(
 
     Everything is escaped but what is drawn here. The same store gives the same bytes.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"magnitude": magnitude, "duration": duration}
-    return (
-        environment.get_template("page.html.jinja")
-        .render(
-            version=dsdctl.__version__,
-            schema_version=SCHEMA_VERSION,
-            numerics_version=NUMERICS_VERSION,
-            headings=HEADINGS,
-            finding_headings=FINDINGS,
-            sections=[_section(report) for report in reports],
-            data_lines=data_lines(progress),
-            plan=summarise(progress, count_macs),
-            ledger=make_ledger(progress, reports, count_macs),
-            places=places(progress),
-            files=list(
-                dict.fromkeys(file for spec in progress.plan.specs for file in _files(spec))
-            ),
-            commands=_commands(progress.plan.specs, options),
-        )
-        .rstrip("\n")
+    return html_page(
+        "page.html.jinja",
+        schema_version=SCHEMA_VERSION,
+        numerics_version=NUMERICS_VERSION,
+        headings=_ordered(HEADINGS),
+        ticks=_TICKS,
+        dip_rule=DIP_RULE,
+        finding_headings=FINDINGS,
+        sections=[_section(report) for report in reports],
+        data_lines=data_lines(progress),
+        plan=summarise(progress, count_macs),
+        ledger=make_ledger(progress, reports, count_macs),
+        places=places(progress),
+        files=list(dict.fromkeys(file for spec in progress.plan.specs for file in _files(spec))),
+        commands=_commands(progress.plan.specs, options),
     )
 
 
@@ -70,12 +57,14 @@ def _section(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "tables": [
-            (variant, [(row, _lines(row)) for row in rows]) for variant, rows in by_variant(report)
+            (variant_words(rows[0].axes), [(row, _lines(row)) for row in rows])
+            for _, rows in by_variant(report)
         ],
+        "answer": answer_lines(report),
         "findings": finding_cells(report),
-        "notes": notes(report),
+        "notes": [note for note in notes(report) if note != DIP_RULE],
         "figures": [
-            (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title))
+            (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title, figure.values))
             for figure in figures(report)
         ],
         "trajectories": [(trajectory, names[trajectory.key]) for trajectory in report.trajectories],
@@ -85,7 +74,21 @@ def _section(report: Report) -> dict[str, Any]:
 def _lines(row: ReportRow) -> list[tuple[str, list[str]]]:
     """A row's cells by the kind of line: ours, and below them the paper's and the gap."""
     kinds = {"ours": cells(row), "paper": reference_cells(row), "gap": gap_cells(row)}
-    return [(kind, shown) for kind, shown in kinds.items() if shown is not None]
+    return [(kind, _ordered(shown)) for kind, shown in kinds.items() if shown is not None]
+
+
+_TICKS = 3
+"""Columns of ticks, after that of the recipes; a narrow screen shows none."""
+
+
+def _ordered(cells: Sequence[str]) -> list[str]:
+    """Cells in the order of HEADINGS, what a row costs last, so that a phone shows its accuracy."""
+    costs = [number for number, name in enumerate(HEADINGS) if name.endswith(_COSTS)]
+    others = [number for number in range(len(HEADINGS)) if number not in costs]
+    return [cells[number] for number in (*others, *costs)]
+
+
+_COSTS = ("PFLOPs", "wall time")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,29 @@
+"""The values of a matrix in words."""
+
+import re
+from collections.abc import Mapping
+
+SHARES = {"label_noise.rate": "noise", "pruning.fraction": "pruned per round"}
+"""Axes whose values are shares, and what these are called."""
+
+
+def axis_words(axis: str, value: str) -> str:
+    """`student.depth` and 3 are `depth 3`, `label_noise.rate` and 0.2 `noise 20 %`.
+
+    A value that is a word speaks for itself.
+    """
+    if axis in SHARES and re.fullmatch(r"[\d.]+", value):
+        return f"{SHARES[axis]} {100 * float(value):g} %"
+    name = axis.split(".")[-1].replace("_", " ")
+    if axis.startswith("teacher."):
+        name = f"teacher {name}"
+    if value in ("False", "None"):
+        return f"no {name}"
+    if value == "True":
+        return name
+    return value if re.match(r"[A-Za-z]", value) else f"{name} {value}"
+
+
+def variant_words(axes: Mapping[str, str]) -> str:
+    """A variant by all its values; empty without a matrix."""
+    return ", ".join(axis_words(axis, value) for axis, value in axes.items())
