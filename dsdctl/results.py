@@ -67,6 +67,9 @@ class Environment(Model):
     kernels: tuple[Line, ...] = Field(
         (), description="those that were, each with the instructions that it was compiled for"
     )
+    packages: tuple[Line, ...] = Field(
+        (), description="those that a user's own network imports, with their versions"
+    )
     wall_seconds: float = Field(ge=0)
     gpu_peak_bytes: int | None = Field(
         None,
@@ -83,7 +86,8 @@ def environment_line(environment: Environment) -> str:
     threads = f"{environment.threads} thread{'s' * (environment.threads != 1)}"
     which = f" ({', '.join(environment.kernels)})" if environment.kernels else ""
     kernels = f", compiled kernels{which}" if environment.compiled_kernels else ""
-    line = f"torch {environment.torch} on {environment.device}, {threads}{kernels}"
+    packages = "".join(f", {package}" for package in environment.packages)
+    line = f"torch {environment.torch} on {environment.device}, {threads}{kernels}{packages}"
     begun = " and ".join(environment.begun_on)
     return f"{line}, begun with {begun}" if begun else line
 

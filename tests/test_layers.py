@@ -18,15 +18,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "system": set(),
     "spec": {"system"},
     "ml": {"system"},
+    "own": {"spec", "system"},
     "keys": {"spec"},
     "results": {"spec"},
-    "data": {"keys", "spec", "system"},
-    "store": {"keys", "results", "spec", "system"},
-    "plan": {"data", "store", "keys", "results", "spec", "system"},
-    "worker": {"ml", "data", "store", "keys", "results", "spec", "system"},
+    "data": {"own", "keys", "spec", "system"},
+    "store": {"own", "keys", "results", "spec", "system"},
+    "plan": {"own", "data", "store", "keys", "results", "spec", "system"},
+    "worker": {"ml", "own", "data", "store", "keys", "results", "spec", "system"},
     "cost": {"plan", "data", "store", "keys", "results", "spec", "system"},
     "slurm": {"plan", "store", "spec", "system"},
-    "run": {"cost", "plan", "worker", "data", "store", "keys", "results", "spec", "system"},
+    "run": {"cost", "plan", "worker", "own", "data", "store", "keys", "results", "spec", "system"},
     "report": {"cost", "plan", "data", "store", "keys", "results", "spec", "system"},
     "tracking": {"report", "cost", "plan", "store", "keys", "results", "spec", "system"},
     "export": {
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 INSIDE_FUNCTIONS = {"cost": {"ml"}}
 """What a package may import only when it is used, so that it is light."""
 
-WITHOUT_TORCH = {"system", "spec", "keys", "results", "data", "plan", "slurm"}
+WITHOUT_TORCH = {"system", "own", "spec", "keys", "results", "data", "plan", "slurm"}
 """What imports torch not at all, or within functions alone."""
 
 

@@ -163,5 +163,5 @@ def case_settings(job: Job) -> Settings:
 def macs_per_image(case: CaseName) -> int:
     """Multiply-accumulates an image: three forward passes where the case trains, else one."""
     side, channels = (8, 1) if case == "digits-level" else (32, 3)
-    forward, _ = count_macs(case_network(case), channels, side, side)
+    forward = count_macs(case_network(case), channels, side, side).total
     return forward if case == "measure" else 3 * forward

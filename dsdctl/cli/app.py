@@ -11,6 +11,7 @@ from dsdctl.cli import (
     doctor,
     export,
     plan,
+    prepare,
     rehearse,
     report,
     run,
@@ -65,6 +66,7 @@ def check_environment(
 for _command in (
     validate.validate,
     plan.plan,
+    prepare.prepare,
     rehearse.rehearse,
     run.run,
     report.report,

@@ -61,7 +61,7 @@ def export(
     and compacted, with what they cost. ONNX needs `pip install 'dsdctl[export]'`."""
     with reported():
         wish = _wish(level, sparsest_within, best=best)
-        made = make_plan_of([spec], [recipe], None if seed is None else [seed])
+        made = make_plan_of([spec], [recipe], None if seed is None else [seed], known_in=store)
         from dsdctl.export.card import pruned_words
         from dsdctl.export.chosen import choose
         from dsdctl.export.write import export as write_export

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsdctl.cli.completion import complete_recipe, complete_seed, complete_spec
-from dsdctl.cli.console import warn
+from dsdctl.cli.console import say, warn
 
 if TYPE_CHECKING:
     from dsdctl.plan.plan import Plan
@@ -80,18 +80,48 @@ StoreOption = Annotated[
 DEFAULT_STORE = Path("dsdctl-store")
 
 
-def make_plan_of(specs: list[Path], recipe: list[str] | None, seed: list[int] | None) -> "Plan":
-    """Plan specs, or only these recipes and seeds of them. Raises InputError."""
+def make_plan_of(
+    specs: list[Path], recipe: list[str] | None, seed: list[int] | None, *, known_in: Path
+) -> "Plan":
+    """Plan specs, or only these recipes and seeds of them. Raises InputError.
+
+    Of networks of the user's own it knows what was found before, as the store `known_in` has it.
+    """
     from dsdctl.plan.plan import make_plan
     from dsdctl.plan.resolve import resolve_all
+    from dsdctl.run.own import known_in as answers_of
+    from dsdctl.store.store import Store
 
-    return make_plan(resolve_all(specs), recipes=recipe or (), seeds=seed or ())
+    inspect = answers_of(Store(known_in, read_only=True))
+    return make_plan(resolve_all(specs, inspect), recipes=recipe or (), seeds=seed or ())
+
+
+def make_plan_to_run(
+    specs: list[Path], recipe: list[str] | None, seed: list[int] | None, *, runs: bool
+) -> "Plan":
+    """Plan specs as `make_plan_of` does, but look at the user's own networks and, if it `runs`,
+    prepare their data.
+
+    That their code is run is said, once: where that is done now, or by what is to be run.
+    """
+    from dsdctl.data.own import not_prepared
+    from dsdctl.plan.plan import make_plan
+    from dsdctl.plan.resolve import resolve_all
+    from dsdctl.run.own_code import OwnCode
+
+    code = OwnCode(lambda shown: say(f"runs code from {shown}"))
+    prepare = code.prepare if runs else not_prepared
+    found = resolve_all(specs, code.inspect, prepare)
+    made = make_plan(found, recipes=recipe or (), seeds=seed or ())
+    for trajectory in made.trajectories.values() if runs else ():
+        if trajectory.regime.own is not None:
+            code.announce(trajectory.regime.own.source.shown)
+    return made
 
 
 def pass_on_warnings(specs: Iterable["ResolvedSpec"]) -> None:
     """Say what specs warn of."""
-    experiments = [spec.experiment for spec in specs]
-    warn([f"{one.experiment}: {one.warning}" for one in experiments if one.warning])
+    warn([f"{spec.experiment.experiment}: {line}" for spec in specs for line in spec.warnings])
 
 
 def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "Progress":

@@ -15,7 +15,7 @@ from dsdctl.cli.options import (
     Seeds,
     Specs,
     StoreOption,
-    make_plan_of,
+    make_plan_to_run,
     pass_on_warnings,
     progress_of,
 )
@@ -47,7 +47,7 @@ def plan(
 ) -> None:
     """Show what a run would do and cost. Runs nothing, and writes nothing but --graph's file."""
     with reported():
-        made = make_plan_of(specs, recipe, seed)
+        made = make_plan_to_run(specs, recipe, seed, runs=False)
         pass_on_warnings(made.specs)
         from dsdctl.cost.forecast import plan_for_cluster, seconds_estimate
         from dsdctl.cost.macs import MacCache

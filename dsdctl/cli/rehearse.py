@@ -14,7 +14,7 @@ from dsdctl.cli.options import (
     Specs,
     StoreOption,
     Threads,
-    make_plan_of,
+    make_plan_to_run,
     pass_on_warnings,
 )
 from dsdctl.errors import WorkError
@@ -50,7 +50,7 @@ def rehearse(
     """Train each distinct network of a plan for some hundred batches: does it diverge, how fast is
     it, what does it take? Weights are thrown away; rates are kept for `plan`."""
     with reported():
-        made = make_plan_of(specs, recipe, seed)
+        made = make_plan_to_run(specs, recipe, seed, runs=True)
         pass_on_warnings(made.specs)
         from dsdctl.cli.listener import ConsoleProgress
         from dsdctl.cost.forecast import seconds_estimate

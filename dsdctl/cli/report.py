@@ -118,12 +118,12 @@ def report(
                 raise InputError("--compare: not with --figures, --wandb or --watch")
             from dsdctl.report.formats.compare import compared
 
-            plans = [make_plan_of([spec], recipe, seed) for spec in specs]
+            plans = [make_plan_of([spec], recipe, seed, known_in=store) for spec in specs]
             # That the store is absent is said once.
             sides = [progress_of(one, store, may_be_absent=one is not plans[0]) for one in plans]
             _deliver(compared(sides, wanted, out()), output)
             return
-        progress = progress_of(make_plan_of(specs, recipe, seed), store)
+        progress = progress_of(make_plan_of(specs, recipe, seed, known_in=store), store)
         from dsdctl.cost.macs import MacCache
         from dsdctl.report.table import make_report
 

@@ -20,7 +20,7 @@ from dsdctl.cli.options import (
     Specs,
     StoreOption,
     Threads,
-    make_plan_of,
+    make_plan_to_run,
     pass_on_warnings,
     progress_of,
 )
@@ -108,7 +108,7 @@ def run(
     """Run what is missing, and print the comparison."""
     with reported(resumable=True):
         _check_options(engine, context)
-        made = make_plan_of(specs, recipe, seed)
+        made = make_plan_to_run(specs, recipe, seed, runs=True)
         pass_on_warnings(made.specs)
         from dsdctl.plan.plan import keys_beginning
 

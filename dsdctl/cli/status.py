@@ -18,7 +18,7 @@ def status(
 ) -> None:
     """Show how far each trajectory of a spec has come."""
     with reported():
-        made = make_plan_of([spec], None, None)
+        made = make_plan_of([spec], None, None, known_in=store)
         from dsdctl.report.status import status_lines
         from dsdctl.slurm.jobs import described_jobs
 

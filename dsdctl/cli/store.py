@@ -7,7 +7,7 @@ import typer
 
 from dsdctl.cli.completion import complete_spec
 from dsdctl.cli.console import SOME_FAILED, print_line, reported, say, warn
-from dsdctl.cli.options import DEFAULT_STORE, StoreOption
+from dsdctl.cli.options import DEFAULT_STORE, StoreOption, make_plan_of
 from dsdctl.errors import InputError
 
 app = typer.Typer(help="Care for the store.", no_args_is_help=True)
@@ -67,9 +67,7 @@ def gc(
         if weights and not specs:
             raise InputError("--weights: name the specs whose weights may go")
         from dsdctl.plan.next_work import unneeded_weights
-        from dsdctl.plan.plan import make_plan
         from dsdctl.plan.progress import Progress
-        from dsdctl.plan.resolve import resolve_all
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
         from dsdctl.units import size
@@ -84,7 +82,8 @@ def gc(
                 print_line(str(path))
                 freed += maintenance.remove(path) if yes else 0
             if weights and specs:
-                progress = Progress(make_plan(resolve_all(specs)), Store(store, read_only=True))
+                made = make_plan_of(specs, None, None, known_in=store)
+                progress = Progress(made, Store(store, read_only=True))
                 warn(progress.store.damage)
                 for key in unneeded_weights(progress):
                     print_line(f"weights of {key}")

@@ -11,6 +11,7 @@ from dsdctl.cost.makespan import ListSchedules, Piece, critical_path, total_cost
 from dsdctl.cost.throughput import Price
 from dsdctl.plan.plan import Plan
 from dsdctl.spec.fields import Model
+from dsdctl.spec.network import network_name
 
 Unit = Literal["seconds", "levels"]
 
@@ -93,7 +94,7 @@ def at_images_per_second(plan: Plan, count_macs: CountMacs, images: float) -> tu
     and not distilled; all else scales with its executed PFLOPs. And that in words."""
     regime = plan.trajectories[plan.rows[0].students[0]].regime
     pflops_per_second = images * FORWARD_AND_BACKWARD * count_macs(regime).total / PETA
-    arch = regime.network.arch
+    arch = network_name(regime.network)
     words = (
         f"assumed: a GPU trains the {arch} student of the first row on {images:g} images a second"
     )

@@ -40,7 +40,12 @@ CountMacs = Callable[[Regime], Macs]
 
 
 def fvcore_macs(regime: Regime) -> Macs:
-    """Count with fvcore, once for each network and image size. Imports torch."""
+    """Count with fvcore, once for each network and image size. Imports torch.
+
+    A user's own network was counted when it was looked at; raises InputError where it never was.
+    """
+    if regime.own is not None:
+        return Macs(regime.own.known.macs, regime.own.known.macs_per_layer)
     facts = regime.images.facts
     return _fvcore_macs(regime.network, facts.channels, facts.height, facts.width, facts.classes)
 
@@ -55,7 +60,8 @@ def _fvcore_macs(network: Network, channels: int, height: int, width: int, class
     built = build_network(
         options.pop("arch"), channels, classes, seed=0, image_size=size, **options
     )
-    return Macs(*count_macs(built, channels, height, width))
+    count = count_macs(built, channels, height, width)
+    return Macs(count.total, count.per_layer)
 
 
 def training_pflops(regime: Regime, macs: Macs) -> float:

@@ -10,7 +10,6 @@ from dsdctl.plan.progress import Progress
 from dsdctl.plan.teacher_table import table_bytes
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.spec.fields import Model
-from dsdctl.spec.shapes import layer_weights
 
 
 class PlanTable(Model):
@@ -180,6 +179,4 @@ def _table_key(progress: Progress, trajectory: Trajectory) -> str:
 
 
 def _weights(trajectory: Trajectory) -> int:
-    facts = trajectory.regime.images.facts
-    size = (facts.channels, facts.height, facts.width)
-    return sum(layer_weights(trajectory.regime.network, *size, facts.classes).values())
+    return sum(trajectory.regime.layer_weights.values())

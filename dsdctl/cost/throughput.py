@@ -4,6 +4,7 @@ A level's rate is that of all it took: loading, pruning, training, measuring. A 
 of training alone, and counts where no level of the workload was run.
 """
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from dsdctl.cost.ledger import PETA, CountMacs, level_pflops_executed
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import FinishedLevel
+from dsdctl.spec.network import CodeNetwork
 from dsdctl.store.store import Store
 
 FILE = "calibration.json"
@@ -73,6 +75,9 @@ def workload(trajectory: Trajectory, *, of_teacher: bool = False) -> str:
         regime, need = need.regime, None
     facts, training = regime.images.facts, regime.training
     network = "-".join(str(value) for value in regime.network.model_dump().values())
+    if isinstance(regime.network, CodeNetwork):
+        code = regime.network.code or regime.network.version
+        network = f"{regime.network.name}-{code}-{json.dumps(regime.network.options)}"
     taught = ""
     if need is not None:
         taught = "/table" if need.table else "/teacher"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsdctl.data.image_folder import Listing, list_images, read_content
+from dsdctl.data.own import check_labels, images_problem, labels_problem
 from dsdctl.data.prepared import FOLDER, read_manifest
 from dsdctl.errors import InputError
 from dsdctl.spec.dataset import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR100 = Normalize(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+SVHN = Normalize(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
 GREY = Normalize(mean=(0.3,), std=(0.37,))
 
 NO_AUGMENTATION = Augment()
@@ -45,6 +47,7 @@ class Facts:
     size: Size | None = None
     test_folder: str | None = None
     content: str | None = None
+    warning: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +77,8 @@ NAMED = {
     "cifar100": Facts(1, 50_000, 10_000, 100, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
     "cifar10n": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
     "cifar100n": Facts(1, 50_000, 10_000, 100, 3, 32, 32, CIFAR100, FLIP_AND_CROP),
+    "svhn": Facts(1, 73_257, 26_032, 10, 3, 32, 32, SVHN),
+    "tiny-imagenet-200": Facts(1, 100_000, 10_000, 200, 3, 64, 64, IMAGENET, FLIP_AND_CROP),
     "flowers102": Facts(
         1, 1020, 6149, 102, 3, 128, 128, IMAGENET, NO_AUGMENTATION, Size(resize=156, crop=128)
     ),
@@ -88,7 +93,9 @@ NAMED = {
 _FILES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "svhn": ("train_32x32.mat",),
     "flowers102": ("flowers-102",),
+    "tiny-imagenet-200": ("tiny-imagenet-200",),
     "imagenet": ("train",),
 }
 """Of data sets that go by their name, what under their root tells that they are there."""
@@ -103,12 +110,14 @@ def is_there(name: DatasetName, root: Path) -> bool:
 
 
 def dataset_facts(dataset: Dataset, path: Path) -> Facts:
-    """Facts of `dataset`; `path` is its root or, for npz, the archive.
+    """Facts of `dataset`; `path` is its root or, for npz, the archive, for python what is prepared.
 
     Raises InputError on an unusable archive or image folder.
     """
     if dataset.name == "npz":
         return _npz_facts(path)
+    if dataset.name == "python":
+        return _prepared_facts(path)
     facts = _folder_facts(dataset, path) if dataset.name == "image-folder" else NAMED[dataset.name]
     if dataset.size is None:
         return facts
@@ -132,6 +141,7 @@ def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
 def _folder_facts(dataset: Dataset, root: Path) -> Facts:
     """Facts of an image folder, which has the size and the views of ImageNet unless told."""
     listing = list_images(root, dataset.test_folder)
+    whole = NAMED["imagenet"].height
     return replace(
         NAMED["imagenet"],
         train_images=len(listing.train),
@@ -139,6 +149,26 @@ def _folder_facts(dataset: Dataset, root: Path) -> Facts:
         classes=len(listing.classes),
         test_folder=listing.test_folder,
         content=_known_content(listing) or read_content(listing),
+        warning="" if dataset.size is not None else _enlarged(listing, whole),
+    )
+
+
+def _enlarged(listing: Listing, side: int) -> str:
+    """A warning where the first picture is so small that `side` pixels are mostly made up."""
+    from PIL import Image
+
+    file = listing.root / listing.train[0].path
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""  # said when it is decoded
+    shorter = min(width, height)
+    if 2 * shorter > side:
+        return ""
+    return (
+        f"{file} has {width} x {height} pixels, and is enlarged to {side} x {side} without "
+        f"`size` (to keep it: dataset.size: {{resize: {shorter}, crop: {shorter}}})"
     )
 
 
@@ -151,8 +181,6 @@ def _known_content(listing: Listing) -> str | None:
             return manifest.content
     return None
 
-
-MAX_CHANNELS, MAX_CLASSES = 16, 100_000
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, RuntimeError, zlib.error,
@@ -170,12 +198,38 @@ def _npz_facts(file: Path) -> Facts:
         raise InputError(
             f"{file}: not a readable .npz archive of plain arrays ({reason})"
         ) from error
-    classes = _check_labels(file, labels)
+    try:
+        classes = check_labels(labels)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     if "test" in shapes and shapes["test"][1:] != shapes["train"][1:]:
         raise InputError(
             f"{file}: x_test: images of {shapes['test'][1:]}, "
             f"but of {shapes['train'][1:]} in x_train"
         )
+    return _plain_facts(shapes, classes, content)
+
+
+def _prepared_facts(folder: Path) -> Facts:
+    """Facts of arrays that a user's own function gave."""
+    import numpy as np
+
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.content is None:
+        raise InputError(f"{folder}: holds no prepared images")
+    try:
+        shapes = {
+            part: np.load(folder / f"{part}_images.npy", mmap_mode="r").shape
+            for part in ("train", "test")
+            if f"{part}_images.npy" in manifest.files
+        }
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not readable, delete it ({error})") from error
+    return _plain_facts(shapes, manifest.classes, manifest.content)
+
+
+def _plain_facts(shapes: Mapping[str, tuple[int, ...]], classes: int, content: str) -> Facts:
+    """Facts of arrays of which no more is known; shapes are (N, H, W, C)."""
     count, height, width, channels = shapes["train"]
     plain = Normalize(mean=(0.5,) * channels, std=(0.25,) * channels)
     return Facts(
@@ -208,27 +262,20 @@ def _npz_shapes_and_labels(
             raise InputError(f"{file}: x_test and y_test must come together")
         for part in ("train", "test") if "x_test" in names else ("train",):
             shape, dtype = _npy_header(archive, f"x_{part}")
-            if dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
-                raise InputError(
-                    f"{file}: x_{part}: {dtype} of shape {shape} "
-                    "(allowed: uint8 of shape N x H x W or N x H x W x C)"
-                )
-            channels = shape[3] if len(shape) == 4 else 1
-            if channels > MAX_CHANNELS:
-                raise InputError(
-                    f"{file}: x_{part}: {channels} channels (allowed: at most {MAX_CHANNELS})"
-                )
-            shapes[part] = (shape[0], shape[1], shape[2], channels)
+            _refuse(file, part, images_problem(shape, dtype))
+            shapes[part] = (shape[0], shape[1], shape[2], shape[3] if len(shape) == 4 else 1)
             shape, dtype = _npy_header(archive, f"y_{part}")
-            if dtype.kind not in "iu" or shape != (shapes[part][0],):
-                raise InputError(
-                    f"{file}: y_{part}: {dtype} of shape {shape} "
-                    f"(allowed: integers of shape ({shapes[part][0]},), one an image)"
-                )
+            _refuse(file, part, labels_problem(shape, dtype, shapes[part][0]))
             with archive.open(f"y_{part}.npy") as member:
                 labels[part] = np.lib.format.read_array(member, allow_pickle=False)
             _check_whole(archive, f"x_{part}")
     return shapes, labels
+
+
+def _refuse(file: Path, part: str, problem: str | None) -> None:
+    """Raises InputError where there is a problem of a part of an archive."""
+    if problem is not None:
+        raise InputError(f"{file}: {problem.replace('_?', f'_{part}')}")
 
 
 def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...], np.dtype]":
@@ -251,21 +298,6 @@ def _check_whole(archive: zipfile.ZipFile, member: str) -> None:
     with archive.open(f"{member}.npy") as stream:
         while stream.read(2**20):
             pass
-
-
-def _check_labels(file: Path, labels: "Mapping[str, np.ndarray]") -> int:
-    """Return the number of classes. Raises InputError."""
-    import numpy as np
-
-    classes = int(labels["train"].max()) + 1
-    if len(np.unique(labels["train"])) < 2:
-        raise InputError(f"{file}: y_train: one class only (allowed: two or more)")
-    for part, values in labels.items():
-        most = (MAX_CLASSES if part == "train" else classes) - 1
-        for label in (int(values.min()), int(values.max())):
-            if not 0 <= label <= most:
-                raise InputError(f"{file}: y_{part}: label {label} (allowed: 0 to {most})")
-    return classes
 
 
 def file_sha256(file: Path) -> str:

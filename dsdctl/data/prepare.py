@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def prepare_data(
 def prepared_folder(images: ImagesIdentity, files: Files) -> Path:
     """Where the prepared images of a data set lie: beside it, if that folder can be written."""
     name, _, version = images.dataset.rpartition("-")
+    if name == "python":
+        return files.path
     parts = [IMAGES_OF.get(name, name), version]
     if images.size is not None:
         parts += [str(images.size.resize), str(images.size.crop)]
@@ -81,18 +84,20 @@ def prepare_images(
     images: ImagesIdentity, files: Files, progress: Progress, *, thorough: bool
 ) -> None:
     """Have the prepared images whole: those that are there, or new ones. Raises WorkError."""
-    prepare(
-        prepared_folder(images, files),
-        functools.partial(_original, images, files.path),
-        progress,
-        thorough=thorough,
-    )
+    folder = prepared_folder(images, files)
+    original = functools.partial(_original, images, files.path)
+    prepare(folder, original, progress, thorough=thorough)
+    manifest = read_manifest(folder)
+    if bare_name(images) == "python" and (manifest is None or manifest.content != images.content):
+        raise WorkError(f"{folder}: changed since the run was planned")
 
 
 def _original(images: ImagesIdentity, root: Path) -> Original:
     name = IMAGES_OF.get(bare_name(images), bare_name(images))
+    if name == "python":
+        raise WorkError(f"{root}: not whole any more; `dsdctl prepare SPEC` makes it again")
     if images.size is None:
-        original = sources.cifar(name, root)
+        original = _SOURCES[name](root)
     else:
         cut = sources.Cut(images.size.resize, images.size.crop)
         if name == "flowers102":
@@ -102,6 +107,15 @@ def _original(images: ImagesIdentity, root: Path) -> Original:
             original = sources.image_folder(listing, cut, images.content)
     _check_counts(name, root, original)
     return original
+
+
+_SOURCES: dict[str, Callable[[Path], Original]] = {
+    "cifar10": functools.partial(sources.cifar, "cifar10"),
+    "cifar100": functools.partial(sources.cifar, "cifar100"),
+    "svhn": sources.svhn,
+    "tiny-imagenet-200": sources.tiny_imagenet,
+}
+"""Data sets of images of one size, read from their root."""
 
 
 def _check_counts(name: str, root: Path, original: Original) -> None:

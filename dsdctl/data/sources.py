@@ -110,6 +110,54 @@ def cifar(name: str, root: Path) -> Original:
     return Original(10 if name == "cifar10" else 100, parts)
 
 
+def svhn(root: Path) -> Original:
+    """The street view house numbers, cropped, by torchvision's own loader, downloaded where absent.
+
+    Raises WorkError where the files are neither there nor to be had.
+    """
+    from dsdctl.system.torchvision import datasets
+
+    parts = {}
+    for part in ("train", "test"):
+        load = functools.partial(datasets.SVHN, str(root), split=part)
+        file = f"{part}_32x32.mat"
+        found = _found_or_downloaded("svhn", root, file, file, load)
+        images = found.data.transpose(0, 2, 3, 1)
+        parts[part] = Part(found.labels, images.shape[1:], _rows_of(images))
+    return Original(10, parts)
+
+
+def tiny_imagenet(root: Path) -> Original:
+    """Tiny ImageNet as its archive unpacks: its validation images serve for testing.
+
+    Raises WorkError where the files are not there.
+    """
+    folder, cut = root / "tiny-imagenet-200", Cut(64, 64)
+    try:
+        classes = sorted((folder / "wnids.txt").read_text().split())
+        lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        numbers = {name: number for number, name in enumerate(classes)}
+        named = [line.split("\t")[:2] for line in lines]
+        test = [(folder / "val" / "images" / file, numbers[name]) for file, name in named]
+        train = [
+            (file, number)
+            for name, number in numbers.items()
+            for file in sorted((folder / "train" / name / "images").glob("*.JPEG"))
+        ]
+    except OSError as error:
+        raise WorkError(
+            f"dataset tiny-imagenet-200: {error.filename}: {error.strerror}; unpack "
+            f"tiny-imagenet-200.zip in {root.resolve()}, or set dataset.root"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise WorkError(f"dataset tiny-imagenet-200: {folder}: not as published") from error
+    parts = {
+        name: _image_part([file for file, _ in found], [label for _, label in found], cut, {})
+        for name, found in (("train", train), ("test", test))
+    }
+    return Original(len(classes), parts)
+
+
 def flowers102(root: Path, cut: Cut) -> Original:
     """Oxford's 102 flowers by torchvision's loader: 1,020 training and 6,149 test images, as in
     the authors' code. Raises WorkError where the files are neither there nor to be had."""

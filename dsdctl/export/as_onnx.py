@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from dsdctl.ml.networks.build import Network
+from torch import Tensor, nn
 
 OPSET = 18
 
@@ -26,7 +24,7 @@ def without_onnx() -> str | None:
     return f"ONNX needs {', '.join(missing)}: pip install 'dsdctl[export]' brings them"
 
 
-def onnx_bytes(network: Network, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
+def onnx_bytes(network: nn.Module, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
     """A network as an ONNX file with `facts` as its metadata, for batches of images of `size`.
 
     Its input is `images`, float32 (B, C, H, W), normalised; its output `logits` (B, K).

@@ -15,6 +15,7 @@ from dsdctl.export.chosen import Chosen
 from dsdctl.export.speed import RUNS, THREADS, Latency, slower_lines
 from dsdctl.report.formats.markdown import escaped, escaped_line
 from dsdctl.results import Measured, environment_line
+from dsdctl.spec.network import network_name
 from dsdctl.units import size
 
 
@@ -58,6 +59,8 @@ class Exported:
     whole: Counts
     compact: Counts
     block: int
+    linked: bool
+    """Whether there are channels that could have been removed."""
     latencies: tuple[Latency, ...]
 
     @property
@@ -89,11 +92,16 @@ BLOCKS = (
     "(AVX2) or 16 (AVX-512) channels at once, and onnxruntime takes a slower way for other counts."
 )
 
+NOT_COMPACTED = (
+    "Nothing was removed: of this network it is not known which layers read the channels that "
+    "others write."
+)
+
 LIMITS = (
-    "The sum that the blocks of a ResNet add to, torchvision's ResNets and vision transformers are "
-    "not compacted. Single weights that are zero stay zeros; no file is sparse, and torch and "
-    "onnxruntime, which run these files, multiply by zeros as by any number: what is faster is "
-    "faster by fewer channels alone."
+    "The sum that the blocks of a ResNet add to, torchvision's ResNets, vision transformers and "
+    "networks of one's own are not compacted. Single weights that are zero stay zeros; no file is "
+    "sparse, and torch and onnxruntime, which run these files, multiply by zeros as by any number: "
+    "what is faster is faster by fewer channels alone."
 )
 
 
@@ -152,9 +160,11 @@ def pruned_words(result: Measured) -> str:
 def _compaction(exported: Exported) -> str:
     """What the compacted network is beside the whole one."""
     after, before = exported.compact.parameters, exported.whole.parameters
-    why = REMOVED if exported.removed else NOTHING_TO_REMOVE
+    unknown = NOTHING_TO_REMOVE if exported.linked else NOT_COMPACTED
+    why = REMOVED if exported.removed else unknown
     words = f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. {why}"
-    return f"{words} {BLOCKS.format(exported.block)}" if exported.block > 1 else words
+    in_blocks = exported.linked and exported.block > 1
+    return f"{words} {BLOCKS.format(exported.block)}" if in_blocks else words
 
 
 def _cost(exported: Exported) -> list[str]:
@@ -216,7 +226,7 @@ def _origin(chosen: Chosen) -> dict[str, str]:
     return {
         "data": f"{identity.images.dataset}, label noise {noise}",
         "true flip rate of the training labels": f"{100 * chosen.result.flip_rate:.2f} %",
-        "network": identity.network.arch,
+        "network": network_name(identity.network),
         "variant": escaped(row.variant) or "none",
         "seed": str(chosen.trajectory.seed),
         "chosen": chosen.rule,

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsdctl.export.as_onnx import session_of
-from dsdctl.ml.networks.build import Network
 
 BATCHES = (1, 64)
 
@@ -68,7 +67,7 @@ Run = Callable[[], object]
 
 
 def latencies(
-    networks: Sequence[Network], models: Sequence[bytes], images: Tensor
+    networks: Sequence[nn.Module], models: Sequence[bytes], images: Tensor
 ) -> list[Latency]:
     """Time the whole network and, if there is one, the compacted one on `images`: in torch, and
     as ONNX `models`, if there are any."""
@@ -101,7 +100,7 @@ def slower_lines(measured: Sequence[Latency]) -> list[str]:
 
 
 @torch.inference_mode()
-def _without_gradients(network: Network, images: Tensor) -> Tensor:
+def _without_gradients(network: nn.Module, images: Tensor) -> Tensor:
     logits: Tensor = network(images)
     return logits
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsdctl.data.prepare import Files, fallback_folder
 from dsdctl.errors import InputError, WorkError
@@ -13,14 +13,14 @@ from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx, without_on
 from dsdctl.export.card import Check, Counts, Exported, model_card
 from dsdctl.export.chosen import Chosen
 from dsdctl.export.speed import latencies
-from dsdctl.ml.compact import compacted
+from dsdctl.ml.compact import compacted, links_of
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import prunable_weights
-from dsdctl.ml.networks.build import Network
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import load_data, measuring_normalisation
-from dsdctl.worker.starting_point import load_weights, new_network
+from dsdctl.worker.networks import new_network
+from dsdctl.worker.starting_point import load_weights
 
 CHECKED = 1000
 """Test images, the first ones, on which the files are compared with the network in the store."""
@@ -73,6 +73,7 @@ def export(
         whole=_counts(whole, batch),
         compact=_counts(smaller, batch),
         block=block,
+        linked=any(True for _ in links_of(whole)),
         latencies=tuple(latencies(networks, models, batch.images)) if timed else (),
     )
     card = model_card(chosen, exported)
@@ -83,7 +84,7 @@ def export(
     return exported
 
 
-def _files(chosen: Chosen, networks: Mapping[str, Network], batch: Batch) -> dict[str, bytes]:
+def _files(chosen: Chosen, networks: Mapping[str, nn.Module], batch: Batch) -> dict[str, bytes]:
     facts, size = _facts(chosen), batch.images.shape[1:]
     files = {}
     for name, network in networks.items():
@@ -93,7 +94,7 @@ def _files(chosen: Chosen, networks: Mapping[str, Network], batch: Batch) -> dic
     return files
 
 
-def _counts(network: Network, batch: Batch) -> Counts:
+def _counts(network: nn.Module, batch: Batch) -> Counts:
     channels, height, width = batch.images.shape[1:]
     weights = prunable_weights(network).values()
     return Counts(
@@ -115,15 +116,16 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
     return Batch(normalised.contiguous(), data.test.labels[first])
 
 
-def _network(chosen: Chosen, store: Store) -> Network:
+def _network(chosen: Chosen, store: Store) -> nn.Module:
     facts = chosen.trajectory.regime.images.facts
-    network = new_network(chosen.identity.network, facts.shape, facts.classes)
+    source = store.levels.source(chosen.level.key)
+    network = new_network(chosen.identity.network, facts.shape, facts.classes, source=source)
     load_weights(network, store.levels.tensors(chosen.level.key, "weights"), chosen.level.key)
     return network.eval()
 
 
 @torch.no_grad()
-def _logits(network: Network, images: Tensor) -> Tensor:
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(part) for part in torch.split(images, BATCH)])
 
 
@@ -138,7 +140,7 @@ def _check(name: str, logits: Tensor, expected: Tensor, batch: Batch) -> Check:
     return Check(name, len(logits), difference, largest, same, correct)
 
 
-def _parameters(network: Network) -> int:
+def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -22,9 +22,9 @@ def images_at_once(network: nn.Module, image: Tensor) -> int:
     """
     elements = image.numel()
 
-    def add(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
         nonlocal elements
-        elements += output.numel()
+        elements += output.numel() if isinstance(output, Tensor) else 0
 
     layers = [module for module in network.modules() if next(module.children(), None) is None]
     handles = [layer.register_forward_hook(add) for layer in layers]

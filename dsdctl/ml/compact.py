@@ -9,7 +9,8 @@ Runtimes compute channels in blocks, and take slower ways where a count is no mu
 has 8 with AVX2, 16 with AVX-512): then a narrower layer may take longer than the whole one. So
 convolutions may be given a block, to which channels that do nothing are kept.
 
-What is left as it is: the sum that the blocks of a ResNet add to, and vision transformers.
+What is left as it is: the sum that the blocks of a ResNet add to, vision transformers, and networks
+of a user's own, of which it is not known which layers read what others write.
 """
 
 import copy
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.build import Network
 from dsdctl.ml.networks.mlp import MLP
 from dsdctl.ml.networks.resnet import BasicBlock
 from dsdctl.ml.networks.vgg import VGGLike
@@ -72,7 +72,7 @@ class Link:
 
 
 @torch.no_grad()
-def compacted(network: Network, block: int = 1) -> Network:
+def compacted(network: nn.Module, block: int = 1) -> nn.Module:
     """A copy of a network on the CPU without the channels that do nothing, in eval mode.
 
     Of what a convolution writes, as many channels are left as make a multiple of `block`, or all.
@@ -85,7 +85,7 @@ def compacted(network: Network, block: int = 1) -> Network:
     return smaller
 
 
-def links_of(network: Network) -> Iterator[Link]:
+def links_of(network: nn.Module) -> Iterator[Link]:
     """Every set of channels of a network that may shrink by itself."""
     if isinstance(network, MLP):
         layers = [m for m in network.hidden if isinstance(m, nn.Linear)]

@@ -3,17 +3,35 @@
 import copy
 import logging
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from dsdctl.ml.masks import prunable_weights
 
+PRODUCTS = {
+    "aten::scaled_dot_product_attention": "attention in one operator",
+    "aten::_native_multi_head_attention": "attention in one operator",
+    "aten::lstm": "LSTMs",
+    "aten::gru": "GRUs",
+}
+"""Operators that take many multiply-accumulates of which fvcore counts none, in words."""
 
-def count_macs(
-    network: nn.Module, channels: int, height: int, width: int
-) -> tuple[int, dict[str, int]]:
-    """MACs of one image's forward pass in train mode: the total, and each prunable layer's.
+
+class MacCount(NamedTuple):
+    """MACs of one image's forward pass: the total, and each prunable layer's by its weight's name.
+
+    `left_out` are operators of PRODUCTS that are not counted.
+    """
+
+    total: int
+    per_layer: dict[str, int]
+    left_out: tuple[str, ...]
+
+
+def count_macs(network: nn.Module, channels: int, height: int, width: int) -> MacCount:
+    """MACs of one image's forward pass in train mode.
 
     A deep copy is counted, since a forward pass in train mode moves BatchNorm's statistics; a
     batch of two is halved, since batch one fails where a map is 1x1. fvcore calls one MAC one
@@ -33,7 +51,8 @@ def count_macs(
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         per_module = analysis.by_module()
+        left_out = [name for name in PRODUCTS if name in analysis.unsupported_ops()]
     layers = {
         name: per_module[name.removesuffix(".weight")] // 2 for name in prunable_weights(network)
     }
-    return per_module[""] // 2, layers
+    return MacCount(per_module[""] // 2, layers, tuple(left_out))

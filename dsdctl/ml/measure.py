@@ -51,7 +51,7 @@ def measure(
         fitted_true=_share(fitted == data.clean_labels[flipped]) if count else None,
         validation_accuracy=validation,
         test_accuracy=test,
-        entropy_bits=sum(bits.values()) / len(bits),
+        entropy_bits=sum(bits.values()) / len(bits) if bits else 0.0,
         entropy_bits_per_layer=bits,
     )
 

@@ -4,26 +4,17 @@ Each check raises InputError with the line of the spec that does not fit. Torch 
 """
 
 import math
-from typing import Literal
 
 from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
+from dsdctl.plan.own import Who
+from dsdctl.plan.rows import Regime
 from dsdctl.spec.document import Document, KeyPath
+from dsdctl.spec.experiment import StopRule
 from dsdctl.spec.network import MLP, Network, ViT
 from dsdctl.spec.problems import nearest
 from dsdctl.spec.pruning import Pruning
-from dsdctl.spec.shapes import (
-    FIRST,
-    LAST,
-    has_batchnorm,
-    ignored_layers,
-    layer_weights,
-    remaining_weights,
-    smallest_side,
-)
-from dsdctl.spec.training import Training
-
-Who = Literal["student", "teacher"]
+from dsdctl.spec.shapes import FIRST, LAST, ignored_layers, remaining_weights, smallest_side
 
 SHOWN_LAYERS = 25
 """Of deeper networks a message names the first layers and the last."""
@@ -51,9 +42,10 @@ def check_network(document: Document, who: Who, network: Network, facts: Facts) 
         raise InputError(document.problem((who, "depth"), reason))
 
 
-def check_batches(document: Document, network: Network, training: Training, images: int) -> None:
-    """No batch may be a single one of the training `images` where that cannot be normalised."""
-    if has_batchnorm(network) and images % training.batch_size == 1:
+def check_batches(document: Document, regime: Regime) -> None:
+    """No batch may be a single one of the training images where that cannot be normalised."""
+    images = regime.images.sizes.train
+    if images % regime.training.batch_size == 1 and regime.has_batchnorm:
         reason = (
             f"leaves a last batch of one of {images} training images, which BatchNorm cannot "
             "normalise (allowed: another size)"
@@ -61,11 +53,9 @@ def check_batches(document: Document, network: Network, training: Training, imag
         raise InputError(document.problem(("training", "batch_size"), reason))
 
 
-def check_ignored(
-    document: Document, who: Who, pruning: Pruning, network: Network, facts: Facts
-) -> None:
+def check_ignored(document: Document, who: Who, regime: Regime) -> None:
     """Layers that are not pruned must be there, and not all of them."""
-    names = list(layer_weights(network, *_size(facts)))
+    names, pruning = list(regime.layer_weights), regime.pruning
     for index, name in enumerate(pruning.ignore):
         if name not in (FIRST, LAST, *names):
             known = names if len(names) <= SHOWN_LAYERS else [*names[:3], "...", names[-1]]
@@ -79,22 +69,21 @@ def check_ignored(
         raise InputError(document.problem(("pruning", "ignore"), reason))
 
 
-def check_rounds(
-    document: Document, who: Who, pruning: Pruning, network: Network, facts: Facts
-) -> None:
+def check_rounds(document: Document, who: Who, regime: Regime) -> None:
     """Every round must remove something and leave at least a weight a class."""
+    pruning, classes = regime.pruning, regime.images.facts.classes
     if pruning.criterion == "none":
         return
-    layers = layer_weights(network, *_size(facts))
+    layers = dict(regime.layer_weights)
     ignored = [layers.pop(name) for name in ignored_layers(layers, pruning.ignore)]
     counts = [sum(ignored) + left for left in remaining_weights(list(layers.values()), pruning)]
     for level in range(1, len(counts)):
         if counts[level] == counts[level - 1]:
             reason, better = f"rounding removes nothing at level {level} of the {who}", "higher"
-        elif counts[level] < facts.classes:
+        elif counts[level] < classes:
             reason = (
                 f"level {level} of the {who} keeps {counts[level]} weights, fewer than the "
-                f"{facts.classes} classes"
+                f"{classes} classes"
             )
             better = "lower"
         else:
@@ -105,6 +94,15 @@ def check_rounds(
             key, allowed = ("sparsities", level - 1), f"a {better} sparsity"
         reason = f"{reason} (allowed: {allowed} for {counts[0]} weights)"
         raise InputError(document.problem(("pruning", *key), reason))
+
+
+def check_entropy(document: Document, stop: StopRule | None, regime: Regime) -> None:
+    """A rule that waits for the entropy to fall needs one: that of a ReLU or GELU module."""
+    known = None if regime.own is None else regime.own.inspection
+    waits = stop is not None and stop.after == "entropy-drop"
+    if waits and known is not None and not known.activations:
+        reason = "waits for the entropy to fall, but no ReLU or GELU module of the student is seen"
+        raise InputError(document.problem(("stop", "after"), reason))
 
 
 def check_sample(document: Document, pruning: Pruning, images: int) -> None:
@@ -128,8 +126,3 @@ def check_rewinding(
             reason = f"is {value}, but level 0 of the {who} takes {count} {unit}"
             allowed = f"(allowed: 0 to {count - 1})"
             raise InputError(document.problem(("pruning", "retrain", key), f"{reason} {allowed}"))
-
-
-def _size(facts: Facts) -> tuple[int, int, int, int]:
-    """What the weights of a network depend on: its input and its output."""
-    return facts.channels, facts.height, facts.width, facts.classes

@@ -1,18 +1,38 @@
 """A spec's data set and label noise: what its files hold, and what must fit together."""
 
-from collections.abc import Callable
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.data.catalog import Facts, Sizes, split_sizes
+from dsdctl.data.catalog import Facts, Sizes, dataset_facts, split_sizes
 from dsdctl.data.labels import CLASS_TARGETS, FlipRate, flip_rate
+from dsdctl.data.own import Prepare, Unprepared, own_data
 from dsdctl.errors import InputError
 from dsdctl.spec.dataset import HUMAN_LABELS, Dataset, LabelNoise
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.experiment import Experiment
 
-FactsOf = Callable[[Dataset, Path], Facts]
-"""Looks up a data set's facts, each once a spec: archives and folders are digested for it."""
+
+class DataSets:
+    """Looks up a spec's data sets, each once: archives and folders are digested for it."""
+
+    def __init__(self, prepare: Prepare):
+        """`prepare` makes a user's own data ready."""
+        self._prepare = prepare
+        self._facts = functools.cache(dataset_facts)
+        self._own: dict[str, tuple[Facts, Path]] = {}
+
+    def find(self, dataset: Dataset, path: Path) -> tuple[Facts, Path]:
+        """Facts, and where the files are. Raises InputError."""
+        if dataset.name != "python":
+            return self._facts(dataset, path), path
+        name = json.dumps([str(path), dataset.make, dataset.options], sort_keys=True)
+        if name not in self._own:
+            data = own_data(dataset, path)
+            self._prepare(data)
+            self._own[name] = dataset_facts(dataset, data.folder), data.folder
+        return self._own[name]
 
 
 @dataclass(frozen=True)
@@ -37,7 +57,7 @@ class Images:
         )
 
 
-def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf) -> Images:
+def resolve_images(document: Document, experiment: Experiment, datasets: DataSets) -> Images:
     """The data set of a spec and its label noise. Raises InputError where they do not fit."""
     dataset = experiment.dataset
     key: KeyPath = ("dataset", "root" if dataset.file is None else "file")
@@ -46,7 +66,9 @@ def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf
     root = "." if nobodys else dataset.root
     path = path_of(document, key, dataset.file or root)
     try:
-        facts = facts_of(dataset, path)
+        facts, path = datasets.find(dataset, path)
+    except Unprepared as error:
+        raise Unprepared(document.problem(key, str(error))) from error
     except InputError as error:
         lines = [document.problem(key, line) for line in error.problems]
         raise InputError(*lines, more=error.more) from error
@@ -61,8 +83,8 @@ def resolve_images(document: Document, experiment: Experiment, facts_of: FactsOf
 
 def _check_parts(document: Document, dataset: Dataset, facts: Facts) -> None:
     """The spec must say of a test set and of channels what the files hold."""
-    holder = "the archive" if dataset.name == "npz" else "the folder"
-    members = "x_test and y_test" if dataset.name == "npz" else "val/ or test/"
+    holder = {"npz": "the archive", "python": dataset.make}.get(dataset.name, "the folder")
+    members = "val/ or test/" if dataset.name == "image-folder" else "x_test and y_test"
     if facts.test_images is None and dataset.test is None:
         reason = f"{holder} holds no {members}; give `test: {{fraction: ...}}`"
         raise InputError(document.problem(("dataset",), reason))

@@ -74,6 +74,7 @@ def make_plan(
     seeds: Sequence[int] = (),
 ) -> Plan:
     """Plan `specs`, or only the given recipes and seeds of them. Raises InputError."""
+    _check_prepared(specs)
     _check_names(specs)
     _check_filters(specs, recipes, seeds)
     builder = _Builder()
@@ -97,6 +98,12 @@ def _with_experiments(plan: Plan) -> Plan:
         for key, trajectory in plan.trajectories.items()
     }
     return replace(plan, trajectories=trajectories)
+
+
+def _check_prepared(specs: Sequence[ResolvedSpec]) -> None:
+    unprepared = [spec.unprepared for spec in specs if spec.unprepared is not None]
+    if unprepared:
+        raise InputError(*unprepared)
 
 
 def _check_names(specs: Sequence[ResolvedSpec]) -> None:
@@ -128,6 +135,8 @@ def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
         keys = [key for key in plan.trajectories if key.startswith(beginning)]
         if len(keys) != 1:
             reason = f"{len(keys)} trajectories of the given specs have a key that begins so"
+            if not keys and any(t.regime.own for t in plan.trajectories.values()):
+                reason += ", or code that it runs has changed since the run was planned"
             raise InputError(f"--trajectory: {beginning}: {reason} (allowed: one of `dsdctl plan`)")
         found[keys[0]] = None
     return tuple(found)

@@ -6,22 +6,25 @@ A row is one recipe in one variant. Nothing is computed here and torch is not im
 import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
-from dsdctl.data.catalog import dataset_facts, file_sha256
+from dsdctl.data.catalog import file_sha256
+from dsdctl.data.own import Prepare, Unprepared, not_prepared
 from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
 from dsdctl.keys import TeacherIdentity
+from dsdctl.own.inspection import Inspect, cached
 from dsdctl.plan.checks import (
     check_batches,
+    check_entropy,
     check_ignored,
     check_network,
     check_rewinding,
     check_rounds,
     check_sample,
 )
-from dsdctl.plan.images import FactsOf, Images, path_of, resolve_images
+from dsdctl.plan.images import DataSets, Images, path_of, resolve_images
+from dsdctl.plan.own import Networks, Who
 from dsdctl.plan.rows import Regime, ResolvedSpec, Row, Teaching, WeightsFile
 from dsdctl.plan.teacher_table import ENDLESS_VIEWS, table_decision
 from dsdctl.spec.document import Document
@@ -34,15 +37,20 @@ from dsdctl.spec.experiment import (
     TeacherWeights,
 )
 from dsdctl.spec.matrix import MAX_TRAININGS, variants
-from dsdctl.spec.network import Network
 from dsdctl.spec.problems import validate
 from dsdctl.spec.recipe_files import RecipeFile, Recipes, with_criterion
 from dsdctl.spec.spec_files import require_spec
 from dsdctl.spec.yaml import read_document
 
 
-def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
-    """Read specs. Raises InputError with the problems of all of them together."""
+def resolve_all(
+    files: Iterable[Path], inspect: Inspect = cached, prepare: Prepare = not_prepared
+) -> list[ResolvedSpec]:
+    """Read specs. Raises InputError with the problems of all of them together.
+
+    `inspect` tells of a user's own networks, `prepare` makes a user's own data ready; as they are,
+    nothing is run, and what was found before and is kept is known.
+    """
     found: list[ResolvedSpec] = []
     problems = Problems()
     for file in files:
@@ -50,7 +58,7 @@ def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
             problems.unchecked = True
             break
         try:
-            found.append(resolve(file))
+            found.append(resolve(file, inspect, prepare))
         except InputError as error:
             problems.take(error)
     if problems:
@@ -58,11 +66,11 @@ def resolve_all(files: Iterable[Path]) -> list[ResolvedSpec]:
     return found
 
 
-def resolve(file: Path) -> ResolvedSpec:
+def resolve(file: Path, inspect: Inspect = cached, prepare: Prepare = not_prepared) -> ResolvedSpec:
     """Read a spec and all its recipes. Raises InputError with every problem that would be shown."""
     require_spec(file)
     document = read_document(file)
-    resolver = _Resolver(document)
+    resolver = _Resolver(document, inspect, prepare)
     for axes, variant in variants(document):
         if not resolver.goes_on:
             resolver.problems.unchecked = True
@@ -77,15 +85,16 @@ class _Resolver:
     What goes wrong in one variant often does in all, so it leaves off after a few of these.
     """
 
-    def __init__(self, document: Document):
+    def __init__(self, document: Document, inspect: Inspect, prepare: Prepare):
         self.problems = Problems()
         self._document = document
         self._trainings = 0
         self._recipes = Recipes(document)
-        self._facts_of: FactsOf = functools.cache(dataset_facts)
+        self._lookups = _Lookups(DataSets(prepare), Networks(inspect))
         self._experiment: Experiment | None = None
         self._rows: list[Row] = []
         self._failed = 0
+        self._unprepared: str | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -105,7 +114,10 @@ class _Resolver:
     def _add(self, axes: Mapping[str, str], document: Document) -> Iterator[InputError]:
         """Take in a variant, and yield what is wrong with it."""
         try:
-            cell = _Cell(document, self._facts_of)
+            cell = _Cell(document, self._lookups)
+        except Unprepared as error:
+            self._leave_out(document, error)
+            return
         except InputError as error:
             yield error
             yield from self._recipes.errors()
@@ -114,6 +126,9 @@ class _Resolver:
         for name in cell.experiment.recipes:
             try:
                 row = _row(axes, cell, self._recipes.read(name))
+            except Unprepared as error:
+                self._leave_out(document, error)
+                continue
             except InputError as error:
                 yield error
                 continue
@@ -125,27 +140,40 @@ class _Resolver:
             allowed = f"(allowed: at most {MAX_TRAININGS} trainings)"
             raise InputError(self._document.problem((key,), f"{reason} {allowed}"))
 
+    def _leave_out(self, document: Document, error: Unprepared) -> None:
+        """Remember that of a variant no more can be said before its data are prepared."""
+        self._experiment = self._experiment or validate(Experiment, document)
+        self._unprepared = self._unprepared or error.problems[0]
+
     def resolved(self, file: Path) -> ResolvedSpec:
         """The spec. Raises InputError where there are problems."""
         if self.problems:
             raise self.problems.error()
         assert self._experiment is not None
-        return ResolvedSpec(file, self._experiment, tuple(self._rows))
+        return ResolvedSpec(file, self._experiment, tuple(self._rows), self._unprepared)
+
+
+@dataclass(frozen=True)
+class _Lookups:
+    """What a spec's data sets and networks are, each looked up once."""
+
+    datasets: DataSets
+    networks: Networks
 
 
 class _Cell:
     """A variant by itself, and with what its recipes lay over it: each worked out once."""
 
-    def __init__(self, document: Document, facts_of: FactsOf):
+    def __init__(self, document: Document, lookups: _Lookups):
         """Raises InputError where it does not hold by itself."""
         self.document = document
         self.experiment = validate(Experiment, document)
-        self._facts_of = facts_of
+        self._lookups = lookups
         self._settings: dict[str, _Settings] = {}
         _check_references(document, self.experiment)
         if self.experiment.teacher is not None:
             # A teacher's own settings must hold, also where no recipe asks for it.
-            plain = _Settings(with_criterion(document), self.experiment, facts_of)
+            plain = _Settings(with_criterion(document), self.experiment, lookups)
             self._settings[json.dumps({})] = plain
             _ = plain.teacher
 
@@ -157,23 +185,24 @@ class _Cell:
             if recipe.overrides.data:
                 document = document.overlay(recipe.overrides)
                 experiment = validate(Experiment, document)
-            self._settings[name] = _Settings(document, experiment, self._facts_of)
+            self._settings[name] = _Settings(document, experiment, self._lookups)
         return self._settings[name]
 
 
 class _Settings:
     """What a row's student and its teacher are trained on, and how."""
 
-    def __init__(self, document: Document, experiment: Experiment, facts_of: FactsOf):
+    def __init__(self, document: Document, experiment: Experiment, lookups: _Lookups):
         self.document = document
         self.experiment = experiment
-        images = resolve_images(document, experiment, facts_of)
-        self.student = _regime(document, experiment, images, "student")
+        self._networks = lookups.networks
+        images = resolve_images(document, experiment, lookups.datasets)
+        self.student = _regime(document, experiment, images, "student", self._networks)
 
     @functools.cached_property
     def teacher(self) -> Regime:
         """How a teacher is trained. Raises InputError."""
-        return _teacher_regime(self.document, self.experiment, self.student)
+        return _teacher_regime(self.document, self.experiment, self.student, self._networks)
 
 
 def _check_references(cell: Document, experiment: Experiment) -> None:
@@ -193,6 +222,7 @@ def _row(axes: Mapping[str, str], cell: _Cell, file: RecipeFile) -> Row:
     settings = cell.settings(file)
     teaching = None if recipe.distill is None else _teaching(settings, file)
     stop = _stop_rule(recipe, settings.experiment, file.document)
+    check_entropy(file.document, stop, settings.student)
     return Row(axes, recipe, stop, settings.student, teaching)
 
 
@@ -206,30 +236,23 @@ def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> St
 
 
 def _regime(
-    document: Document, experiment: Experiment, images: Images, who: Literal["student", "teacher"]
+    document: Document, experiment: Experiment, images: Images, who: Who, networks: Networks
 ) -> Regime:
-    network = _bare_network(experiment.student if who == "student" else experiment.teacher)
+    choice = experiment.student if who == "student" else experiment.teacher
+    assert choice is not None
+    network, own = networks.resolve(document, who, choice, images.facts)
     augment = experiment.dataset.augment or images.facts.augment
     training, pruning = experiment.training, experiment.pruning
-    regime = Regime(network, images, augment, training, pruning)
-    check_network(document, who, network, images.facts)
-    check_batches(document, network, training, images.sizes.train)
-    check_ignored(document, who, pruning, network, images.facts)
-    check_rounds(document, who, pruning, network, images.facts)
+    regime = Regime(network, images, augment, training, pruning, own)
+    if own is None:
+        check_network(document, who, network, images.facts)
+    if own is None or own.inspection is not None:
+        check_batches(document, regime)
+        check_ignored(document, who, regime)
+        check_rounds(document, who, regime)
     check_sample(document, pruning, images.sizes.train)
     check_rewinding(document, who, pruning, training.epochs, regime.steps_per_epoch)
     return regime
-
-
-_NETWORKS: tuple[type[Network], ...] = get_args(get_args(Network)[0])
-
-
-def _bare_network(network: Network | None) -> Network:
-    """The architecture alone, without a teacher's options."""
-    kind = next(kind for kind in _NETWORKS if isinstance(network, kind))
-    if type(network) is kind:
-        return network
-    return kind(**{name: getattr(network, name) for name in kind.model_fields})
 
 
 def _teaching(settings: _Settings, recipe: RecipeFile) -> Teaching:
@@ -258,7 +281,9 @@ def _teaching(settings: _Settings, recipe: RecipeFile) -> Teaching:
     return Teaching(regime, teacher.seed, level, file, use_table, why)
 
 
-def _teacher_regime(document: Document, experiment: Experiment, student: Regime) -> Regime:
+def _teacher_regime(
+    document: Document, experiment: Experiment, student: Regime, networks: Networks
+) -> Regime:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
     laid_over, differs = _with_augment(document, student), False
     for key, target in (
@@ -272,7 +297,7 @@ def _teacher_regime(document: Document, experiment: Experiment, student: Regime)
             differs = True
     if differs:
         experiment = validate(Experiment, laid_over)
-    return _regime(laid_over, experiment, student.images, "teacher")
+    return _regime(laid_over, experiment, student.images, "teacher", networks)
 
 
 def _with_augment(document: Document, student: Regime) -> Document:

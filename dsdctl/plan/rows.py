@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from dsdctl.keys import TeacherIdentity
+from dsdctl.own.source import SourcePlace
 from dsdctl.plan.images import Images
+from dsdctl.plan.own import Own
 from dsdctl.spec.dataset import Augment
 from dsdctl.spec.experiment import Experiment, LevelRule, Recipe, StopRule
 from dsdctl.spec.fields import Seed
 from dsdctl.spec.matrix import variant_name
-from dsdctl.spec.network import Network
+from dsdctl.spec.network import CodeNetwork, Network
 from dsdctl.spec.pruning import Pruning
-from dsdctl.spec.shapes import ignored_layers, layer_weights
+from dsdctl.spec.shapes import has_batchnorm, ignored_layers, layer_weights
 from dsdctl.spec.training import Training
 
 
@@ -27,6 +29,31 @@ class Regime:
     augment: Augment
     training: Training
     pruning: Pruning
+    own: Own | None = None
+    """Where the network is a user's own, what stands in place of closed forms."""
+
+    @property
+    def layer_weights(self) -> dict[str, int]:
+        """Weights of each Conv2d and Linear layer, in the order of the network.
+
+        Raises InputError where nothing is known of a user's own network.
+        """
+        if self.own is not None:
+            return self.own.known.layers
+        assert not isinstance(self.network, CodeNetwork)
+        facts = self.images.facts
+        size = (facts.channels, facts.height, facts.width)
+        return layer_weights(self.network, *size, facts.classes)
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether the network cannot be trained on a single image; raises as `layer_weights`."""
+        return has_batchnorm(self.network) if self.own is None else self.own.known.has_batchnorm
+
+    @property
+    def source(self) -> SourcePlace | None:
+        """Where the code of a user's own network lies."""
+        return None if self.own is None else self.own.source.place
 
     @property
     def levels(self) -> int:
@@ -38,10 +65,7 @@ class Regime:
         """Layers that are not pruned although others are, by their modules' names."""
         if self.pruning.criterion == "none" or not self.pruning.ignore:
             return ()
-        facts = self.images.facts
-        size = (facts.channels, facts.height, facts.width)
-        layers = layer_weights(self.network, *size, facts.classes)
-        return ignored_layers(layers, self.pruning.ignore)
+        return ignored_layers(self.layer_weights, self.pruning.ignore)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,6 +131,14 @@ class ResolvedSpec:
     file: Path
     experiment: Experiment
     rows: tuple[Row, ...]
+    unprepared: str | None = None
+    """Of what data no more is known, and so no row, before they are prepared."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before it is run: the spec's own warning, and those of its data."""
+        of_data = [row.student.images.facts.warning for row in self.rows]
+        return list(filter(None, dict.fromkeys([self.experiment.warning, *of_data])))
 
     @property
     def variants(self) -> tuple[str, ...]:

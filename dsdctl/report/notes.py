@@ -66,6 +66,7 @@ def table_notes(report: Report) -> list[str]:
     lines += [*dict.fromkeys(map(_noise, report.rows)), CONVENTION]
     lines += [*_dense_after_all(report), *_environments(report)]
     lines += [*_diverged(report), *_missing(report)]
+    lines += [f"Network {text}." for text in report.networks]
     return [*lines, *_deviations(report), *_reference_notes(report)]
 
 

@@ -15,6 +15,7 @@ from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.answer import Answer, Level, make_answers
 from dsdctl.report.curve_summary import Curve
+from dsdctl.report.networks import network_notes
 from dsdctl.report.rows import ReportRow, make_curve, make_row
 from dsdctl.report.seeds import paired_difference
 from dsdctl.results import level_record
@@ -58,6 +59,7 @@ class Report(Model):
     warning: str = Field(description="the spec's; empty without one")
     deviations: tuple[str, ...] = Field(description="from the paper, as the spec names them")
     answers: tuple[Answer, ...] = Field(description="one a variant: which network to deploy")
+    networks: tuple[str, ...] = Field((), description="what to know of networks of one's own")
 
 
 def measured_levels(trajectories: Iterable[TrajectoryReport]) -> dict[str, list[Level]]:
@@ -108,6 +110,7 @@ def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Repo
         warning=spec.warning,
         deviations=spec.deviations,
         answers=make_answers(rows, measured_levels(trajectories)),
+        networks=tuple(network_notes(progress.plan)),
     )
 
 

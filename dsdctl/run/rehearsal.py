@@ -24,7 +24,12 @@ from dsdctl.run.listener import ProgressListener
 from dsdctl.run.prepare import prepare_all
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
-from dsdctl.system.processes import end_with_parent, start_worker, take_signals
+from dsdctl.system.processes import (
+    end_with_parent,
+    print_to_stderr,
+    start_worker,
+    take_signals,
+)
 from dsdctl.worker.rehearsal_tasks import Job, Teaching
 
 BATCHES = 300
@@ -113,6 +118,7 @@ def _job(
         spare=str(spare),
         device=device,
         threads=threads,
+        source=trajectory.regime.source,
     )
 
 
@@ -141,6 +147,7 @@ def _work(connection: Connection, parent: int, job: Job) -> None:
     """Send the batches that are done, now and then, and at the end what came of them."""
     take_signals()
     end_with_parent(parent)
+    print_to_stderr()
     try:
         from dsdctl.worker.rehearsal import run_job
 
@@ -175,5 +182,10 @@ def _teaching(trajectory: Trajectory) -> Teaching | None:
     need = trajectory.teacher
     if need is None:
         return None
-    network = None if need.table else need.regime.network
-    return Teaching(alpha=need.alpha, temperature=need.temperature, network=network)
+    called = None if need.table else need.regime
+    return Teaching(
+        alpha=need.alpha,
+        temperature=need.temperature,
+        network=called.network if called else None,
+        source=called.source if called else None,
+    )

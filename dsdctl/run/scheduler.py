@@ -189,9 +189,21 @@ class Scheduler:
 
 
 def _task(trajectory: Trajectory, identity: Identity) -> Task:
-    path = str(trajectory.regime.images.path)
-    need = trajectory.teacher
-    weights = str(need.file.path) if need is not None and need.file is not None else None
-    if isinstance(identity, LevelIdentity):
-        return LevelTask(identity=identity, dataset_path=path, teacher_weights=weights)
-    return TableTask(identity=identity, dataset_path=path, teacher_weights=weights)
+    path, need = str(trajectory.regime.images.path), trajectory.teacher
+    weights = teacher_source = None
+    if need is not None and need.file is not None:
+        weights, teacher_source = str(need.file.path), need.regime.source
+    if isinstance(identity, TableIdentity):
+        return TableTask(
+            identity=identity,
+            dataset_path=path,
+            teacher_weights=weights,
+            teacher_source=teacher_source,
+        )
+    return LevelTask(
+        identity=identity,
+        dataset_path=path,
+        teacher_weights=weights,
+        source=trajectory.regime.source,
+        teacher_source=teacher_source,
+    )

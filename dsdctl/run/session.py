@@ -23,6 +23,7 @@ from dsdctl.run.events import Event, event_line
 from dsdctl.run.listener import RunListener
 from dsdctl.run.log import log, log_decisions, log_plan, log_to
 from dsdctl.run.options import Finished, RunOptions
+from dsdctl.run.own import keep_inspections
 from dsdctl.run.preflight import check_disk, check_teacher_files
 from dsdctl.run.prepare import prepare_all
 from dsdctl.run.scheduler import Scheduler
@@ -38,6 +39,7 @@ def run_plan(plan: Plan, options: RunOptions, listener: RunListener) -> Finished
     check_teacher_files(plan)
     store = Store(options.store)
     store.open_for_writing()
+    keep_inspections(plan, store)
     with ExitStack() as stack:
         log_file = stack.enter_context(log_to(options.store / "logs", verbose=options.verbose))
         log.info("dsdctl %s, pid %d, %s", dsdctl.__version__, os.getpid(), options)

@@ -2,9 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
-from dsdctl.spec.fields import Fraction, Model, PathText, Seed, string_or_mapping
+from dsdctl.spec.fields import (
+    PYTHON_NAME_PATTERN,
+    Fraction,
+    Model,
+    PathText,
+    Seed,
+    string_or_mapping,
+)
 
 
 class Augment(Model):
@@ -84,13 +91,16 @@ DatasetName = Literal[
     "cifar10n",
     "cifar100n",
     "flowers102",
+    "svhn",
+    "tiny-imagenet-200",
     "imagenet",
     "image-folder",
     "npz",
+    "python",
 ]
 
 BRINGS_NO_TEST_SET = ("digits",)
-MAY_BRING_NO_TEST_SET = ("image-folder", "npz")
+MAY_BRING_NO_TEST_SET = ("image-folder", "npz", "python")
 OF_ALL_SIZES = ("flowers102", "imagenet", "image-folder")
 """Data sets whose images are cut to one size when they are prepared."""
 LOADED_AS_THEY_ARE = ("digits", "npz")
@@ -103,8 +113,20 @@ class Dataset(Model):
     """Which images, how they are split and what views of them are trained on."""
 
     name: DatasetName
-    root: PathText = Field("~/data", description="folder of the data set's files (all but npz)")
-    file: PathText | None = Field(None, description="the archive (npz)")
+    root: PathText = Field(
+        "~/data", description="folder of the data set's files (all but npz, python)"
+    )
+    file: PathText | None = Field(
+        None, description="the archive (npz), or the Python file that gives the data (python)"
+    )
+    make: Annotated[str, Field(pattern=PYTHON_NAME_PATTERN)] | None = Field(
+        None,
+        description="python: the function in it; it gives x_train, y_train, maybe with x_test, "
+        "y_test, or two torch Datasets",
+    )
+    options: dict[str, JsonValue] | None = Field(
+        None, description="python: keyword arguments of the function"
+    )
     test_folder: Literal["val", "test"] | None = Field(
         None, description="folder of the test images (image-folder); default: the one that is there"
     )
@@ -122,8 +144,7 @@ class Dataset(Model):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if (self.name == "npz") != (self.file is not None):
-            raise ValueError("`file` goes with `name: npz`, and `name: npz` needs a `file`")
+        self._check_file()
         if self.test_folder is not None and self.name != "image-folder":
             raise ValueError("`test_folder` goes with `name: image-folder`")
         if self.size is not None and self.name not in OF_ALL_SIZES:
@@ -136,6 +157,18 @@ class Dataset(Model):
         if self.name not in BRINGS_NO_TEST_SET + MAY_BRING_NO_TEST_SET and self.test is not None:
             raise ValueError(f"{self.name} brings a test set; leave `test` out")
         return self
+
+    def _check_file(self) -> None:
+        """What is in one file must be named, and nothing else. Raises ValueError."""
+        if self.name in ("npz", "python") and self.file is None:
+            raise ValueError(f"`name: {self.name}` needs a `file`")
+        if self.name not in ("npz", "python") and self.file is not None:
+            raise ValueError("`file` goes with `name: npz` or `name: python`")
+        if self.name == "python" and self.make is None:
+            raise ValueError("`name: python` needs a `make`")
+        for key in ("make", "options"):
+            if self.name != "python" and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` goes with `name: python`")
 
 
 HumanLabels = Literal["aggre", "worse", "random1", "random2", "random3", "noisy"]

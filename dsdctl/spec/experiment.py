@@ -5,11 +5,22 @@ Models are frozen and refuse unknown keys. Nothing here imports torch.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.spec.dataset import Dataset, LabelNoise
 from dsdctl.spec.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
-from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import (
+    BUILT_IN,
+    MLP,
+    OWN,
+    OwnNetwork,
+    ResNet18,
+    Student,
+    TorchvisionResNet,
+    VGGLike,
+    ViT,
+    whose,
+)
 from dsdctl.spec.pruning import MAX_ROUNDS, Pruning, PruningField
 from dsdctl.spec.training import Training
 
@@ -56,9 +67,20 @@ class ViTTeacher(ViT, _TeacherOptions):
     """A vision transformer as teacher."""
 
 
+class OwnTeacher(OwnNetwork, _TeacherOptions):
+    """A teacher that is a network of your own."""
+
+
 Teacher = Annotated[
-    VGGLikeTeacher | ResNet18Teacher | TorchvisionResNetTeacher | MLPTeacher | ViTTeacher,
-    Field(discriminator="arch"),
+    Annotated[
+        Annotated[
+            VGGLikeTeacher | ResNet18Teacher | TorchvisionResNetTeacher | MLPTeacher | ViTTeacher,
+            Field(discriminator="arch"),
+        ],
+        Tag(BUILT_IN),
+    ]
+    | Annotated[OwnTeacher, Tag(OWN)],
+    Discriminator(whose),
 ]
 
 
@@ -241,7 +263,7 @@ class Experiment(Model):
     )
     dataset: Dataset
     label_noise: LabelNoise = LabelNoise(rate=0.0)
-    student: Network
+    student: Student
     teacher: Teacher | None = None
     training: Training
     pruning: PruningField = Pruning()

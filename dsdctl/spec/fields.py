@@ -41,6 +41,8 @@ class Extended(Model):
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TEXT_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
+OWN_PATTERN = r"^[^:\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+:[A-Za-z_][A-Za-z0-9_]*$"
+PYTHON_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""

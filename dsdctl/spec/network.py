@@ -1,10 +1,18 @@
 """The networks that a spec may name, and their sizes. Nothing here imports torch."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
-from dsdctl.spec.fields import Model
+from dsdctl.spec.fields import OWN_PATTERN, Model, Name, PathText
 
 
 class VGGLike(Model):
@@ -54,4 +62,77 @@ class ViT(Model):
         return self
 
 
-Network = Annotated[VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT, Field(discriminator="arch")]
+class OwnNetwork(Model):
+    """A network of your own: NAME(in_channels, classes, **options) gives an nn.Module, which turns
+    images (B, C, H, W) into logits (B, K)."""
+
+    arch: Annotated[str, Field(max_length=4096, pattern=OWN_PATTERN)] = Field(
+        description="`FILE.py:NAME`, relative to this file, or `PACKAGE.MODULE:NAME` as installed"
+    )
+    options: dict[str, JsonValue] = Field({}, description="keyword arguments of NAME")
+    sources: tuple[PathText, ...] = Field(
+        (),
+        max_length=100,
+        description="further Python files beside FILE that belong to it; those that it or they "
+        "import are found",
+    )
+    version: Name | None = Field(
+        None,
+        description="stands in keys for what the code holds: results stay while it stays, "
+        "whatever is edited",
+    )
+
+    @property
+    def place(self) -> str:
+        """The file, or the module of a package."""
+        return self.arch.rpartition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """What makes the network there."""
+        return self.arch.rpartition(":")[2]
+
+
+class CodeNetwork(Model):
+    """A network of a user's own as it is identified: by what its code holds, never by where.
+
+    `code` is the sha256 of its sources, or None where a `version` stands for them.
+    """
+
+    arch: Literal["own"]
+    name: str
+    code: str | None
+    version: str | None
+    options: dict[str, JsonValue]
+
+
+BuiltIn = Annotated[VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT, Field(discriminator="arch")]
+
+Network = Annotated[
+    VGGLike | ResNet18 | TorchvisionResNet | MLP | ViT | CodeNetwork, Field(discriminator="arch")
+]
+"""A network as work is identified by it."""
+
+
+BUILT_IN, OWN = "<built-in>", "<own>"
+"""The tags of the networks that come with dsdctl, and of a user's own."""
+
+
+def whose(value: Any) -> str:
+    """The tag of a network in a spec: one of a user's own has a colon in its `arch`."""
+    if isinstance(value, BaseModel):
+        value = {"arch": getattr(value, "arch", None)}
+    arch = value.get("arch") if isinstance(value, Mapping) else None
+    return OWN if isinstance(arch, str) and ":" in arch else BUILT_IN
+
+
+Student = Annotated[
+    Annotated[BuiltIn, Tag(BUILT_IN)] | Annotated[OwnNetwork, Tag(OWN)],
+    Discriminator(whose),
+]
+"""A network as a spec names it."""
+
+
+def network_name(network: Network) -> str:
+    """What people call a network."""
+    return network.name if isinstance(network, CodeNetwork) else network.arch

@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from dsdctl.errors import Problems, shortened
 from dsdctl.spec.document import Document, KeyPath
-from dsdctl.spec.fields import NAME_PATTERN, TEXT_PATTERN
+from dsdctl.spec.fields import NAME_PATTERN, OWN_PATTERN, PYTHON_NAME_PATTERN, TEXT_PATTERN
+from dsdctl.spec.network import BUILT_IN
 
 
 def problem_line(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
@@ -39,7 +40,8 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
         case "literal_error":
             return _none_of(_quoted(context["expected"]), value)
         case "union_tag_invalid":
-            return _none_of(_quoted(context["expected_tags"]), context["tag"])
+            own = [OWN_FORM] if BUILT_IN in details["loc"] else []
+            return _none_of([*_quoted(context["expected_tags"]), *own], context["tag"])
         case "none_of_these":
             return _none_of(context["allowed"].split(", "), value)
         case "union_tag_not_found":
@@ -128,9 +130,13 @@ _SIGNS = {
     "less than": "<",
 }
 
+OWN_FORM = "FILE.py:NAME"
+
 _PATTERNS = {
     NAME_PATTERN: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
     TEXT_PATTERN: "one line of text without control characters",
+    PYTHON_NAME_PATTERN: "a name in Python",
+    OWN_PATTERN: f"{OWN_FORM} or PACKAGE.MODULE:NAME",
 }
 
 
@@ -165,7 +171,9 @@ def _locate(
         else:
             types_here = _branch(types_here, str(key))
     if details["type"] == "union_tag_invalid":
-        return (*path, last, details["ctx"]["discriminator"].strip("'")), []
+        # Of a union within a union the last key is the tag of the inner one.
+        path = (*path, last) if (*path, last) in document.marks else path
+        return (*path, details["ctx"]["discriminator"].strip("'")), []
     written = (*path, last) in document.marks or details["type"] == "missing"
     return ((*path, last) if written else path), [owner for _, owner in _models(types_here)]
 
@@ -185,11 +193,9 @@ def _type_of(annotation: Any, key: str | int) -> Any:
 
 
 def _branch(annotation: Any, tag: str) -> Any:
-    """The member of a union that pydantic calls `tag`."""
-    for names, model in _models(annotation):
-        if tag in names:
-            return model
-    return annotation
+    """The member of a union that pydantic calls `tag`, which may be a union too."""
+    found = tuple(model for names, model in _models(annotation) if tag in names)
+    return typing.Union[found] if found else annotation  # noqa: UP007
 
 
 def _models(

@@ -5,7 +5,15 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from dsdctl.spec.network import MLP, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import (
+    MLP,
+    BuiltIn,
+    Network,
+    ResNet18,
+    TorchvisionResNet,
+    VGGLike,
+    ViT,
+)
 from dsdctl.spec.pruning import Pruning
 
 FIRST, LAST = "first", "last"
@@ -13,7 +21,7 @@ FIRST, LAST = "first", "last"
 
 
 def layer_weights(
-    network: Network, channels: int, height: int, width: int, classes: int
+    network: BuiltIn, channels: int, height: int, width: int, classes: int
 ) -> dict[str, int]:
     """Weights of each Conv2d and Linear layer (no biases) by its module's name, in the order of
     the network."""

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dsdctl.errors import DamagedError, DriftError
 from dsdctl.keys import LevelIdentity, canonical_json, key_of
+from dsdctl.own.source import Source, source_from_json
 from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
 from dsdctl.store.folders import (
     WEIGHTS,
@@ -26,6 +27,9 @@ from dsdctl.system.files import is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SOURCE = "source.json"
+"""The code of a user's own network."""
 
 _RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
 
@@ -59,6 +63,21 @@ class Levels:
         """Return the `weights` or `masks` of a finished level. Raises DamagedError."""
         return self._root.tensors(self._root.folder("levels", key), f"{name}.safetensors")
 
+    def source(self, key: str) -> Source | None:
+        """Return the code of a finished level's network; None where that is dsdctl's.
+
+        Raises DamagedError.
+        """
+        folder = self._root.folder("levels", key)
+        checksums = read_checksums(folder)
+        if SOURCE not in checksums:
+            return None
+        try:
+            content = read_checked(folder, SOURCE, checksums)
+            return source_from_json(content, f"{SOURCE} of level {key[:8]}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{folder}/{SOURCE}: holds no code") from error
+
     def commit(
         self,
         identity: LevelIdentity,
@@ -67,9 +86,11 @@ class Levels:
         epochs: Sequence[EpochRow],
         weights: "Mapping[str, Tensor]",
         masks: "Mapping[str, Tensor]",
+        source: Source | None = None,
     ) -> FinishedLevel:
         """Write a finished level; what another process finished first stays.
 
+        `source` is the code of a user's own network, which is kept with it.
         Where its weights were dropped they are put back. Raises DriftError if what was computed
         now is not, byte for byte, what was computed then.
         """
@@ -84,6 +105,8 @@ class Levels:
             WEIGHTS: tensor_bytes(weights),
             "masks.safetensors": tensor_bytes(masks),
         }
+        if source is not None:
+            files[SOURCE] = source.to_json()
         self._root.checked()
         if self.lacks_weights(key):
             _restore_weights(folder, files, environment)
@@ -139,10 +162,12 @@ def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Envi
     """Put dropped weights back if everything that was computed with them is the same."""
     checksums = read_checksums(folder)
     timed = "environment.json"
+    # The code may be another where a version stands for it.
+    free = (timed, SOURCE)
     others = [
         name
         for name, content in files.items()
-        if name != timed and checksum_of(content).sha256 != checksums[name].sha256
+        if name not in free and checksum_of(content).sha256 != checksums[name].sha256
     ]
     if others:
         then = Environment.model_validate_json(read_checked(folder, timed, checksums))

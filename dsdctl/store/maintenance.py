@@ -10,6 +10,7 @@ from pathlib import Path
 from dsdctl.errors import DamagedError, WorkError, in_words
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity, TableIdentity, key_of_json
 from dsdctl.results import FinishedLevel, Measured
+from dsdctl.spec.network import network_name
 from dsdctl.store.folders import read_checked, read_checksums
 from dsdctl.store.store import Store
 from dsdctl.system import atomic
@@ -60,10 +61,8 @@ def describe(store: Store, entry: Entry) -> str:
 def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
     """A level in one line: data set, network, seed, how it was taught, what it reached."""
     taught = "" if identity.distillation is None else ", distilled"
-    what = (
-        f"{identity.images.dataset}, {identity.network.arch}, seed {identity.seed}{taught}, "
-        f"level {identity.level}"
-    )
+    network, seed = network_name(identity.network), identity.seed
+    what = f"{identity.images.dataset}, {network}, seed {seed}{taught}, level {identity.level}"
     if identity.iterations is not None:
         what += f" after {identity.iterations} batches"
     if isinstance(level.result, Measured):
@@ -92,7 +91,7 @@ def check(entry: Entry) -> list[str]:
 
 def damaged_small_files(store: Store) -> list[Path]:
     """Read every small file that this version writes; return those that cannot be used."""
-    names = ("*.json", "tracking/*.json", "slurm/*.json")
+    names = ("*.json", "networks/*.json", "tracking/*.json", "slurm/*.json")
     files = sorted(file for name in names for file in store.root.glob(name))
     damaged = [file for file in files if read_mapping(file) is None]
     return damaged + [

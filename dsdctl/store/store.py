@@ -2,6 +2,8 @@
 
     levels/<2 hex>/<key>/   identity.json result.json environment.json epochs.jsonl
                             weights.safetensors masks.safetensors checksums.json
+                            (source.json: the code of a user's own network)
+    networks/<key>.json     what was found of a user's own network
     tables/<2 hex>/<key>/   identity.json environment.json logits.safetensors checksums.json
     inflight/<key>          the last checkpoint of a level in flight
     locks/  setaside/  logs/  slurm/  tracking/  wandb/  calibration.json  macs.json  store.json

@@ -72,6 +72,11 @@ def take_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
+def print_to_stderr() -> None:
+    """Let what a user's own code prints in this process go where no results go."""
+    os.dup2(2, 1)
+
+
 def end_with_parent(parent: int) -> None:
     """Have this process killed when `parent`, which started it, has ended."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)

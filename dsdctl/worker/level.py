@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,17 +22,22 @@ from dsdctl.ml.graph import capture_on
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.measure import measure
+from dsdctl.ml.networks.own import seed_training
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table
 from dsdctl.ml.train import Epoch, Trainer
+from dsdctl.own.inspection import versions_of
+from dsdctl.own.source import Source
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
+from dsdctl.spec.network import CodeNetwork
 from dsdctl.store.at_work import Stage, Teller
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.levels import EpochRow
 from dsdctl.store.store import Store
 from dsdctl.system.kill_points import kill_point
 from dsdctl.worker.inputs import load_data, measuring_normalisation, training_reader
+from dsdctl.worker.networks import source_of
 from dsdctl.worker.starting_point import State, initial_network, starting_point
 from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import LevelTask, Place, StopRequested, TableTask, Task
@@ -89,9 +94,11 @@ def _run_level(
 ) -> FinishedLevel:
     identity = task.identity
     checkpoint = store.checkpoints.load(key_of(identity))
-    clock = _Clock(device, checkpoint.environment if checkpoint else None)
+    source = source_of(identity.network, task.source)
+    packages = versions_of(source.third_party) if source else {}
+    clock = _Clock(device, checkpoint.environment if checkpoint else None, packages)
     data = load_data(identity.images, identity.noise, files, device)
-    state = starting_point(identity, store, data, device)
+    state = starting_point(identity, store, data, device, source)
     loss = loss_of(task, store, data, device)
     settings = settings_of(identity)
     trainer = Trainer(state.network, state.masks, settings, loss, capture_on(device))
@@ -111,7 +118,7 @@ def _run_level(
         teller.say(Stage(name="measuring"))
         check_finite(state.network, epochs[-1].epoch)
         _check_masked(identity, state)
-        result = _measured(identity, state, data, epochs[-1])
+        result = _measured(identity, state, data, epochs[-1], source)
     except Diverged as error:
         result = DivergedResult(level=identity.level, epoch=error.epoch)
     weights = prunable_weights(state.network)
@@ -122,6 +129,7 @@ def _run_level(
         _rows(epochs),
         state.network.state_dict(),
         state.masks or dense_masks(weights),
+        source,
     )
 
 
@@ -158,6 +166,8 @@ def _train(
         here = Stage(
             name="epoch", number=epoch + 1, count=len(steps), batches=steps[epoch] or batches
         )
+        if isinstance(identity.network, CodeNetwork):
+            seed_training(identity.seed, identity.level, epoch)
         epochs.append(
             trainer.train_epoch(
                 reader,
@@ -218,7 +228,7 @@ def _run_table(
     clock = _Clock(device)
     identity = task.identity
     data = load_data(identity.images, NO_NOISE, files, device)
-    teacher = load_teacher(identity.teacher, task.teacher_weights, store, data, device)
+    teacher = load_teacher(identity.teacher, task, store, data, device)
     reader = training_reader(identity.images, data.train)
 
     def tell(view: int) -> None:
@@ -236,7 +246,9 @@ def _run_table(
 # After training
 
 
-def _measured(identity: LevelIdentity, state: State, data: Data, last: Epoch) -> Measured:
+def _measured(
+    identity: LevelIdentity, state: State, data: Data, last: Epoch, source: Source | None
+) -> Measured:
     normalisation = measuring_normalisation(identity.images)
     measurement = measure(state.network, data, normalisation, identity.training.precision)
     weights = prunable_weights(state.network)
@@ -251,10 +263,15 @@ def _measured(identity: LevelIdentity, state: State, data: Data, last: Epoch) ->
         nonzero_weights=nonzero,
         sparsity=1 - nonzero / total,
         density_per_layer=density,
-        learning_distance=_learning_distance(identity, state, data),
-        warnings=tuple(f"{name} has no weight left" for name, d in density.items() if d == 0),
+        learning_distance=_learning_distance(identity, state, data, source),
+        warnings=_warnings(density, measurement.entropy_bits_per_layer),
         **vars(measurement),
     )
+
+
+def _warnings(density: Mapping[str, float], bits: Mapping[str, float]) -> tuple[str, ...]:
+    unseen = () if bits else ("no ReLU or GELU module seen: entropy of 0 layers",)
+    return (*(f"{name} has no weight left" for name, d in density.items() if d == 0), *unseen)
 
 
 def _check_masked(identity: LevelIdentity, state: State) -> None:
@@ -265,13 +282,15 @@ def _check_masked(identity: LevelIdentity, state: State) -> None:
             raise DriftError(f"level {identity.level}: removed weights of {name} are not zero")
 
 
-def _learning_distance(identity: LevelIdentity, state: State, data: Data) -> float:
+def _learning_distance(
+    identity: LevelIdentity, state: State, data: Data, source: Source | None
+) -> float:
     """l2 distance of the kept Conv2d and Linear weights from their initialisation."""
     weights = prunable_weights(state.network)
     reinit = identity.pruning is not None and identity.pruning.retrain.mode == "reinit"
     level = identity.level if reinit else 0
     device = next(iter(weights.values())).device
-    initial = prunable_weights(initial_network(identity, data, device, level=level))
+    initial = prunable_weights(initial_network(identity, data, device, level, source))
     squares = 0.0
     for name, weight in weights.items():
         difference = (weight - initial[name]).detach().double()
@@ -308,16 +327,24 @@ def settings_of(identity: LevelIdentity) -> Settings:
 class _Clock:
     """Counts the seconds of a piece of work, and knows where it was begun if that was elsewhere."""
 
-    def __init__(self, device: torch.device, before: Environment | None = None):
+    def __init__(
+        self,
+        device: torch.device,
+        before: Environment | None = None,
+        packages: Mapping[str, str] | None = None,
+    ):
+        """`packages`: versions of what a user's own network imports."""
         self._device = device
         self._before = before
+        self._packages = packages or {}
         self._started = time.perf_counter()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def environment(self) -> Environment:
         """Where it has been computed, and for how long, by now."""
-        here = _environment(self._device, time.perf_counter() - self._started)
+        packages = tuple(f"{name} {version}" for name, version in self._packages.items())
+        here = _environment(self._device, time.perf_counter() - self._started, packages)
         if self._before is None:
             return here
         last = environment_line(self._before.model_copy(update={"begun_on": ()}))
@@ -327,7 +354,9 @@ class _Clock:
         return here.model_copy(update={"wall_seconds": seconds, "begun_on": tuple(before)})
 
 
-def _environment(device: torch.device, wall_seconds: float) -> Environment:
+def _environment(
+    device: torch.device, wall_seconds: float, packages: tuple[str, ...]
+) -> Environment:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     own = kernels.in_use() if device.type == "cpu" else gpu.in_use(device)
     return Environment(
@@ -338,6 +367,7 @@ def _environment(device: torch.device, wall_seconds: float) -> Environment:
         threads=torch.get_num_threads(),
         compiled_kernels=bool(own),
         kernels=own,
+        packages=packages,
         wall_seconds=wall_seconds,
         gpu_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in_words
-from dsdctl.system.processes import end_with_parent, take_signals
+from dsdctl.system.processes import end_with_parent, print_to_stderr, take_signals
 from dsdctl.worker.task_result import TaskResult
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def work(connection: Connection, parent: int, at_once: int = 1) -> None:
     run = worker.run if at_once == 1 else _in_threads(worker, at_once)
     take_signals()
     end_with_parent(parent)
+    print_to_stderr()
     while True:
         try:
             number = connection.recv()

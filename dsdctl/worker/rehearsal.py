@@ -24,8 +24,9 @@ from dsdctl.ml.views import Reader
 from dsdctl.results import Rehearsed
 from dsdctl.worker.inputs import load_data, training_reader
 from dsdctl.worker.level import settings_of, steps_of
+from dsdctl.worker.networks import new_network, source_of
 from dsdctl.worker.rehearsal_tasks import Job
-from dsdctl.worker.starting_point import initial_network, new_network
+from dsdctl.worker.starting_point import initial_network
 
 DISTINCT = 1024
 """Random images of a data set that is read from the disk, over and over again."""
@@ -40,7 +41,8 @@ def run_job(job: Job, show: Callable[[int], None]) -> Rehearsed:
     configure(device, job.threads)
     data = _data(job, device)
     reader = training_reader(job.identity.images, data.train)
-    network = initial_network(job.identity, data, device)
+    source = source_of(job.identity.network, job.source)
+    network = initial_network(job.identity, data, device, source=source)
     settings, loss = settings_of(job.identity), _loss(job, reader, device)
     trainer = Trainer(network, None, settings, loss, capture_on(device))
     record = _Record(show)
@@ -152,7 +154,8 @@ def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
     if teaching is None:
         return functools.partial(cross_entropy, label_smoothing=smoothing)
     if teaching.network is not None:
-        teacher = new_network(teaching.network, job.shape, job.classes)
+        source = source_of(teaching.network, teaching.source)
+        teacher = new_network(teaching.network, job.shape, job.classes, source=source)
         logits = called(teacher.to(device))
     else:
         table = torch.empty(job.images, reader.views.count, job.classes)

@@ -1,72 +1,77 @@
 """Where a level's training starts: a network initialised, loaded, pruned, rewound."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsdctl.errors import DriftError, WorkError
 from dsdctl.keys import LevelIdentity, early_state, key_of
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, apply_masks, count_nonzero, prunable_weights, remove_lowest
-from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores, random_scores
-from dsdctl.spec.network import Network as NetworkChoice
+from dsdctl.own.source import Source
 from dsdctl.spec.shapes import kept_weights
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import measuring_normalisation
+from dsdctl.worker.networks import new_network
 
 
 @dataclass
 class State:
     """A network before or after training, and the masks that it has; None while dense."""
 
-    network: Network
+    network: nn.Module
     masks: Masks | None
 
 
 def starting_point(
-    identity: LevelIdentity, store: Store, data: Data, device: torch.device
+    identity: LevelIdentity,
+    store: Store,
+    data: Data,
+    device: torch.device,
+    source: Source | None = None,
 ) -> State:
-    """The network of a level as its training starts: initialised, or pruned from its parent."""
-    network = initial_network(identity, data, device)
+    """The network of a level as its training starts: initialised, or pruned from its parent.
+
+    `source` is the code of a user's own network.
+    """
+    network = initial_network(identity, data, device, source=source)
     if identity.parent is None or identity.pruning is None:
         return State(network, None)
     _load_level(network, store, identity.parent)
     masks = _next_masks(identity, store, network, data)
     match identity.pruning.retrain.mode:
         case "rewind":
-            network = _rewound(identity, store, data, device)
+            network = _rewound(identity, store, data, device, source)
         case "reinit":
-            network = initial_network(identity, data, device, level=identity.level)
+            network = initial_network(identity, data, device, identity.level, source)
     if masks is not None:
         apply_masks(prunable_weights(network), masks)
     return State(network, masks)
 
 
 def initial_network(
-    identity: LevelIdentity, data: Data, device: torch.device, level: int = 0
-) -> Network:
+    identity: LevelIdentity,
+    data: Data,
+    device: torch.device,
+    level: int = 0,
+    source: Source | None = None,
+) -> nn.Module:
     """The network as it is initialised; anew for a `level` that is re-initialised."""
-    shape = data.train.images.shape[1:]
-    return new_network(identity.network, shape, data.classes, identity.seed, level).to(device)
-
-
-def new_network(
-    choice: NetworkChoice, shape: Sequence[int], classes: int, seed: int = 0, level: int = 0
-) -> Network:
-    """A network for images of `shape` (H, W, C), on the CPU."""
-    height, width, channels = shape
-    options = choice.model_dump()
-    arch = options.pop("arch")
-    size = (height, width)
-    return build_network(
-        arch, channels, classes, seed=seed, level=level, image_size=size, **options
+    network = new_network(
+        identity.network,
+        data.train.images.shape[1:],
+        data.classes,
+        identity.seed,
+        level,
+        source=source,
     )
+    return network.to(device)
 
 
-def load_weights(network: Network, weights: Mapping[str, Tensor], source: str) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Load a state_dict whose names and shapes must be the network's. Raises WorkError."""
     expected = network.state_dict()
     for name in sorted(expected.keys() ^ weights.keys()):
@@ -85,20 +90,28 @@ def load_weights(network: Network, weights: Mapping[str, Tensor], source: str) -
     network.load_state_dict(weights)
 
 
-def _load_level(network: Network, store: Store, key: str) -> None:
+def _load_level(network: nn.Module, store: Store, key: str) -> None:
     load_weights(network, store.levels.tensors(key, "weights"), f"level {key}")
 
 
-def _rewound(identity: LevelIdentity, store: Store, data: Data, device: torch.device) -> Network:
+def _rewound(
+    identity: LevelIdentity,
+    store: Store,
+    data: Data,
+    device: torch.device,
+    source: Source | None,
+) -> nn.Module:
     """The network as it was early in level 0's training, or before it."""
-    network = initial_network(identity, data, device)
+    network = initial_network(identity, data, device, source=source)
     early = early_state(identity)
     if early is not None:
         _load_level(network, store, key_of(early))
     return network
 
 
-def _next_masks(identity: LevelIdentity, store: Store, parent: Network, data: Data) -> Masks | None:
+def _next_masks(
+    identity: LevelIdentity, store: Store, parent: nn.Module, data: Data
+) -> Masks | None:
     """Prune the parent by one round; an unexpected count is an error, never passed on."""
     pruning = identity.pruning
     assert identity.parent is not None and pruning is not None
@@ -125,7 +138,7 @@ def _next_masks(identity: LevelIdentity, store: Store, parent: Network, data: Da
     return masks
 
 
-def _scores(identity: LevelIdentity, parent: Network, data: Data) -> dict[str, Tensor]:
+def _scores(identity: LevelIdentity, parent: nn.Module, data: Data) -> dict[str, Tensor]:
     """What ranks the weights of a level's parent. Raises WorkError where they cannot be ranked."""
     pruning, draw = identity.pruning, {"seed": identity.seed, "level": identity.level}
     assert pruning is not None

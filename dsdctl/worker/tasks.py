@@ -7,17 +7,24 @@ from pydantic import Field
 
 from dsdctl.data.prepare import MEMORY_BUDGET
 from dsdctl.keys import LevelIdentity, TableIdentity
+from dsdctl.own.source import SourcePlace
 from dsdctl.spec.fields import Model
 from dsdctl.system.devices import Device
 
 
 class LevelTask(Model):
-    """One level to run, and where its inputs lie on this machine."""
+    """One level to run, and where its inputs lie on this machine.
+
+    `source` is the code of its network, if that is a user's own; `teacher_source` that of a teacher
+    from a weights file.
+    """
 
     kind: Literal["level"] = "level"
     identity: LevelIdentity
     dataset_path: str
     teacher_weights: str | None = None
+    source: SourcePlace | None = None
+    teacher_source: SourcePlace | None = None
 
 
 class TableTask(Model):
@@ -27,6 +34,7 @@ class TableTask(Model):
     identity: TableIdentity
     dataset_path: str
     teacher_weights: str | None = None
+    teacher_source: SourcePlace | None = None
 
 
 class Place(Model):

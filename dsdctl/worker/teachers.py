@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsdctl.errors import WorkError
 from dsdctl.keys import TeacherIdentity
 from dsdctl.ml.data import Data
-from dsdctl.ml.networks.build import Network
 from dsdctl.ml.teacher import called, distilled, looked_up
 from dsdctl.ml.train import LossFunction, cross_entropy
+from dsdctl.own.source import Source
 from dsdctl.store.store import Store
-from dsdctl.worker.starting_point import load_weights, new_network
-from dsdctl.worker.tasks import LevelTask
+from dsdctl.worker.networks import new_network, source_of
+from dsdctl.worker.starting_point import load_weights
+from dsdctl.worker.tasks import LevelTask, Task
 
 
 def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> LossFunction:
@@ -28,8 +29,7 @@ def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> 
     if distillation.table is not None:
         logits = looked_up(_table(store, distillation.table, data).to(device))
     else:
-        weights_file = task.teacher_weights
-        logits = called(load_teacher(distillation.teacher, weights_file, store, data, device))
+        logits = called(load_teacher(distillation.teacher, task, store, data, device))
     return distilled(
         logits,
         alpha=distillation.alpha,
@@ -47,28 +47,34 @@ def _table(store: Store, key: str, data: Data) -> Tensor:
 
 
 def load_teacher(
-    teacher: TeacherIdentity,
-    weights_file: str | None,
-    store: Store,
-    data: Data,
-    device: torch.device,
-) -> Network:
-    """Load a teacher in full, or fail: a teacher is never left at random weights."""
+    teacher: TeacherIdentity, task: Task, store: Store, data: Data, device: torch.device
+) -> nn.Module:
+    """Load a teacher in full, or fail: a teacher is never left at random weights.
+
+    Its level keeps the code of a user's own network; that of a weights file is read again.
+    """
     shape = data.train.images.shape[1:]
     if teacher.level is not None:
         choice = store.levels.identity(teacher.level).network
-        network = new_network(choice, shape, data.classes)
+        source = store.levels.source(teacher.level)
+        network = new_network(choice, shape, data.classes, source=source)
         weights = store.levels.tensors(teacher.level, "weights")
         load_weights(network, weights, f"teacher {teacher.level}")
     else:
-        assert weights_file is not None
-        network = teacher_from_file(teacher, Path(weights_file), shape, data.classes)
+        assert teacher.network is not None and task.teacher_weights is not None
+        source = source_of(teacher.network, task.teacher_source)
+        file = Path(task.teacher_weights)
+        network = teacher_from_file(teacher, file, shape, data.classes, source)
     return network.to(device).eval()
 
 
 def teacher_from_file(
-    teacher: TeacherIdentity, file: Path, shape: Sequence[int], classes: int
-) -> Network:
+    teacher: TeacherIdentity,
+    file: Path,
+    shape: Sequence[int],
+    classes: int,
+    source: Source | None = None,
+) -> nn.Module:
     """A teacher from a safetensors file, for images of `shape` (H, W, C).
 
     Raises WorkError where it is not the file that was planned with, or does not fit.
@@ -77,7 +83,7 @@ def teacher_from_file(
     from safetensors.torch import load
 
     assert teacher.network is not None
-    network = new_network(teacher.network, shape, classes)
+    network = new_network(teacher.network, shape, classes, source=source)
     try:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != teacher.weights:

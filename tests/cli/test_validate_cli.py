@@ -51,7 +51,7 @@ def test_a_problem_is_one_line_however_long_and_in_its_own_words(tmp_path: Path)
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert "[bold]vgg[/bold]" in line
-    archs = "vgg-like, resnet18, resnet18-imagenet, resnet50-imagenet, mlp, vit"
+    archs = "vgg-like, resnet18, resnet18-imagenet, resnet50-imagenet, mlp, vit, FILE.py:NAME"
     assert line.endswith(f"(allowed: {archs})")
 
 

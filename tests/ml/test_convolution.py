@@ -211,7 +211,7 @@ def test_what_the_kernel_does_not_take_is_left_to_the_convolution(
 
 
 def test_counting_sees_the_convolution() -> None:
-    _, layers = count_macs(torch.nn.Sequential(Conv3x3(4, 6)), 4, 2, 2)
+    layers = count_macs(torch.nn.Sequential(Conv3x3(4, 6)), 4, 2, 2).per_layer
     assert layers["0.weight"] == 6 * 4 * 9 * 2 * 2
 
 

@@ -302,6 +302,7 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     assert list(report) == [
         "schema", "experiment", "title", "complete", "selected_on", "rows", "trajectories",
         "curves", "same_for_all_seeds", "warning", "deviations", "answers",
+        "networks",
     ]  # fmt: skip
     assert list(report["rows"][0]) == [
         "recipe", "variant", "title", "early_stop", "distillation", "pruned_teacher", "seeds",

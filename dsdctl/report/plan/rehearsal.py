@@ -11,6 +11,7 @@ from dsdctl.report.plan.tables import listed
 from dsdctl.report.plan.time import time_words, too_long
 from dsdctl.results import Rehearsed
 from dsdctl.spec.fields import Model
+from dsdctl.spec.network import network_name
 from dsdctl.system.devices import Device
 from dsdctl.units import size
 
@@ -47,7 +48,7 @@ def summarise_rehearsal(
             RehearsedWorkload(
                 trajectories=tuple(trajectory.key for trajectory in one.trajectories),
                 labels=tuple(trajectory.label for trajectory in one.trajectories),
-                arch=one.first.regime.network.arch,
+                arch=network_name(one.first.regime.network),
                 **dict(rehearsed),
             )
             for one, rehearsed in outcomes
@@ -79,7 +80,7 @@ def rehearsal_lines(
 
 
 def _workload_line(one: Workload, rehearsed: Rehearsed) -> str:
-    name = f"{listed(one.trajectories)}: {one.first.regime.network.arch}"
+    name = f"{listed(one.trajectories)}: {network_name(one.first.regime.network)}"
     if rehearsed.failure is not None:
         return f"{name}: FAILED: {rehearsed.failure}"
     parts = [f"{name}, {rehearsed.batches} batches: {_loss_words(rehearsed)}"]

@@ -17,6 +17,7 @@ from dsdctl.plan.next_work import levels_to_restore
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.spec.fields import Model
+from dsdctl.spec.network import network_name
 
 SCHEMA = "dsdctl.plan.plan/1"
 
@@ -135,7 +136,7 @@ def _trajectory(
         key=trajectory.key,
         variant=progress.plan.variant(trajectory),
         roles=tuple(trajectory.roles),
-        arch=trajectory.regime.network.arch,
+        arch=network_name(trajectory.regime.network),
         seed=trajectory.seed,
         levels=trajectory.levels,
         macs_per_image=macs.total,

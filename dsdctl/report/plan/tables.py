@@ -16,6 +16,7 @@ from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import Regime
 from dsdctl.plan.trajectory import Trajectory, Use
+from dsdctl.report.networks import network_notes
 from dsdctl.report.plan.costs import UNIT, costs
 from dsdctl.report.plan.summary import PlanSummary, PlanTrajectory
 from dsdctl.report.plan.time import too_long
@@ -43,7 +44,7 @@ def rich_plan(
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
-        *indented(data_lines(progress)),
+        *indented([*data_lines(progress), *network_notes(progress.plan)]),
         WholeWords(_recipes(progress.plan, summary, narrow=narrow)),
         WholeWords(_trajectories(progress.plan, summary, narrow=narrow)),
         *_shared(progress.plan),

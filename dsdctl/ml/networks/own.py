@@ -1,0 +1,45 @@
+"""Networks of a user's own, built from a seed although they know of none."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from dsdctl.errors import WorkError
+from dsdctl.ml.randomness import stream_seed
+
+_BUILDING = threading.Lock()
+"""Held while a network draws from torch's global generator, which all threads share."""
+
+
+def build_own(
+    make: Callable[..., Any],
+    in_channels: int,
+    classes: int,
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    level: int = 0,
+) -> nn.Module:
+    """What `make` gives with the initial weights of (`seed`, `level`), channels-last.
+
+    It draws them from torch's global generator, which is seeded for it and then as before.
+    Raises whatever `make` raises, and WorkError where it gives no module or a lazy one.
+    """
+    with _BUILDING, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed("initialisation", seed, level))
+        network = make(in_channels, classes, **options)
+    if not isinstance(network, nn.Module):
+        raise WorkError(f"it gives a {type(network).__name__}, not an nn.Module")
+    for name, parameter in network.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise WorkError(f"{name} has no shape yet (allowed: modules that are not lazy)")
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def seed_training(seed: int, level: int, epoch: int) -> None:
+    """Let what draws from torch's global generators in an epoch, as dropout does, depend on these
+    numbers alone."""
+    torch.manual_seed(stream_seed("training", seed, level, epoch))

@@ -1,0 +1,248 @@
+"""A user's code as it lies in files: which they are, and what identifies them. Nothing is run.
+
+The code of a network is one Python file with what it imports from beside itself, or an installed
+package with all its Python files. It is identified by what these hold, never by where they lie.
+"""
+
+import functools
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dsdctl.errors import InputError, WorkError
+from dsdctl.own.syntax import ANY_NAME, bound_names, imported, parse
+from dsdctl.spec.fields import Model
+from dsdctl.spec.problems import nearest
+
+MAX_BYTES, MAX_FILES = 4 * 2**20, 2000
+"""Of all files together; each level keeps a copy of them."""
+
+INIT = "__init__.py"
+
+KNOWN_ELSEWHERE = {"torch", "dsdctl"}
+"""Packages whose version each level records anyway."""
+
+
+class SourcePlace(Model):
+    """Where the files of a source lie, and what they held when the run was planned."""
+
+    root: str
+    main: str
+    name: str
+    package: bool
+    paths: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of some code, by their paths below `root`, and the callable that is meant.
+
+    `name` is what `main`, one of the paths, binds. Of a `package` the paths begin with its name.
+    """
+
+    root: str
+    main: str
+    name: str
+    package: bool
+    files: Mapping[str, bytes]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of what all files hold and how they are called, but for a lone file's own name."""
+        lines = [
+            ("" if path == self.main and not self.package else path, _sha256(content))
+            for path, content in self.files.items()
+        ]
+        return _sha256(json.dumps(sorted(lines)).encode())
+
+    @property
+    def shown(self) -> str:
+        """What messages call it: the file, or the module of a package."""
+        return dotted(self.main) if self.package else str(Path(self.root) / self.main)
+
+    @property
+    def module(self) -> str:
+        """The name of the module that binds `name`, as if the root were searched for modules."""
+        return dotted(self.main) if self.package else PurePosixPath(self.main).stem
+
+    @property
+    def place(self) -> SourcePlace:
+        """Where it is read again."""
+        return SourcePlace(
+            root=str(Path(self.root).absolute()),
+            main=self.main,
+            name=self.name,
+            package=self.package,
+            paths=tuple(self.files),
+            digest=self.digest,
+        )
+
+    def to_json(self) -> bytes:
+        """All of it but the root, to be kept beside what it computed."""
+        files = {path: content.decode(errors="surrogateescape") for path, content in self._sorted()}
+        facts = {"main": self.main, "name": self.name, "package": self.package, "files": files}
+        return json.dumps(facts, indent=1).encode()
+
+    def _sorted(self) -> list[tuple[str, bytes]]:
+        return sorted(self.files.items())
+
+    @functools.cached_property
+    def third_party(self) -> list[str]:
+        """The top-level modules that it imports from elsewhere, without Python's own."""
+        own = {path.partition("/")[0].removesuffix(".py") for path in self.files}
+        found = {
+            name.partition(".")[0]
+            for path, content in self.files.items()
+            for name in imported(parse(content, path), path)
+        }
+        return sorted(found - own - sys.stdlib_module_names - KNOWN_ELSEWHERE)
+
+
+def source_from_json(content: bytes, root: str) -> Source:
+    """What `to_json` was made of; `root` is only shown. Raises ValueError, KeyError, TypeError."""
+    facts: dict[str, Any] = json.loads(content)
+    files = {
+        path: text.encode(errors="surrogateescape") for path, text in facts.pop("files").items()
+    }
+    return Source(root=root, files=files, **facts)
+
+
+def read_again(place: SourcePlace) -> Source:
+    """Read a source where it was when the run was planned. Raises WorkError if it is another."""
+    root = Path(place.root)
+    shown = root / place.main
+    try:
+        files = {path: (root / path).read_bytes() for path in place.paths}
+    except OSError as error:
+        raise WorkError(f"{error.filename or shown}: {error.strerror or error}") from error
+    source = Source(place.root, place.main, place.name, place.package, files)
+    if source.digest != place.digest:
+        raise WorkError(f"{shown}: changed since the run was planned")
+    return source
+
+
+def find_source(file: Path, name: str, more: Sequence[str]) -> Source:
+    """The source that is a Python file, with what it imports from beside itself.
+
+    `more` are further paths, relative to the file's folder. Raises InputError with a reason.
+    """
+    root = file.parent
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    files: dict[str, bytes] = {}
+    waiting = [file.name, *(_listed(root, path) for path in more)]
+    while waiting:
+        path = waiting.pop()
+        if path in files:
+            continue
+        files[path] = _read(root / path)
+        _check_size(files, str(file))
+        tree = parse(files[path], str(root / path))
+        waiting += [found for module in imported(tree, path) for found in _paths_of(root, module)]
+    source = Source(str(root), file.name, name, False, files)
+    _check_name(source)
+    return source
+
+
+def find_package(module: str, name: str) -> Source:
+    """The source that is an installed package. Raises InputError with a reason."""
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)  # imports nothing, since it has no parent
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise InputError(f"no module {top} is installed here")
+    root, files = _package_files(top, spec)
+    main = next((path for path in _file_names(module) if path in files), None)
+    if main is None:
+        raise InputError(f"{top} has no module {module} in Python")
+    source = Source(str(root), main, name, True, files)
+    _check_name(source)
+    return source
+
+
+def dotted(path: str) -> str:
+    """The module that lies at a path below the root."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _package_files(top: str, spec: importlib.machinery.ModuleSpec) -> tuple[Path, dict[str, bytes]]:
+    if spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        found: Iterable[Path] = sorted(folder.rglob("*.py"))
+        root = folder.parent
+    else:
+        file = Path(spec.origin or "")
+        found, root = [file] if file.suffix == ".py" else [], file.parent
+    files: dict[str, bytes] = {}
+    for file in found:
+        files[file.relative_to(root).as_posix()] = _read(file)
+        _check_size(files, top)
+    return root, files
+
+
+def _listed(root: Path, path: str) -> str:
+    file = root / path
+    if not file.is_file() or file.suffix != ".py":
+        raise InputError(f"sources: {file}: no such Python file")
+    inner = PurePosixPath(path)
+    if inner.is_absolute() or ".." in inner.parts:
+        raise InputError(
+            f"sources: {path}: is not below {root} (allowed: files beside the network)"
+        )
+    return inner.as_posix()
+
+
+def _paths_of(root: Path, module: str) -> Iterator[str]:
+    """The files that importing a module takes, as far as they are below the root."""
+    parts = module.split(".")
+    found = [path for path in _file_names(module) if (root / path).is_file()]
+    if found or len(parts) == 1:
+        yield from found
+        packages = ("/".join((*parts[:end], INIT)) for end in range(1, len(parts)))
+        yield from (path for path in packages if (root / path).is_file())
+    else:
+        yield from _paths_of(root, ".".join(parts[:-1]))
+
+
+def _file_names(module: str) -> tuple[str, str]:
+    """Where a module may lie, a package before a file as Python looks for them."""
+    inner = module.replace(".", "/")
+    return f"{inner}/{INIT}", f"{inner}.py"
+
+
+def _check_name(source: Source) -> None:
+    names = bound_names(parse(source.files[source.main], source.shown))
+    if source.name not in names and ANY_NAME not in names:
+        public = [name for name in names if not name.startswith("_")]
+        allowed = f" (allowed: {', '.join(public)})" if public else ""
+        raise InputError(
+            f"{source.shown} has no {source.name}{nearest(source.name, public)}{allowed}"
+        )
+
+
+def _check_size(files: Mapping[str, bytes], shown: str) -> None:
+    if len(files) > MAX_FILES or sum(map(len, files.values())) > MAX_BYTES:
+        raise InputError(
+            f"{shown}: the code is too large to be kept with each level (allowed: {MAX_FILES} "
+            f"files of {MAX_BYTES // 2**20} MiB; a file of your own may import a large package)"
+        )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

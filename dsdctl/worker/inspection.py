@@ -1,0 +1,145 @@
+"""Looking at a network of a user's own: build it, try it on its images, count it.
+
+What goes wrong is an InputError with a reason, where it is the user's code that fails with its
+place.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dsdctl.errors import DsdctlError, InputError
+from dsdctl.ml.entropy import ActivationCounter
+from dsdctl.ml.macs import PRODUCTS, count_macs
+from dsdctl.ml.masks import prunable_weights
+from dsdctl.ml.networks.own import build_own
+from dsdctl.own.inspection import Inspection, Question
+from dsdctl.own.load import load, raised_at
+
+Result = TypeVar("Result")
+
+
+def inspect(question: Question) -> Inspection:
+    """Build the network and say what it is. Raises InputError."""
+    network = _built(question)
+    _check_tensors(network, _built(question))
+    layers = {name: weight.numel() for name, weight in prunable_weights(network).items()}
+    if not layers:
+        raise InputError("it has no Conv2d or Linear layer, so that there is nothing to prune")
+    for size in question.sizes:
+        _check_logits(question, network, size)
+    activations, draws = _watched(question, network)
+    height, width = question.sizes[0]
+    count = _tried(question, lambda: count_macs(network, question.channels, height, width))
+    return Inspection(
+        layers={name.removesuffix(".weight"): weights for name, weights in layers.items()},
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        has_batchnorm=_needs_several(question, network),
+        activations=activations,
+        draws=draws,
+        macs=count.total,
+        macs_per_layer=count.per_layer,
+        uncounted=tuple(dict.fromkeys(PRODUCTS[name] for name in count.left_out)),
+    )
+
+
+def _tried(question: Question, call: Callable[[], Result], before: str = "") -> Result:
+    """What a call into the user's code gives. Raises InputError with what that raises."""
+    try:
+        return call()
+    except DsdctlError as error:
+        raise InputError(before + str(error)) from error
+    except Exception as error:
+        raise InputError(before + raised_at(error, question.source)) from error
+
+
+def _built(question: Question) -> nn.Module:
+    def build() -> nn.Module:
+        make = load(question.source)
+        channels, classes = question.channels, question.classes
+        return build_own(make, channels, classes, question.network.options, seed=0)
+
+    return _tried(question, build)
+
+
+def _check_tensors(network: nn.Module, again: nn.Module) -> None:
+    """Its tensors must be stored, pruned and drawn from a seed as those of other networks are."""
+    for name, weight in prunable_weights(network).items():
+        if not isinstance(weight, nn.Parameter):
+            raise InputError(f"{name} is computed from others (allowed: a plain parameter)")
+    tensors = network.state_dict()
+    places: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() and places.setdefault(tensor.data_ptr(), name) != name:
+            raise InputError(
+                f"{places[tensor.data_ptr()]} and {name} are one tensor (allowed: each has its own)"
+            )
+    for name, tensor in again.state_dict().items():
+        if name not in tensors or not torch.equal(tensors[name], tensor):
+            raise InputError(
+                f"two networks of the same seed differ in {name} "
+                "(allowed: initial weights from torch's generator alone)"
+            )
+
+
+def _check_logits(question: Question, network: nn.Module, size: tuple[int, int]) -> None:
+    """For images it must give logits, a row each."""
+    logits: object
+    for training in (True, False):
+        network.train(training)
+        logits = _forward(question, network, _images(question, size))
+        expected = (2, question.classes)
+        if not isinstance(logits, Tensor):
+            allowed = "a tensor of logits (B, K)"
+            if hasattr(logits, "logits"):
+                allowed += ", its `.logits` say"
+            raise InputError(f"it gives a {type(logits).__name__} (allowed: {allowed})")
+        if tuple(logits.shape) != expected:
+            raise InputError(
+                f"it gives {tuple(logits.shape)} for 2 images (allowed: logits (B, K) = {expected})"
+            )
+
+
+def _watched(question: Question, network: nn.Module) -> tuple[int, bool]:
+    """How many ReLUs and GELUs are called, and whether it draws random numbers in training."""
+    images = _images(question, question.sizes[0])
+    network.eval()
+    with ActivationCounter(network) as counter:
+        one = _forward(question, network, images)
+    if not torch.equal(one, _forward(question, network, images)):
+        raise InputError("in eval mode it gives other logits for the same images")
+    state = torch.random.get_rng_state()
+    network.train()
+    _forward(question, network, images)
+    return len(counter.counts), not torch.equal(state, torch.random.get_rng_state())
+
+
+def _needs_several(question: Question, network: nn.Module) -> bool:
+    """Whether it cannot be trained on a single image."""
+    norms = nn.modules.batchnorm._BatchNorm
+    if any(isinstance(module, norms) for module in network.modules()):
+        return True
+    try:
+        network.train()
+        with torch.no_grad():
+            network(_images(question, question.sizes[0])[:1])
+    except Exception:
+        return True
+    return False
+
+
+@torch.no_grad()
+def _forward(question: Question, network: nn.Module, images: Tensor) -> Tensor:
+    shape = f"{question.channels} x {images.shape[2]} x {images.shape[3]}"
+    mode = "training" if network.training else "eval mode"
+    before = f"it does not take images of {shape} in {mode}: "
+    return _tried(question, lambda: network(images), before)  # type: ignore[no-any-return]
+
+
+def _images(question: Question, size: tuple[int, int]) -> Tensor:
+    """Two images: float32 (2, C, H, W)."""
+    count = 2 * question.channels * math.prod(size)
+    return torch.linspace(-2, 2, count).view(2, question.channels, *size)

@@ -1,0 +1,62 @@
+"""The networks that work is done with, those of a user's own included."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from dsdctl.errors import WorkError
+from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.networks.own import build_own
+from dsdctl.own.load import load, raised_at
+from dsdctl.own.source import Source, SourcePlace, read_again
+from dsdctl.spec.network import CodeNetwork, Network
+
+
+def source_of(choice: Network, place: SourcePlace | None) -> Source | None:
+    """The code of a user's own network, read where it lies; None of the others.
+
+    Raises WorkError where it changed since the run was planned.
+    """
+    if not isinstance(choice, CodeNetwork):
+        return None
+    assert place is not None
+    return read_again(place)
+
+
+def new_network(
+    choice: Network,
+    shape: Sequence[int],
+    classes: int,
+    seed: int = 0,
+    level: int = 0,
+    *,
+    source: Source | None = None,
+) -> nn.Module:
+    """A network for images of `shape` (H, W, C), on the CPU; a user's own from its `source`.
+
+    Raises WorkError where a user's code fails.
+    """
+    height, width, channels = shape
+    if isinstance(choice, CodeNetwork):
+        return _own_network(choice, source, channels, classes, seed, level)
+    options = choice.model_dump()
+    arch = options.pop("arch")
+    size = (height, width)
+    return build_network(
+        arch, channels, classes, seed=seed, level=level, image_size=size, **options
+    )
+
+
+def _own_network(
+    choice: CodeNetwork, source: Source | None, channels: int, classes: int, seed: int, level: int
+) -> nn.Module:
+    assert source is not None
+    if choice.code is not None and choice.code != source.digest:
+        raise WorkError(f"{source.shown}: changed since the run was planned")
+    try:
+        options = choice.options
+        return build_own(load(source), channels, classes, options, seed=seed, level=level)
+    except WorkError:
+        raise
+    except Exception as error:
+        raise WorkError(f"{choice.name}: {raised_at(error, source)}") from error
