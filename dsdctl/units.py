@@ -23,6 +23,20 @@ def duration(seconds: float) -> str:
     return f"{seconds} s"
 
 
+def flops_unit(pflops: float) -> tuple[str, float]:
+    """The unit in which a cost is a number to read, and how many of it are a PFLOP."""
+    for name, per_pflop in (("PFLOPs", 1.0), ("TFLOPs", 1e3)):
+        if pflops * per_pflop >= 0.1:
+            return name, per_pflop
+    return ("GFLOPs", 1e6) if pflops else ("PFLOPs", 1.0)
+
+
+def flops(pflops: float) -> str:
+    """A cost with its unit: `48.84 PFLOPs`, `0.31 TFLOPs`."""
+    name, per_pflop = flops_unit(pflops)
+    return f"{magnitude(pflops * per_pflop)} {name}"
+
+
 def magnitude(pflops: float) -> str:
     """Two decimals as in the paper, or two significant digits where these would show little."""
     return f"{pflops:.2f}" if pflops >= 0.1 else f"{pflops:.2g}"

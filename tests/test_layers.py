@@ -125,6 +125,7 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 50
 LONG_FUNCTIONS = {
     # Commands: an argument for each option, and what it does in a few lines.
     "cli.run.run", "cli.report.report", "cli.rehearse.rehearse", "cli.plan.plan",
+    "cli.export.export",
     # Records of many fields, each computed in a line; a kernel, which Triton wants in one piece.
     "report.rows.make_row", "bench.run.run_bench", "ml.gpu.norm_kernels.normalise_maps",
 }  # fmt: skip

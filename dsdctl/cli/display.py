@@ -7,19 +7,20 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from dsdctl.cli.console import can_draw, print_as_is
+from dsdctl.cli.live import LiveDisplay, Told, time_left
 from dsdctl.run.events import Event, event_line
+
+STOPPING = "stopping: each level that runs is kept at the end of its epoch"
 
 LINE_SECONDS = 30.0
 """How often a log says how far something has come."""
@@ -49,37 +50,8 @@ class PlainDisplay:
         left = ""
         if event.level is not None and 0 < self._done < self._total:
             passed = time.monotonic() - self._started
-            left = time_left(self._done, self._total, passed)
+            left = ", " + time_left(self._done, self._total, passed)
         print_as_is(self._console, f"{counter} {event_line(event)}{left}")
-
-
-def time_left(done: int, total: int, seconds: float) -> str:
-    """When the levels that are left will be done, if each takes as long as those done so far."""
-    minutes, rest = divmod(round(seconds / done * (total - done)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f", at most {hours}:{minutes:02}:{rest:02} left"
-
-
-class LiveDisplay:
-    """A bar over all levels, a line for each running one, and the last result of each."""
-
-    def __init__(self, console: Console, total: int):
-        self._bar = _bar(console)
-        self._all = self._bar.add_task("levels", total=total)
-        self._rows: dict[str, TaskID] = {}
-        self.live = Live(self._bar, console=console, refresh_per_second=8)
-
-    def show(self, event: Event) -> None:
-        key = event.trajectory.key
-        if key not in self._rows:
-            self._rows[key] = self._bar.add_task("", total=event.trajectory.levels)
-        self._bar.update(self._rows[key], description=event_line(event))
-        if event.level is not None:
-            if event.kind == "finished":
-                self._bar.update(self._rows[key], completed=event.level.result.level + 1)
-            self._bar.advance(self._all)
-        if event.reason is not None:
-            self.live.console.print(event_line(event), markup=False)
 
 
 def _bar(console: Console) -> Progress:
@@ -94,12 +66,16 @@ def _bar(console: Console) -> Progress:
 
 
 @contextmanager
-def displayed(console: Console, total: int) -> Iterator[Display]:
+def displayed(console: Console, total: int, told: Told) -> Iterator[Display]:
     """A live display on a terminal, plain lines elsewhere."""
     if can_draw(console):
-        display = LiveDisplay(console, total)
-        with display.live:
-            yield display
+        display = LiveDisplay(console, total, told)
+        try:
+            with display:
+                yield display
+        except KeyboardInterrupt:
+            print_as_is(console, STOPPING)
+            raise
     else:
         yield PlainDisplay(console, total)
 

@@ -1,13 +1,18 @@
 """`dsdctl export`: a network out of the store."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsdctl.cli.completion import complete_recipe, complete_seed
-from dsdctl.cli.console import print_line, reported
+from dsdctl.cli.console import print_line, reported, warn
 from dsdctl.cli.options import DEFAULT_STORE, Spec, StoreOption, make_plan_of, progress_of
+from dsdctl.errors import InputError
+
+if TYPE_CHECKING:
+    from dsdctl.export.card import Exported
+    from dsdctl.export.chosen import Wish
 
 
 def export(
@@ -22,23 +27,85 @@ def export(
     variant: Annotated[
         str | None, typer.Option("--variant", help="of a matrix, as the report names it")
     ] = None,
+    level: Annotated[
+        int | None, typer.Option("--level", min=0, help="this level, not the one that is reported")
+    ] = None,
+    sparsest_within: Annotated[
+        float | None,
+        typer.Option(
+            "--sparsest-within",
+            metavar="X",
+            help="the sparsest level whose validation accuracy is at most X below the best (0.01: "
+            "a point)",
+        ),
+    ] = None,
+    best: Annotated[bool, typer.Option("--best", help="the best level on validation")] = False,
+    block: Annotated[
+        int,
+        typer.Option(
+            "--block",
+            min=1,
+            max=1024,
+            help="compacted convolutions keep a multiple of so many channels; 1: remove all idle",
+        ),
+    ] = 16,
+    no_latency: Annotated[
+        bool, typer.Option("--no-latency", help="time no batches: equal networks, equal bytes")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write the network that a recipe's row reports: safetensors and ONNX, whole and compacted."""
+    """Write the network that a recipe's row reports, or another level: safetensors and ONNX, whole
+    and compacted, with what they cost. ONNX needs `pip install 'dsdctl[export]'`."""
     with reported():
+        wish = _wish(level, sparsest_within, best=best)
         made = make_plan_of([spec], [recipe], None if seed is None else [seed], known_in=store)
-        from dsdctl.export.as_onnx import require_onnx
+        from dsdctl.export.card import pruned_words
         from dsdctl.export.chosen import choose
         from dsdctl.export.write import export as write_export
 
-        require_onnx()
         progress = progress_of(made, store, may_be_absent=True)
         progress.store.require()
-        chosen = choose(progress, recipe, seed, variant)
+        chosen = choose(progress, recipe, seed, variant, wish)
         folder = output or Path(chosen.name)
-        for line in write_export(chosen, progress.store, folder):
-            print_line(line)
-        print_line(f"{folder}: level {chosen.result.level} of {recipe}, README.md says the rest")
+        exported = write_export(chosen, progress.store, folder, block, timed=not no_latency)
+        _tell(exported)
+        words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
+        print_line(f"{folder}: {words}, README.md says the rest")
+
+
+def _tell(exported: "Exported") -> None:
+    """Print what was checked, counted and timed; warn of what is not as one would expect."""
+    from dsdctl.export.as_onnx import without_onnx
+    from dsdctl.export.card import processor_name
+    from dsdctl.export.speed import THREADS
+    from dsdctl.units import size
+
+    missing = without_onnx()
+    warn([f"no ONNX: {missing}"] if missing else [])
+    lines = [check.line for check in exported.checks]
+    lines += [f"{name}: {size(count)}" for name, count in exported.bytes_of.items()]
+    lines += exported.sizes
+    if exported.latencies:
+        where = f"{THREADS} thread of {processor_name()}"
+        lines.append(f"latency on {where}, median (80 % of batches):")
+    for line in [*lines, *(f"  {one.line}" for one in exported.latencies)]:
+        print_line(line)
+    warn(exported.slower)
+
+
+def _wish(level: int | None, sparsest_within: float | None, *, best: bool) -> "Wish | None":
+    """The level that is asked for, if any. Raises InputError where that is more than one."""
+    from dsdctl.spec.experiment import SparsestWithin
+
+    given = {"--level": level is not None, "--sparsest-within": sparsest_within is not None}
+    asked = [name for name, there in (given | {"--best": best}).items() if there]
+    if len(asked) > 1:
+        raise InputError(f"{asked[1]}: not with {asked[0]}")
+    if sparsest_within is not None:
+        if not 0 <= sparsest_within < 1:
+            raise InputError(f"--sparsest-within: is {sparsest_within} (allowed: >= 0, < 1)")
+        return SparsestWithin(sparsest_within=sparsest_within)
+    return "best" if best else level

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dsdctl.cli.console import print_as_is
 from dsdctl.cli.display import Display, counted, displayed
+from dsdctl.cli.live import Told
 from dsdctl.cost.macs import MacCache
 from dsdctl.plan.progress import Progress
 from dsdctl.report.table import Report, make_report
@@ -42,6 +43,7 @@ class ConsoleListener(ConsoleProgress):
         self.reports: list[Report] = []
         self._trackers: list[Tracker] = []
         self._display: Display | None = None
+        self._told: Told = lambda _key: None
 
     def begun(self, progress: Progress, macs: MacCache) -> None:
         """Have trackers ready, which start with their first level."""
@@ -49,11 +51,12 @@ class ConsoleListener(ConsoleProgress):
         files = TensorBoardFiles(progress)
         if files.wanted:
             self._trackers.append(files)
+        self._told = progress.store.told
 
     @contextmanager
     def working(self, levels: int) -> Iterator[None]:
         """Show levels as they are done."""
-        with displayed(self._console, levels) as self._display:
+        with displayed(self._console, levels, self._told) as self._display:
             yield
 
     def happened(self, event: Event) -> None:

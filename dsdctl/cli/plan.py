@@ -77,7 +77,8 @@ def plan(
         if as_json:
             print_plain(summary.model_dump_json(by_alias=True, indent=2))
         else:
-            out().print(tables.rich_plan(progress, summary, macs, where, slots))
+            width = out().width
+            out().print(tables.rich_plan(progress, summary, macs, where, slots, width))
             if cluster is not None:
                 out().print(rich_cluster(cluster))
             if why:

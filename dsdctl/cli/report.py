@@ -87,6 +87,9 @@ def report(
             help="width of the figures; default: one or two columns of a paper",
         ),
     ] = None,
+    explained: Annotated[
+        bool, typer.Option("--notes", help="also say on the console what the numbers mean")
+    ] = False,
     recipe: Recipes = None,
     seed: Seeds = None,
     wandb: Annotated[
@@ -129,11 +132,12 @@ def report(
 
         macs = MacCache(progress.store)
         by_now = partial(make_report, progress, macs)
-        present = partial(_present, progress, macs, wanted, output, _filters(recipe, seed))
+        options = _filters(recipe, seed)
+        present = partial(_present, progress, macs, wanted, output, options, explained)
         here = wanted == "rich" and output is None and can_draw(out())
         if watch:
             rewrite = (lambda: None) if output is None else (lambda: present(by_now()))
-            _watch(progress, interval, by_now, rewrite, here=here)
+            _watch(progress, interval, by_now, rewrite, here=here, explained=explained)
         reports = by_now()
         if wandb or tensorboard:
             _replay(progress, reports, macs, wandb=wandb, tensorboard=tensorboard)
@@ -179,6 +183,7 @@ def _watch(
     rewrite: Callable[[], None],
     *,
     here: bool,
+    explained: bool,
 ) -> None:
     """Stay until all is done, with the comparison drawn `here`, where it is then left standing.
 
@@ -190,7 +195,8 @@ def _watch(
 
     if here:
         terminal = out()
-        redraw(progress, terminal, seconds, lambda: rich_reports(by_now(), terminal))
+        draw = partial(rich_reports, console=terminal, explained=explained)
+        redraw(progress, terminal, seconds, lambda: draw(by_now()))
     else:
         watch(progress, err(), seconds, rewrite)
 
@@ -201,6 +207,7 @@ def _present(
     wanted: str,
     output: Path | None,
     options: list[str],
+    explained: bool,
     reports: "Reports",
 ) -> None:
     """Print the comparison, or write it to `output`."""
@@ -211,7 +218,7 @@ def _present(
 
         text = html(progress, reports, macs, options)
     else:
-        text = render(reports, wanted, out())
+        text = render(reports, wanted, out(), explained=explained)
     _deliver(text, output)
 
 

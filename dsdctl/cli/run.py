@@ -192,9 +192,9 @@ def _check_options(engine: EngineChoice, context: typer.Context) -> None:
 
 
 def _end_with_comparison(reports: "Sequence[Report]", failures: Sequence[str]) -> None:
-    from dsdctl.report.formats.text import render
+    from dsdctl.report.formats.text import render_brief
 
-    print_plain(render(reports, "rich", out()))
+    print_plain(render_brief(reports, out()))
     unfinished = [report.experiment for report in reports if not report.complete]
     if failures or unfinished:
         for failure in failures:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dsdctl.cli.console import out, print_line, reported
+from dsdctl.cli.console import can_draw, out, print_line, reported
 from dsdctl.cli.options import DEFAULT_STORE, Interval, Spec, StoreOption, make_plan_of, progress_of
 
 
@@ -28,5 +28,7 @@ def status(
 
             follow(progress, out(), interval)
             return
-        for line in status_lines(progress, described_jobs(progress.store)):
+        console = out()
+        width = console.width if can_draw(console) else None
+        for line in status_lines(progress, described_jobs(progress.store), width=width):
             print_line(line)

@@ -1,7 +1,8 @@
 """`--watch` of status and report: how far a plan has come, shown again whenever that changes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -29,10 +30,14 @@ def watch(
     """
     if can_draw(console):
         with Live(console=console, auto_refresh=False) as live:
-            _follow(progress, seconds, lambda lines: _draw(live, lines), changed)
+            lines = partial(status_lines, width=console.width)
+            _follow(progress, seconds, lines, lambda lines: _draw(live, lines), changed)
     else:
         printed: set[str] = set()
-        _follow(progress, seconds, lambda lines: _print_new(console, lines, printed), changed)
+        lines = partial(status_lines, stages=False)
+        _follow(
+            progress, seconds, lines, lambda lines: _print_new(console, lines, printed), changed
+        )
 
 
 def redraw(
@@ -43,13 +48,20 @@ def redraw(
     It is cut at the window's last line until the end, when the whole is left standing.
     """
     with Live(console=console, auto_refresh=False) as live:
-        _follow(progress, seconds, lambda _: live.update(draw(), refresh=True), lambda: None)
+        lines = partial(status_lines, stages=False)
+        _follow(progress, seconds, lines, lambda _: live.update(draw(), refresh=True), lambda: None)
 
 
-def _follow(progress: Progress, seconds: float, show: Show, changed: Callable[[], object]) -> None:
+def _follow(
+    progress: Progress,
+    seconds: float,
+    lines_of: Callable[[Progress, Mapping[str, str]], Iterable[str]],
+    show: Show,
+    changed: Callable[[], object],
+) -> None:
     shown: list[str] = []
     while True:
-        lines = list(status_lines(progress, described_jobs(progress.store)))
+        lines = list(lines_of(progress, described_jobs(progress.store)))
         if lines != shown:
             show(lines)
             changed()

@@ -3,11 +3,10 @@
 import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from dsdctl.errors import InputError
 
 OPSET = 18
 
@@ -17,13 +16,12 @@ BATCH = 100
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
-def require_onnx() -> None:
-    """Raises InputError where what it takes is not installed."""
+def without_onnx() -> str | None:
+    """Why no ONNX can be written, where what it takes is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"dsdctl export needs {', '.join(missing)}: pip install 'dsdctl[export]' brings them"
-        )
+    if not missing:
+        return None
+    return f"ONNX needs {', '.join(missing)}: pip install 'dsdctl[export]' brings them"
 
 
 def onnx_bytes(network: nn.Module, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
@@ -53,11 +51,18 @@ def onnx_bytes(network: nn.Module, size: Sequence[int], facts: Mapping[str, str]
     return bytes(model.SerializeToString())
 
 
-def run_onnx(model: bytes, images: Tensor) -> Tensor:
-    """Logits (N, K) by onnxruntime on the CPU, of normalised images (N, C, H, W)."""
+def session_of(model: bytes, threads: int = 0) -> Any:
+    """A session of onnxruntime's on the CPU; 0 threads are as many as it takes itself."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(model: bytes, images: Tensor) -> Tensor:
+    """Logits (N, K) by onnxruntime on the CPU, of normalised images (N, C, H, W)."""
+    session = session_of(model)
     parts = [part.contiguous().numpy() for part in torch.split(images, BATCH)]
     logits = [session.run(["logits"], {"images": part})[0] for part in parts]
     return torch.cat([torch.from_numpy(part) for part in logits])

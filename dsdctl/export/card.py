@@ -1,17 +1,20 @@
 """The model card: what a network is, how it came to be, what was checked, how to use it."""
 
 import json
+import platform
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import dsdctl
 from dsdctl.data.labels import describe_noise
 from dsdctl.export.as_onnx import OPSET
 from dsdctl.export.chosen import Chosen
-from dsdctl.plan.stopping import describe_rule
+from dsdctl.export.speed import RUNS, THREADS, Latency, slower_lines
 from dsdctl.report.formats.markdown import escaped, escaped_line
-from dsdctl.results import environment_line
+from dsdctl.results import Measured, environment_line
 from dsdctl.spec.network import network_name
 from dsdctl.units import size
 
@@ -25,20 +28,69 @@ class Check:
     difference: float
     largest: float
     same: int
-    right: int
+    correct: int
 
     @property
     def line(self) -> str:
         return (
             f"{self.name}: largest difference of a logit {self.difference:.2g} (largest logit "
             f"{self.largest:.3g}), the same class for {self.same} of {self.images} test images, "
-            f"{self.right} right"
+            f"{self.correct} correct"
         )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a network: its parameters, its Conv2d and Linear weights, those that are not zero, and the
+    MACs of one image, as fvcore counts them in train mode."""
+
+    parameters: int
+    weights: int
+    nonzero: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, checked and measured. In `bytes_of` are the files."""
+
+    checks: tuple[Check, ...]
+    bytes_of: Mapping[str, int]
+    whole: Counts
+    compact: Counts
+    block: int
+    linked: bool
+    """Whether there are channels that could have been removed."""
+    latencies: tuple[Latency, ...]
+
+    @property
+    def removed(self) -> bool:
+        """Whether the compacted network is smaller."""
+        return self.compact.parameters < self.whole.parameters
+
+    @property
+    def sizes(self) -> list[str]:
+        """What both networks are made of, in a line each."""
+        return [
+            f"{name}: {counts.parameters:,} parameters, {counts.nonzero:,} of {counts.weights:,} "
+            f"weights not zero, {counts.macs:,} MACs an image"
+            for name, counts in (("whole", self.whole), ("compacted", self.compact))
+        ]
+
+    @property
+    def slower(self) -> list[str]:
+        """Where the compacted network is the slower one."""
+        return slower_lines(self.latencies)
 
 
 REMOVED = "Removed were channels that no weight reads, and constant ones, which no weight writes."
 
-NOTHING_TO_REMOVE = "Each channel is still read and written by some weight: none was removed."
+NOTHING_TO_REMOVE = "No layer has a whole block of idle channels: none was removed."
+
+BLOCKS = (
+    "Convolutions keep a multiple of {} channels, some of them idle: runtimes on x86 compute 8 "
+    "(AVX2) or 16 (AVX-512) channels at once, and onnxruntime takes a slower way for other counts."
+)
 
 NOT_COMPACTED = (
     "Nothing was removed: of this network it is not known which layers read the channels that "
@@ -47,46 +99,40 @@ NOT_COMPACTED = (
 
 LIMITS = (
     "The sum that the blocks of a ResNet add to, torchvision's ResNets, vision transformers and "
-    "networks of one's own are not compacted. Single weights that are zero stay zeros; "
-    "no file is sparse."
+    "networks of one's own are not compacted. Single weights that are zero stay zeros; no file is "
+    "sparse, and torch and onnxruntime, which run these files, multiply by zeros as by any number: "
+    "what is faster is faster by fewer channels alone."
 )
 
 
-def model_card(
-    chosen: Chosen,
-    checks: Sequence[Check],
-    sizes: Mapping[str, int],
-    parameters: tuple[int, int],
-    *,
-    linked: bool,
-) -> str:
-    """Markdown. `sizes` are the files' in bytes, `parameters` those of both networks; `linked` if
-    there are channels that could have been removed."""
+def model_card(chosen: Chosen, exported: Exported) -> str:
+    """What a network is and was, in Markdown."""
     result, identity = chosen.result, chosen.identity
-    before, after = parameters
     recipe = chosen.row_plan.row.recipe
+    onnx = f"ONNX opset {OPSET}. " if "model.onnx" in exported.bytes_of else ""
     return "\n".join(
         [
             f"# {chosen.row_plan.experiment}: {recipe.recipe}, seed {chosen.trajectory.seed}",
             "",
             escaped_line(recipe.title),
             "",
-            f"Level {result.level}, {100 * result.sparsity:.2f} % of the weights removed; test "
-            f"accuracy {100 * result.test_accuracy:.2f} %, validation accuracy "
+            f"Level {result.level}, {pruned_words(result)}; test accuracy"
+            f" {100 * result.test_accuracy:.2f} %, validation accuracy "
             f"{100 * result.validation_accuracy:.2f} %.",
             "",
             "## Files",
             "",
-            *[f"- `{name}`: {size(count)}" for name, count in sizes.items()],
+            *[f"- `{name}`: {size(count)}" for name, count in exported.bytes_of.items()],
             "",
-            f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. "
-            + (REMOVED if after < before else NOTHING_TO_REMOVE if linked else NOT_COMPACTED),
+            _compaction(exported),
             "",
             LIMITS,
             "",
-            f"ONNX opset {OPSET}. Compared with the stored network on test images:",
+            f"{onnx}Compared with the stored network on test images:",
             "",
-            *[f"- {check.line}" for check in checks],
+            *[f"- {check.line}" for check in exported.checks],
+            "",
+            *_cost(exported),
             "",
             "## Use",
             "",
@@ -102,6 +148,55 @@ def model_card(
             "",
         ]
     )
+
+
+def pruned_words(result: Measured) -> str:
+    """How much of a level's network is pruned."""
+    if result.sparsity == 0:
+        return "dense: no weight is removed"
+    return f"{100 * result.sparsity:.2f} % of the weights removed"
+
+
+def _compaction(exported: Exported) -> str:
+    """What the compacted network is beside the whole one."""
+    after, before = exported.compact.parameters, exported.whole.parameters
+    unknown = NOTHING_TO_REMOVE if exported.linked else NOT_COMPACTED
+    why = REMOVED if exported.removed else unknown
+    words = f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. {why}"
+    in_blocks = exported.linked and exported.block > 1
+    return f"{words} {BLOCKS.format(exported.block)}" if in_blocks else words
+
+
+def _cost(exported: Exported) -> list[str]:
+    """Sizes, and the latencies that were measured."""
+    slower = [f"- **{line}**" for line in exported.slower]
+    return [
+        "## What it costs",
+        "",
+        *[f"- {line}" for line in exported.sizes],
+        *slower,
+        *(_latency(exported) if exported.latencies else []),
+    ]
+
+
+def _latency(exported: Exported) -> list[str]:
+    return [
+        "",
+        f"Latency on {THREADS} thread of {processor_name()}: the median of up to {RUNS} batches, "
+        "and in brackets between which 80 % of them lie.",
+        "",
+        *[f"- {one.line}" for one in exported.latencies],
+    ]
+
+
+def processor_name() -> str:
+    """The processor as Linux calls it, or at least its kind."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
+    return platform.machine()
 
 
 def _use(chosen: Chosen) -> list[str]:
@@ -134,8 +229,7 @@ def _origin(chosen: Chosen) -> dict[str, str]:
         "network": network_name(identity.network),
         "variant": escaped(row.variant) or "none",
         "seed": str(chosen.trajectory.seed),
-        "chosen": f"{describe_rule(row.recipe.select)}, on the "
-        + ("test set" if identity.images.validation == "test" else "validation images"),
+        "chosen": chosen.rule,
         "trajectory": chosen.trajectory.key,
         "level's key": chosen.level.key,
         "teacher": chosen.teacher or "none",

@@ -1,5 +1,6 @@
 """`dsdctl export`: load the chosen network, compact it, check both, write everything at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,13 @@ from torch import Tensor, nn
 
 from dsdctl.data.prepare import Files, fallback_folder
 from dsdctl.errors import InputError, WorkError
-from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx
-from dsdctl.export.card import Check, model_card
+from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx, without_onnx
+from dsdctl.export.card import Check, Counts, Exported, model_card
 from dsdctl.export.chosen import Chosen
+from dsdctl.export.speed import latencies
 from dsdctl.ml.compact import compacted, links_of
+from dsdctl.ml.macs import count_macs
+from dsdctl.ml.masks import prunable_weights
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import load_data, measuring_normalisation
@@ -20,6 +24,9 @@ from dsdctl.worker.starting_point import load_weights
 
 CHECKED = 1000
 """Test images, the first ones, on which the files are compared with the network in the store."""
+
+BLOCK = 16
+"""Channels that runtimes compute at once: of which convolutions keep a multiple."""
 
 TOLERANCE = 1e-4
 """How far a logit may be off, as a share of the largest one."""
@@ -33,8 +40,12 @@ class Batch:
     labels: Tensor
 
 
-def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
-    """Write the network's files into a new `folder`; return a line for each check.
+def export(
+    chosen: Chosen, store: Store, folder: Path, block: int = BLOCK, *, timed: bool = True
+) -> Exported:
+    """Write the network's files into a new `folder`, those in ONNX where that is installed;
+    convolutions of the compacted network keep multiples of `block` channels. Where they are not
+    `timed`, equal networks give equal bytes.
 
     Raises InputError where `folder` is there already or cannot be written, WorkError where a file
     does not compute what the network does. Either way nothing is written.
@@ -42,30 +53,56 @@ def export(chosen: Chosen, store: Store, folder: Path) -> list[str]:
     if folder.exists():
         raise InputError(f"--output: {folder}: is already there")
     batch = _test_images(chosen, store)
-    network = _network(chosen, store)
-    smaller = compacted(network)
-    facts, size = _facts(chosen), batch.images.shape[1:]
-    files = {
-        "model.safetensors": tensor_bytes(network.state_dict(), facts),
-        "model.onnx": onnx_bytes(network, size, facts),
-        "compact.safetensors": tensor_bytes(smaller.state_dict(), facts),
-        "compact.onnx": onnx_bytes(smaller, size, facts),
-    }
-    logits = _logits(network, batch.images)
-    checks = [
-        _check("model.onnx", run_onnx(files["model.onnx"], batch.images), logits, batch),
-        _check("compact.safetensors", _logits(smaller, batch.images), logits, batch),
-        _check("compact.onnx", run_onnx(files["compact.onnx"], batch.images), logits, batch),
+    whole = _network(chosen, store)
+    smaller = compacted(whole, block)
+    files = _files(chosen, {"model": whole, "compact": smaller}, batch)
+    logits = _logits(whole, batch.images)
+    checks = [_check("compact.safetensors", _logits(smaller, batch.images), logits, batch)]
+    checks += [
+        _check(name, run_onnx(content, batch.images), logits, batch)
+        for name, content in files.items()
+        if name.endswith(".onnx")
     ]
-    sizes = {name: len(content) for name, content in files.items()}
-    parameters = (_parameters(network), _parameters(smaller))
-    linked = any(True for _ in links_of(network))
-    card = model_card(chosen, checks, sizes, parameters, linked=linked)
+    # Where nothing was removed, both are one.
+    names = ["model", "compact"][: 1 + (_parameters(whole) > _parameters(smaller))]
+    networks = [whole, smaller][: len(names)]
+    models = [files[f"{name}.onnx"] for name in names if f"{name}.onnx" in files]
+    exported = Exported(
+        checks=tuple(checks),
+        bytes_of={name: len(content) for name, content in files.items()},
+        whole=_counts(whole, batch),
+        compact=_counts(smaller, batch),
+        block=block,
+        linked=any(True for _ in links_of(whole)),
+        latencies=tuple(latencies(networks, models, batch.images)) if timed else (),
+    )
+    card = model_card(chosen, exported)
     try:
         write_folder(folder, {**files, "README.md": card.encode()})
     except OSError as error:
         raise InputError(f"--output: {folder}: {error.strerror or error}") from error
-    return [check.line for check in checks]
+    return exported
+
+
+def _files(chosen: Chosen, networks: Mapping[str, nn.Module], batch: Batch) -> dict[str, bytes]:
+    facts, size = _facts(chosen), batch.images.shape[1:]
+    files = {}
+    for name, network in networks.items():
+        files[f"{name}.safetensors"] = tensor_bytes(network.state_dict(), facts)
+        if without_onnx() is None:
+            files[f"{name}.onnx"] = onnx_bytes(network, size, facts)
+    return files
+
+
+def _counts(network: nn.Module, batch: Batch) -> Counts:
+    channels, height, width = batch.images.shape[1:]
+    weights = prunable_weights(network).values()
+    return Counts(
+        parameters=_parameters(network),
+        weights=sum(weight.numel() for weight in weights),
+        nonzero=sum(int(weight.count_nonzero()) for weight in weights),
+        macs=count_macs(network, channels, height, width)[0],
+    )
 
 
 def _test_images(chosen: Chosen, store: Store) -> Batch:
@@ -98,9 +135,9 @@ def _check(name: str, logits: Tensor, expected: Tensor, batch: Batch) -> Check:
     largest = float(expected.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):
         raise WorkError(f"{name}: a logit is off by {difference:.2g} (largest {largest:.2g})")
-    right = int((logits.argmax(1) == batch.labels).count_nonzero())
+    correct = int((logits.argmax(1) == batch.labels).count_nonzero())
     same = int((logits.argmax(1) == expected.argmax(1)).count_nonzero())
-    return Check(name, len(logits), difference, largest, same, right)
+    return Check(name, len(logits), difference, largest, same, correct)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -51,15 +51,24 @@ def distilled(
 
 @torch.no_grad()
 def build_table(
-    teacher: nn.Module, reader: Reader, images: int, precision_name: str, device: torch.device
+    teacher: nn.Module,
+    reader: Reader,
+    images: int,
+    precision_name: str,
+    device: torch.device,
+    begin: Callable[[int], None] = lambda _view: None,
 ) -> Tensor:
-    """Logits of `teacher` for every view of every image: float32 (N, V, K) on the CPU."""
+    """Logits of `teacher` for every view of every image: float32 (N, V, K) on the CPU.
+
+    `begin` is called as each view begins.
+    """
     teacher.eval()
     first = torch.zeros(1, dtype=torch.int64, device=device)
     at_once = images_at_once(teacher, reader(first, first))
     columns = []
     with precision(precision_name, device):
         for view in range(reader.views.count):
+            begin(view)
             parts = []
             for indices in torch.split(torch.arange(images, device=device), at_once):
                 batch = reader(indices, torch.full_like(indices, view))

@@ -51,6 +51,14 @@ def notes(report: Report) -> list[str]:
     ]
 
 
+def alerts(report: Report) -> list[str]:
+    """Those of them without which the numbers would be taken for what they are not."""
+    lines = [f"Warning: {report.warning}"] if report.warning else []
+    lines += _seeds(report)[:1]
+    lines += [*_environments(report), *_diverged(report), *_missing(report)]
+    return [*lines, *_deviations(report)]
+
+
 def table_notes(report: Report) -> list[str]:
     """Those of them that the columns of the paper's table need."""
     lines = [f"Warning: {report.warning}"] if report.warning else []
@@ -59,8 +67,11 @@ def table_notes(report: Report) -> list[str]:
     lines += [*_dense_after_all(report), *_environments(report)]
     lines += [*_diverged(report), *_missing(report)]
     lines += [f"Network {text}." for text in report.networks]
-    lines += [f"Not as in the paper: {text}" for text in report.deviations]
-    return [*lines, *_reference_notes(report)]
+    return [*lines, *_deviations(report), *_reference_notes(report)]
+
+
+def _deviations(report: Report) -> list[str]:
+    return [f"Not as in the paper: {text}" for text in report.deviations]
 
 
 def _seeds(report: Report) -> list[str]:

@@ -18,7 +18,10 @@ class WholeWords:
         self.table = table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        blanks = 3 * len(self.table.columns) + 1  # two beside a column, one between, two outside
+        count, (_, right, _, left) = len(self.table.columns), self.table.padding
+        # Beside each column, between two, and outside.
+        blanks = count * (left + right) + (count - 1) + 2
+        blanks -= 0 if self.table.pad_edge else left + right
         ranges = [_measured(column, console, options) for column in self.table.columns]
         widths = shared_out(ranges, options.max_width - blanks)
         for column, width in zip(self.table.columns, widths, strict=False):

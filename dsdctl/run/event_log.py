@@ -22,7 +22,7 @@ from dsdctl.worker.tasks import TableTask, Task
 
 Happened = Literal[
     "run-started", "run-ended",
-    "started", "finished", "restored", "diverged", "failed", "lost", "busy", "damaged",
+    "started", "finished", "restored", "found", "diverged", "failed", "lost", "busy", "damaged",
 ]  # fmt: skip
 
 

@@ -55,6 +55,8 @@ class Scheduler:
         """Trajectories by the key of the piece that runs for them."""
         self._met_busy: set[str] = set()
         """Keys of pieces that another process is running, each of which is said once."""
+        self._done: set[str] = set()
+        """Keys of the levels that were finished here, or were said to be by others."""
         self._retries: Counter[str] = Counter()
         """How often a piece was run again, by its key."""
 
@@ -90,8 +92,15 @@ class Scheduler:
             if known is not None:
                 self.progress.add(trajectory, known)
                 self._queue.add(trajectory.key, *trajectory.taught)
+                self._tell_found(trajectory, identity, known)
             else:
                 self._start(trajectory, identity)
+
+    def _tell_found(self, trajectory: Trajectory, identity: Identity, level: FinishedLevel) -> None:
+        """Say once of a level that this run has not finished itself that it is done."""
+        if level.key not in self._done:
+            self._done.add(level.key)
+            self._listener(Event("found", trajectory, _task(trajectory, identity), level))
 
     def _next(self) -> tuple[Trajectory, Identity] | None:
         """What to run next, and for which trajectory."""
@@ -170,6 +179,7 @@ class Scheduler:
 
     def _finish(self, trajectory: Trajectory, task: Task, level: FinishedLevel | None) -> None:
         again = level is not None
+        self._done.update([level.key] if level else [])
         if isinstance(task, LevelTask) and self._is_new(trajectory, task.identity):
             assert level is not None
             self.progress.add(trajectory, level)

@@ -264,6 +264,8 @@ class ReferenceRow(Model):
 class Experiment(Model):
     """One experiment, without its matrix: what is compared, on what, over which seeds."""
 
+    WRITTEN_BESIDE = ("matrix",)
+
     experiment: Name
     title: Text = ""
     warning: Text = Field(

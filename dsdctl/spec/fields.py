@@ -19,6 +19,9 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    WRITTEN_BESIDE: ClassVar[tuple[str, ...]] = ()
+    """Keys that stand beside a model's own in a file, and are read before it is made."""
+
 
 class Extended(Model):
     """A model that got more fields when keys hashed it already.

@@ -33,7 +33,7 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
     context, value = details.get("ctx", {}), details["input"]
     match details["type"]:
         case "extra_forbidden" if owners:
-            names = [name for owner in owners for name in owner.model_fields]
+            names = [name for owner in owners for name in keys_of(owner)]
             return f"unknown key{nearest(path[-1], names)} (allowed: {', '.join(names)})"
         case "missing":
             return "is missing"
@@ -60,7 +60,53 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
             )
         case "value_error":
             return str(context["error"])
-    return f"is {_show(value)} (allowed: {_expected(details['msg'])})"
+    example = _example(details["type"], path)
+    return f"is {_show(value)} (allowed: {_expected(details['msg'])}{example})"
+
+
+def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
+    """The keys that may be written where a model is."""
+    return (*model.model_fields, *getattr(model, "WRITTEN_BESIDE", ()))
+
+
+EXAMPLES = {
+    "augment": "{flip: true, crop: 4}",
+    "betas": "[0.9, 0.999]",
+    "dataset": "{name: cifar10}",
+    "deviations": "[a sentence]",
+    "distill": "{teacher: best, alpha: 0.8, temperature: 10}",
+    "hidden": "[1000, 100]",
+    "ignore": "[last]",
+    "label_noise": "{kind: symmetric, rate: 0.2}",
+    "milestones": "[80, 120]",
+    "normalize": "{mean: [0.5], std: [0.5]}",
+    "optimizer": "{lr: 0.1, momentum: 0.9}",
+    "pruning": "{fraction: 0.2, levels: 29}",
+    "recipes": "[vanilla, kd-pruned-teacher]",
+    "reference": "{vanilla: {pflops: 48.84}}",
+    "schedule": "{milestones: [80, 120], gamma: 0.1}",
+    "seeds": "[0, 1, 2]",
+    "sparsities": "[0.5, 0.9]",
+    "stop": "{patience: 1, tolerance: 0.01}",
+    "student": "{arch: vgg-like, depth: 5, width: 32}",
+    "teacher": "{arch: resnet18}",
+    "test": "{fraction: 0.2}",
+    "tracking": "{wandb: {project: dsd}}",
+    "training": "{epochs: 160, batch_size: 128, optimizer: {lr: 0.1}}",
+    "wandb": "{project: dsd}",
+}
+"""How mappings and lists are written, by the last key of their path; in YAML."""
+
+
+def _example(kind: str, path: KeyPath) -> str:
+    """How a mapping or a list is written where something else was."""
+    listed = kind in ("tuple_type", "list_type")
+    example = EXAMPLES.get(str(path[-1])) if path else None
+    if example is None or not (
+        listed or kind in ("model_type", "dict_type", "model_attributes_type")
+    ):
+        return ""
+    return f" such as {example}" if listed == example.startswith("[") else ""
 
 
 def _quoted(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from dsdctl.errors import InputError
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import Recipe
 from dsdctl.spec.fields import NAME_PATTERN
-from dsdctl.spec.problems import validate
+from dsdctl.spec.problems import nearest, validate
 from dsdctl.spec.yaml import read_document
 
 
@@ -65,9 +65,14 @@ def _read_recipe(name: str, spec: Document) -> RecipeFile:
     file = recipe_file(name, place)
     if file is None:
         known = sorted({p.stem for p in packaged_folder("recipes").glob("*.yaml")})
+        own = [
+            p.stem
+            for folder in recipe_folders(place.parent)[1:-1]
+            for p in sorted(folder.glob("*.yaml"))
+        ]
         reason = (
             f"no recipe {name}.yaml beside {place.name}, in a folder recipes/ there or above, or "
-            f"among the packaged ones (allowed: {', '.join(known)})"
+            f"among the packaged ones{nearest(name, [*known, *own])} (allowed: {', '.join(known)})"
         )
         raise InputError(spec.problem(("recipes", index), reason))
     document = read_document(file)

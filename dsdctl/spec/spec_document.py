@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dsdctl.errors import InputError
 from dsdctl.spec.document import Document
+from dsdctl.spec.spec_files import nearest_spec, require_spec
 from dsdctl.spec.templates import template_with
 from dsdctl.spec.yaml import read_document
 from dsdctl.system.files import is_there
@@ -11,9 +12,9 @@ from dsdctl.system.files import is_there
 
 def read_spec(file: Path) -> Document:
     """Read a spec. Raises InputError, also where the file is a recipe or one that `init` writes."""
-    hint = "" if is_there(file) else _hint(file)
-    if hint:
+    if not is_there(file) and nearest_spec(file) is None and (hint := _hint(file)):
         raise InputError(f"{file}: no such file; {hint}")
+    require_spec(file)
     document = read_document(file)
     if "recipe" in document.data and "experiment" not in document.data:
         reason = f"is a recipe, not a spec; `dsdctl recipes {file.stem}` prints it"
@@ -25,8 +26,4 @@ def _hint(file: Path) -> str:
     """How to have a spec that comes with dsdctl, where a name is one's; else empty."""
     name = file.name if file.suffix == ".yaml" else f"{file.name}.yaml"
     template = template_with(name)
-    if template is None:
-        return ""
-    if is_there(file.with_name(name)):
-        return f"did you mean {file.with_name(name)}?"
-    return f"`dsdctl init {template}` writes {name}, then: `dsdctl run {name}`"
+    return f"`dsdctl init {template}` writes {name}, then: `dsdctl run {name}`" if template else ""

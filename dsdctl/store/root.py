@@ -1,19 +1,27 @@
 """The folder of a store: where what lies, locks among processes, and what was found corrupt."""
 
 import contextlib
-import fcntl
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from dsdctl.errors import DamagedError, WorkError
 from dsdctl.keys import LevelIdentity, TableIdentity
+from dsdctl.store.at_work import AtWork, Teller, parsed
 from dsdctl.store.folders import Checksums, read_checked, read_checksums
 from dsdctl.system.atomic import replace_file
-from dsdctl.system.files import is_file_or_free, mapping_bytes, open_lock, read_mapping
+from dsdctl.system.files import (
+    hold,
+    is_file_or_free,
+    is_locked,
+    mapping_bytes,
+    open_lock,
+    read_file,
+    read_mapping,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,18 +88,45 @@ class Root:
 
         The system frees it when its owner ends, however it ends.
         """
+        with self._lock(name) as file:
+            yield file is not None
+
+    @contextlib.contextmanager
+    def at_work(self, key: str) -> Iterator[Teller | None]:
+        """Hold the lock of a piece of work, and say in it how far that is; None where another
+        process is at it."""
+        with self._lock(key) as file:
+            if file is None:
+                yield None
+                return
+            teller = Teller(file)
+            try:
+                yield teller
+            finally:
+                teller.end()
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[IO[str] | None]:
         folder = self.checked() / "locks"
         folder.mkdir(exist_ok=True)
         with open_lock(folder / name) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                locked = False
+                held = hold(file)
             except OSError as error:  # a file system without locks, say
                 raise OSError(error.errno, error.strerror, file.name) from error
-            else:
-                locked = True
-            yield locked
+            yield file if held else None
+
+    def is_held(self, name: str) -> bool:
+        """Whether a process holds a lock; nothing is written to find that out."""
+        with contextlib.suppress(OSError):
+            return is_locked(self.root / "locks" / name)
+        return False
+
+    def told(self, key: str) -> AtWork | None:
+        """What the worker of a piece of work last said of itself, a killed one included."""
+        with contextlib.suppress(OSError):
+            return parsed(read_file(self.root / "locks" / key))
+        return None
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return a small file at the store's root, or None where it is missing or damaged."""

@@ -1,10 +1,12 @@
 """Our own files, read with care: no link is followed, no pipe waited for, damage is noticed."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -56,6 +58,28 @@ def open_lock(file: Path) -> IO[str]:
     if not is_file_or_free(file):
         raise NotAFileError(errno.EINVAL, "not a regular file, as a lock must be", str(file))
     return open(file, "a", opener=without_following)
+
+
+def hold(lock: IO[str]) -> bool:
+    """Take an open lock that no other process holds; say whether it could be. Raises OSError."""
+    for wait in (0.01, 0.02, 0.0):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(wait)  # it may be held for a moment by `is_locked`
+        else:
+            return True
+    return False
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process holds a lock; it is not made where it is not there. Raises OSError."""
+    with open(file, opener=without_following) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def is_file_or_free(path: Path) -> bool:

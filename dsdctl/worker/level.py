@@ -17,7 +17,7 @@ from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
 from dsdctl.ml import gpu
 from dsdctl.ml.data import Data
 from dsdctl.ml.device import configure, own_stream
-from dsdctl.ml.divergence import Diverged, check_finite
+from dsdctl.ml.divergence import Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
@@ -31,6 +31,7 @@ from dsdctl.own.source import Source
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
 from dsdctl.spec.network import CodeNetwork
+from dsdctl.store.at_work import Stage, Teller
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.levels import EpochRow
 from dsdctl.store.store import Store
@@ -55,16 +56,16 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> T
     configure(device, place.threads)
     files = Files(Path(task.dataset_path), fallback_folder(store.root), place.memory_budget)
     key = key_of(task.identity)
-    with _said_in_words(place), own_stream(device), store.lock(key) as locked:
-        if not locked:
+    with _said_in_words(place), own_stream(device), store.at_work(key) as teller:
+        if teller is None:
             raise BusyError(f"{key}: another process is running it")
         if isinstance(task, TableTask):
             if not store.tables.has(key):
-                _run_table(task, store, files, device)
+                _run_table(task, store, files, device, teller)
             return TaskResult("done", damage=tuple(store.damage))
         level = store.levels.get(key)
         if level is None or store.levels.lacks_weights(key):
-            level = _run_level(task, store, files, device, place.checkpoint_every, stop)
+            level = _run_level(task, store, files, device, place.checkpoint_every, stop, teller)
         store.checkpoints.drop(key)
         told = level if task.identity.iterations is None else None
         return TaskResult("done", told, damage=tuple(store.damage))
@@ -89,6 +90,7 @@ def _run_level(
     device: torch.device,
     checkpoint_every: float,
     stop: StopRequested,
+    teller: Teller,
 ) -> FinishedLevel:
     identity = task.identity
     checkpoint = store.checkpoints.load(key_of(identity))
@@ -109,9 +111,11 @@ def _run_level(
         now = Checkpoint(_rows(epochs), trainer.state(), clock.environment())
         store.checkpoints.save(key_of(identity), now)
 
+    checkpoints = _Checkpoints(keep, checkpoint_every)
     result: LevelResult
     try:
-        _train(identity, trainer, data, epochs, keep, checkpoint_every, stop)
+        _train(identity, trainer, data, epochs, checkpoints, stop, teller)
+        teller.say(Stage(name="measuring"))
         check_finite(state.network, epochs[-1].epoch)
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1], source)
@@ -147,18 +151,21 @@ def _train(
     trainer: Trainer,
     data: Data,
     epochs: list[Epoch],
-    keep: Callable[[], None],
-    checkpoint_every: float,
+    checkpoints: "_Checkpoints",
     stop: StopRequested,
+    teller: Teller,
 ) -> None:
-    """Train from the end of `epochs` to the last epoch, adding to them; `keep` a checkpoint."""
+    """Train from the end of `epochs` to the last epoch, adding to them."""
     reader = training_reader(identity.images, data.train)
-    saved = time.monotonic()
     steps = steps_of(identity, len(data.train))
+    batches = math.ceil(len(data.train) / identity.training.batch_size)
     for epoch in range(len(epochs), len(steps)):
         if stop():
-            keep()
+            checkpoints.keep()
             raise StoppedError(f"{key_of(identity)}: stopped after epoch {epoch}")
+        here = Stage(
+            name="epoch", number=epoch + 1, count=len(steps), batches=steps[epoch] or batches
+        )
         if isinstance(identity.network, CodeNetwork):
             seed_training(identity.seed, identity.level, epoch)
         epochs.append(
@@ -169,12 +176,39 @@ def _train(
                 level=identity.level,
                 epoch=epoch,
                 steps=steps[epoch],
+                watch=_ToldWatch(epoch, here, teller),
             )
         )
         kill_point("training")
-        if time.monotonic() - saved >= checkpoint_every:
-            keep()
-            saved = time.monotonic()
+        checkpoints.keep_if_due()
+
+
+class _Checkpoints:
+    """Those of a level in flight: each by `keep`, and every so many seconds."""
+
+    def __init__(self, keep: Callable[[], None], seconds: float):
+        self.keep = keep
+        self._seconds = seconds
+        self._kept = time.monotonic()
+
+    def keep_if_due(self) -> None:
+        if time.monotonic() - self._kept >= self._seconds:
+            self.keep()
+            self._kept = time.monotonic()
+
+
+class _ToldWatch(LossWatch):
+    """Says now and then which batch of an epoch is done, beside looking at its loss."""
+
+    def __init__(self, epoch: int, stage: Stage, teller: Teller):
+        super().__init__(epoch)
+        self._stage = stage
+        self._teller = teller
+
+    def look(self, batch: int, images: int, loss_sum: torch.Tensor) -> None:
+        super().look(batch, images, loss_sum)
+        if self._teller.due:
+            self._teller.say(self._stage.model_copy(update={"batch": batch}))
 
 
 def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
@@ -188,13 +222,20 @@ def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
     return [None] * whole + [rest] * bool(rest)
 
 
-def _run_table(task: TableTask, store: Store, files: Files, device: torch.device) -> None:
+def _run_table(
+    task: TableTask, store: Store, files: Files, device: torch.device, teller: Teller
+) -> None:
     clock = _Clock(device)
     identity = task.identity
     data = load_data(identity.images, NO_NOISE, files, device)
     teacher = load_teacher(identity.teacher, task, store, data, device)
     reader = training_reader(identity.images, data.train)
-    logits = build_table(teacher, reader, len(data.train), identity.precision, device)
+
+    def tell(view: int) -> None:
+        if teller.due:
+            teller.say(Stage(name="view", number=view + 1, count=reader.views.count))
+
+    logits = build_table(teacher, reader, len(data.train), identity.precision, device, tell)
     kill_point("table-built")
     store.tables.commit(identity, clock.environment(), logits)
 

@@ -84,7 +84,7 @@ def test_a_report_is_drawn_anew_in_its_place_and_stands_whole_at_the_end(tmp_pat
     )
 
     def draw() -> RenderableType:
-        return rich_reports(make_report(written.progress, paper_macs), console)
+        return rich_reports(make_report(written.progress, paper_macs), console, explained=True)
 
     thread = threading.Thread(target=redraw, args=(written.progress, console, 0.05, draw))
     thread.start()

@@ -12,6 +12,7 @@ from tiny import TINY
 from typer.testing import CliRunner, Result
 
 from dsdctl.cli.app import app
+from dsdctl.export.speed import Latency, Spread, slower_lines
 from dsdctl.keys import LevelIdentity
 from dsdctl.plan.next_work import next_piece
 from dsdctl.plan.plan import make_plan
@@ -68,7 +69,8 @@ def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
     import onnx
     import onnxruntime
 
-    done = _export(spec, "--variant", "student.width=6", "--output", tmp_path / "out")
+    options = ("--block", 1, "--output", tmp_path / "out")
+    done = _export(spec, "--variant", "student.width=6", *options)
     assert done.exit_code == 0, done.output
     folder = tmp_path / "out"
     model = onnx.load(folder / "model.onnx")
@@ -220,13 +222,107 @@ class TestNothingIsWritten:
         line = self.refused(copy, 2, *self.WIDTH_4, "--output", output)
         assert re.fullmatch(f"--output: {output}: (File exists|Not a directory)", line)
 
-    def test_without_the_extra(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-        line = self.refused(copy, 2, *self.WIDTH_4)
-        assert line == (
-            "dsdctl export needs onnx, onnxruntime, onnxscript: pip install 'dsdctl[export]' "
-            "brings them"
-        )
+    @pytest.mark.parametrize(
+        ("options", "code", "reason"),
+        [
+            (("--level", 4), 2, "--level: is 4 (allowed: 0 to 3)"),
+            (("--level", 1, "--best"), 2, "--best: not with --level"),
+            (("--sparsest-within", 1), 2, "--sparsest-within: is 1.0 (allowed: >= 0, < 1)"),
+        ],
+    )
+    def test_where_the_level_is_not_clear(
+        self, copy: Path, options: tuple[object, ...], code: int, reason: str
+    ) -> None:
+        assert self.refused(copy, code, *self.WIDTH_4, *options) == reason
+
+
+class TestLevels:
+    """Which level is exported where one is asked for, in the words of its card."""
+
+    @pytest.mark.parametrize(
+        ("options", "level", "words"),
+        [
+            (("--level", 0), 0, "level 0, as asked"),
+            (("--level", 2), 2, "level 2, as asked"),
+            (
+                ("--sparsest-within", 0.9),
+                3,
+                "sparsest level within 90 points of the best, on the validation images, as asked",
+            ),
+            (("--best",), None, "best level, on the validation images, as asked"),
+        ],
+    )
+    def test_are_those_that_are_asked_for(
+        self,
+        spec: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        options: tuple[object, ...],
+        level: int | None,
+        words: str,
+    ) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # only to be quick
+        width = ("--variant", " student.width = 4 ", "--no-latency")
+        done = _export(spec, *width, *options, "--output", tmp_path / "out")
+        assert done.exit_code == 0, done.output
+        card = (tmp_path / "out/README.md").read_text()
+        assert f"- chosen: {words}" in card.splitlines()
+        if level is not None:
+            assert f"\nLevel {level}, " in card
+            dense = "dense: no weight is removed"
+            assert (dense in card) is (dense in done.stdout) is (level == 0)
+
+
+def test_without_the_extra_there_is_all_but_onnx(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    done = _export(spec, "--variant", "student.width=4", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "README.md", "checksums.json", "compact.safetensors", "model.safetensors",
+    ]  # fmt: skip
+    assert done.stderr == (
+        "warning: no ONNX: ONNX needs onnx, onnxruntime, onnxscript: pip install 'dsdctl[export]' "
+        "brings them\n"
+    )
+    card = (tmp_path / "out/README.md").read_text()
+    assert "opset" not in card and "onnxruntime, batch" not in card
+
+
+def test_what_is_written_is_measured_and_counted(spec: Path, tmp_path: Path) -> None:
+    """MACs in closed form: 8x8 pixels, 3x3 kernels of 1 -> 4 -> 4 channels, 10 classes; and two
+    BatchNorms, whose MACs fvcore counts twice a value, and a pooling."""
+    options = ("--variant", "student.width=4", "--level", 1, "--output", tmp_path / "out")
+    done = _export(spec, *options)
+    assert done.exit_code == 0, done.output
+    facts = {entry.split(": ")[0]: entry for entry in done.stdout.splitlines()}
+    weights = 9 * 4 + 9 * 4 * 4 + 4 * 2 * 2 * 10
+    nonzero = weights - round(0.3 * weights)
+    assert f"{nonzero} of {weights} weights not zero" in facts["whole"]
+    layers = 9 * 4 * 64 + 9 * 4 * 4 * 64 + 4 * 2 * 2 * 10
+    macs = int(re.search(r"([\d,]+) MACs", facts["whole"])[1].replace(",", ""))  # type: ignore[index]
+    assert layers < macs < 1.3 * layers
+    card = (tmp_path / "out/README.md").read_text()
+    for runtime in ("torch", "onnxruntime"):
+        for batch in (1, 64):
+            assert re.search(rf"  {runtime}, batch {batch}: whole [\d.e+]+ ms \(", done.stdout)
+            assert f"- {runtime}, batch {batch}: whole " in card
+    assert "on 1 thread of " in card
+    for file in ("model.safetensors", "model.onnx"):
+        assert facts[file].endswith(" KiB")
+
+
+@pytest.mark.parametrize(
+    ("compact", "slower"), [(1.0, False), (1.04, False), (1.06, True), (2.0, True)]
+)
+def test_a_compacted_network_that_is_slower_is_called_so(compact: float, slower: bool) -> None:
+    one = Latency("torch", 64, Spread(1.0, 0.9, 1.1), Spread(compact, 0.9, 2.1))
+    alone = Latency("torch", 1, Spread(1.0, 0.9, 1.1), None)
+    assert len(slower_lines([alone, one])) == slower
+    if slower:
+        assert slower_lines([one])[0].startswith("compacted is SLOWER than whole with torch at")
+    assert one.line.endswith(f"{1 / compact:.2f} x as fast")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,22 @@ def test_no_channel_that_is_left_does_nothing(arch: str) -> None:
         assert constant <= (0 if isinstance(link.reader, nn.Linear) else 1)
 
 
+@pytest.mark.parametrize("arch", ["vgg-like", "mlp", "resnet18"])
+@pytest.mark.parametrize("block", [2, 4, 16])
+def test_convolutions_keep_whole_blocks_of_channels_and_compute_the_same(
+    arch: str, block: int
+) -> None:
+    network = pruned(arch, layer_share=0.6)
+    smaller, least = compacted(network, block), compacted(network)
+    torch.testing.assert_close(smaller(images()), network(images()))
+    for whole, some, few in zip(*map(links_of, (network, smaller, least)), strict=True):
+        before, kept, needed = (len(link.writer.weight) for link in (whole, some, few))
+        if isinstance(whole.writer, nn.Linear):
+            assert kept == needed
+        else:
+            assert kept == before or (kept % block == 0 and needed <= kept < needed + 2 * block)
+
+
 def test_nothing_is_taken_from_a_dense_network() -> None:
     for arch in ("vgg-like", "mlp"):
         network = pruned(arch, layer_share=0.0)

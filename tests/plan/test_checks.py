@@ -107,7 +107,7 @@ LAYERS = "features.0, features.3, features.7, features.10, classifier"
         (["first", "features.3.weight"], "[1]: features.3.weight is no layer of the student; "
                                          "did you mean features.3?"),
         (["first", *LAYERS.split(", ")], ": leaves no layer of the student to prune"),
-        ("last", ': is "last" (allowed: an array)'),
+        ("last", ': is "last" (allowed: an array such as [last])'),
     ],
 )  # fmt: skip
 def test_layers_that_are_not_pruned_must_be_the_networks_and_not_all(

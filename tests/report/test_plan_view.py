@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from dsdctl.cli.app import app
 from dsdctl.plan.progress import Progress
 from dsdctl.report.plan.summary import summarise
+from dsdctl.report.shortening import short_variant
 from dsdctl.store.store import Store
+from dsdctl.units import flops
 
 
 def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -26,31 +28,35 @@ def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("pruning", "words"),
     [
-        ({}, "20 % of those left, over all layers, by magnitude the last weights"),
-        ({"fraction": 0.35}, "35 % of those left, over all layers, by magnitude the last weights"),
+        ({}, "20 % of the remaining weights, over all layers, by magnitude fine-tuned"),
+        (
+            {"fraction": 0.35},
+            "35 % of the remaining weights, over all layers, by magnitude fine-tuned",
+        ),
         (
             {"criterion": "random", "scope": "layer", "retrain": "reinit"},
-            "20 % of those left, in each layer, at random a new initialisation a level",
+            "20 % of the remaining weights, in each layer, at random "
+            "trained from a new initialisation",
         ),
         (
             {"criterion": "gradient", "sample": 64, "retrain": "rewind"},
-            "20 % of those left, over all layers, by |weight x gradient| on 64 images "
-            "the initialisation",
+            "20 % of the remaining weights, over all layers, by |weight x gradient| on 64 images "
+            "rewound to the initialisation",
         ),
         (
             {"sparsities": [0.5, 0.875], "retrain": {"mode": "rewind", "epoch": 2}},
-            "up to 50, 87.5 %, over all layers, by magnitude level 0 after 18 batches",
+            "up to 50, 87.5 %, over all layers, by magnitude rewound to level 0 after 18 batches",
         ),
         (
             {"sparsities": [0.9], "retrain": {"mode": "continue", "lr_scale": 0.1}},
-            "90 % at one shot, over all layers, by magnitude the last weights, rate x 0.1",
+            "90 % at one shot, over all layers, by magnitude fine-tuned, rate x 0.1",
         ),
         (
             {"ignore": ["last", "features.0"]},
-            "20 % of those left, over all layers but features.0 and classifier, by magnitude "
-            "the last weights",
+            "20 % of the remaining weights, over all layers but features.0 and classifier, "
+            "by magnitude fine-tuned",
         ),
-        ({"criterion": "none", "levels": 3}, "nothing (control) the last weights"),
+        ({"criterion": "none", "levels": 3}, "nothing (control) fine-tuned"),
     ],
 )
 def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
@@ -160,3 +166,53 @@ def test_a_long_plan_is_shortened_on_the_console_and_whole_in_json(
     summary = json.loads(CliRunner().invoke(app, command).stdout)
     counts = [len(summary[part]) for part in ("recipes", "trajectories", "teacher_tables")]
     assert counts == [44, 22 * (2 * 21 + 1), 22]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_in_a_narrow_window_no_word_is_broken(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    changes = {
+        "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
+        "matrix": {"training.optimizer.weight_decay": [0.0001, 0.0005]},
+        "seeds": [0, 1, 2, 3, 4],
+    }
+    file = write(tmp_path / "spec.yaml", spec_data(changes))
+    command = ["plan", str(file), "--store", str(tmp_path / "store")]
+    text = CliRunner().invoke(app, command).stdout
+    assert max(map(len, text.splitlines())) <= width
+    words = set(text.replace("[", " ").replace("]", " ").replace(",", " ").split())
+    plan = planned(tmp_path, changes)
+    wanted = {"vgg-like", "weight_decay=0.0001", "weight_decay=0.0005", *changes["recipes"]}
+    wanted |= {t.key[:8] for t in plan.trajectories.values() if t.seed == 0}
+    assert wanted <= words
+    assert "+4" in words and "0/20" in words
+
+
+@pytest.mark.parametrize(
+    ("variant", "short"),
+    [
+        ("student.width=4, label_noise.rate=0.2", "width=4, rate=0.2"),
+        ("student.width=4, teacher.width=8", "student.width=4, teacher.width=8"),
+        ("pruning.sparsities=[0.5, 0.8]", "pruning.sparsities=[0.5, 0.8]"),
+        ("", ""),
+    ],
+)
+def test_paths_are_shortened_where_their_last_words_differ(variant: str, short: str) -> None:
+    assert short_variant(variant) == short
+
+
+@pytest.mark.parametrize(
+    ("pflops", "said"),
+    [
+        (48.84, "48.84 PFLOPs"),
+        (0.1, "0.10 PFLOPs"),
+        (0.00031, "0.31 TFLOPs"),
+        (7.25e-6, "7.25 GFLOPs"),
+        (2.8e-8, "0.028 GFLOPs"),
+        (0.0, "0 PFLOPs"),
+    ],
+)
+def test_costs_are_given_in_a_unit_that_fits_them(pflops: float, said: str) -> None:
+    assert flops(pflops) == said

@@ -24,7 +24,7 @@ from dsdctl.report.cells import HEADINGS, cells, finding_cells
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.formats.latex import latex, math, tex
 from dsdctl.report.formats.plot import plot
-from dsdctl.report.formats.text import render
+from dsdctl.report.formats.text import render, render_brief
 from dsdctl.report.notes import CONVENTION, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
 from dsdctl.report.rows import ReportRow
@@ -57,7 +57,7 @@ def table1(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def shown(report: Report, style: str, width: int = 160) -> str:
-    return render([report], style, Console(width=width))
+    return render([report], style, Console(width=width), explained=True)
 
 
 def one_line(text: str) -> str:
@@ -715,3 +715,43 @@ def test_a_long_report_is_shortened_on_the_console_and_nowhere_else(
     (missing,) = make_report(progress_of(tmp_path, plan, nothing), paper_macs)
     (note,) = [line for line in notes(missing) if line.startswith("Incomplete: ")]
     assert note.endswith("0/1 seeds (not finished), and 10 more.")
+
+
+class TestEndOfARun:
+    """What `dsdctl run` ends with: the table is what a small window shows of it."""
+
+    def ending(self, report: Report) -> list[str]:
+        return render_brief([report], Console(width=80)).splitlines()
+
+    def test_has_the_table_last_in_a_window_of_80_by_24(self, tmp_path: Path) -> None:
+        changes = {"recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"]}
+        lines = self.ending(report_of(tmp_path, {**changes, "seeds": [0, 1, 2]}))
+        seen = " ".join(lines[-22:])
+        for name in ("accuracy %", *changes["recipes"]):
+            assert name in seen
+        assert "--notes" in lines[-1]
+        assert not any(line.startswith(("Dip:", "Phases of", "Training PFLOPs")) for line in lines)
+        assert max(map(len, lines)) <= 80
+
+    def test_of_a_matrix_names_each_variant_once_above_its_rows(self, tmp_path: Path) -> None:
+        changes = {
+            "matrix": {"label_noise.rate": [0.2, 0.4], "student.width": [4, 5]},
+            "recipes": ["vanilla", "early-stop", "kd-dense-teacher"],
+        }
+        report = report_of(tmp_path, changes)
+        lines = self.ending(report)
+        assert len(report.rows) == 12
+        assert len(lines) < 70
+        heading = max(n for n, line in enumerate(lines) if line.startswith(" recipe "))
+        for row in {row.variant: row for row in report.rows}.values():
+            first, last = (words.strip() for words in row.variant.split(","))
+            assert sum(line.strip().startswith(first) for line in lines[heading:]) == 2
+            assert sum(last in line for line in lines[heading:]) == 2
+        table = "\n".join(lines[heading:])
+        assert [table.count(name) for name in changes["recipes"]] == [4, 4, 4]
+
+    def test_says_what_must_not_be_overlooked(self, tmp_path: Path) -> None:
+        changes = {"warning": "made up", "deviations": ["other noise"]}
+        text = one_line("\n".join(self.ending(report_of(tmp_path, changes))))
+        assert "Warning: made up" in text
+        assert "Not as in the paper: other noise" in text

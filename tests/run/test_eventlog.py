@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from builders import measured, only_trajectory
 
-from dsdctl.cli.display import time_left
+from dsdctl.cli.live import time_left
 from dsdctl.cost.throughput import images_per_second, rate_line
 from dsdctl.results import Diverged, Environment, FinishedLevel
 from dsdctl.run.event_log import Entry, EventLog, event_log, read_events
@@ -80,4 +80,4 @@ def test_a_levels_speed_is_its_training_images_over_its_time(tmp_path: Path) -> 
 def test_the_time_left_is_that_of_levels_like_those_done(
     done: int, total: int, seconds: float, said: str
 ) -> None:
-    assert time_left(done, total, seconds) == f", at most {said} left"
+    assert time_left(done, total, seconds) == f"ETA {said} at most"

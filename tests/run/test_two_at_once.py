@@ -30,7 +30,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = dsdctl(folder, "run", "one.yaml", "two.yaml", "--jobs", "2")
     assert done.returncode == 0, done.stderr
     for name in ("one", "two"):
-        (folder / f"{name}.txt").write_text(dsdctl(folder, "report", f"{name}.yaml").stdout)
+        (folder / f"{name}.txt").write_text(dsdctl(folder, "run", f"{name}.yaml").stdout)
     return folder
 
 

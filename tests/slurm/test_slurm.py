@@ -187,7 +187,7 @@ def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> 
     waits = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", student)
     assert waits.returncode == 3
     assert waits.stdout.startswith(student[:8])
-    assert waits.stdout.endswith("0/2 levels, waits for its teacher\n")
+    assert waits.stdout.endswith(f"0/2 levels, waiting for level 0 of teacher {teacher[:8]}\n")
     done = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", teacher[:8])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(teacher[:8])

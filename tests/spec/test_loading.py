@@ -26,7 +26,7 @@ from dsdctl.plan.resolve import resolve
 from dsdctl.slurm.config import Cluster
 from dsdctl.spec.document import Document, Mark, dotted
 from dsdctl.spec.experiment import Experiment, Recipe
-from dsdctl.spec.problems import validate
+from dsdctl.spec.problems import EXAMPLES, validate
 from dsdctl.spec.yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse_document, read_document
 
 FILE = Path("folder/some.yaml")
@@ -400,7 +400,7 @@ def test_a_long_key_leaves_a_line_of_bounded_length_with_place_and_reason() -> N
     line = only_problem(lambda: validate(Experiment, document))
     assert len(line) == 1000
     assert line.startswith(f"{FILE}:7: kkkk")
-    assert line.endswith("tracking, reference)")
+    assert line.endswith("tracking, reference, matrix)")
 
 
 def test_a_file_of_too_many_values_is_given_up_where_these_begin() -> None:
@@ -475,3 +475,74 @@ def test_any_data_is_a_model_or_an_input_error(data: dict[str, Any], over_spec: 
 @given(data=st.dictionaries(PRINTABLE, json_data(PRINTABLE), max_size=4))
 def test_json_is_read_as_what_it_says(data: dict[str, Any]) -> None:
     assert parse(json.dumps(data)) == data
+
+
+PLACES = {
+    "augment": "dataset.augment",
+    "betas": "training.optimizer.betas",
+    "hidden": "student.hidden",
+    "ignore": "pruning.ignore",
+    "milestones": "training.schedule.milestones",
+    "normalize": "dataset.normalize",
+    "optimizer": "training.optimizer",
+    "schedule": "training.schedule",
+    "sparsities": "pruning.sparsities",
+    "test": "dataset.test",
+    "wandb": "tracking.wandb",
+}
+"""Where the examples of problems belong that are no keys of a whole spec."""
+
+
+@pytest.mark.parametrize("key", [key for key in EXAMPLES if key != "distill"])
+def test_an_example_is_given_where_a_word_stands_in_its_place_and_is_itself_right(
+    key: str, tmp_path: Path
+) -> None:
+    path = PLACES.get(key, key)
+    changes: dict[str, Any] = {
+        "hidden": {"student": {"arch": "mlp"}},
+        "betas": {"training.optimizer": {"kind": "adamw", "lr": 0.001}},
+        "sparsities": {"pruning": {}},
+    }.get(key, {})
+    changes = {"training.epochs": 160, **changes}
+    wrong = write(tmp_path / "wrong.yaml", spec_data({**changes, path: 7}))
+    refused = problems(lambda: validate(Experiment, read_document(wrong)))
+    assert any(
+        f": {path}: is 7 " in line and f"such as {EXAMPLES[key]})" in line for line in refused
+    )
+    right = parse_document(f"it: {EXAMPLES[key]}", tmp_path / "right.yaml").data["it"]
+    document = read_document(write(wrong, spec_data({**changes, path: right})))
+    validate(Experiment, document)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("digits", "specs/digits.yaml"),
+        ("digits.yaml", "specs/digits.yaml"),
+        ("specs/digits.yml", "specs/digits.yaml"),
+        ("specs/digts.yaml", "specs/digits.yaml"),
+        ("mine", "mine.yml"),
+        ("other", None),
+    ],
+)
+def test_of_a_spec_that_is_not_there_the_nearest_is_named(
+    typed: str, meant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("specs/digits.yaml"), "")
+    write(Path("specs/table1.yaml"), "")
+    write(Path("mine.yml"), "")
+    line = only_problem(lambda: resolve(Path(typed)))
+    suggestion = f"; did you mean {meant}?" if meant else ""
+    assert line == f"{typed}: No such file or directory{suggestion}"
+
+
+def test_of_a_recipe_and_a_key_that_are_unknown_the_nearest_are_named(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "recipes", "ours-tuned")
+    changes = {"recipes": ["vanila", "our-tuned", "qq"], "matrx": {}}
+    file = write(tmp_path / "spec.yaml", spec_data(changes))
+    refused = " ".join(problems(lambda: resolve(file)))
+    assert "matrx: unknown key; did you mean matrix? (allowed: experiment, " in refused
+    assert "; did you mean vanilla? (allowed: " in refused
+    assert "; did you mean ours-tuned? (allowed: " in refused
+    assert refused.count("did you mean") == 3

@@ -197,7 +197,7 @@ def test_status_shows_damage_and_touches_nothing(folder: Path) -> None:
     shown = dsdctl(folder, "status", "small.yaml")
     assert shown.returncode == 0
     assert f"{victim.relative_to(folder)}: its checksum does not fit" in shown.stderr
-    assert "ready" in shown.stdout or "waits for its teacher" in shown.stdout
+    assert "ready" in shown.stdout or "waiting for" in shown.stdout
     assert sorted(store.rglob("*")) == before
 
 

@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
+import socket
 import time
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +31,7 @@ from dsdctl.results import Diverged, Environment
 from dsdctl.spec.dataset import Augment, Normalize
 from dsdctl.spec.network import VGGLike
 from dsdctl.spec.training import Training
+from dsdctl.store.at_work import Stage
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.folders import tensor_bytes
 from dsdctl.store.maintenance import problems
@@ -324,6 +327,44 @@ def test_a_lock_is_held_by_one_and_freed_when_its_owner_is_killed(store: Store) 
     owner.join()
     with store.lock("x") as locked:
         assert locked
+
+
+def test_who_is_at_a_piece_of_work_is_known_for_as_long_as_that_lasts(store: Store) -> None:
+    reader = Store(store.root, read_only=True)
+    assert reader.told("x") is None and not reader.is_held("x")
+    assert not list(store.root.glob("locks/*"))
+    stage = Stage(name="epoch", number=3, count=4, batch=1, batches=2)
+    with store.at_work("x") as teller:
+        assert teller is not None
+        worker = reader.told("x")
+        assert worker is not None and worker.stage == Stage()
+        assert (worker.host, worker.pid) == (socket.gethostname(), os.getpid())
+        assert abs(worker.since - time.time()) < 60
+        teller.say(stage)
+        assert not teller.due
+        told = reader.told("x")
+        assert told is not None and told.stage == stage and told.since == worker.since
+        assert reader.is_held("x")
+        with store.at_work("x") as other:
+            assert other is None
+        assert reader.told("x") == told
+    assert reader.told("x") is None and not reader.is_held("x")
+    (store.root / "locks/x").write_text('{"host": "gone", ')
+    assert reader.told("x") is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "share"),
+    [
+        (Stage(), 0.0),
+        (Stage(name="epoch", number=1, count=4, batches=2), 0.0),
+        (Stage(name="epoch", number=4, count=4, batch=1, batches=2), 0.875),
+        (Stage(name="view", number=82, count=162), 0.5),
+        (Stage(name="measuring"), 1.0),
+    ],
+)
+def test_a_stage_knows_what_share_of_the_work_is_done(stage: Stage, share: float) -> None:
+    assert stage.share == share
 
 
 def test_small_files_are_whole_or_absent(store: Store) -> None:

@@ -32,7 +32,7 @@ TAKE_AWAY = "; null removes an inherited value"
     [
         ("optimizer.kind", "adam", '.kind: is "adam"; did you mean adamw? (allowed: sgd, adamw)'),
         ("optimizer.nesterov", 1, ".nesterov: is 1 (allowed: a boolean)"),
-        ("optimizer.betas", 0.9, ".betas: is 0.9 (allowed: an array)"),
+        ("optimizer.betas", 0.9, ".betas: is 0.9 (allowed: an array such as [0.9, 0.999])"),
         ("schedule.kind", "polynomial", '.kind: is "polynomial" (allowed: step, cosine, constant)'),
         ("schedule.warmup", 1.5, ".warmup: is 1.5 (allowed: an integer)"),
         ("schedule.warmup", -1, ".warmup: is -1 (allowed: >= 0)"),

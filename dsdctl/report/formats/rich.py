@@ -19,7 +19,7 @@ from dsdctl.report.cells import (
 )
 from dsdctl.report.curves import phases
 from dsdctl.report.formats.plot import plot
-from dsdctl.report.notes import notes, trajectory_names
+from dsdctl.report.notes import alerts, notes, trajectory_names
 from dsdctl.report.panels import panels, sparsity_axis
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.shortening import fill
@@ -33,8 +33,9 @@ MAX_VARIANTS = 50
 """Variants with a table, and panels, on a console."""
 
 
-def rich_report(report: Report, console: Console) -> RenderableType:
-    """The comparison of one experiment, drawn for the width of `console`."""
+def rich_report(report: Report, console: Console, *, explained: bool = False) -> RenderableType:
+    """The comparison of one experiment, drawn for the width of `console`; `explained`: with all
+    that a reader must know of the numbers."""
     parts: list[RenderableType] = [Text(report.experiment, style="bold")]
     lines = answer_lines(report)[:MAX_VARIANTS]
     parts += [Text(wrapped(line, console.width)) for line in lines]
@@ -43,8 +44,37 @@ def rich_report(report: Report, console: Console) -> RenderableType:
     if len(variants) > MAX_VARIANTS:
         parts.append(Text(f"and {len(variants) - MAX_VARIANTS:,} more variants, which JSON has\n"))
     parts += [_findings(report, console), *_plots(report, console.width), _curves(report)]
-    parts += [Text(line, style="dim") for line in notes(report)]
-    return Group(*parts)
+    parts += [Text(line, style="dim") for line in (notes if explained else alerts)(report)]
+    return Group(*parts if explained else [*parts, EXPLAINED])
+
+
+EXPLAINED = Text("What the numbers mean: dsdctl report SPEC --notes", style="dim")
+
+
+def brief_report(report: Report, console: Console) -> RenderableType:
+    """The comparison as a run ends: short, and the table is the last thing on the screen."""
+    parts: list[RenderableType] = [Text(report.experiment, style="bold")]
+    if len(panels(report)) == 1:
+        parts += _plots(report, console.width)
+    short = len(report.rows) > MAX_REASONS
+    parts.append(_verdicts(report, console) if short else _findings(report, console))
+    parts += [Text(line, style="dim") for line in alerts(report)]
+    lines = answer_lines(report)[:MAX_VARIANTS]
+    parts += [Text(wrapped(line, console.width)) for line in lines]
+    parts.append(_whole_table(report, console))
+    return Group(*parts, Text("Curves, and what the numbers mean: dsdctl report SPEC --notes"))
+
+
+MAX_REASONS = 6
+"""Rows up to which a run's end gives the reasons of the verdicts."""
+
+
+def _whole_table(report: Report, console: Console) -> Table:
+    """The rows of all variants in one table, each variant named above its rows."""
+    variants = by_variant(report)[:MAX_VARIANTS]
+    if len(variants) == 1:
+        return _table(report.rows, variants[0][0], console)
+    return _fitting_table(variants, console)
 
 
 SHORT = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
@@ -52,15 +82,24 @@ SHORT = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
 
 
 def _table(rows: Sequence[ReportRow], variant: str, console: Console) -> Table:
-    """The rows of a variant; where they do not fit with short headings, else with fewer columns."""
-    table = _comparison(rows, HEADINGS, {}, padding=1)
-    for count in (len(HEADINGS), IN_80_COLUMNS):
-        if _natural_width(table, console) > console.width:
-            table = _comparison(rows, HEADINGS[:count], SHORT, padding=0)
-            table.caption = "ES early stop, KD distillation, PT pruned teacher"
-            table.caption_justify = "left"
+    """The rows of a variant."""
+    table = _fitting_table([("", rows)], console)
     table.title = escape(variant) or None
     table.title_justify = "left"
+    return table
+
+
+Variants = Sequence[tuple[str, Sequence[ReportRow]]]
+
+
+def _fitting_table(variants: Variants, console: Console) -> Table:
+    """Rows by variant; where they do not fit with short headings, else with fewer columns."""
+    table = _comparison(variants, HEADINGS, {}, padding=1)
+    for count in (len(HEADINGS), IN_80_COLUMNS):
+        if _natural_width(table, console) > console.width:
+            table = _comparison(variants, HEADINGS[:count], SHORT, padding=0)
+            table.caption = "ES early stop, KD distillation, PT pruned teacher"
+            table.caption_justify = "left"
     return table
 
 
@@ -69,7 +108,7 @@ def _natural_width(table: Table, console: Console) -> int:
 
 
 def _comparison(
-    rows: Sequence[ReportRow], headings: Sequence[str], short: Mapping[str, str], *, padding: int
+    variants: Variants, headings: Sequence[str], short: Mapping[str, str], *, padding: int
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, padding), pad_edge=False)
     for number, heading in enumerate(headings):
@@ -78,11 +117,14 @@ def _comparison(
             justify="left" if number == 0 else "center" if number < 4 else "right",
             overflow="fold",
         )
-    for row in rows:
-        table.add_row(*cells(row)[: len(headings)])
-        published = reference_cells(row)
-        if published is not None:
-            table.add_row(*published[: len(headings)], style="dim")
+    for variant, rows in variants:
+        if variant:
+            table.add_row(Text(variant, style="bold"))
+        for row in rows:
+            table.add_row(*cells(row)[: len(headings)])
+            published = reference_cells(row)
+            if published is not None:
+                table.add_row(*published[: len(headings)], style="dim")
     return table
 
 
@@ -92,11 +134,30 @@ ROOM_FOR_PHASES = 110
 
 def _findings(report: Report, console: Console) -> Table:
     """The differences and verdicts, and where there is room the ends of the phases."""
+    table, shown = _findings_table(console)
+    return fill(table, [line[:shown] for line in finding_cells(report)])
+
+
+def _verdicts(report: Report, console: Console) -> Table:
+    """The same by variant, without the reasons of the verdicts."""
+    table, shown = _findings_table(console)
+    variant = ""
+    for row, cells_of_row in zip(report.rows, finding_cells(report), strict=True):
+        _, difference, verdict, *phase_ends = cells_of_row
+        if row.variant != variant:
+            variant = row.variant
+            table.add_row(Text(variant, style="bold"))
+        table.add_row(*[row.recipe, difference, verdict.partition(":")[0], *phase_ends][:shown])
+    return table
+
+
+def _findings_table(console: Console) -> tuple[Table, int]:
+    """A table of findings, and how many of their cells it has room for."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = FINDINGS if console.width >= ROOM_FOR_PHASES else FINDINGS[:3]
     for number, heading in enumerate(shown):
         table.add_column(heading, justify="right" if number == 1 else "left", overflow="fold")
-    return fill(table, [line[: len(shown)] for line in finding_cells(report)])
+    return table, len(shown)
 
 
 def _plots(report: Report, width: int) -> Iterator[RenderableType]:

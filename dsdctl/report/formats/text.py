@@ -8,22 +8,36 @@ from rich.console import Console, Group, RenderableType
 from dsdctl.report.formats.csv import tidy_csv
 from dsdctl.report.formats.latex import latex
 from dsdctl.report.formats.markdown import markdown
-from dsdctl.report.formats.rich import rich_report
+from dsdctl.report.formats.rich import brief_report, rich_report
 from dsdctl.report.table import Report
 
 
-def render(reports: Sequence[Report], style: str, console: Console) -> str:
-    """Return the reports in one of FORMATS; `rich` draws for the width of `console`."""
+def render(
+    reports: Sequence[Report], style: str, console: Console, *, explained: bool = False
+) -> str:
+    """Return the reports in one of FORMATS; `rich` draws for the width of `console`, and is
+    `explained` on request, the others always."""
     if style == "rich":
-        with console.capture() as capture:
-            console.print(rich_reports(reports, console))
-        return capture.get().rstrip("\n")
+        return _drawn(rich_reports(reports, console, explained=explained), console)
     return FORMATS[style](reports)
 
 
-def rich_reports(reports: Sequence[Report], console: Console) -> RenderableType:
+def render_brief(reports: Sequence[Report], console: Console) -> str:
+    """The reports as a run ends."""
+    return _drawn(Group(*(brief_report(report, console) for report in reports)), console)
+
+
+def rich_reports(
+    reports: Sequence[Report], console: Console, *, explained: bool = False
+) -> RenderableType:
     """The reports one below the other, drawn for the width of `console`."""
-    return Group(*(rich_report(report, console) for report in reports))
+    return Group(*(rich_report(report, console, explained=explained) for report in reports))
+
+
+def _drawn(what: RenderableType, console: Console) -> str:
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get().rstrip("\n")
 
 
 def as_json(reports: Sequence[Report]) -> str:

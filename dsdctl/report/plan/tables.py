@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.cost.ledger import CountMacs, early_state_pflops, teacher_call_pflops
-from dsdctl.cost.remaining import missing_early_states
+from dsdctl.cost.ledger import CountMacs
 from dsdctl.data.labels import describe_noise
 from dsdctl.plan.next_work import levels_to_restore, wants_level
 from dsdctl.plan.plan import Plan
@@ -17,25 +17,36 @@ from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import Regime
 from dsdctl.plan.trajectory import Trajectory, Use
 from dsdctl.report.networks import network_notes
+from dsdctl.report.plan.costs import UNIT, costs
 from dsdctl.report.plan.summary import PlanSummary, PlanTrajectory
-from dsdctl.report.plan.time import time_words, too_long
-from dsdctl.report.shortening import fill, indented, joined
+from dsdctl.report.plan.time import too_long
+from dsdctl.report.shortening import fill, indented, joined, short_variant
+from dsdctl.report.status import awaited
 from dsdctl.report.word_wrapped import WholeWords
-from dsdctl.spec.dataset import IMAGES_OF, LOADED_AS_THEY_ARE, Size
 from dsdctl.spec.matrix import row_name, variant_name
-from dsdctl.units import magnitude, size
+from dsdctl.units import flops_unit, magnitude, size
+
+ROOM_FOR_ALL = 110
+"""Columns from which the trajectories are shown with all keys and full variants."""
 
 
 def rich_plan(
-    progress: Progress, summary: PlanSummary, count_macs: CountMacs, device: str, slots: int
+    progress: Progress,
+    summary: PlanSummary,
+    count_macs: CountMacs,
+    device: str,
+    slots: int,
+    width: int,
 ) -> RenderableType:
-    """Recipes, trajectories and tables, the order of work, and what it all costs."""
+    """Recipes, trajectories and tables, the order of work, and what it all costs, for a console of
+    so many columns."""
+    narrow = width < ROOM_FOR_ALL
     where = f"{slots} processes on {device}" if device == "cpu" else f"{slots} at once on {device}"
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
         *indented([*data_lines(progress), *network_notes(progress.plan)]),
-        WholeWords(_recipes(progress.plan, summary)),
-        WholeWords(_trajectories(progress.plan, summary)),
+        WholeWords(_recipes(progress.plan, summary, narrow=narrow)),
+        WholeWords(_trajectories(progress.plan, summary, narrow=narrow)),
         *_shared(progress.plan),
         WholeWords(_prunings(progress)),
         *([WholeWords(_tables(summary))] if summary.teacher_tables else []),
@@ -44,61 +55,116 @@ def rich_plan(
         *indented(direct_teacher_lines(progress)),
         Text(),
         Text("costs", style="bold"),
-        *[Text(f"  {line}") for line in _cost_lines(progress, summary, count_macs, device)],
+        _facts(costs(progress, summary, count_macs, device)),
+        *indented([UNIT]),
         *[Text(line) for line in too_long(summary.totals.seconds_estimate, device)],
     )
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+def _facts(pairs: Sequence[tuple[str, str]]) -> Padding:
+    """What something is called, and beside it what it is; that wraps below itself."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, words in pairs:
+        table.add_row(Text(name, no_wrap=True), Text(words))
+    return Padding(table, (0, 0, 0, 2))
+
+
+IN_WORDS = ("role", "network", "variant", "used by", "depends on", "pruned per round", "then")
+"""Columns beside the first that hold words, which stand at the left."""
+
+
+def _table(title: str, *headings: str, narrow: bool = False) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0) if narrow else (0, 1),
+        pad_edge=not narrow,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
+        words = number == 0 or heading in IN_WORDS
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
     return table
 
 
-def _recipes(plan: Plan, summary: PlanSummary) -> Table:
+def _recipes(plan: Plan, summary: PlanSummary, *, narrow: bool) -> Table:
+    highest = max(max(recipe.pflops_max, recipe.teacher_pflops_max) for recipe in summary.recipes)
+    unit, scale = flops_unit(highest)
     table = _table(
-        "recipes (one seed, alone, at most)", "recipe", "trainings", "PFLOPs",
-        "teacher trainings", "teacher PFLOPs",
+        "recipes (one seed, alone, at most)", "recipe", "trainings", unit,
+        "teacher trainings", f"teacher {unit}", narrow=narrow,
     )  # fmt: skip
     rows = []
     for row, recipe in zip(plan.rows, summary.recipes, strict=True):
         name = f"{row.experiment}: {recipe.recipe}" if len(plan.specs) > 1 else recipe.recipe
-        teacher = magnitude(recipe.teacher_pflops_max) if recipe.teacher_trainings_max else ""
-        trainings = str(recipe.trainings_max), magnitude(recipe.pflops_max)
-        of_teacher = str(recipe.teacher_trainings_max or ""), teacher
-        rows.append((row_name(name, recipe.variant), *trainings, *of_teacher))
+        variant = short_variant(recipe.variant) if narrow else recipe.variant
+        teacher = scale * recipe.teacher_pflops_max
+        trainings = str(recipe.trainings_max), magnitude(scale * recipe.pflops_max)
+        of_teacher = str(recipe.teacher_trainings_max or ""), magnitude(teacher) if teacher else ""
+        rows.append((row_name(name, variant), *trainings, *of_teacher))
     return fill(table, rows)
 
 
-def _trajectories(plan: Plan, summary: PlanSummary) -> Table:
+def _trajectories(plan: Plan, summary: PlanSummary, *, narrow: bool) -> Table:
     """A line for each set of trajectories that differ in nothing but their seed."""
-    shown = [(plan.trajectories[entry.key], entry) for entry in summary.trajectories]
-    varied = any(trajectory.variant for trajectory, _ in shown)
-    table = _table(
-        f"{len(shown)} distinct trajectories", "keys", "role", "network",
-        *(["variant"] if varied else []), "seeds", "levels", "done", "PFLOPs a training",
-        "read by", "waits for",
-    )  # fmt: skip
     lines: dict[tuple[str, ...], list[PlanTrajectory]] = {}
-    for trajectory, entry in shown:
-        cells = (
-            ", ".join(entry.roles),
-            entry.arch,
-            *([trajectory.variant] if varied else []),
-            str(entry.levels),
-            f"{entry.pflops_per_training:.4g}",
-            _readers(plan, trajectory),
-            ", ".join(key[:8] for key in entry.needs[:1]),
+    for entry in summary.trajectories:
+        trajectory = plan.trajectories[entry.key]
+        needs = entry.needs[0][:8] if entry.needs else ""
+        same = entry.arch, trajectory.variant, _readers(plan, trajectory), needs
+        lines.setdefault((*entry.roles, str(entry.levels), *same), []).append(entry)
+    unit, scale = flops_unit(max(entry.pflops_per_training for entry in summary.trajectories))
+    title, cost = f"{len(summary.trajectories)} distinct trajectories", f"{unit} per training run"
+    sets = list(lines.values())
+    if narrow:
+        table = _table(
+            title, "key", "used by", "network", "seeds", "done", cost, "depends on", narrow=True
         )
-        lines.setdefault(cells, []).append(entry)
-    rows = []
-    for (*names, levels, pflops, readers, teacher), entries in lines.items():
-        keys = joined([entry.key[:8] for entry in entries], " ")
-        seeds = joined([str(entry.seed) for entry in entries])
-        done = joined([str(entry.levels_done) for entry in entries])
-        rows.append((keys, *names, seeds, levels, done, pflops, readers, teacher))
-    return fill(table, rows)
+        return fill(table, [_narrow_cells(plan, entries, scale) for entries in sets])
+    varied = any(trajectory.variant for trajectory in plan.trajectories.values())
+    table = _table(
+        title, "keys", "role", "network", *(["variant"] if varied else []), "seeds", "levels",
+        "done", cost, "used by", "depends on",
+    )  # fmt: skip
+    return fill(table, [_wide_cells(plan, entries, scale, varied=varied) for entries in sets])
+
+
+def _wide_cells(
+    plan: Plan, entries: Sequence[PlanTrajectory], scale: float, *, varied: bool
+) -> list[str]:
+    first = entries[0]
+    trajectory = plan.trajectories[first.key]
+    return [
+        joined([entry.key[:8] for entry in entries], " "),
+        ", ".join(first.roles),
+        first.arch,
+        *([trajectory.variant] if varied else []),
+        joined([str(entry.seed) for entry in entries]),
+        str(first.levels),
+        joined([str(entry.levels_done) for entry in entries]),
+        f"{scale * first.pflops_per_training:.4g}",
+        _readers(plan, trajectory),
+        ", ".join(key[:8] for key in first.needs[:1]),
+    ]
+
+
+def _narrow_cells(plan: Plan, entries: Sequence[PlanTrajectory], scale: float) -> list[str]:
+    """One key, of several the first; the levels of all that are done, of how many."""
+    first = entries[0]
+    trajectory = plan.trajectories[first.key]
+    teaches = "teacher: " if "teacher" in first.roles else ""
+    more = f" +{len(entries) - 1}" if len(entries) > 1 else ""
+    done = sum(entry.levels_done for entry in entries)
+    return [
+        first.key[:8] + more,
+        row_name(teaches + _readers(plan, trajectory), short_variant(trajectory.variant)),
+        first.arch,
+        joined([str(entry.seed) for entry in entries]),
+        f"{done}/{first.levels * len(entries)}",
+        f"{scale * first.pflops_per_training:.4g}",
+        ", ".join(key[:8] for key in first.needs[:1]),
+    ]
 
 
 def _readers(plan: Plan, trajectory: Trajectory) -> str:
@@ -125,7 +191,7 @@ def _shared(plan: Plan) -> list[Text]:
 
 def _prunings(progress: Progress) -> Table:
     """Each way to prune and retrain once, and the recipes or teachers that go it."""
-    table = _table("pruning and retraining", "of", "a round removes", "retrained from")
+    table = _table("pruning and retraining", "of", "pruned per round", "then")
     rows: dict[tuple[str, str], list[str]] = {}
     for trajectory in progress.plan.trajectories.values():
         names = [_pruned_name(use) for use in trajectory.uses]
@@ -150,7 +216,7 @@ def _removed(regime: Regime) -> str:
         return "nothing (control)"
     fraction, _ = pruning.share(1)
     if pruning.sparsities is None:
-        share = f"{100 * (fraction or 0):g} % of those left"
+        share = f"{100 * (fraction or 0):g} % of the remaining weights"
     else:
         levels = ", ".join(f"{100 * sparsity:g}" for sparsity in pruning.sparsities)
         share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels} % at one shot"
@@ -170,25 +236,27 @@ def _retrained_from(regime: Regime) -> str:
     retrain = regime.pruning.retraining
     match retrain.mode:
         case "reinit":
-            return "a new initialisation a level"
+            return "trained from a new initialisation"
         case "rewind":
             batches = regime.rewind_iterations
-            return f"level 0 after {batches} batches" if batches else "the initialisation"
+            start = f"level 0 after {batches} batches" if batches else "the initialisation"
+            return f"rewound to {start}"
         case "continue":
             scaled = retrain.lr_scale not in (None, 1)
-            return "the last weights" + (f", rate x {retrain.lr_scale:g}" if scaled else "")
+            return "fine-tuned" + (f", rate x {retrain.lr_scale:g}" if scaled else "")
 
 
 def _tables(summary: PlanSummary) -> Table:
+    unit, scale = flops_unit(max(entry.pflops for entry in summary.teacher_tables))
     table = _table(
-        "teacher tables (logits for every view of every training image, once)", "key",
-        "forwards", "PFLOPs", "size", "done", "read by",
+        "cached teacher logits (for every view of every training image, once)", "key",
+        "forwards", unit, "size", "done", "used by",
     )  # fmt: skip
     rows = [
         (
             _short(entry.key),
             f"{entry.forwards:,}",
-            magnitude(entry.pflops),
+            magnitude(scale * entry.pflops),
             size(entry.bytes),
             "yes" if entry.done else "",
             ", ".join(entry.used_by),
@@ -245,7 +313,7 @@ def order_of_work(progress: Progress) -> list[str]:
         elif not progress.waits_for_teacher(trajectory):
             at_once.append(trajectory)
         else:
-            waiting.setdefault(_awaited(trajectory), []).append(trajectory)
+            waiting.setdefault(awaited(trajectory), []).append(trajectory)
     lines = [f"{done} trajectories are done"] if done else []
     if restored:
         lines.append(f"first, again for their dropped weights: {joined([*restored], '; ')}")
@@ -253,8 +321,8 @@ def order_of_work(progress: Progress) -> list[str]:
         # Several may begin with a level that they share.
         begun = {t.level_name(progress.known[t.key].next_level) for t in at_once}
         lines.append(f"at once, {len(begun)} side by side: {listed(at_once)}")
-    for awaited, students in waiting.items():
-        lines.append(f"after {awaited}: {listed(students)}")
+    for teaching, students in waiting.items():
+        lines.append(f"after {teaching}: {listed(students)}")
     return lines or ["nothing is left to run"]
 
 
@@ -268,82 +336,3 @@ def listed(trajectories: Sequence[Trajectory]) -> str:
         for name, numbers in seeds.items()
     ]
     return joined(named, "; ")
-
-
-def _awaited(trajectory: Trajectory) -> str:
-    need = trajectory.teacher
-    assert need is not None and need.trajectory is not None
-    teacher = f"teacher {need.trajectory[:8]}"
-    if need.rule == "dense" or isinstance(need.rule, int):
-        return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
-    return f"all {need.regime.levels} levels of {teacher}"
-
-
-def _cost_lines(
-    progress: Progress, summary: PlanSummary, count_macs: CountMacs, device: str
-) -> list[str]:
-    totals = summary.totals
-    again = totals.trainings_to_restore
-    return [
-        f"trainings           {totals.trainings - totals.trainings_done} to run at most, "
-        f"{totals.trainings_done} done"
-        + (f", of these {again} again for their dropped weights" if again else ""),
-        f"PFLOPs attributed   {magnitude(totals.pflops_attributed)} (paper's convention: every row "
-        "and seed as if alone)",
-        f"PFLOPs to run       {magnitude(totals.pflops_to_run)} (executed: shared work once, with "
-        "teacher forwards and measuring)",
-        *_teacher_forward_lines(progress, summary, count_macs),
-        *_early_state_lines(progress, count_macs),
-        f"disk                {size(totals.disk_bytes)} to be written",
-        *_prepared_lines(progress),
-        f"time                {time_words(progress, totals.seconds_estimate, device)}",
-        "One FLOP is one multiply-accumulate; a training is 3 x forward MACs (fvcore, train mode) "
-        "x images x epochs.",
-    ]
-
-
-def _prepared_lines(progress: Progress) -> list[str]:
-    """What the images take that are decoded or unpacked once for all runs."""
-    prepared: dict[tuple[str, str | None, Size | None], int] = {}
-    for trajectory in progress.plan.trajectories.values():
-        images = trajectory.regime.images
-        facts, name = images.facts, images.dataset.name
-        if name not in LOADED_AS_THEY_ARE:
-            pixels = facts.height * facts.width * facts.channels
-            count = facts.train_images + (facts.test_images or 0)
-            prepared[IMAGES_OF.get(name, name), facts.content, facts.size] = count * pixels
-    total = sum(prepared.values())
-    return [f"prepared images     {size(total)} beside the data, made once"] if total else []
-
-
-def _early_state_lines(progress: Progress, count_macs: CountMacs) -> list[str]:
-    """What it takes to compute the states that levels rewind to; no part of a row's cost."""
-    states = [rewinding[0] for rewinding in missing_early_states(progress).values()]
-    if not states:
-        return []
-    pflops = sum(early_state_pflops(trajectory, count_macs) for trajectory in states)
-    return [
-        f"states to rewind to {len(states)}, level 0's first batches run once more: "
-        f"{magnitude(pflops)} PFLOPs"
-    ]
-
-
-def _teacher_forward_lines(
-    progress: Progress, summary: PlanSummary, count_macs: CountMacs
-) -> list[str]:
-    """The honest extra cost that the paper's convention leaves out, and what tables save of it."""
-    called, direct = 0.0, 0.0
-    for trajectory in progress.plan.trajectories.values():
-        need = trajectory.teacher
-        if need is None:
-            continue
-        cost = trajectory.levels * teacher_call_pflops(trajectory.regime, count_macs(need.regime))
-        called += cost
-        direct += 0.0 if need.table else cost
-    if not called:
-        return []
-    tabulated = sum(table.pflops for table in summary.teacher_tables)
-    return [
-        f"teacher forwards    {magnitude(direct + tabulated)} PFLOPs, not counted by the paper's "
-        f"convention; {magnitude(called)} if the teacher were called for every batch"
-    ]
