@@ -62,8 +62,8 @@ class Recipes:
 
 def _read_recipe(name: str, spec: Document) -> RecipeFile:
     index, place = spec.data["recipes"].index(name), spec.mark(()).file
-    file = recipe_file(name, place)
-    if file is None:
+    document = _recipe_document(name, place)
+    if document is None:
         known = sorted({p.stem for p in packaged_folder("recipes").glob("*.yaml")})
         own = [
             p.stem
@@ -75,10 +75,9 @@ def _read_recipe(name: str, spec: Document) -> RecipeFile:
             f"among the packaged ones{nearest(name, [*known, *own])} (allowed: {', '.join(known)})"
         )
         raise InputError(spec.problem(("recipes", index), reason))
-    document = read_document(file)
     recipe = validate(Recipe, document)
     if recipe.recipe != name:
-        reason = f"is {recipe.recipe}, but the file is named {file.name}"
+        reason = f"is {recipe.recipe}, but the file is named {name}.yaml"
         raise InputError(document.problem(("recipe",), reason))
     overrides = document.part("training", "pruning", "teacher")
     return RecipeFile(recipe, document, with_criterion(overrides))
@@ -94,8 +93,18 @@ def with_criterion(document: Document) -> Document:
 def recipe_file(name: str, spec: Path) -> Path | None:
     """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
     above, or packaged. A spec of that name is passed over."""
+    return next((file for file in _recipe_places(name, spec) if not is_spec(file)), None)
+
+
+def _recipe_document(name: str, spec: Path) -> Document | None:
+    """What `recipe_file` finds, read."""
+    documents = map(read_document, _recipe_places(name, spec))
+    return next((found for found in documents if not _only_key(found, *_SPEC)), None)
+
+
+def _recipe_places(name: str, spec: Path) -> Iterator[Path]:
     files = (place / f"{name}.yaml" for place in recipe_folders(spec.parent))
-    return next((file for file in files if file.is_file() and not is_spec(file)), None)
+    return (file for file in files if file.is_file())
 
 
 def recipe_folders(folder: Path) -> list[Path]:
@@ -106,22 +115,29 @@ def recipe_folders(folder: Path) -> list[Path]:
     return [folder, folder / "recipes", above / "recipes", packaged_folder("recipes")]
 
 
+_SPEC, _RECIPE = ("experiment", "recipe"), ("recipe", "experiment")
+"""The key that a spec or a recipe has, and the one that it has not."""
+
+
 def is_spec(file: Path) -> bool:
     """Whether a file is a spec, by the keys that only specs have; not if it cannot be read."""
-    return _has_key(file, "experiment", "recipe")
+    return _reads_as(file, _SPEC)
 
 
 def is_recipe(file: Path) -> bool:
     """Whether a file is a recipe, by the keys that only recipes have; not if it cannot be read."""
-    return _has_key(file, "recipe", "experiment")
+    return _reads_as(file, _RECIPE)
 
 
-def _has_key(file: Path, key: str, other: str) -> bool:
+def _reads_as(file: Path, keys: tuple[str, str]) -> bool:
     try:
-        data = read_document(file).data
+        return _only_key(read_document(file), *keys)
     except InputError:
         return False
-    return key in data and other not in data
+
+
+def _only_key(document: Document, key: str, other: str) -> bool:
+    return key in document.data and other not in document.data
 
 
 def packaged_folder(name: Literal["recipes", "specs", "templates"]) -> Path:

@@ -107,7 +107,7 @@ def test_a_shipped_spec_that_is_not_here_is_said_how_to_have(given: str, dsdctl:
 def test_a_shipped_spec_named_without_its_ending_is_found(dsdctl: Dsdctl) -> None:
     dsdctl("init")
     refused = dsdctl("validate", "digits")
-    assert refused.stderr == "digits: no such file; did you mean digits.yaml?\n"
+    assert refused.stderr == "digits: No such file or directory; did you mean digits.yaml?\n"
     assert "init" not in dsdctl("validate", "something-else.yaml").stderr
 
 

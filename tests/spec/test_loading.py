@@ -383,7 +383,7 @@ def test_twenty_problems_are_all_shown() -> None:
         (
             {"student": {"arch": "vgg-" + 300_000 * "i" + "-like"}},
             'student.arch: is "vgg-iiiiiiiiiiiiiiiiiiiiiii ... iiiiiiiiiiiiiiiiiiiii-like" '
-            "(allowed: vgg-like, resnet18, resnet18-imagenet, resnet50-imagenet, mlp, vit, "
+            "(allowed: vgg-like, vgg16, resnet18, resnet18-imagenet, resnet50-imagenet, mlp, vit, "
             "FILE.py:NAME)",
         ),
     ],
