@@ -8,18 +8,19 @@ from dsdctl.report.axes import variant_words
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.shortening import joined
 from dsdctl.report.table import Report
-from dsdctl.units import duration, magnitude
+from dsdctl.units import duration, flops
 
 
-def answer_lines(report: Report) -> list[str]:
-    """What to deploy, what each stop rule saved, and last what the recommended row costs.
+def answer_lines(report: Report, *, timed: bool = True) -> list[str]:
+    """What to deploy, what each stop rule saved, and last what the recommended row costs; `timed`:
+    in seconds too, which no two runs have alike.
 
     Where there are several variants, one line each of the first, and of what is known to have been
     saved for how many points.
     """
     if len(report.answers) == 1:
         (answer,) = report.answers
-        return _sentences(answer, report.rows)
+        return _sentences(answer, report.rows, timed)
     return [
         " ".join([_recommended(answer), *_stops([s for s in answer.saved if s.difference])])
         for answer in report.answers
@@ -34,12 +35,16 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines).replace("\u00a0", " ")
 
 
-def _sentences(answer: Answer, rows: Sequence[ReportRow]) -> list[str]:
+def _sentences(answer: Answer, rows: Sequence[ReportRow], timed: bool) -> list[str]:
     network = answer.recommended
     if network is None:
         return []
     (row,) = [row for row in rows if (row.recipe, row.variant) == (network.recipe, answer.variant)]
-    return [_recommended(answer), *_stops(answer.saved), _cost(row)]
+    return [
+        _recommended(answer),
+        *_stops(answer.saved),
+        _cost(row) + (_time(row) if timed else "."),
+    ]
 
 
 def _stops(saved: Sequence[Saved]) -> list[str]:
@@ -90,12 +95,16 @@ def _saved(saved: Saved) -> str:
 
 def _cost(row: ReportRow) -> str:
     """What one seed of a row costs; PFLOPs in the paper's convention."""
-    total = magnitude(row.total_pflops or 0.0)
-    text = f"A seed of {row.recipe} costs {total} PFLOPs"
+    text = f"A seed of {row.recipe} costs {flops(row.total_pflops or 0.0)}"
     if row.teacher_pflops:
         share = row.teacher_pflops / (row.total_pflops or 1.0)
         text += f", {100 * share:.0f} % of them its teacher's"
-    text += f"; its training took {duration(row.wall_seconds.mean or 0.0)}"
+    return text
+
+
+def _time(row: ReportRow) -> str:
+    """How long one seed of a row took."""
+    text = f"; its training took {duration(row.wall_seconds.mean or 0.0)}"
     if row.teacher_wall_seconds:
         text += f", its teacher's {duration(row.teacher_wall_seconds)}"
     return f"{text} in one process."

@@ -52,14 +52,17 @@ EXPLAINED = Text("What the numbers mean: dsdctl report SPEC --notes", style="dim
 
 
 def brief_report(report: Report, console: Console) -> RenderableType:
-    """The comparison as a run ends: short, and the table is the last thing on the screen."""
+    """The comparison as a run ends: short, and the table is the last thing on the screen.
+
+    It names no seconds, so that equal results are printed alike.
+    """
     parts: list[RenderableType] = [Text(report.experiment, style="bold")]
     if len(panels(report)) == 1:
         parts += _plots(report, console.width)
     short = len(report.rows) > MAX_REASONS
     parts.append(_verdicts(report, console) if short else _findings(report, console))
     parts += [Text(line, style="dim") for line in alerts(report)]
-    lines = answer_lines(report)[:MAX_VARIANTS]
+    lines = answer_lines(report, timed=False)[:MAX_VARIANTS]
     parts += [Text(wrapped(line, console.width)) for line in lines]
     parts.append(_whole_table(report, console))
     return Group(*parts, Text("Curves, and what the numbers mean: dsdctl report SPEC --notes"))
@@ -73,17 +76,25 @@ def _whole_table(report: Report, console: Console) -> Table:
     """The rows of all variants in one table, each variant named above its rows."""
     variants = by_variant(report)[:MAX_VARIANTS]
     if len(variants) == 1:
-        return _table(report.rows, variants[0][0], console)
-    return _fitting_table(variants, console)
+        return _table(report.rows, variants[0][0], console, UNTIMED)
+    return _fitting_table(variants, console, UNTIMED)
+
+
+UNTIMED = HEADINGS[: HEADINGS.index("wall time")]
 
 
 SHORT = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
 """Headings where there is little room."""
 
 
-def _table(rows: Sequence[ReportRow], variant: str, console: Console) -> Table:
+def _table(
+    rows: Sequence[ReportRow],
+    variant: str,
+    console: Console,
+    headings: Sequence[str] = HEADINGS,
+) -> Table:
     """The rows of a variant."""
-    table = _fitting_table([("", rows)], console)
+    table = _fitting_table([("", rows)], console, headings)
     table.title = escape(variant) or None
     table.title_justify = "left"
     return table
@@ -92,12 +103,12 @@ def _table(rows: Sequence[ReportRow], variant: str, console: Console) -> Table:
 Variants = Sequence[tuple[str, Sequence[ReportRow]]]
 
 
-def _fitting_table(variants: Variants, console: Console) -> Table:
+def _fitting_table(variants: Variants, console: Console, headings: Sequence[str]) -> Table:
     """Rows by variant; where they do not fit with short headings, else with fewer columns."""
-    table = _comparison(variants, HEADINGS, {}, padding=1)
-    for count in (len(HEADINGS), IN_80_COLUMNS):
+    table = _comparison(variants, headings, {}, padding=1)
+    for count in (len(headings), IN_80_COLUMNS):
         if _natural_width(table, console) > console.width:
-            table = _comparison(variants, HEADINGS[:count], SHORT, padding=0)
+            table = _comparison(variants, headings[:count], SHORT, padding=0)
             table.caption = "ES early stop, KD distillation, PT pruned teacher"
             table.caption_justify = "left"
     return table
