@@ -26,7 +26,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_both(folder)
     done = dsdctl(folder, "run", "first.yaml", "longer.yaml", *JOBS)
     assert done.returncode == 0, done.stderr
-    (folder / "stdout").write_text(dsdctl(folder, "report", "longer.yaml").stdout)
+    (folder / "stdout").write_text(dsdctl(folder, "run", "longer.yaml", *JOBS).stdout)
     return folder
 
 

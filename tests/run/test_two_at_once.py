@@ -83,11 +83,11 @@ def test_when_the_owner_of_a_level_is_killed_another_run_takes_over(tmp_path: Pa
     os.kill(workers(owner.pid)[0], signal.SIGSTOP)  # holds its lock, and never gets done
     with (tmp_path / "stderr").open("w") as stderr:
         waiting = start(tmp_path, *line, "-v", stderr=stderr)
-    wait_until(lambda: "another process is at it" in (tmp_path / "stderr").read_text())
+    wait_until(lambda: "another process is running it" in (tmp_path / "stderr").read_text())
     owner.kill()
     owner.communicate()
     waiting.communicate(timeout=200)
     assert waiting.returncode == 0
     said = (tmp_path / "stderr").read_text()
-    assert said.count("another process is at it") == 2, said  # in the log and in the progress
+    assert said.count("another process is running it") == 2, said  # in the log and in the progress
     assert len(levels(store)) == 1
