@@ -106,7 +106,7 @@ def test_the_quickstart_runs_as_shown(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "first.html").is_file()
-    assert {file.suffix for file in (tmp_path / "figures").iterdir()} == {".svg", ".png"}
+    assert {file.suffix for file in (tmp_path / "figures").iterdir()} == {".svg", ".png", ".pdf"}
 
 
 def test_the_plan_shown_has_the_numbers_of_the_plan(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_plan_shown_has_the_numbers_of_the_plan(tmp_path: Path) -> None:
     whole, cluster = blocks(DOCS / "planning.md", "text")
     line = ["plan", str(ROOT / "specs/table1.yaml"), "--jobs", "2", "--device", "cpu"]
     line += ["--store", str(tmp_path), "--gpus", "8", "--images-per-second", "20000"]
-    printed = CliRunner().invoke(app, line, env={"COLUMNS": "200"}).output
+    printed = CliRunner().invoke(app, line, env={"COLUMNS": "80"}).output
     assert numbers(f"{whole}{cluster}") == numbers(printed)
 
 

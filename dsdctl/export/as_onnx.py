@@ -1,6 +1,7 @@
 """ONNX: written by torch's exporter, read back and run by onnxruntime."""
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,7 +53,12 @@ def onnx_bytes(network: nn.Module, size: Sequence[int], facts: Mapping[str, str]
 
 
 def session_of(model: bytes, threads: int = 0) -> Any:
-    """A session of onnxruntime's on the CPU; 0 threads are as many as it takes itself."""
+    """A session of onnxruntime's on the CPU; 0 threads are as many as it takes itself.
+
+    It reports home and leaves an identity in the user's cache, unless it is told not to before it
+    is imported. Whoever sets the variable decides.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,8 +1,11 @@
 """`dsdctl export`: what it writes computes what the store's network does, or nothing is written."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -363,3 +366,19 @@ def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int)
     for count in (1, 2, 7, 101):
         ours = run_onnx(model, images[:count]).double()
         torch.testing.assert_close(ours, exact[:count], rtol=0, atol=off)
+
+
+@pytest.mark.long
+@pytest.mark.linux
+def test_an_export_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """onnxruntime would keep an identity of the device there, for what it reports home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import torch; from dsdctl.export.as_onnx import onnx_bytes, run_onnx;"
+        "run_onnx(onnx_bytes(torch.nn.Flatten(), (1, 2, 2), {}), torch.zeros(1, 1, 2, 2))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment["HOME"] = str(home)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=200)
+    assert [file for file in home.rglob("*") if "Microsoft" in str(file)] == []
