@@ -108,6 +108,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.linux
+@pytest.mark.long
 def test_tasks_at_once_leave_the_bytes_of_one_at_a_time(tmp_path: Path) -> None:
     """Teacher, table and students, each of them pruned."""
     write_spec(tmp_path, 15, "[vanilla, kd-dense-teacher]", last_level=1)

@@ -405,6 +405,7 @@ def _worker_in_training(parent: int, store: Path) -> int:
 
 
 @pytest.mark.linux
+@pytest.mark.long
 def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
     tiny.write_text(TINY.replace("epochs: 2", "epochs: 100000"))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

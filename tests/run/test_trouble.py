@@ -207,6 +207,7 @@ def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) ->
 
 
 @pytest.mark.linux
+@pytest.mark.long
 def test_memory_exhausted_in_the_command_itself_is_one_message(tmp_path: Path) -> None:
     """Once torch itself does not fit, and once a network of which the operations are counted."""
     spec(tmp_path, ("width: 4, pool: 2", "width: 2048, pool: 2"))

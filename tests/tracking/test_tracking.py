@@ -254,6 +254,7 @@ def test_what_a_server_did_not_take_is_sent_later_and_once(
         assert server.rows == sent
 
 
+@pytest.mark.long
 def test_a_tracker_that_cannot_write_costs_a_run_nothing(tiny: Path, dsdctl: Dsdctl) -> None:
     tiny.write_text(TRACKED)
     store = tiny.parent / "dsdctl-store"
