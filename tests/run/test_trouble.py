@@ -109,13 +109,14 @@ def test_a_read_only_store_is_refused_by_run_and_read_by_the_rest(
     spec(tmp_path)
     done = dsdctl(tmp_path, "run", "small.yaml", "--store", "disk/store")
     assert done.returncode == 0
+    before = dsdctl(tmp_path, "report", "small.yaml", "--store", "disk/store")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     refused = dsdctl(tmp_path, "run", "small.yaml", "--store", "disk/store")
     assert refused.returncode == 2
     assert "disk/store: cannot be written (Read-only file system)" in refused.stderr
     assert refused.stdout == ""
     report = dsdctl(tmp_path, "report", "small.yaml", "--store", "disk/store")
-    assert (report.returncode, report.stdout) == (0, done.stdout)
+    assert (report.returncode, report.stdout) == (0, before.stdout)
     assert dsdctl(tmp_path, "store", "check", "--store", "disk/store").returncode == 0
 
 
