@@ -56,6 +56,7 @@ def alerts(report: Report) -> list[str]:
     lines = [f"Warning: {report.warning}"] if report.warning else []
     lines += _seeds(report)[:1]
     lines += [*_environments(report), *_diverged(report), *_missing(report)]
+    lines += [f"Network {text}." for text in report.networks]
     return [*lines, *_deviations(report)]
 
 
