@@ -29,7 +29,7 @@ def attainable(case: CaseName, ceilings: Ceilings) -> dict[str, Any]:
     optimiser's state in fp32.
     """
     network = case_network(case)
-    macs, _ = count_macs(network, 3, 32, 32)
+    macs = count_macs(network, 3, 32, 32).total
     arithmetic = 6 * macs * BATCH / ceilings.matmul_flops_per_second["bf16"]
     maps = _numbers_of_maps(network) * PASSES * BF16 * BATCH
     weights = sum(parameter.numel() for parameter in network.parameters()) * WEIGHT_TRAFFIC * FP32
