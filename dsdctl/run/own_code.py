@@ -12,12 +12,7 @@ from dsdctl.data.own import OwnData, prepare_own
 from dsdctl.data.prepared import is_whole
 from dsdctl.errors import DsdctlError, InputError
 from dsdctl.own.inspection import Inspection, Question, cached, keep
-from dsdctl.system.processes import (
-    end_with_parent,
-    print_to_stderr,
-    start_worker,
-    take_signals,
-)
+from dsdctl.system.processes import become_worker, worker_process
 
 Asked = TypeVar("Asked", Question, OwnData)
 
@@ -71,24 +66,18 @@ Answer = Inspection | str | None
 
 
 def _in_a_process(answer: Callable[[Asked], Answer], asked: Asked) -> Answer:
-    process, connection = start_worker(_work, answer, asked)
-    try:
-        found: Answer = connection.recv()
-        return found
-    except (EOFError, ConnectionError):
-        return f"{asked.source.shown}: the process that ran {asked.source.name} died"
-    finally:
-        process.kill()
-        process.join()
-        connection.close()
+    with worker_process(_work, answer, asked) as connection:
+        try:
+            found: Answer = connection.recv()
+            return found
+        except (EOFError, ConnectionError):
+            return f"{asked.source.shown}: the process that ran {asked.source.name} died"
 
 
 def _work(
     connection: Connection, parent: int, answer: Callable[[Asked], Answer], asked: Asked
 ) -> None:
-    take_signals()
-    end_with_parent(parent)
-    print_to_stderr()
+    become_worker(parent)
     try:
         connection.send(answer(asked))
     except DsdctlError as error:

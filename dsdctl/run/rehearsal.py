@@ -24,12 +24,7 @@ from dsdctl.run.listener import ProgressListener
 from dsdctl.run.prepare import prepare_all
 from dsdctl.store.store import Store
 from dsdctl.system.devices import Device
-from dsdctl.system.processes import (
-    end_with_parent,
-    print_to_stderr,
-    start_worker,
-    take_signals,
-)
+from dsdctl.system.processes import become_worker, worker_process
 from dsdctl.worker.rehearsal_tasks import Job, Teaching
 
 BATCHES = 300
@@ -128,26 +123,20 @@ def _job(
 def _in_a_process(job: Job, show: Callable[[int, int], None]) -> Rehearsed:
     """Run a job in a new process, which is killed when this one is interrupted."""
     batches = job.identity.iterations or 0
-    process, connection = start_worker(_work, job)
-    try:
-        for done in iter(connection.recv, None):
-            if isinstance(done, Rehearsed):
-                return done
-            show(done, batches)
-        raise EOFError
-    except (EOFError, ConnectionError):
-        return _failed(job, "its process died (killed, or the memory was full)")
-    finally:
-        process.kill()
-        process.join()
-        connection.close()
+    with worker_process(_work, job) as connection:
+        try:
+            for done in iter(connection.recv, None):
+                if isinstance(done, Rehearsed):
+                    return done
+                show(done, batches)
+            raise EOFError
+        except (EOFError, ConnectionError):
+            return _failed(job, "its process died (killed, or the memory was full)")
 
 
 def _work(connection: Connection, parent: int, job: Job) -> None:
     """Send the batches that are done, now and then, and at the end what came of them."""
-    take_signals()
-    end_with_parent(parent)
-    print_to_stderr()
+    become_worker(parent)
     try:
         from dsdctl.worker.rehearsal import run_job
 

@@ -65,16 +65,31 @@ def start_worker(
     return process, connection
 
 
+@contextmanager
+def worker_process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
+    """Start a worker, and kill it at the end, whatever it does then; yield the pipe to it."""
+    process, connection = start_worker(target, *arguments)
+    try:
+        yield connection
+    finally:
+        process.kill()
+        process.join()
+        connection.close()
+
+
+def become_worker(parent: int) -> None:
+    """What a process that computes does first: its signals and its end are those of `parent`, and
+    what a user's own code prints goes where no results go."""
+    take_signals()
+    end_with_parent(parent)
+    os.dup2(2, 1)
+
+
 def take_signals() -> None:
     """Leave Ctrl-C and a closed terminal to the parent, and take SIGTERM again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def print_to_stderr() -> None:
-    """Let what a user's own code prints in this process go where no results go."""
-    os.dup2(2, 1)
 
 
 def end_with_parent(parent: int) -> None:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in_words
-from dsdctl.system.processes import end_with_parent, print_to_stderr, take_signals
+from dsdctl.system.processes import become_worker
 from dsdctl.worker.task_result import TaskResult
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def work(connection: Connection, parent: int, at_once: int = 1) -> None:
     worker = _Worker(connection, stop.is_set)
     # Signals are still held back and will be in the threads: this one waits, and hears of them.
     run = worker.run if at_once == 1 else _in_threads(worker, at_once)
-    take_signals()
-    end_with_parent(parent)
-    print_to_stderr()
+    become_worker(parent)
     while True:
         try:
             number = connection.recv()
