@@ -11,6 +11,7 @@ import typer
 
 from dsdctl.bench.results import CaseName
 from dsdctl.errors import InputError
+from dsdctl.spec.spec_files import ENDINGS
 
 if TYPE_CHECKING:
     from dsdctl.spec.document import Document
@@ -20,8 +21,6 @@ MOST = 200
 
 DEPTH = 3
 """Folders that are looked into below the one whose name is being typed."""
-
-ENDINGS = (".yaml", ".yml")
 
 
 def complete_spec(incomplete: str) -> list[str]:

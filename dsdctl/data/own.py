@@ -16,7 +16,7 @@ from dsdctl.data.prepared import FOLDER, Original, Part, prepare, read_manifest
 from dsdctl.errors import InputError
 from dsdctl.own.inspection import cache_folder
 from dsdctl.own.load import load, raised_at
-from dsdctl.own.source import Source, find_source
+from dsdctl.own.source import Source, find_source, sha256_of
 from dsdctl.spec.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class OwnData:
     def folder(self) -> Path:
         """Where its arrays lie once it was run: beside its file, if that can be written."""
         facts = json.dumps([self.source.name, self.source.digest, self.options], sort_keys=True)
-        name = f"python-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+        name = f"python-{sha256_of(facts.encode())[:16]}"
         beside = Path(self.source.root) / FOLDER / name
         writable = beside.is_dir() or os.access(self.source.root, os.W_OK)
         return beside if writable else cache_folder() / "prepared" / name

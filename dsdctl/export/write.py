@@ -19,8 +19,7 @@ from dsdctl.ml.masks import prunable_weights
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import load_data, measuring_normalisation
-from dsdctl.worker.networks import new_network
-from dsdctl.worker.starting_point import load_weights
+from dsdctl.worker.starting_point import stored_network
 
 CHECKED = 1000
 """Test images, the first ones, on which the files are compared with the network in the store."""
@@ -117,11 +116,8 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
 
 
 def _network(chosen: Chosen, store: Store) -> nn.Module:
-    facts = chosen.trajectory.regime.images.facts
-    source = store.levels.source(chosen.level.key)
-    network = new_network(chosen.identity.network, facts.shape, facts.classes, source=source)
-    load_weights(network, store.levels.tensors(chosen.level.key, "weights"), chosen.level.key)
-    return network.eval()
+    facts, key = chosen.trajectory.regime.images.facts, chosen.level.key
+    return stored_network(store, key, facts.shape, facts.classes, key)
 
 
 @torch.no_grad()

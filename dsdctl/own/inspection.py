@@ -4,7 +4,6 @@ Nothing here builds one. What was found lies in the user's cache folder, and goe
 its store.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import dsdctl
-from dsdctl.own.source import Source
+from dsdctl.own.source import Source, sha256_of
 from dsdctl.spec.fields import Model
 from dsdctl.spec.network import CodeNetwork
 from dsdctl.system.atomic import replace_file
@@ -78,12 +77,12 @@ class Question:
     def key(self) -> str:
         """What an answer depends on by identity: a store keeps answers under it."""
         facts = [self.network.model_dump(mode="json"), self.channels, self.sizes, self.classes]
-        return _sha256(json.dumps(facts, sort_keys=True))
+        return sha256_of(json.dumps(facts, sort_keys=True).encode())
 
     @property
     def cache_key(self) -> str:
         """The same with the code, of which a `version` in its place says nothing."""
-        return _sha256(self.key + self.source.digest)
+        return sha256_of((self.key + self.source.digest).encode())
 
 
 Inspect = Callable[[Question], Inspection | None]
@@ -165,7 +164,3 @@ def cache_folder() -> Path:
 
 def _file(question: Question) -> Path:
     return cache_folder() / "networks" / f"{question.cache_key}.json"
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

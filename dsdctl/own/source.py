@@ -57,10 +57,10 @@ class Source:
     def digest(self) -> str:
         """sha256 of what all files hold and how they are called, but for a lone file's own name."""
         lines = [
-            ("" if path == self.main and not self.package else path, _sha256(content))
+            ("" if path == self.main and not self.package else path, sha256_of(content))
             for path, content in self.files.items()
         ]
-        return _sha256(json.dumps(sorted(lines)).encode())
+        return sha256_of(json.dumps(sorted(lines)).encode())
 
     @property
     def shown(self) -> str:
@@ -244,5 +244,6 @@ def _read(file: Path) -> bytes:
         raise InputError(f"{file}: {error.strerror or error}") from error
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
+    """What identifies content, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -84,10 +84,12 @@ class ReportRow(Model):
 def make_row(
     progress: Progress,
     row_plan: RowPlan,
+    curve: Curve,
     references: Mapping[str, ReferenceRow],
     count_macs: CountMacs,
 ) -> ReportRow:
-    """The row of a recipe in a variant, as far as it is known by now."""
+    """The row of a recipe in a variant, of which `curve` is the mean one, as far as it is known by
+    now."""
     recipe = row_plan.row.recipe
     students = [progress.plan.trajectories[key] for key in row_plan.students]
     readings = [progress.reading(row_plan, key) for key in row_plan.students]
@@ -123,7 +125,7 @@ def make_row(
         test_accuracy=stats([result.test_accuracy if result else None for result in chosen]),
         sparsity=stats([result.sparsity if result else None for result in chosen]),
         stop_reason=", ".join(dict.fromkeys(reasons)),
-        phase=_phase(make_curve(progress, row_plan), level),
+        phase=_phase(curve, level),
         reference=references.get(recipe.recipe),
         label_noise=describe_noise(row_plan.row.student.images.noise),
         flip_rate=stats([flips.rate if flips.exact else None for flips in flipped]),

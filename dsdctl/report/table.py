@@ -36,6 +36,11 @@ class TrajectoryReport(Model):
     levels: tuple[dict[str, Any], ...]
     pflops_per_training: float
 
+    @property
+    def measured(self) -> list[Level]:
+        """Its levels but for one that diverged."""
+        return [level for level in self.levels if level["kind"] == "measured"]
+
 
 Shared = Literal["draw of the label noise", "set of human labels", "split", "teacher"]
 
@@ -64,10 +69,7 @@ class Report(Model):
 
 def measured_levels(trajectories: Iterable[TrajectoryReport]) -> dict[str, list[Level]]:
     """The levels of each trajectory that were measured, by its key."""
-    return {
-        trajectory.key: [level for level in trajectory.levels if level["kind"] == "measured"]
-        for trajectory in trajectories
-    }
+    return {trajectory.key: trajectory.measured for trajectory in trajectories}
 
 
 def by_variant(report: Report) -> list[tuple[str, list[ReportRow]]]:
@@ -91,8 +93,12 @@ def make_report(progress: Progress, count_macs: CountMacs) -> list[Report]:
 
 def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Report:
     row_plans = progress.plan.rows
+    curves = [make_curve(progress, row_plan) for row_plan in row_plans]
     rows = _with_differences(
-        [make_row(progress, row_plan, spec.reference, count_macs) for row_plan in row_plans]
+        [
+            make_row(progress, row_plan, curve, spec.reference, count_macs)
+            for row_plan, curve in zip(row_plans, curves, strict=True)
+        ]
     )
     trajectories = tuple(
         _trajectory(progress, trajectory, count_macs)
@@ -105,7 +111,7 @@ def _report(progress: Progress, spec: Experiment, count_macs: CountMacs) -> Repo
         selected_on=_selected_on(row_plans),
         rows=rows,
         trajectories=trajectories,
-        curves=tuple(make_curve(progress, row_plan) for row_plan in row_plans),
+        curves=tuple(curves),
         same_for_all_seeds=_same_for_all_seeds(row_plans),
         warning=spec.warning,
         deviations=spec.deviations,

@@ -3,17 +3,7 @@
 import difflib
 from pathlib import Path
 
-from dsdctl.errors import InputError
-
 ENDINGS = (".yaml", ".yml")
-
-
-def require_spec(file: Path) -> None:
-    """Raises InputError where there is nothing by that name, with the spec that may be meant."""
-    if not file.exists():
-        near = nearest_spec(file)
-        suggestion = f"; did you mean {near}?" if near else ""
-        raise InputError(f"{file}: No such file or directory{suggestion}")
 
 
 def nearest_spec(file: Path) -> Path | None:

@@ -112,19 +112,15 @@ class Study:
         by the code that is kept with its level, which is run. `variant` names one of several.
         Raises InputError for what is not in the spec, WorkError for what is not there.
         """
-        from dsdctl.worker.networks import new_network
-        from dsdctl.worker.starting_point import load_weights
+        from dsdctl.worker.starting_point import stored_network
 
         row = self._row(recipe, variant)
         trajectory = self._trajectory(row, seed)
         finished = self._level(row, trajectory, level)
         facts = trajectory.regime.images.facts
-        source = self._progress.store.levels.source(finished.key)
-        choice = trajectory.identity.network
-        network = new_network(choice, facts.shape, facts.classes, source=source)
-        weights = self._progress.store.levels.tensors(finished.key, "weights")
-        load_weights(network, weights, f"level {finished.key}")
-        return network.eval()
+        name = f"level {finished.key}"
+        store = self._progress.store
+        return stored_network(store, finished.key, facts.shape, facts.classes, name)
 
     def images(
         self, split: SplitName, *, variant: str | None = None, seed: int | None = None

@@ -14,7 +14,7 @@ from dsdctl.tracking.attachments import attached
 from dsdctl.tracking.messages import RunInfo
 from dsdctl.tracking.mirror import Mirror
 from dsdctl.tracking.mode import effective_mode
-from dsdctl.tracking.trackers import Say
+from dsdctl.tracking.trackers import Say, first_of, replay_levels
 
 
 def replay(progress: Progress, reports: Sequence[Report], macs: MacCache, say: Say) -> None:
@@ -27,9 +27,7 @@ def replay(progress: Progress, reports: Sequence[Report], macs: MacCache, say: S
     mirrors = ExperimentTrackers(progress, macs)
     if not mirrors.wanted:
         say("W&B: disabled by `mode` of the spec or by $WANDB_MODE")
-    for trajectory in progress.plan.trajectories.values():
-        for level in progress.known[trajectory.key].levels:
-            mirrors.level(trajectory, level)
+    replay_levels(mirrors, progress)
     mirrors.finish(reports, say)
 
 
@@ -55,11 +53,10 @@ class ExperimentTrackers:
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Mirror a level to the first experiment that reads it and wants a tracker."""
-        for use in self._progress.plan.all_uses(trajectory):
-            if use.experiment in self._settings:
-                info = _run_info(self._plans[use.experiment], trajectory.key, use.experiment)
-                self._mirror(use.experiment).level(info, level_record(level))
-                return
+        experiment = first_of(self._progress.plan, trajectory, self._settings)
+        if experiment is not None:
+            info = _run_info(self._plans[experiment], trajectory.key, experiment)
+            self._mirror(experiment).level(info, level_record(level))
 
     def finish(self, reports: Sequence[Report], say: Say) -> None:
         """Send each comparison, end the mirrors and say once how that went."""

@@ -14,7 +14,7 @@ from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.formats.markdown import markdown
 from dsdctl.report.table import Report
 from dsdctl.results import FinishedLevel, level_record
-from dsdctl.tracking.trackers import Say
+from dsdctl.tracking.trackers import Say, first_of, replay_levels
 
 FOLDER = "tensorboard"
 """Where in the store its files lie: a folder per experiment, in it one per run."""
@@ -46,10 +46,9 @@ class TensorBoardFiles:
 
     def level(self, trajectory: Trajectory, level: FinishedLevel) -> None:
         """Write a level to the first experiment that uses it and wants its files."""
-        for use in self._progress.plan.all_uses(trajectory):
-            if use.experiment in self._plans:
-                self._level(use.experiment, trajectory.key, level)
-                return
+        experiment = first_of(self._progress.plan, trajectory, self._plans)
+        if experiment is not None:
+            self._level(experiment, trajectory.key, level)
 
     def finish(self, reports: Sequence[Report], say: Say) -> None:
         """Write each comparison, and say once how all that went."""
@@ -90,9 +89,7 @@ def replay(progress: Progress, reports: Sequence[Report], say: Say) -> None:
     if not installed():
         raise InputError(f"--tensorboard: TensorBoard is not installed ({INSTALL})")
     files = TensorBoardFiles(progress, all_experiments=True)
-    for trajectory in progress.plan.trajectories.values():
-        for level in progress.known[trajectory.key].levels:
-            files.level(trajectory, level)
+    replay_levels(files, progress)
     files.finish(reports, say)
 
 

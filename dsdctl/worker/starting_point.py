@@ -1,6 +1,6 @@
 """Where a level's training starts: a network initialised, loaded, pruned, rewound."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +88,20 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str)
         if not bool(tensor.isfinite().all()):
             raise WorkError(f"{source}: tensor {name} holds values that are not finite")
     network.load_state_dict(weights)
+
+
+def stored_network(
+    store: Store, key: str, shape: Sequence[int], classes: int, name: str
+) -> nn.Module:
+    """The network of a finished level for images of `shape` (H, W, C), on the CPU and in eval mode.
+
+    The level keeps the code of a user's own network. Raises DamagedError and WorkError, which calls
+    it by `name`.
+    """
+    choice, source = store.levels.identity(key).network, store.levels.source(key)
+    network = new_network(choice, shape, classes, source=source)
+    load_weights(network, store.levels.tensors(key, "weights"), name)
+    return network.eval()
 
 
 def _load_level(network: nn.Module, store: Store, key: str) -> None:

@@ -16,7 +16,7 @@ from dsdctl.ml.train import LossFunction, cross_entropy
 from dsdctl.own.source import Source
 from dsdctl.store.store import Store
 from dsdctl.worker.networks import new_network, source_of
-from dsdctl.worker.starting_point import load_weights
+from dsdctl.worker.starting_point import load_weights, stored_network
 from dsdctl.worker.tasks import LevelTask, Task
 
 
@@ -55,11 +55,8 @@ def load_teacher(
     """
     shape = data.train.images.shape[1:]
     if teacher.level is not None:
-        choice = store.levels.identity(teacher.level).network
-        source = store.levels.source(teacher.level)
-        network = new_network(choice, shape, data.classes, source=source)
-        weights = store.levels.tensors(teacher.level, "weights")
-        load_weights(network, weights, f"teacher {teacher.level}")
+        name = f"teacher {teacher.level}"
+        network = stored_network(store, teacher.level, shape, data.classes, name)
     else:
         assert teacher.network is not None and task.teacher_weights is not None
         source = source_of(teacher.network, task.teacher_source)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dsdctl.report.curve_summary import Curve
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, TrajectoryReport
 
@@ -22,8 +23,9 @@ def tidy_csv(reports: Sequence[Report]) -> str:
 
 def tidy_levels(report: Report) -> Iterator[Line]:
     """One line per level that a row ran of each seed, and per level of a teacher and row taught."""
-    for row in report.rows:
-        yield from _lines(report, row)
+    trajectories = {trajectory.key: trajectory for trajectory in report.trajectories}
+    for row, curve in zip(report.rows, report.curves, strict=True):
+        yield from _lines(report, row, curve, trajectories)
 
 
 def written(lines: Sequence[Line]) -> str:
@@ -41,13 +43,9 @@ def axis_columns(axes: Mapping[str, str]) -> Line:
     return {axis.replace(".", "_"): _inert(value) for axis, value in axes.items()}
 
 
-def _lines(report: Report, row: ReportRow) -> Iterator[Line]:
-    trajectories = {trajectory.key: trajectory for trajectory in report.trajectories}
-    (curve,) = [
-        curve
-        for curve in report.curves
-        if (curve.recipe, curve.variant) == (row.recipe, row.variant)
-    ]
+def _lines(
+    report: Report, row: ReportRow, curve: Curve, trajectories: Mapping[str, TrajectoryReport]
+) -> Iterator[Line]:
     for index, key in enumerate(row.trajectory_keys):
         trainings = row.trainings.values[index]
         ran = row.trainings_max if trainings is None else int(trainings)

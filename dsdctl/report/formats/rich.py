@@ -184,8 +184,7 @@ def _curves(report: Report) -> Table:
         table.add_column(heading, justify="left", overflow="fold")
     rows, names = [], trajectory_names(report)
     for trajectory in report.trajectories:
-        measured = [level for level in trajectory.levels if level["kind"] == "measured"]
-        curve = [level["test_accuracy"] for level in measured]
+        curve = [level["test_accuracy"] for level in trajectory.measured]
         line = sparkline(curve) if curve else "—"
         rows.append((names[trajectory.key], str(trajectory.seed), line, _extremes(curve)))
     return fill(table, rows)
