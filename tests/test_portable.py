@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from soak import alive, called, ended, inflight, result_bytes, spec, start, wait_until, workers
+from soak import assert_workers_end_with, called, ended, result_bytes, spec, start
 from tiny import ROOT
 
 SMOKE = ROOT / "specs" / "smoke.yaml"
@@ -100,12 +100,7 @@ def test_the_doctor_counts_all_cores(finished: Path) -> None:
 def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> None:
     spec(tmp_path, ("epochs: 3", "epochs: 100000"), ("seeds: [0]", "seeds: [0, 1]"))
     process = there(tmp_path, "run", "small.yaml", "--checkpoint-every", "0", "--jobs", "2")
-    wait_until(lambda: len(inflight(tmp_path / "dsdctl-store")) == 2)
-    left = workers(process.pid)
-    assert len(left) == 2
-    process.kill()
-    process.communicate()
-    wait_until(lambda: not any(alive(pid) for pid in left))
+    assert_workers_end_with(process, tmp_path / "dsdctl-store")
 
 
 @pytest.mark.long

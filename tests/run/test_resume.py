@@ -14,7 +14,7 @@ import pytest
 import torch
 from soak import (
     Checkpoints,
-    alive,
+    assert_workers_end_with,
     dsdctl,
     ended,
     inflight,
@@ -268,12 +268,7 @@ def _epochs(store: Path) -> int:
 def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> None:
     spec(tmp_path, ("epochs: 3", "epochs: 100000"), ("seeds: [0]", "seeds: [0, 1]"))
     process = start(tmp_path, "run", "small.yaml", "--checkpoint-every", "0", "--jobs", "2")
-    wait_until(lambda: len(inflight(tmp_path / "dsdctl-store")) == 2)
-    left = workers(process.pid)
-    assert len(left) == 2
-    process.kill()
-    process.communicate()
-    wait_until(lambda: not any(alive(pid) for pid in left))
+    assert_workers_end_with(process, tmp_path / "dsdctl-store")
 
 
 @pytest.mark.long

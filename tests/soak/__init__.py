@@ -154,6 +154,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 200) -> None:
         time.sleep(0.01)
 
 
+def assert_workers_end_with(process: subprocess.Popen[str], store: Path) -> None:
+    """Kill a run whose two workers are in training; neither outlives it."""
+    wait_until(lambda: len(inflight(store)) == 2)
+    left = workers(process.pid)
+    assert len(left) == 2
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(alive(pid) for pid in left))
+
+
 class Checkpoints:
     """Counts, through the kernel's inotify, the checkpoints that are written to a store.
 

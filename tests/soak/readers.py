@@ -9,6 +9,8 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from . import result_bytes, start
@@ -57,27 +59,9 @@ class _Readers:
         killed = 0
         for name in OUTPUTS:
             line = _line(name, self._spec, self._store, folder / name)
-            killed += self._until_it_ends(line, kills)
+            dice = self._dice if kills else None
+            killed += _until_it_ends(self._folder, line, dice, partial(self._check_partial, line))
         return _content(folder), killed
-
-    def _until_it_ends(self, line: list[object], kills: bool) -> int:
-        killed, patience = 0, 2.5
-        while True:
-            process = start(self._folder, *line, start_new_session=True)
-            try:
-                _, err = process.communicate(
-                    timeout=self._dice.uniform(0, patience) if kills else 600
-                )
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                killed += 1
-                patience *= 1.3  # so that it gets further each time, and ends at last
-                self._check_partial(line)
-                continue
-            if process.returncode != 0:
-                raise DifferenceError(f"{line[0]} ended with {process.returncode}: {err}")
-            return killed
 
     def _check_partial(self, line: list[object]) -> None:
         """What a killed command left in the place of its output is whole."""
@@ -114,31 +98,47 @@ def _content(folder: Path) -> dict[str, bytes]:
 def kill_gc(folder: Path, spec: Path, store: Path, dice: random.Random) -> int:
     """Kill `store gc --weights` until it ends; return the number of kills.
 
-    Raises DifferenceError where a file but a dropped weight is missing or changed, or where
-    training a dropped weight again gives other bytes.
+    Raises DifferenceError where a file but a dropped weight is missing or changed.
     """
     before = result_bytes(store)
     line = ["store", "gc", spec, "--weights", "--yes", "--store", store]
-    killed, patience = 0, 2.5
-    while True:
-        process = start(folder, *line, start_new_session=True)
-        try:
-            _, err = process.communicate(timeout=dice.uniform(0, patience))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            killed, patience = killed + 1, patience * 1.3
-            continue
-        if process.returncode != 0:
-            raise DifferenceError(f"gc ended with {process.returncode}: {err}")
-        break
+    killed = _until_it_ends(folder, line, dice)
     after = result_bytes(store)
     for name, content in before.items():
         dropped = name.endswith("weights.safetensors") and name not in after
         if not dropped and after.get(name) != content:
             raise DifferenceError(f"{store}/{name}: changed by gc")
-    check = [sys.executable, "-m", "dsdctl", "store", "check", "--store", str(store)]
-    checked = subprocess.run(check, capture_output=True, text=True, check=False)
+    check_store(store)
+    return killed
+
+
+def check_store(store: Path) -> None:
+    """Raises DifferenceError where `store check` finds something."""
+    line = [sys.executable, "-m", "dsdctl", "store", "check", "--store", str(store)]
+    checked = subprocess.run(line, capture_output=True, text=True, check=False)
     if checked.returncode != 0:
         raise DifferenceError(f"{store}: {checked.stdout}{checked.stderr}")
-    return killed
+
+
+def _until_it_ends(
+    folder: Path,
+    line: list[object],
+    dice: random.Random | None,
+    after_kill: Callable[[], None] = lambda: None,
+) -> int:
+    """Kill a command until it has ended, without `dice` not at all; return the number of kills."""
+    killed, patience = 0, 2.5
+    while True:
+        process = start(folder, *line, start_new_session=True)
+        try:
+            _, err = process.communicate(timeout=dice.uniform(0, patience) if dice else 600)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+            patience *= 1.3  # so that it gets further each time, and ends at last
+            after_kill()
+            continue
+        if process.returncode != 0:
+            raise DifferenceError(f"{line[0]} ended with {process.returncode}: {err}")
+        return killed

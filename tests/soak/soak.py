@@ -26,7 +26,7 @@ from pathlib import Path
 from dsdctl.system.kill_points import POINTS
 
 from . import result_bytes, session_members, spec, start, workers
-from .readers import DifferenceError, kill_gc, kill_readers
+from .readers import DifferenceError, check_store, kill_gc, kill_readers
 
 ORPHAN_SECONDS = 60.0
 """How long what is left of a killed run may take to be gone."""
@@ -157,10 +157,7 @@ def _compare(store: Path, reference: dict[str, bytes]) -> None:
             raise DifferenceError(f"{store}/{name}: not what the undisturbed run wrote")
     if list(store.glob("setaside/*")):
         raise DifferenceError(f"{store}: something was damaged and set aside")
-    line = [sys.executable, "-m", "dsdctl", "store", "check", "--store", str(store)]
-    checked = subprocess.run(line, capture_output=True, text=True, check=False)
-    if checked.returncode != 0:
-        raise DifferenceError(f"{store}: {checked.stdout}{checked.stderr}")
+    check_store(store)
 
 
 def main() -> None:
