@@ -3,7 +3,8 @@
 import typer
 
 from dsdctl.cli.console import SOME_FAILED, print_line, reported
-from dsdctl.cli.options import DEFAULT_STORE, StoreOption
+from dsdctl.cli.options import StoreOption
+from dsdctl.store.place import DEFAULT_STORE
 
 
 def doctor(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:

@@ -7,8 +7,9 @@ import typer
 
 from dsdctl.cli.completion import complete_recipe, complete_seed
 from dsdctl.cli.console import print_line, reported, warn
-from dsdctl.cli.options import DEFAULT_STORE, Spec, StoreOption, make_plan_of, progress_of
+from dsdctl.cli.options import Spec, StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
+from dsdctl.store.place import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from dsdctl.export.card import Exported

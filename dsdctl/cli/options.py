@@ -9,6 +9,7 @@ import typer
 
 from dsdctl.cli.completion import complete_recipe, complete_seed, complete_spec
 from dsdctl.cli.console import say, warn
+from dsdctl.store.place import STORE_VARIABLE
 
 if TYPE_CHECKING:
     from dsdctl.plan.plan import Plan
@@ -69,15 +70,12 @@ StoreOption = Annotated[
     Path,
     typer.Option(
         "--store",
-        envvar="DSDCTL_STORE",
+        envvar=STORE_VARIABLE,
         parser=_folder,
         metavar="FOLDER",
         help="folder of finished work",
     ),
 ]
-
-
-DEFAULT_STORE = Path("dsdctl-store")
 
 
 def make_plan_of(

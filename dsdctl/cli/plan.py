@@ -7,7 +7,6 @@ import typer
 
 from dsdctl.cli.console import out, print_plain, reported, write
 from dsdctl.cli.options import (
-    DEFAULT_STORE,
     Device,
     DeviceChoice,
     Jobs,
@@ -20,6 +19,7 @@ from dsdctl.cli.options import (
     progress_of,
 )
 from dsdctl.errors import InputError
+from dsdctl.store.place import DEFAULT_STORE
 
 
 def plan(

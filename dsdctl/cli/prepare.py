@@ -3,7 +3,8 @@
 import typer
 
 from dsdctl.cli.console import SOME_FAILED, err, print_line, reported, say
-from dsdctl.cli.options import DEFAULT_STORE, Specs, StoreOption
+from dsdctl.cli.options import Specs, StoreOption
+from dsdctl.store.place import DEFAULT_STORE
 
 
 def prepare(specs: Specs, store: StoreOption = DEFAULT_STORE) -> None:

@@ -6,7 +6,6 @@ import typer
 
 from dsdctl.cli.console import SOME_FAILED, err, print_line, print_plain, reported, say, warn
 from dsdctl.cli.options import (
-    DEFAULT_STORE,
     Device,
     DeviceChoice,
     Recipes,
@@ -18,6 +17,7 @@ from dsdctl.cli.options import (
     pass_on_warnings,
 )
 from dsdctl.errors import WorkError
+from dsdctl.store.place import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from dsdctl.results import Rehearsed

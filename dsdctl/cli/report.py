@@ -10,7 +10,6 @@ import typer
 
 from dsdctl.cli.console import can_draw, err, out, print_as_is, print_plain, reported, write
 from dsdctl.cli.options import (
-    DEFAULT_STORE,
     Interval,
     Recipes,
     Seeds,
@@ -20,6 +19,7 @@ from dsdctl.cli.options import (
     progress_of,
 )
 from dsdctl.errors import InputError
+from dsdctl.store.place import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from dsdctl.cost.macs import MacCache

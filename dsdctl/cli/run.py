@@ -10,7 +10,6 @@ import typer
 
 from dsdctl.cli.console import SOME_FAILED, err, out, print_line, print_plain, reported, say, warn
 from dsdctl.cli.options import (
-    DEFAULT_STORE,
     Device,
     DeviceChoice,
     Jobs,
@@ -25,6 +24,7 @@ from dsdctl.cli.options import (
     progress_of,
 )
 from dsdctl.errors import InputError
+from dsdctl.store.place import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from dsdctl.plan.plan import Plan

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from dsdctl.cli.console import can_draw, out, print_line, reported
-from dsdctl.cli.options import DEFAULT_STORE, Interval, Spec, StoreOption, make_plan_of, progress_of
+from dsdctl.cli.options import Interval, Spec, StoreOption, make_plan_of, progress_of
+from dsdctl.store.place import DEFAULT_STORE
 
 
 def status(

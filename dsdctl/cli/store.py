@@ -7,8 +7,9 @@ import typer
 
 from dsdctl.cli.completion import complete_spec
 from dsdctl.cli.console import SOME_FAILED, out, print_line, reported, say, warn
-from dsdctl.cli.options import DEFAULT_STORE, StoreOption, make_plan_of, progress_of
+from dsdctl.cli.options import StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
+from dsdctl.store.place import DEFAULT_STORE
 
 app = typer.Typer(help="Care for the store.", no_args_is_help=True)
 

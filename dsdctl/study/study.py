@@ -15,6 +15,7 @@ from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.table import Report, make_report
 from dsdctl.results import FinishedLevel
 from dsdctl.run.own import known_in
+from dsdctl.store.place import DEFAULT_STORE, STORE_VARIABLE
 from dsdctl.store.store import Store
 from dsdctl.study.records import Records, curve_records, level_records, row_records
 
@@ -187,7 +188,7 @@ class Study:
 
 def open_study(spec: str | Path, store: str | Path | None) -> Study:
     """Open a spec beside a store; without one $DSDCTL_STORE or ./dsdctl-store."""
-    place = store or os.environ.get("DSDCTL_STORE") or "dsdctl-store"
+    place = store or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
     return Study(Path(spec).expanduser(), Path(place).expanduser())
 
 
