@@ -117,7 +117,7 @@ _GPU_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "std::bad_alloc")
 
 
-def in_words(
+def describe_os_error(
     error: Exception, full: str | None = None, smaller: str = "fewer --jobs"
 ) -> str | None:
     """What a machine ran out of or refused, in words; None where that is not what went wrong.

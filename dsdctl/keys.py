@@ -124,7 +124,7 @@ class LevelIdentity(Identity):
     iterations: int | None = None
 
 
-def early_state(level: LevelIdentity) -> LevelIdentity | None:
+def rewind_checkpoint(level: LevelIdentity) -> LevelIdentity | None:
     """What the level rewinds to, as a piece of work; None where that is no earlier training."""
     if level.pruning is None or not level.pruning.retrain.iterations:
         return None

@@ -236,7 +236,7 @@ def test_the_state_to_rewind_to_is_work_of_its_own_whatever_is_pruned(tmp_path: 
     def state(changes: dict[str, Any]) -> LevelIdentity:
         retrain = {"mode": "rewind", "iteration": 11}
         trajectory = only_trajectory(tmp_path, {"pruning.retrain": retrain, **changes})
-        found = trajectory.early_state(None)
+        found = trajectory.rewind_checkpoint(None)
         assert found is not None
         assert found == trajectory.level_identity(0, None, None).model_copy(
             update={"iterations": 11}
@@ -252,7 +252,9 @@ def test_the_state_to_rewind_to_is_work_of_its_own_whatever_is_pruned(tmp_path: 
     ):
         assert key_of(state(changes)) != plain
     for retrain in ("continue", "rewind", "reinit", {"mode": "continue", "lr_scale": 0.1}):
-        assert only_trajectory(tmp_path, {"pruning.retrain": retrain}).early_state(None) is None
+        assert (
+            only_trajectory(tmp_path, {"pruning.retrain": retrain}).rewind_checkpoint(None) is None
+        )
 
 
 def test_without_pruning_its_fraction_does_not_count(tmp_path: Path) -> None:
@@ -442,7 +444,7 @@ def identities(folder: Path) -> list[Model]:
         student.level_identity(0, None, None),
         student.level_identity(2, PARENT, distillation),
         student.table_identity(TEACHER),
-        student.table_identity(TeacherIdentity(weights=64 * "d", network=student.regime.network)),
+        student.table_identity(TeacherIdentity(weights=64 * "d", network=student.setup.network)),
     ]
 
 

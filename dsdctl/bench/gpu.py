@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsdctl.bench.cases import Job, case_network
 from dsdctl.bench.ours import prepare
-from dsdctl.errors import in_words
+from dsdctl.errors import describe_os_error
 from dsdctl.ml import gpu
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import Capture, capture_on
@@ -40,7 +40,7 @@ def examine_gpu(index: int) -> Iterator[Line]:
             for line, good in (recorded("cuda"), repeats("cuda"), speed("cuda")):
                 yield f"{name}: {line}", good
     except Exception as error:
-        yield f"{name}: {in_words(error) or error}", False
+        yield f"{name}: {describe_os_error(error) or error}", False
 
 
 def _described() -> str:

@@ -23,7 +23,7 @@ from dsdctl.ml.data import Data, Split
 from dsdctl.ml.device import configure
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.measure import measure
-from dsdctl.ml.teacher import build_table, distilled, looked_up
+from dsdctl.ml.teacher import build_table, cached_logits, distillation_from
 from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
 from dsdctl.ml.views import ViewReader, Views
 
@@ -74,7 +74,7 @@ def _loss(job: Job, labels: Tensor) -> LossFunction:
         return cross_entropy
     # How fast a table is read does not depend on what it holds.
     table = torch.randn(len(labels), job.views.count, CLASSES, device=labels.device)
-    return distilled(looked_up(table), alpha=ALPHA, temperature=TEMPERATURE)
+    return distillation_from(cached_logits(table), alpha=ALPHA, temperature=TEMPERATURE)
 
 
 def _measuring(job: Job, split: Split) -> Work:

@@ -47,7 +47,7 @@ def run_bench(
     batches: int,
     images: Path | None,
     names: Sequence[CaseName],
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> BenchResult:
     """Measure the cases of `names`, and with the distilled one how fast a teacher table is built.
 
@@ -72,7 +72,7 @@ def run_bench(
     case_images(job)  # refuses unfit images before anything is measured
     torch.set_num_threads(cores)
     ceilings = measure_ceilings(torch.device(device), precisions)
-    bench = _Bench(job, processes, cores, repeats, ceilings, say)
+    bench = _Bench(job, processes, cores, repeats, ceilings, notify)
     cases = [
         result
         for case in names
@@ -102,14 +102,14 @@ class _Bench:
         cores: int,
         repeats: int,
         ceilings: Ceilings,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ):
         self._job = job
         self._processes = processes
         self._cores = cores
         self._repeats = repeats
         self._ceilings = ceilings
-        self._say = say
+        self._notify = notify
 
     def case(self, case: CaseName, precisions: Sequence[Precision]) -> list[CaseResult]:
         """One case in every precision, in turn with the best plain loop."""
@@ -203,7 +203,7 @@ class _Bench:
             kernels_ratio=Spread.of_ratios(rates, without[0]) if without else None,
         )
         worth = result.kernels_ratio
-        self._say(
+        self._notify(
             f"{case} {precision}: {images_per_second.median:.0f} images/s, "
             f"{result.ratio.median:.2f} x the plain loop"
             + (f", {worth.median:.2f} x without kernels" if worth else "")

@@ -7,7 +7,7 @@ import typer
 
 from dsdctl.bench.results import CaseName
 from dsdctl.cli.completion import complete_case
-from dsdctl.cli.console import out, print_plain, reported, say
+from dsdctl.cli.console import notify, out, print_result, reported
 from dsdctl.cli.options import Device, DeviceChoice
 from dsdctl.errors import InputError
 
@@ -61,9 +61,9 @@ def bench(
             batches=batches or (6 if chosen == "cpu" else 200),
             images=images,
             names=[name for name in get_args(CaseName) if not cases or name in cases],
-            say=say,
+            notify=notify,
         )
         if as_json:
-            print_plain(result.model_dump_json(indent=2))
+            print_result(result.model_dump_json(indent=2))
         else:
             print_bench(result, out())

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from dsdctl.errors import DsdctlError, InputError, in_words, printable
+from dsdctl.errors import DsdctlError, InputError, describe_os_error, printable
 
 NOT_READ, BAD_INPUT, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 
@@ -40,7 +40,7 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, emoji=False)
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
     """Tell the user one thing; this needs no memory to speak of."""
     try:
         sys.stderr.write(printable(line) + "\n")
@@ -55,12 +55,12 @@ def print_line(line: str) -> None:
     sys.stdout.write(printable(line) + "\n")
 
 
-def print_plain(text: str) -> None:
+def print_result(text: str) -> None:
     """Print a result as it is."""
     sys.stdout.write(text + "\n")
 
 
-def print_as_is(console: Console, line: str) -> None:
+def log_line(console: Console, line: str) -> None:
     """Print a line of a log: no markup in it, nothing picked out, not wrapped."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
@@ -73,7 +73,7 @@ def can_draw(console: Console) -> bool:
 def warn(lines: list[str]) -> None:
     """Say what is not as it should be, and go on."""
     for line in lines:
-        say(f"warning: {line}")
+        notify(f"warning: {line}")
 
 
 def write(file: Path, text: str) -> None:
@@ -100,22 +100,22 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
             yield
     except InputError as error:
         for line in error.lines:
-            say(line)
+            notify(line)
         raise typer.Exit(BAD_INPUT) from None
     except DsdctlError as error:
-        say(f"error: {error}")
+        notify(f"error: {error}")
         raise typer.Exit(SOME_FAILED) from None
     except BrokenPipeError:
         raise
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
-        words = in_words(error)
+        words = describe_os_error(error)
         if words is None:
             raise
-        say(f"error: {words}")
+        notify(f"error: {words}")
         raise typer.Exit(SOME_FAILED) from None
     except KeyboardInterrupt as interrupt:
         code = 128 + signal.Signals[interrupt.args[0]] if interrupt.args else INTERRUPTED
-        say("interrupted" + ("; the same command goes on from here" if resumable else ""))
+        notify("interrupted" + ("; the same command goes on from here" if resumable else ""))
         raise typer.Exit(code) from None
 
 
@@ -172,7 +172,7 @@ def written_out(code: str | int | None) -> str | int | None:
     except OSError as error:
         _drop_what_comes(1)
         with suppress(OSError):
-            say(f"error: standard output: {error.strerror or error}")
+            notify(f"error: standard output: {error.strerror or error}")
         code = code or SOME_FAILED
     try:
         sys.stderr.flush()

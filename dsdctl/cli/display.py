@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dsdctl.cli.console import can_draw, print_as_is
+from dsdctl.cli.console import can_draw, log_line
 from dsdctl.cli.live import LiveDisplay, Told, time_left
 from dsdctl.run.events import Event, event_line
 
@@ -51,7 +51,7 @@ class PlainDisplay:
         if event.level is not None and 0 < self._done < self._total:
             passed = time.monotonic() - self._started
             left = ", " + time_left(self._done, self._total, passed)
-        print_as_is(self._console, f"{counter} {event_line(event)}{left}")
+        log_line(self._console, f"{counter} {event_line(event)}{left}")
 
 
 def _bar(console: Console) -> Progress:
@@ -74,7 +74,7 @@ def displayed(console: Console, total: int, told: Told) -> Iterator[Display]:
             with display:
                 yield display
         except KeyboardInterrupt:
-            print_as_is(console, STOPPING)
+            log_line(console, STOPPING)
             raise
     else:
         yield PlainDisplay(console, total)
@@ -109,6 +109,6 @@ def _said(console: Console, name: str, what: str) -> Callable[[int, int], None]:
         if done == total or time.monotonic() - last >= LINE_SECONDS:
             last = time.monotonic()
             line = f"{name}: {done:,} of {total:,} {what}"
-            print_as_is(console, line)
+            log_line(console, line)
 
     return show

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli.console import print_line, reported, say
+from dsdctl.cli.console import notify, print_line, reported
 from dsdctl.errors import InputError
 from dsdctl.system.files import is_there
 
@@ -64,7 +64,7 @@ def write_template(template: "Template", folder: Path) -> Iterator[Path]:
     if not is_there(schema):
         contents[schema] = content
     elif schema.read_bytes() != content:
-        say(f"{schema}: kept, though not this version's; `dsdctl schema` prints that")
+        notify(f"{schema}: kept, though not this version's; `dsdctl schema` prints that")
     for file, content in contents.items():
         _write_new(file, content)
         yield file

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
-from dsdctl.cli.console import print_as_is
+from dsdctl.cli.console import log_line
 from dsdctl.cli.display import Display, counted, displayed
 from dsdctl.cli.live import Told
 from dsdctl.cost.macs import MacCache
@@ -26,9 +26,9 @@ class ConsoleProgress:
     def __init__(self, console: Console):
         self._console = console
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Print a line as it is."""
-        print_as_is(self._console, line)
+        log_line(self._console, line)
 
     def counting(self, name: str, what: str) -> AbstractContextManager[Count]:
         """Show how many of all of `what` are done."""
@@ -75,4 +75,4 @@ class ConsoleListener(ConsoleProgress):
 
     def _say_and_log(self, line: str) -> None:
         log.info(line)
-        self.say(line)
+        self.notify(line)

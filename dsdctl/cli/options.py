@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsdctl.cli.completion import complete_recipe, complete_seed, complete_spec
-from dsdctl.cli.console import say, warn
+from dsdctl.cli.console import notify, warn
 from dsdctl.store.place import STORE_VARIABLE
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ def make_plan_to_run(
     from dsdctl.plan.resolve import resolve_all
     from dsdctl.run.own_code import OwnCode
 
-    code = OwnCode(lambda shown: say(f"runs code from {shown}"))
+    code = OwnCode(lambda shown: notify(f"runs code from {shown}"))
     prepare = code.prepare if runs else not_prepared
     found = resolve_all(specs, code.inspect, prepare)
     made = make_plan(found, recipes=recipe or (), seeds=seed or ())
     for trajectory in made.trajectories.values() if runs else ():
-        if trajectory.regime.own is not None:
-            code.announce(trajectory.regime.own.source.shown)
+        if trajectory.setup.own is not None:
+            code.announce(trajectory.setup.own.source.shown)
     return made
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdctl.cli.console import out, print_plain, reported, write
+from dsdctl.cli.console import out, print_result, reported, write
 from dsdctl.cli.options import (
     Device,
     DeviceChoice,
@@ -75,7 +75,7 @@ def plan(
         if graph is not None:
             write(graph, plan_graph.graph(summary))
         if as_json:
-            print_plain(summary.model_dump_json(by_alias=True, indent=2))
+            print_result(summary.model_dump_json(by_alias=True, indent=2))
         else:
             width = out().width
             out().print(tables.rich_plan(progress, summary, macs, where, slots, width))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dsdctl.cli.console import print_line, print_plain, reported, warn
+from dsdctl.cli.console import print_line, print_result, reported, warn
 from dsdctl.errors import InputError
 
 
@@ -23,7 +23,7 @@ def recipes(
             for file in found.values():
                 _list(file)
         elif name in found:
-            print_plain(described(found[name]))
+            print_result(described(found[name]))
         else:
             from dsdctl.spec.problems import nearest
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli.console import SOME_FAILED, err, print_line, print_plain, reported, say, warn
+from dsdctl.cli.console import SOME_FAILED, err, notify, print_line, print_result, reported, warn
 from dsdctl.cli.options import (
     Device,
     DeviceChoice,
@@ -57,8 +57,8 @@ def rehearse(
         from dsdctl.cost.macs import MacCache
         from dsdctl.plan.progress import Progress
         from dsdctl.report.plan.rehearsal import rehearsal_lines, summarise_rehearsal
-        from dsdctl.run.rehearsal import learn
         from dsdctl.run.rehearsal import rehearse as rehearse_plan
+        from dsdctl.run.rehearsal import update_rates
         from dsdctl.store.store import Store
         from dsdctl.system.devices import choose_device, default_jobs
 
@@ -69,7 +69,7 @@ def rehearse(
         outcomes = rehearse_plan(made, opened, where, threads, batches, ConsoleProgress(err()))
         macs = MacCache(opened)
         try:
-            learn(opened, where, outcomes, macs)
+            update_rates(opened, where, outcomes, macs)
         except (OSError, WorkError) as error:
             warn([f"rates not kept: {error}"])
         progress = Progress(made, Store(store, read_only=True))
@@ -77,7 +77,7 @@ def rehearse(
         seconds = seconds_estimate(progress, macs, where, slots)
         if as_json:
             found = summarise_rehearsal(outcomes, progress, where, seconds)
-            print_plain(found.model_dump_json(by_alias=True, indent=2))
+            print_result(found.model_dump_json(by_alias=True, indent=2))
         else:
             for line in rehearsal_lines(outcomes, progress, where, slots, seconds):
                 print_line(line)
@@ -92,8 +92,8 @@ def _end(rehearsed: "list[Rehearsed]") -> None:
     failed = sum(one.failure is not None for one in rehearsed)
     of_all = f"of {len(rehearsed)} distinct trainings"
     if diverging:
-        say(f"error: {diverging} {of_all} diverge; try {AGAINST_DIVERGENCE}")
+        notify(f"error: {diverging} {of_all} diverge; try {AGAINST_DIVERGENCE}")
     if failed:
-        say(f"error: {failed} {of_all} failed")
+        notify(f"error: {failed} {of_all} failed")
     if diverging or failed:
         raise typer.Exit(SOME_FAILED)

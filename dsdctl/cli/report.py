@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli.console import can_draw, err, out, print_as_is, print_plain, reported, write
+from dsdctl.cli.console import can_draw, err, log_line, out, print_result, reported, write
 from dsdctl.cli.options import (
     Interval,
     Recipes,
@@ -157,12 +157,12 @@ def _replay(
     from dsdctl.tracking import experiments
     from dsdctl.tracking import tensorboard as event_files
 
-    say = ConsoleProgress(err()).say
+    notify = ConsoleProgress(err()).notify
     progress.store.require()
     if wandb:
-        experiments.replay(progress, reports, macs, say)
+        experiments.replay(progress, reports, macs, notify)
     if tensorboard:
-        event_files.replay(progress, reports, say)
+        event_files.replay(progress, reports, notify)
 
 
 def _format_of(output: Path | None) -> str:
@@ -229,13 +229,13 @@ def _draw_figures(
     from dsdctl.report.figures.themes import Theme
 
     for line in save_figures(reports, folder, Theme(style.value, width)):
-        print_as_is(err(), line)
+        log_line(err(), line)
 
 
 def _deliver(text: str, output: Path | None) -> None:
     """Print a result, or write it to the file that was asked for."""
     if output is None:
-        print_plain(text)
+        print_result(text)
     else:
         write(output, text)
 

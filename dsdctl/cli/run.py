@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdctl.cli.console import SOME_FAILED, err, out, print_line, print_plain, reported, say, warn
+from dsdctl.cli.console import (
+    SOME_FAILED,
+    err,
+    notify,
+    out,
+    print_line,
+    print_result,
+    reported,
+    warn,
+)
 from dsdctl.cli.options import (
     Device,
     DeviceChoice,
@@ -172,7 +181,7 @@ def _backend(
     with ray_backend(address, jobs, threads) as backend:
         cluster = backend.cluster
         if cluster.own:
-            say(f"{cluster}: started with {cluster.cores} cores, ends with this run")
+            notify(f"{cluster}: started with {cluster.cores} cores, ends with this run")
         yield backend
 
 
@@ -194,12 +203,12 @@ def _check_options(engine: EngineChoice, context: typer.Context) -> None:
 def _end_with_comparison(reports: "Sequence[Report]", failures: Sequence[str]) -> None:
     from dsdctl.report.formats.text import render_brief
 
-    print_plain(render_brief(reports, out()))
+    print_result(render_brief(reports, out()))
     unfinished = [report.experiment for report in reports if not report.complete]
     if failures or unfinished:
         for failure in failures:
-            say(f"error: {failure}")
-        say(f"error: the comparison of {', '.join(unfinished)} is not complete")
+            notify(f"error: {failure}")
+        notify(f"error: the comparison of {', '.join(unfinished)} is not complete")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -214,6 +223,6 @@ def _end_with_status(
     for line in status_lines(progress, {}, only):
         print_line(line)
     for failure in failures:
-        say(f"error: {failure}")
+        notify(f"error: {failure}")
     if any(trajectory.key in only for trajectory in unfinished(progress)):
         raise typer.Exit(SOME_FAILED)

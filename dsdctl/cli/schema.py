@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dsdctl.cli.console import print_plain, reported
+from dsdctl.cli.console import print_result, reported
 from dsdctl.errors import InputError
 
 
@@ -35,10 +35,10 @@ def schema(
         from dsdctl.spec.schema import recipe_schema, spec_schema
 
         if markdown:
-            print_plain(reference())
+            print_result(reference())
             return
         made = spec_schema() if of is SchemaOf.spec else recipe_schema()
-        print_plain(json.dumps(made, indent=2))
+        print_result(json.dumps(made, indent=2))
 
 
 def _print_commands(markdown: bool) -> None:
@@ -47,4 +47,4 @@ def _print_commands(markdown: bool) -> None:
 
     if not markdown:
         raise InputError("cli: has no JSON Schema (allowed: dsdctl schema cli --markdown)")
-    print_plain(command_page(app))
+    print_result(command_page(app))

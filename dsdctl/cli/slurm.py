@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dsdctl.cli.console import print_line, print_plain, say
+from dsdctl.cli.console import notify, print_line, print_result
 from dsdctl.errors import InputError
 from dsdctl.plan.next_work import unfinished
 from dsdctl.plan.plan import Plan
@@ -47,11 +47,11 @@ def submit(
     slurm = Slurm(wanted, opened, tuple(words))
     if dry_run:
         for script in slurm.scripts(progress):
-            print_plain(script)
+            print_result(script)
     elif left:
         new = slurm.submit(progress)
         for key, number in new.items():
             print_line(f"{key[:8]}  {plan.trajectories[key].label}: job {number}")
-        say(f"{len(new)} jobs submitted, {len(left) - len(new)} were in the queue already")
-        say("`dsdctl status` says how far they are; the same command then prints the comparison")
+        notify(f"{len(new)} jobs submitted, {len(left) - len(new)} were in the queue already")
+        notify("`dsdctl status` says how far they are; the same command then prints the comparison")
     return dry_run or bool(left)

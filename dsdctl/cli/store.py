@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dsdctl.cli.completion import complete_spec
-from dsdctl.cli.console import SOME_FAILED, out, print_line, reported, say, warn
+from dsdctl.cli.console import SOME_FAILED, notify, out, print_line, reported, warn
 from dsdctl.cli.options import StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
 from dsdctl.store.place import DEFAULT_STORE
@@ -39,10 +39,10 @@ def list_(
         else:
             used_by, found = known_users(opened)
             if found:
-                say(f"used by: of the specs that its runs had, those here: {', '.join(found)}")
+                notify(f"used by: of the specs that its runs had, those here: {', '.join(found)}")
         listed = [e for e in maintenance.entries(opened) if not specs or e.key in used_by]
         out().print(store_table(opened, listed, used_by))
-        say(f"{len(listed)} in {store}, {size(sum(entry.bytes for entry in listed))}")
+        notify(f"{len(listed)} in {store}, {size(sum(entry.bytes for entry in listed))}")
 
 
 @app.command("diff")
@@ -74,7 +74,7 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
         folders, problems = maintenance.check_all(opened)
         for problem in problems:
             print_line(problem)
-        say(f"{folders} folders checked, {len(problems)} problems")
+        notify(f"{folders} folders checked, {len(problems)} problems")
         if problems:
             raise typer.Exit(SOME_FAILED)
 
@@ -119,4 +119,4 @@ def gc(
                     print_line(f"weights of {key}")
                     freed += opened.levels.drop_weights(key) if yes else 0
         done = f"{size(freed)} freed" if yes else "nothing deleted; add --yes to delete"
-        say(done)
+        notify(done)

@@ -15,7 +15,7 @@ from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.plan.reuse import shortened_value
-from dsdctl.report.word_wrapped import WholeWords
+from dsdctl.report.word_wrapped import WordWrappedTable
 from dsdctl.run.event_log import logged_specs
 from dsdctl.run.own import known_in
 from dsdctl.store import maintenance
@@ -58,7 +58,7 @@ def known_users(store: Store) -> tuple[dict[str, list[str]], list[str]]:
 def _keys(progress: Progress, trajectory: Trajectory) -> list[str]:
     """The keys of what a trajectory has in a store, or uses there."""
     dense = progress.level_identity(trajectory, 0)
-    early = trajectory.early_state(dense.distillation) if dense is not None else None
+    early = trajectory.rewind_checkpoint(dense.distillation) if dense is not None else None
     pieces = [progress.table_identity(trajectory), early]
     levels = [level.key for level in progress.known[trajectory.key].levels]
     return levels + [key_of(piece) for piece in pieces if piece is not None]
@@ -75,7 +75,7 @@ def store_table(store: Store, entries: Iterable[Entry], used_by: Users) -> Rende
         names = ", ".join(used_by.get(entry.key, ()))
         cells = (entry.key[:12], finished, size(entry.bytes), what, names)
         table.add_row(*map(Text, cells[: len(table.columns)]))
-    return WholeWords(table)
+    return WordWrappedTable(table)
 
 
 def key_beginning(store: Store, beginning: str) -> str:
@@ -101,4 +101,4 @@ def difference_table(store: Store, first: str, second: str) -> RenderableType:
     for difference in differences(one, other, identities.get):
         values = shortened_value(difference.first), shortened_value(difference.second)
         table.add_row(*map(Text, (difference.field, *values)))
-    return WholeWords(table)
+    return WordWrappedTable(table)

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from dsdctl.cli.console import can_draw, print_as_is
+from dsdctl.cli.console import can_draw, log_line
 from dsdctl.plan.next_work import unfinished
 from dsdctl.plan.progress import Progress
 from dsdctl.report.status import status_lines
@@ -80,5 +80,5 @@ def _print_new(console: Console, lines: Sequence[str], printed: set[str]) -> Non
     for line in lines:
         if line not in printed:
             printed.add(line)
-            print_as_is(console, line)
+            log_line(console, line)
     console.file.flush()

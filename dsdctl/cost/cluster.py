@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dsdctl.cost.ledger import FORWARD_AND_BACKWARD, PETA, CountMacs, level_pflops_executed
 from dsdctl.cost.makespan import ListSchedules, Piece, critical_path, total_cost
-from dsdctl.cost.throughput import Price
+from dsdctl.cost.throughput import CostFunction
 from dsdctl.plan.plan import Plan
 from dsdctl.spec.fields import Model
 from dsdctl.spec.network import network_name
@@ -89,19 +89,21 @@ def _on_gpus(schedules: ListSchedules, gpus: int, work: float, unit: Unit) -> On
     )
 
 
-def at_images_per_second(plan: Plan, count_macs: CountMacs, images: float) -> tuple[Price, str]:
+def at_images_per_second(
+    plan: Plan, count_macs: CountMacs, images: float
+) -> tuple[CostFunction, str]:
     """The seconds of work on a GPU that trains the first row's student on `images` a second, alone
     and not distilled; all else scales with its executed PFLOPs. And that in words."""
-    regime = plan.trajectories[plan.rows[0].students[0]].regime
-    pflops_per_second = images * FORWARD_AND_BACKWARD * count_macs(regime).total / PETA
-    arch = network_name(regime.network)
+    setup = plan.trajectories[plan.rows[0].students[0]].setup
+    pflops_per_second = images * FORWARD_AND_BACKWARD * count_macs(setup).total / PETA
+    arch = network_name(setup.network)
     words = (
         f"assumed: a GPU trains the {arch} student of the first row on {images:g} images a second"
     )
     return (lambda _workload, pflops: pflops / pflops_per_second), words
 
 
-def in_levels(plan: Plan, count_macs: CountMacs) -> tuple[Price, str]:
+def in_levels(plan: Plan, count_macs: CountMacs) -> tuple[CostFunction, str]:
     """The cost of work in levels of the first row's first student, by PFLOPs. And that in words."""
     student = plan.trajectories[plan.rows[0].students[0]]
     level = level_pflops_executed(student, count_macs)

@@ -6,13 +6,13 @@ from dsdctl.cost import throughput
 from dsdctl.cost.cluster import ClusterPlan, at_images_per_second, cluster_plan, in_levels
 from dsdctl.cost.ledger import (
     CountMacs,
-    early_state_pflops,
     level_pflops_executed,
     macs_per_trained_image,
+    rewind_checkpoint_pflops,
 )
 from dsdctl.cost.makespan import Piece, list_schedule
-from dsdctl.cost.remaining import PlanTable, missing_early_states, plan_tables
-from dsdctl.cost.throughput import Price, workload
+from dsdctl.cost.remaining import PlanTable, missing_rewind_checkpoints, plan_tables
+from dsdctl.cost.throughput import CostFunction, workload
 from dsdctl.errors import InputError
 from dsdctl.keys import key_of
 from dsdctl.plan.next_work import levels_to_restore, unfinished, wants_level
@@ -36,7 +36,7 @@ def seconds_estimate(
     return throughput.start_seconds(progress.store, device) + list_schedule(pieces, slots)
 
 
-def _learnt_price(progress: Progress, count_macs: CountMacs, device: str) -> Price | None:
+def _learnt_price(progress: Progress, count_macs: CountMacs, device: str) -> CostFunction | None:
     """What this store knows of the speed of `device`."""
     interrupted = _rates_of_interrupted(progress, count_macs, device)
     return throughput.seconds(progress.store, device, interrupted)
@@ -48,7 +48,7 @@ def _rates_of_interrupted(
     """MACs a second by workload, of the plan's levels that were interrupted within."""
     rates: dict[str, float] = {}
     for trajectory, epochs, seconds in _interrupted(progress, device):
-        images = epochs * trajectory.regime.images.sizes.train
+        images = epochs * trajectory.setup.images.sizes.train
         macs = images * macs_per_trained_image(trajectory, count_macs)
         rates[workload(trajectory)] = macs / max(seconds, 1e-9)
     return rates
@@ -98,7 +98,7 @@ def plan_for_cluster(
     return cluster_plan(pieces_of(progress, count_macs, price), gpus, "seconds", basis)
 
 
-def pieces_of(progress: Progress, count_macs: CountMacs, price: Price) -> list[Piece]:
+def pieces_of(progress: Progress, count_macs: CountMacs, price: CostFunction) -> list[Piece]:
     """What may still be run: each distinct level, teacher table and state to rewind to, once.
 
     The levels of a trajectory are a chain, up to the last, since a stop is not known before. A
@@ -111,7 +111,7 @@ def pieces_of(progress: Progress, count_macs: CountMacs, price: Price) -> list[P
 
 
 class _Builder:
-    def __init__(self, progress: Progress, count_macs: CountMacs, price: Price):
+    def __init__(self, progress: Progress, count_macs: CountMacs, price: CostFunction):
         self.pieces: list[Piece] = []
         self._progress = progress
         self._count_macs = count_macs
@@ -122,7 +122,7 @@ class _Builder:
         self._tables: Mapping[str, PlanTable] = plan_tables(progress, count_macs)
         self._early = {
             trajectory.key: state
-            for state, rewinding in missing_early_states(progress).items()
+            for state, rewinding in missing_rewind_checkpoints(progress).items()
             for trajectory in rewinding
         }
 
@@ -160,7 +160,7 @@ class _Builder:
         return (self._piece(table.key, "teacher table", cost, before),)
 
     def _early_state(self, trajectory: Trajectory, before: tuple[int, ...]) -> tuple[int, ...]:
-        pflops = early_state_pflops(trajectory, self._count_macs)
+        pflops = rewind_checkpoint_pflops(trajectory, self._count_macs)
         cost = self._price(workload(trajectory), pflops)
         state = self._early[trajectory.key]
         return (self._piece(("early", state), "state to rewind to", cost, before),)

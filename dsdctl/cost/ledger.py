@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dsdctl.plan.images import Images
 from dsdctl.plan.plan import Plan, RowPlan
-from dsdctl.plan.rows import Regime
+from dsdctl.plan.rows import TrainingSetup
 from dsdctl.plan.teacher_table import view_count
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
@@ -35,19 +35,19 @@ class Macs:
     per_layer: Mapping[str, int]
 
 
-CountMacs = Callable[[Regime], Macs]
-"""Counts the MACs of a regime's network on its images; passed in, since it needs torch."""
+CountMacs = Callable[[TrainingSetup], Macs]
+"""Counts the MACs of a set-up's network on its images; passed in, since it needs torch."""
 
 
-def fvcore_macs(regime: Regime) -> Macs:
+def fvcore_macs(setup: TrainingSetup) -> Macs:
     """Count with fvcore, once for each network and image size. Imports torch.
 
     A user's own network was counted when it was looked at; raises InputError where it never was.
     """
-    if regime.own is not None:
-        return Macs(regime.own.known.macs, regime.own.known.macs_per_layer)
-    facts = regime.images.facts
-    return _fvcore_macs(regime.network, facts.channels, facts.height, facts.width, facts.classes)
+    if setup.own is not None:
+        return Macs(setup.own.known.macs, setup.own.known.macs_per_layer)
+    facts = setup.images.facts
+    return _fvcore_macs(setup.network, facts.channels, facts.height, facts.width, facts.classes)
 
 
 @functools.cache
@@ -64,44 +64,44 @@ def _fvcore_macs(network: Network, channels: int, height: int, width: int, class
     return Macs(count.total, count.per_layer)
 
 
-def training_pflops(regime: Regime, macs: Macs) -> float:
+def training_pflops(setup: TrainingSetup, macs: Macs) -> float:
     """One training run in the paper's convention: 1.628 for Table 1's student."""
-    images = regime.images.sizes.train * regime.training.epochs
+    images = setup.images.sizes.train * setup.training.epochs
     return FORWARD_AND_BACKWARD * macs.total * images / PETA
 
 
 def nonzero_training_pflops(
-    regime: Regime, macs: Macs, density_per_layer: Mapping[str, float]
+    setup: TrainingSetup, macs: Macs, density_per_layer: Mapping[str, float]
 ) -> float:
     """One training run with the MACs of each layer scaled by its density."""
     pruned = sum(
         count * (1 - density_per_layer.get(name, 1.0)) for name, count in macs.per_layer.items()
     )
-    images = regime.images.sizes.train * regime.training.epochs
+    images = setup.images.sizes.train * setup.training.epochs
     return FORWARD_AND_BACKWARD * (macs.total - pruned) * images / PETA
 
 
-def nonzero_pflops(regime: Regime, macs: Macs, levels: Iterable[Measured]) -> float:
+def nonzero_pflops(setup: TrainingSetup, macs: Macs, levels: Iterable[Measured]) -> float:
     """The training runs of `levels`, each with the densities that it was run at."""
-    return sum(nonzero_training_pflops(regime, macs, level.density_per_layer) for level in levels)
+    return sum(nonzero_training_pflops(setup, macs, level.density_per_layer) for level in levels)
 
 
-def measuring_pflops(regime: Regime, macs: Macs) -> float:
+def measuring_pflops(setup: TrainingSetup, macs: Macs) -> float:
     """One measurement: each training, validation and test image once forward."""
-    return macs.total * _measured_images(regime.images) / PETA
+    return macs.total * _measured_images(setup.images) / PETA
 
 
-def table_pflops(student: Regime, teacher_macs: Macs) -> float:
+def table_pflops(student: TrainingSetup, teacher_macs: Macs) -> float:
     """A teacher table: every view of every training image once forward."""
     return teacher_macs.total * table_forwards(student) / PETA
 
 
-def table_forwards(student: Regime) -> int:
+def table_forwards(student: TrainingSetup) -> int:
     """Forward passes that a teacher table takes."""
     return student.images.sizes.train * view_count(student.augment)
 
 
-def teacher_call_pflops(student: Regime, teacher_macs: Macs) -> float:
+def teacher_call_pflops(student: TrainingSetup, teacher_macs: Macs) -> float:
     """The teacher's forward passes during one training run that calls it directly."""
     images = student.images.sizes.train * student.training.epochs
     return teacher_macs.total * images / PETA
@@ -125,10 +125,10 @@ def row_cost(plan: Plan, row_plan: RowPlan, count_macs: CountMacs) -> RowCost:
     need = student.teacher
     if need is not None and need.trajectory is not None:
         teacher_levels = need.levels
-        teacher_price = training_pflops(need.regime, count_macs(need.regime))
+        teacher_price = training_pflops(need.setup, count_macs(need.setup))
     return RowCost(
         levels,
-        levels * training_pflops(student.regime, count_macs(student.regime)),
+        levels * training_pflops(student.setup, count_macs(student.setup)),
         teacher_levels,
         teacher_levels * teacher_price,
     )
@@ -136,29 +136,29 @@ def row_cost(plan: Plan, row_plan: RowPlan, count_macs: CountMacs) -> RowCost:
 
 def level_pflops_executed(trajectory: Trajectory, count_macs: CountMacs) -> float:
     """One level as it is run: training, direct teacher calls, measuring; without the table."""
-    macs = count_macs(trajectory.regime)
-    total = training_pflops(trajectory.regime, macs) + measuring_pflops(trajectory.regime, macs)
+    macs = count_macs(trajectory.setup)
+    total = training_pflops(trajectory.setup, macs) + measuring_pflops(trajectory.setup, macs)
     need = trajectory.teacher
     if need is not None and not need.table:
-        total += teacher_call_pflops(trajectory.regime, count_macs(need.regime))
+        total += teacher_call_pflops(trajectory.setup, count_macs(need.setup))
     return total
 
 
 def macs_per_trained_image(trajectory: Trajectory, count_macs: CountMacs) -> int:
     """What training on an image once takes as it is run, a direct teacher call included."""
-    total = FORWARD_AND_BACKWARD * count_macs(trajectory.regime).total
+    total = FORWARD_AND_BACKWARD * count_macs(trajectory.setup).total
     need = trajectory.teacher
     if need is not None and not need.table:
-        total += count_macs(need.regime).total
+        total += count_macs(need.setup).total
     return total
 
 
-def early_state_pflops(trajectory: Trajectory, count_macs: CountMacs) -> float:
+def rewind_checkpoint_pflops(trajectory: Trajectory, count_macs: CountMacs) -> float:
     """The first batches of level 0 run once more, and measured, for levels that rewind to them."""
-    regime = trajectory.regime
-    measuring = measuring_pflops(regime, count_macs(regime))
+    setup = trajectory.setup
+    measuring = measuring_pflops(setup, count_macs(setup))
     training = level_pflops_executed(trajectory, count_macs) - measuring
-    return regime.rewind_share * training + measuring
+    return setup.rewind_share * training + measuring
 
 
 def level_bytes(total_weights: int) -> int:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import dsdctl
 from dsdctl.cost.ledger import Macs, fvcore_macs
-from dsdctl.plan.rows import Regime
+from dsdctl.plan.rows import TrainingSetup
 from dsdctl.store.store import Store
 
 FILE = "macs.json"
@@ -32,10 +32,10 @@ class MacCache:
         self._counts = _read(store)
         self._new = False
 
-    def __call__(self, regime: Regime) -> Macs:
-        name = _name(regime)
+    def __call__(self, setup: TrainingSetup) -> Macs:
+        name = _name(setup)
         if name not in self._counts:
-            self._counts[name] = fvcore_macs(regime)
+            self._counts[name] = fvcore_macs(setup)
             self._new = True
         return self._counts[name]
 
@@ -62,11 +62,11 @@ def _read(store: Store) -> dict[str, Macs]:
     return {name: Macs(total, dict(layers)) for name, (total, layers) in known.items()}
 
 
-def _name(regime: Regime) -> str:
+def _name(setup: TrainingSetup) -> str:
     """What a count depends on: the network, its input and its output."""
-    facts = regime.images.facts
+    facts = setup.images.facts
     shape = (facts.channels, facts.height, facts.width, facts.classes)
-    return json.dumps([regime.network.model_dump(mode="json"), shape], sort_keys=True)
+    return json.dumps([setup.network.model_dump(mode="json"), shape], sort_keys=True)
 
 
 def _checksum(counts: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dsdctl.cost.ledger import CountMacs, level_bytes, table_forwards, table_pflops
 from dsdctl.keys import key_of
-from dsdctl.plan.next_work import early_state, levels_to_restore, wants_level
+from dsdctl.plan.next_work import levels_to_restore, rewind_checkpoint, wants_level
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.teacher_table import table_bytes
 from dsdctl.plan.trajectory import Trajectory
@@ -31,7 +31,7 @@ class MissingWork:
     chosen: list[Trajectory]
     levels: dict[str, int]
     restored: dict[str, int]
-    early_states: dict[str, list[Trajectory]]
+    rewind_checkpoints: dict[str, list[Trajectory]]
 
     @property
     def to_run(self) -> dict[str, int]:
@@ -41,7 +41,7 @@ class MissingWork:
 
     def disk_bytes(self) -> int:
         """Bytes that missing levels and teacher tables may write."""
-        total = sum(level_bytes(_weights(states[0])) for states in self.early_states.values())
+        total = sum(level_bytes(_weights(states[0])) for states in self.rewind_checkpoints.values())
         keys, tables, to_run = table_keys(self.progress, self.chosen), set[str](), self.to_run
         for trajectory in self.chosen:
             count, table = to_run[trajectory.key], keys.get(trajectory.key)
@@ -51,7 +51,7 @@ class MissingWork:
             if table is not None and table not in tables:
                 tables.add(table)
                 there = self.progress.store.tables.has(table)
-                total += 0 if there else table_bytes(trajectory.regime)
+                total += 0 if there else table_bytes(trajectory.setup)
         return total
 
 
@@ -62,7 +62,7 @@ def missing_work(progress: Progress, only: Collection[str] = ()) -> MissingWork:
         progress.plan.chosen(only),
         missing_levels(progress, only),
         levels_run_again(progress, only),
-        missing_early_states(progress, only),
+        missing_rewind_checkpoints(progress, only),
     )
 
 
@@ -103,16 +103,16 @@ def disk_bytes(progress: Progress, only: Collection[str] = ()) -> int:
     return missing_work(progress, only).disk_bytes()
 
 
-def missing_early_states(
+def missing_rewind_checkpoints(
     progress: Progress, only: Collection[str] = ()
 ) -> dict[str, list[Trajectory]]:
     """By key, each early state of level 0 still to be computed, and who rewinds to it."""
     states: dict[str, list[Trajectory]] = {}
     for trajectory in progress.plan.chosen(only):
-        rewinds = trajectory.regime.rewind_iterations > 0 and trajectory.levels > 1
+        rewinds = trajectory.setup.rewind_iterations > 0 and trajectory.levels > 1
         if not rewinds or not wants_level(progress, trajectory):
             continue
-        identity = early_state(progress, trajectory)
+        identity = rewind_checkpoint(progress, trajectory)
         # It has no key while the teacher's level is not known.
         key = trajectory.early_name if identity is None else key_of(identity)
         if progress.store.levels.get(key) is None:
@@ -137,14 +137,14 @@ def plan_tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTabl
 def _plan_table(
     progress: Progress, key: str, readers: Sequence[Trajectory], count_macs: CountMacs
 ) -> PlanTable:
-    regime, need = readers[0].regime, readers[0].teacher
+    setup, need = readers[0].setup, readers[0].teacher
     assert need is not None
     names = [name for trajectory in readers for name in progress.plan.used_by(trajectory)]
     return PlanTable(
         key=key,
-        forwards=table_forwards(regime),
-        pflops=table_pflops(regime, count_macs(need.regime)),
-        bytes=table_bytes(regime),
+        forwards=table_forwards(setup),
+        pflops=table_pflops(setup, count_macs(need.setup)),
+        bytes=table_bytes(setup),
         done=progress.store.tables.has(key),
         used_by=tuple(dict.fromkeys(names)),
     )
@@ -171,12 +171,12 @@ def _table_key(progress: Progress, trajectory: Trajectory) -> str:
     identity = progress.table_identity(trajectory)
     if identity is not None:
         return key_of(identity)
-    need, views = trajectory.teacher, trajectory.regime.augment
+    need, views = trajectory.teacher, trajectory.setup.augment
     assert need is not None
-    precision = trajectory.regime.training.precision
+    precision = trajectory.setup.training.precision
     details = f"levels={need.levels},flip={views.flip},crop={views.crop},precision={precision}"
     return f"{need.trajectory}@{need.rule}/{details}"
 
 
 def _weights(trajectory: Trajectory) -> int:
-    return sum(trajectory.regime.layer_weights.values())
+    return sum(trajectory.setup.layer_weights.values())

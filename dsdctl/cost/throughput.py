@@ -33,12 +33,12 @@ _RATES = TypeAdapter(dict[str, _Positive])
 _REHEARSED = TypeAdapter(dict[str, dict[str, _Positive]])
 _STARTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]])
 
-Price = Callable[[str, float], float]
+CostFunction = Callable[[str, float], float]
 """What a piece of work costs: (workload, PFLOPs as executed) -> seconds, or any other unit."""
 
 
 @dataclass
-class Observed:
+class RunTimings:
     """What a run shows of a machine's speed: its levels, and how long it took to the first.
 
     `start_seconds` stays None where the first piece of work was none of those levels.
@@ -70,14 +70,14 @@ def workload(trajectory: Trajectory, *, of_teacher: bool = False) -> str:
 
     With `of_teacher` it is that of the trajectory's teacher, alone.
     """
-    need, regime = trajectory.teacher, trajectory.regime
+    need, setup = trajectory.teacher, trajectory.setup
     if of_teacher and need is not None:
-        regime, need = need.regime, None
-    facts, training = regime.images.facts, regime.training
-    network = "-".join(str(value) for value in regime.network.model_dump().values())
-    if isinstance(regime.network, CodeNetwork):
-        code = regime.network.code or regime.network.version
-        network = f"{regime.network.name}-{code}-{json.dumps(regime.network.options)}"
+        setup, need = need.setup, None
+    facts, training = setup.images.facts, setup.training
+    network = "-".join(str(value) for value in setup.network.model_dump().values())
+    if isinstance(setup.network, CodeNetwork):
+        code = setup.network.code or setup.network.version
+        network = f"{setup.network.name}-{code}-{json.dumps(setup.network.options)}"
     taught = ""
     if need is not None:
         taught = "/table" if need.table else "/teacher"
@@ -85,7 +85,7 @@ def workload(trajectory: Trajectory, *, of_teacher: bool = False) -> str:
     return f"{network}/{size}/{training.batch_size}/{training.precision}{taught}"
 
 
-def learn(store: Store, device: str, observed: Observed, count_macs: CountMacs) -> None:
+def update_rates(store: Store, device: str, observed: RunTimings, count_macs: CountMacs) -> None:
     """Keep the median rate, in MACs a second, of each workload among the observed levels, and how
     long the run took until its first level began.
 
@@ -132,7 +132,7 @@ def start_seconds(store: Store, device: str) -> float:
 
 def seconds(
     store: Store, device: str, interrupted: Mapping[str, float] | None = None
-) -> Price | None:
+) -> CostFunction | None:
     """The seconds that work takes at the rates that were learnt; None where this store knows none.
 
     Rates of levels go before those of `interrupted` ones, and these before those of rehearsals.
@@ -175,8 +175,8 @@ def images_per_second(trajectory: Trajectory, level: FinishedLevel) -> float | N
     """
     if level.measured is None:
         return None
-    regime = trajectory.regime
-    images = regime.images.sizes.train * regime.training.epochs
+    setup = trajectory.setup
+    images = setup.images.sizes.train * setup.training.epochs
     return images / max(level.environment.wall_seconds, 1e-9)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsdctl.data.prepared import FOLDER, Original, Part, prepare, read_manifest
+from dsdctl.data.prepared import FOLDER, RawDataset, RawSplit, prepare, read_manifest
 from dsdctl.errors import InputError
 from dsdctl.own.inspection import cache_folder
 from dsdctl.own.load import load, raised_at
@@ -71,7 +71,7 @@ def prepare_own(data: OwnData) -> None:
     prepare(data.folder, lambda: _original(data), lambda _done, _all: None, thorough=False)
 
 
-def _original(data: OwnData) -> Original:
+def _original(data: OwnData) -> RawDataset:
     try:
         given = load(data.source)(**data.options)
         parts = _parts(given)
@@ -81,10 +81,10 @@ def _original(data: OwnData) -> Original:
         raise InputError(raised_at(error, data.source)) from error
     classes = check_labels({name: labels for name, (_, labels) in parts.items()})
     content = _content(parts)
-    return Original(
+    return RawDataset(
         classes,
         {
-            name: Part(labels.tolist(), images.shape[1:], _rows_of(images))
+            name: RawSplit(labels.tolist(), images.shape[1:], _rows_of(images))
             for name, (images, labels) in parts.items()
         },
         lambda: {"content": content},

@@ -11,7 +11,7 @@ import numpy as np
 from dsdctl.data import sources
 from dsdctl.data.catalog import NAMED
 from dsdctl.data.image_folder import list_images
-from dsdctl.data.prepared import FOLDER, Original, Progress, open_part, prepare, read_manifest
+from dsdctl.data.prepared import FOLDER, Progress, RawDataset, open_part, prepare, read_manifest
 from dsdctl.errors import WorkError
 from dsdctl.keys import ImagesIdentity, NoiseIdentity
 from dsdctl.spec.dataset import IMAGES_OF
@@ -92,14 +92,14 @@ def prepare_images(
         raise WorkError(f"{folder}: changed since the run was planned")
 
 
-def _original(images: ImagesIdentity, root: Path) -> Original:
+def _original(images: ImagesIdentity, root: Path) -> RawDataset:
     name = IMAGES_OF.get(bare_name(images), bare_name(images))
     if name == "python":
         raise WorkError(f"{root}: not whole any more; `dsdctl prepare SPEC` makes it again")
     if images.size is None:
         original = _SOURCES[name](root)
     else:
-        cut = sources.Cut(images.size.resize, images.size.crop)
+        cut = sources.ResizeAndCrop(images.size.resize, images.size.crop)
         if name == "flowers102":
             original = sources.flowers102(root, cut)
         else:
@@ -109,7 +109,7 @@ def _original(images: ImagesIdentity, root: Path) -> Original:
     return original
 
 
-_SOURCES: dict[str, Callable[[Path], Original]] = {
+_SOURCES: dict[str, Callable[[Path], RawDataset]] = {
     "cifar10": functools.partial(sources.cifar, "cifar10"),
     "cifar100": functools.partial(sources.cifar, "cifar100"),
     "svhn": sources.svhn,
@@ -118,7 +118,7 @@ _SOURCES: dict[str, Callable[[Path], Original]] = {
 """Data sets of images of one size, read from their root."""
 
 
-def _check_counts(name: str, root: Path, original: Original) -> None:
+def _check_counts(name: str, root: Path, original: RawDataset) -> None:
     """A data set that goes by its name must be whole. Raises WorkError."""
     known = NAMED.get(name)
     if known is None:

@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class RawSplit:
     """Images as their own files hold them: `read(start, stop)` gives uint8 (n, *shape)."""
 
     labels: Sequence[int]
@@ -51,12 +51,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Original:
+class RawDataset:
     """A data set in its own files. Once all is read, `finish` checks it; what it returns is kept
     in the manifest."""
 
     classes: int
-    parts: Mapping[str, Part]
+    parts: Mapping[str, RawSplit]
     finish: Callable[[], Mapping[str, str]] = dict
 
 
@@ -78,7 +78,7 @@ class Manifest:
 
 
 def prepare(
-    folder: Path, original: Callable[[], Original], progress: Progress, *, thorough: bool
+    folder: Path, original: Callable[[], RawDataset], progress: Progress, *, thorough: bool
 ) -> None:
     """Make `folder` unless it is there and whole; of two processes one makes it, the other waits.
 
@@ -129,7 +129,7 @@ def open_part(folder: Path, part: str, *, mapped: bool) -> "tuple[np.ndarray, np
 # Making
 
 
-def _make(folder: Path, original: Original, progress: Progress) -> None:
+def _make(folder: Path, original: RawDataset, progress: Progress) -> None:
     # The lock may be this machine's alone, and another one be at its own part.
     mine = f".{folder.name}.{socket.gethostname()}"
     for left_behind in folder.parent.glob(f"{mine}.*.part"):  # by a process that was killed
@@ -156,7 +156,7 @@ def _make(folder: Path, original: Original, progress: Progress) -> None:
 
 
 def _write_parts(
-    folder: Path, original: Original, progress: Progress
+    folder: Path, original: RawDataset, progress: Progress
 ) -> dict[str, tuple[int, str]]:
     import numpy as np
 
@@ -205,7 +205,7 @@ class _Digested:
         return self._bytes, self._digest.hexdigest()
 
 
-def _check_room(folder: Path, original: Original) -> None:
+def _check_room(folder: Path, original: RawDataset) -> None:
     """Refuse what the disk has no room for. Raises WorkError."""
     needed = sum(
         len(part.labels) * part.shape[0] * part.shape[1] * part.shape[2]

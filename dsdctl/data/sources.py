@@ -1,6 +1,6 @@
 """Data sets in their own files: torchvision's, image folders, archives, and human labels.
 
-What must be decoded or unpickled comes as an `Original`, to be prepared once.
+What must be decoded or unpickled comes as a `RawDataset`, to be prepared once.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dsdctl.data.image_folder import Listing, content_digest
-from dsdctl.data.prepared import Original, Part
+from dsdctl.data.prepared import RawDataset, RawSplit
 from dsdctl.errors import WorkError
 from dsdctl.system.devices import usable_cores
 
@@ -47,7 +47,7 @@ MAX_PIXELS = 2**28
 
 
 @dataclass(frozen=True)
-class Cut:
+class ResizeAndCrop:
     """How images of all sizes become alike: the shorter side resized to `resize` pixels
     (bilinear, antialiased), then the centre of `crop` x `crop` kept, as torchvision does it."""
 
@@ -94,7 +94,7 @@ def load_npz(file: Path, content: str) -> Arrays:
     return Arrays(train, test, int(train.labels.max()) + 1)
 
 
-def cifar(name: str, root: Path) -> Original:
+def cifar(name: str, root: Path) -> RawDataset:
     """CIFAR-10 or CIFAR-100 by torchvision's own loaders, downloaded where absent.
 
     Raises WorkError where the files are neither there nor to be had.
@@ -106,11 +106,11 @@ def cifar(name: str, root: Path) -> Original:
     for part in ("train", "test"):
         load = functools.partial(dataset, str(root), train=part == "train")
         found = _found_or_downloaded(name, root, dataset.base_folder, dataset.filename, load)
-        parts[part] = Part(found.targets, found.data.shape[1:], _rows_of(found.data))
-    return Original(10 if name == "cifar10" else 100, parts)
+        parts[part] = RawSplit(found.targets, found.data.shape[1:], _rows_of(found.data))
+    return RawDataset(10 if name == "cifar10" else 100, parts)
 
 
-def svhn(root: Path) -> Original:
+def svhn(root: Path) -> RawDataset:
     """The street view house numbers, cropped, by torchvision's own loader, downloaded where absent.
 
     Raises WorkError where the files are neither there nor to be had.
@@ -123,16 +123,16 @@ def svhn(root: Path) -> Original:
         file = f"{part}_32x32.mat"
         found = _found_or_downloaded("svhn", root, file, file, load)
         images = found.data.transpose(0, 2, 3, 1)
-        parts[part] = Part(found.labels, images.shape[1:], _rows_of(images))
-    return Original(10, parts)
+        parts[part] = RawSplit(found.labels, images.shape[1:], _rows_of(images))
+    return RawDataset(10, parts)
 
 
-def tiny_imagenet(root: Path) -> Original:
+def tiny_imagenet(root: Path) -> RawDataset:
     """Tiny ImageNet as its archive unpacks: its validation images serve for testing.
 
     Raises WorkError where the files are not there.
     """
-    folder, cut = root / "tiny-imagenet-200", Cut(64, 64)
+    folder, cut = root / "tiny-imagenet-200", ResizeAndCrop(64, 64)
     try:
         classes = sorted((folder / "wnids.txt").read_text().split())
         lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
@@ -155,10 +155,10 @@ def tiny_imagenet(root: Path) -> Original:
         name: _image_part([file for file, _ in found], [label for _, label in found], cut, {})
         for name, found in (("train", train), ("test", test))
     }
-    return Original(len(classes), parts)
+    return RawDataset(len(classes), parts)
 
 
-def flowers102(root: Path, cut: Cut) -> Original:
+def flowers102(root: Path, cut: ResizeAndCrop) -> RawDataset:
     """Oxford's 102 flowers by torchvision's loader: 1,020 training and 6,149 test images, as in
     the authors' code. Raises WorkError where the files are neither there nor to be had."""
     from dsdctl.system.torchvision import datasets
@@ -168,10 +168,10 @@ def flowers102(root: Path, cut: Cut) -> Original:
         load = functools.partial(datasets.Flowers102, str(root), split=part)
         found = _found_or_downloaded("flowers102", root, "flowers-102", "flowers-102/", load)
         parts[part] = _image_part(found._image_files, found._labels, cut, {})
-    return Original(102, parts)
+    return RawDataset(102, parts)
 
 
-def image_folder(listing: Listing, cut: Cut, content: str | None) -> Original:
+def image_folder(listing: Listing, cut: ResizeAndCrop, content: str | None) -> RawDataset:
     """An image folder. With `content`, its finish raises WorkError where the files are others by
     now, that is where their content digest is not `content`."""
     fingerprint = listing.fingerprint()
@@ -189,7 +189,7 @@ def image_folder(listing: Listing, cut: Cut, content: str | None) -> Original:
             raise WorkError(f"{listing.root}: changed since the run was planned")
         return {"content": found, "fingerprint": fingerprint}
 
-    return Original(len(listing.classes), parts, finish)
+    return RawDataset(len(listing.classes), parts, finish)
 
 
 # Human labels
@@ -310,8 +310,8 @@ def _rows_of(images: np.ndarray) -> Callable[[int, int], np.ndarray]:
 
 
 def _image_part(
-    files: Sequence[Path], labels: Sequence[int], cut: Cut, digests: dict[Path, bytes]
-) -> Part:
+    files: Sequence[Path], labels: Sequence[int], cut: ResizeAndCrop, digests: dict[Path, bytes]
+) -> RawSplit:
     """Files to be decoded by as many threads as there are cores; fills in `digests` (sha256)."""
 
     def decode(file: Path) -> np.ndarray:
@@ -330,7 +330,7 @@ def _image_part(
             warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
             return np.stack(list(pool.map(decode, files[start:stop])))
 
-    return Part(labels, (cut.crop, cut.crop, 3), read)
+    return RawSplit(labels, (cut.crop, cut.crop, 3), read)
 
 
 def _npz_split(images: np.ndarray, labels: np.ndarray) -> LabelledImages:

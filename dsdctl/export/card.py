@@ -200,7 +200,7 @@ def processor_name() -> str:
 
 
 def _use(chosen: Chosen) -> list[str]:
-    images, facts = chosen.identity.images, chosen.trajectory.regime.images.facts
+    images, facts = chosen.identity.images, chosen.trajectory.setup.images.facts
     centre = images.size.test_crop if images.size else None
     height, width = (centre, centre) if centre else (facts.height, facts.width)
     return [

@@ -81,7 +81,7 @@ def _selected(
     progress: Progress, row_plan: RowPlan, trajectory: Trajectory, name: str, wish: Wish | None
 ) -> int:
     """The number of the level. Raises InputError, WorkError."""
-    reading = progress.reading(row_plan, trajectory.key)
+    decision = progress.decision(row_plan, trajectory.key)
     if isinstance(wish, int):
         there = len(progress.known[trajectory.key].measured)
         if wish >= trajectory.levels:
@@ -89,10 +89,10 @@ def _selected(
         if wish >= there:
             raise WorkError(f"{name}: level {wish} is not finished; {there} levels are")
         return wish
-    selected = reading.selected(row_plan.row.recipe.select if wish is None else wish)
+    selected = decision.selected(row_plan.row.recipe.select if wish is None else wish)
     if selected is None:
         raise WorkError(
-            f"{name}: {reading.reason}, {reading.trainings} of {row_plan.row.student.levels} "
+            f"{name}: {decision.reason}, {decision.trainings} of {row_plan.row.student.levels} "
             "levels; there is no network to export"
         )
     return selected

@@ -106,7 +106,7 @@ def _counts(network: nn.Module, batch: Batch) -> Counts:
 
 def _test_images(chosen: Chosen, store: Store) -> Batch:
     """The first test images as they are measured on."""
-    files = Files(chosen.trajectory.regime.images.path, fallback_folder(store.root))
+    files = Files(chosen.trajectory.setup.images.path, fallback_folder(store.root))
     identity = chosen.identity
     data = load_data(identity.images, identity.noise, files, torch.device("cpu"))
     first = torch.arange(min(CHECKED, len(data.test)))
@@ -116,7 +116,7 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
 
 
 def _network(chosen: Chosen, store: Store) -> nn.Module:
-    facts, key = chosen.trajectory.regime.images.facts, chosen.level.key
+    facts, key = chosen.trajectory.setup.images.facts, chosen.level.key
     return stored_network(store, key, facts.shape, facts.classes, key)
 
 

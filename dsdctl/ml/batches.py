@@ -15,7 +15,7 @@ ACTIVATION_BYTES = 4 * 2**30
 
 
 @torch.no_grad()
-def images_at_once(network: nn.Module, image: Tensor) -> int:
+def inference_batch_size(network: nn.Module, image: Tensor) -> int:
     """How many images like `image` (1, C, H, W) fit into a batch; `network` is in eval mode.
 
     500 of 32 x 32 pixels do for each of the paper's networks.

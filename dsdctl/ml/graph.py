@@ -154,7 +154,7 @@ class GraphedStep:
                 self._inputs, self._replay = inputs, replay
                 return
             self.refused = "the recorded step gives other results"
-        _say(self.refused)
+        _notify(self.refused)
         self._restore(expected)
 
     def _copy(self) -> list[Tensor]:
@@ -172,6 +172,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 @functools.cache
-def _say(refused: str) -> None:
+def _notify(refused: str) -> None:
     """Say it, once in a process."""
     logging.getLogger(__name__).warning("no CUDA graph: %s", refused)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.batches import images_at_once
+from dsdctl.ml.batches import inference_batch_size
 from dsdctl.ml.data import Data, Images, Split
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
@@ -32,7 +32,7 @@ def measure(
     """Measure `network` on all images of `data`; the entropy is that of the training images."""
     network.eval()
     first = data.train.images[torch.zeros(1, dtype=torch.int64)]
-    at_once = images_at_once(network, normalisation(first))
+    at_once = inference_batch_size(network, normalisation(first))
     with ActivationCounter(network) as counter:
         logits = predict(network, data.train.images, normalisation, precision_name, at_once)
     train = logits.argmax(1)

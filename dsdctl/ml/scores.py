@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.batches import images_at_once
+from dsdctl.ml.batches import inference_batch_size
 from dsdctl.ml.device import precision
 from dsdctl.ml.masks import prunable_weights
 from dsdctl.ml.randomness import generator
@@ -40,7 +40,7 @@ def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
     weights = prunable_weights(network)
     totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     with precision("fp32", labels.device):
-        at_once = images_at_once(network, images[:1])
+        at_once = inference_batch_size(network, images[:1])
         parts = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
         for batch, targets in parts:
             loss = F.cross_entropy(network(batch), targets, reduction="sum")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.batches import images_at_once
+from dsdctl.ml.batches import inference_batch_size
 from dsdctl.ml.device import precision
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.train import LossFunction
@@ -15,7 +15,7 @@ TeacherLogits = Callable[[Batch], Tensor]
 """batch -> the teacher's logits (B, K) for the same images in the same views."""
 
 
-def called(teacher: nn.Module) -> TeacherLogits:
+def direct_logits(teacher: nn.Module) -> TeacherLogits:
     """Call the teacher, in eval mode, for every batch."""
     teacher.eval()
 
@@ -26,12 +26,12 @@ def called(teacher: nn.Module) -> TeacherLogits:
     return logits
 
 
-def looked_up(table: Tensor) -> TeacherLogits:
+def cached_logits(table: Tensor) -> TeacherLogits:
     """Look the logits up in `table` (N, V, K): image n in view v."""
     return lambda batch: table[batch.indices, batch.views]
 
 
-def distilled(
+def distillation_from(
     teacher: TeacherLogits, *, alpha: float, temperature: float, label_smoothing: float = 0.0
 ) -> LossFunction:
     """The loss of a student that learns from labels and `teacher` (DSD2, eq. 2)."""
@@ -64,7 +64,7 @@ def build_table(
     """
     teacher.eval()
     first = torch.zeros(1, dtype=torch.int64, device=device)
-    at_once = images_at_once(teacher, reader(first, first))
+    at_once = inference_batch_size(teacher, reader(first, first))
     columns = []
     with precision(precision_name, device):
         for view in range(reader.views.count):

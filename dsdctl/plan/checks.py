@@ -8,7 +8,7 @@ import math
 from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.plan.own import Who
-from dsdctl.plan.rows import Regime
+from dsdctl.plan.rows import TrainingSetup
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.experiment import StopRule
 from dsdctl.spec.network import MLP, VGG16, Network, ViT
@@ -47,10 +47,10 @@ def check_network(document: Document, who: Who, network: Network, facts: Facts) 
         raise InputError(document.problem((who, "depth"), reason))
 
 
-def check_batches(document: Document, regime: Regime) -> None:
+def check_batches(document: Document, setup: TrainingSetup) -> None:
     """No batch may be a single one of the training images where that cannot be normalised."""
-    images = regime.images.sizes.train
-    if images % regime.training.batch_size == 1 and regime.has_batchnorm:
+    images = setup.images.sizes.train
+    if images % setup.training.batch_size == 1 and setup.has_batchnorm:
         reason = (
             f"leaves a last batch of one of {images} training images, which BatchNorm cannot "
             "normalise (allowed: another size)"
@@ -58,9 +58,9 @@ def check_batches(document: Document, regime: Regime) -> None:
         raise InputError(document.problem(("training", "batch_size"), reason))
 
 
-def check_ignored(document: Document, who: Who, regime: Regime) -> None:
+def check_ignored(document: Document, who: Who, setup: TrainingSetup) -> None:
     """Layers that are not pruned must be there, and not all of them."""
-    names, pruning = list(regime.layer_weights), regime.pruning
+    names, pruning = list(setup.layer_weights), setup.pruning
     for index, name in enumerate(pruning.ignore):
         if name not in (FIRST, LAST, *names):
             known = names if len(names) <= SHOWN_LAYERS else [*names[:3], "...", names[-1]]
@@ -74,12 +74,12 @@ def check_ignored(document: Document, who: Who, regime: Regime) -> None:
         raise InputError(document.problem(("pruning", "ignore"), reason))
 
 
-def check_rounds(document: Document, who: Who, regime: Regime) -> None:
+def check_rounds(document: Document, who: Who, setup: TrainingSetup) -> None:
     """Every round must remove something and leave at least a weight a class."""
-    pruning, classes = regime.pruning, regime.images.facts.classes
+    pruning, classes = setup.pruning, setup.images.facts.classes
     if pruning.criterion == "none":
         return
-    layers = dict(regime.layer_weights)
+    layers = dict(setup.layer_weights)
     ignored = [layers.pop(name) for name in ignored_layers(layers, pruning.ignore)]
     counts = [sum(ignored) + left for left in remaining_weights(list(layers.values()), pruning)]
     for level in range(1, len(counts)):
@@ -101,9 +101,9 @@ def check_rounds(document: Document, who: Who, regime: Regime) -> None:
         raise InputError(document.problem(("pruning", *key), reason))
 
 
-def check_entropy(document: Document, stop: StopRule | None, regime: Regime) -> None:
+def check_entropy(document: Document, stop: StopRule | None, setup: TrainingSetup) -> None:
     """A rule that waits for the entropy to fall needs one: that of a ReLU or GELU module."""
-    known = None if regime.own is None else regime.own.inspection
+    known = None if setup.own is None else setup.own.inspection
     waits = stop is not None and stop.after == "entropy-drop"
     if waits and known is not None and not known.activations:
         reason = "waits for the entropy to fall, but no ReLU or GELU module of the student is seen"

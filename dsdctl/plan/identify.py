@@ -11,23 +11,23 @@ from dsdctl.keys import (
     TrajectoryIdentity,
     TrajectoryTeacher,
 )
-from dsdctl.plan.rows import Regime
+from dsdctl.plan.rows import TrainingSetup
 from dsdctl.spec.dataset import LabelNoise
 from dsdctl.spec.training import Schedule, Training
 
 
 def trajectory_identity(
-    regime: Regime, seed: int, teacher: TrajectoryTeacher | None
+    setup: TrainingSetup, seed: int, teacher: TrajectoryTeacher | None
 ) -> TrajectoryIdentity:
-    """What identifies the trajectory of a regime with a seed and a teacher."""
+    """What identifies the trajectory of a training set-up with a seed and a teacher."""
     return TrajectoryIdentity(
-        images=_images_identity(regime),
-        noise=_noise_identity(regime.images.noise, seed),
-        network=regime.network,
-        training=_training_identity(regime.training),
+        images=_images_identity(setup),
+        noise=_noise_identity(setup.images.noise, seed),
+        network=setup.network,
+        training=_training_identity(setup.training),
         seed=seed,
-        pruning=_pruning_identity(regime),
-        sparsities=regime.pruning.sparsities,
+        pruning=_pruning_identity(setup),
+        sparsities=setup.pruning.sparsities,
         distillation=teacher,
     )
 
@@ -48,9 +48,9 @@ def _training_identity(training: Training) -> Training:
     return training.model_copy(update={"schedule": Schedule(warmup=training.schedule.warmup)})
 
 
-def _pruning_identity(regime: Regime) -> PruningIdentity:
+def _pruning_identity(setup: TrainingSetup) -> PruningIdentity:
     """How any level is pruned and retrained; what does not matter is left out."""
-    pruning, retrain = regime.pruning, regime.pruning.retraining
+    pruning, retrain = setup.pruning, setup.pruning.retraining
     fraction, _ = pruning.share(1)
     return PruningIdentity(
         criterion=pruning.criterion,
@@ -58,17 +58,17 @@ def _pruning_identity(regime: Regime) -> PruningIdentity:
         fraction=fraction,
         sparsity=None,
         sample=pruning.gradient_sample,
-        ignore=regime.ignored_layers,
+        ignore=setup.ignored_layers,
         retrain=RetrainIdentity(
             mode=retrain.mode,
             lr_scale=retrain.lr_scale or 1.0,
-            iterations=regime.rewind_iterations,
+            iterations=setup.rewind_iterations,
         ),
     )
 
 
-def _images_identity(regime: Regime) -> ImagesIdentity:
-    dataset, facts = regime.images.dataset, regime.images.facts
+def _images_identity(setup: TrainingSetup) -> ImagesIdentity:
+    dataset, facts = setup.images.dataset, setup.images.facts
     return ImagesIdentity(
         dataset=f"{dataset.name}-{facts.version}",
         content=facts.content,
@@ -78,7 +78,7 @@ def _images_identity(regime: Regime) -> ImagesIdentity:
         split_seed=dataset.split_seed,
         size=facts.size,
         normalize=dataset.normalize or facts.normalize,
-        augment=regime.augment,
+        augment=setup.augment,
     )
 
 

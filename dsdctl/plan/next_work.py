@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dsdctl.keys import LevelIdentity, TableIdentity, key_of
 from dsdctl.plan.progress import Progress
-from dsdctl.plan.stopping import Reading, read_trajectory
+from dsdctl.plan.stopping import StopDecision, apply_stop_rule
 from dsdctl.plan.trajectory import Trajectory
 
 
@@ -14,13 +14,13 @@ def wants_level(progress: Progress, trajectory: Trajectory) -> bool:
     known = progress.known[trajectory.key]
     if progress.ended(trajectory) or lost_its_teacher(progress, trajectory):
         return False
-    for key in trajectory.taught:
+    for key in trajectory.students:
         need = progress.plan.trajectories[key].teacher
         assert need is not None
         if known.next_level < need.levels:
             return True
     return any(
-        not read_trajectory(use.stop, known.measured, use.levels).finished
+        not apply_stop_rule(use.stop, known.measured, use.levels).finished
         for use in trajectory.uses
     )
 
@@ -56,19 +56,19 @@ def next_piece(progress: Progress, trajectory: Trajectory) -> LevelIdentity | Ta
     table = progress.table_identity(trajectory)
     if table is not None and not progress.store.tables.has(key_of(table)):
         return table
-    early = early_state(progress, trajectory) if identity.level else None
+    early = rewind_checkpoint(progress, trajectory) if identity.level else None
     if early is not None and progress.store.levels.get(key_of(early)) is None:
         return early
     return identity
 
 
-def early_state(progress: Progress, trajectory: Trajectory) -> LevelIdentity | None:
+def rewind_checkpoint(progress: Progress, trajectory: Trajectory) -> LevelIdentity | None:
     """The state that the next levels of `trajectory` rewind to, as a piece of work.
 
     None where they rewind to none, or while the teacher is not known.
     """
     identity = progress.next_level_identity(trajectory)
-    return None if identity is None else trajectory.early_state(identity.distillation)
+    return None if identity is None else trajectory.rewind_checkpoint(identity.distillation)
 
 
 def levels_to_restore(progress: Progress, trajectory: Trajectory) -> list[int]:
@@ -95,7 +95,7 @@ def levels_to_restore(progress: Progress, trajectory: Trajectory) -> list[int]:
 def _students_by_level(progress: Progress, teacher: Trajectory) -> dict[int, list[Trajectory]]:
     """Those that a trajectory teaches, by the level that does, as far as it is known."""
     found: dict[int, list[Trajectory]] = {}
-    for student in (progress.plan.trajectories[key] for key in teacher.taught):
+    for student in (progress.plan.trajectories[key] for key in teacher.students):
         level = None if student.teacher is None else progress.teacher_level(student.teacher)
         if level is not None:
             found.setdefault(level, []).append(student)
@@ -136,15 +136,15 @@ def unneeded_weights(progress: Progress) -> list[str]:
     for row_plan in progress.plan.rows:
         for key in row_plan.students:
             levels = progress.known[key].levels
-            reading = progress.reading(row_plan, key)
-            chosen = {reading.best, reading.stopped_at} - {None}
-            chosen |= reading.candidates(row_plan.row.recipe.select)
+            decision = progress.decision(row_plan, key)
+            chosen = {decision.best, decision.stopped_at} - {None}
+            chosen |= decision.candidates(row_plan.row.recipe.select)
             needed.update(levels[level].key for level in chosen if level is not None)
     keys = [level.key for known in progress.known.values() for level in known.levels]
     store = progress.store
     return [k for k in dict.fromkeys(keys) if k not in needed and not store.levels.lacks_weights(k)]
 
 
-def stop_reason(progress: Progress, student: Trajectory, reading: Reading) -> str:
+def stop_reason(progress: Progress, student: Trajectory, decision: StopDecision) -> str:
     """Why a seed stopped, or has not yet."""
-    return "teacher diverged" if lost_its_teacher(progress, student) else reading.reason
+    return "teacher diverged" if lost_its_teacher(progress, student) else decision.reason

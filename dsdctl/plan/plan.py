@@ -14,8 +14,14 @@ from dsdctl.keys import (
     key_of,
 )
 from dsdctl.plan.identify import level_identity_of, trajectory_identity
-from dsdctl.plan.rows import Regime, ResolvedSpec, Row
-from dsdctl.plan.trajectory import TeacherNeed, Trajectory, Use, levels_needed, trajectory_teacher
+from dsdctl.plan.rows import ResolvedSpec, Row, TrainingSetup
+from dsdctl.plan.trajectory import (
+    RecipeUse,
+    TeacherRequirement,
+    Trajectory,
+    levels_needed,
+    trajectory_teacher,
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class Plan:
         """The trajectories of these keys; without any, all."""
         return [t for key, t in self.trajectories.items() if not only or key in only]
 
-    def all_uses(self, trajectory: Trajectory) -> list[Use]:
+    def all_uses(self, trajectory: Trajectory) -> list[RecipeUse]:
         """The recipes that read `trajectory`, as their student or as their student's teacher."""
-        return list(dict.fromkeys((*trajectory.uses, *trajectory.taught_uses)))
+        return list(dict.fromkeys((*trajectory.uses, *trajectory.student_uses)))
 
     def used_by(self, trajectory: Trajectory) -> list[str]:
         """The names of the recipes that read `trajectory`, each once."""
@@ -135,7 +141,7 @@ def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
         keys = [key for key in plan.trajectories if key.startswith(beginning)]
         if len(keys) != 1:
             reason = f"{len(keys)} trajectories of the given specs have a key that begins so"
-            if not keys and any(t.regime.own for t in plan.trajectories.values()):
+            if not keys and any(t.setup.own for t in plan.trajectories.values()):
                 reason += ", or code that it runs has changed since the run was planned"
             raise InputError(f"--trajectory: {beginning}: {reason} (allowed: one of `dsdctl plan`)")
         found[keys[0]] = None
@@ -148,17 +154,17 @@ class _Gathered:
 
     trajectory: Trajectory
     levels: int
-    uses: list[Use] = field(default_factory=list)
-    taught: dict[str, None] = field(default_factory=dict)
-    taught_uses: list[Use] = field(default_factory=list)
+    uses: list[RecipeUse] = field(default_factory=list)
+    students: dict[str, None] = field(default_factory=dict)
+    student_uses: list[RecipeUse] = field(default_factory=list)
 
     def complete(self) -> Trajectory:
         return replace(
             self.trajectory,
             levels=self.levels,
             uses=tuple(self.uses),
-            taught=tuple(self.taught),
-            taught_uses=tuple(self.taught_uses),
+            students=tuple(self.students),
+            student_uses=tuple(self.student_uses),
         )
 
 
@@ -177,7 +183,7 @@ class _Builder:
 
     def add(self, experiment: str, row: Row, seeds: tuple[int, ...]) -> RowPlan:
         axes = tuple(row.axes.items())
-        use = Use(experiment, axes, row.recipe.recipe, row.stop, row.student.levels)
+        use = RecipeUse(experiment, axes, row.recipe.recipe, row.stop, row.student.levels)
         students, teachers = [], []
         for seed in seeds:
             need = self._teacher(row, seed)
@@ -187,52 +193,52 @@ class _Builder:
             teacher = need.trajectory if need else None
             teachers.append(teacher)
             if teacher is not None:
-                self._found[teacher].taught[student] = None
-                self._found[teacher].taught_uses.append(use)
+                self._found[teacher].students[student] = None
+                self._found[teacher].student_uses.append(use)
         return RowPlan(experiment, row, seeds, tuple(students), tuple(teachers))
 
-    def _teacher(self, row: Row, seed: int) -> TeacherNeed | None:
-        teaching, distill = row.teaching, row.recipe.distill
-        if teaching is None or distill is None:
+    def _teacher(self, row: Row, seed: int) -> TeacherRequirement | None:
+        teacher_source, distill = row.teacher_source, row.recipe.distill
+        if teacher_source is None or distill is None:
             return None
         trajectory = None
-        if teaching.file is not None:
-            reads = canonical_json(teaching.file.identity)
+        if teacher_source.file is not None:
+            reads = canonical_json(teacher_source.file.identity)
         else:
-            teacher_seed = seed if teaching.seed == "paired" else teaching.seed
-            levels = levels_needed(teaching.rule, teaching.regime.levels)
-            trajectory = self._trajectory(teaching.regime, teacher_seed, levels, None)
+            teacher_seed = seed if teacher_source.seed == "paired" else teacher_source.seed
+            levels = levels_needed(teacher_source.rule, teacher_source.setup.levels)
+            trajectory = self._trajectory(teacher_source.setup, teacher_seed, levels, None)
             last = self._found[trajectory].trajectory.level_name(levels - 1)
-            known = teaching.rule == "dense" or isinstance(teaching.rule, int)
-            reads = str(last) if known else f"{teaching.rule} up to {last}"
-        return TeacherNeed(
-            teaching.regime,
+            known = teacher_source.rule == "dense" or isinstance(teacher_source.rule, int)
+            reads = str(last) if known else f"{teacher_source.rule} up to {last}"
+        return TeacherRequirement(
+            teacher_source.setup,
             trajectory,
-            teaching.rule,
-            teaching.file,
-            teaching.table,
-            teaching.table_reason,
+            teacher_source.rule,
+            teacher_source.file,
+            teacher_source.table,
+            teacher_source.table_reason,
             distill.alpha,
             distill.temperature,
             reads,
         )
 
     def _trajectory(
-        self, regime: Regime, seed: int, levels: int, teacher: TeacherNeed | None
+        self, setup: TrainingSetup, seed: int, levels: int, teacher: TeacherRequirement | None
     ) -> str:
         """The key of a trajectory, which is gathered if it is new."""
-        identity = trajectory_identity(regime, seed, trajectory_teacher(teacher))
+        identity = trajectory_identity(setup, seed, trajectory_teacher(teacher))
         key = key_of(identity)
         if key not in self._found:
             dense = _dense_name(identity, teacher)
-            trajectory = Trajectory(key, identity, regime, seed, levels, teacher, dense)
+            trajectory = Trajectory(key, identity, setup, seed, levels, teacher, dense)
             self._found[key] = _Gathered(trajectory, levels)
         found = self._found[key]
         found.levels = max(found.levels, levels)
         return key
 
 
-def _dense_name(identity: TrajectoryIdentity, teacher: TeacherNeed | None) -> str:
+def _dense_name(identity: TrajectoryIdentity, teacher: TeacherRequirement | None) -> str:
     key = key_of(level_identity_of(identity, 0, None, None, None))
     if teacher is None:
         return key

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from dsdctl.data.labels import FlipRate
 from dsdctl.keys import DistillationIdentity, LevelIdentity, TableIdentity, TeacherIdentity, key_of
 from dsdctl.plan.plan import Plan, RowPlan
-from dsdctl.plan.stopping import Reading, chosen_level, read_trajectory
-from dsdctl.plan.trajectory import TeacherNeed, Trajectory
+from dsdctl.plan.stopping import StopDecision, apply_stop_rule, chosen_level
+from dsdctl.plan.trajectory import TeacherRequirement, Trajectory
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.store.store import Store
 
@@ -83,16 +83,16 @@ class Progress:
         measured = self.known[trajectory.key].measured
         if measured:
             return FlipRate(measured[0].flip_rate, exact=True)
-        return trajectory.regime.images.flip_rate
+        return trajectory.setup.images.flip_rate
 
-    def reading(self, row_plan: RowPlan, student: str) -> Reading:
+    def decision(self, row_plan: RowPlan, student: str) -> StopDecision:
         """What a row sees in one of its student trajectories, given by key."""
         known, row = self.known[student], row_plan.row
-        return read_trajectory(
+        return apply_stop_rule(
             row.stop, known.measured, row.student.levels, diverged=known.diverged
         )
 
-    def teacher_level(self, need: TeacherNeed) -> int | None:
+    def teacher_level(self, need: TeacherRequirement) -> int | None:
         """The level of the teacher's trajectory that teaches, once it is known."""
         if need.trajectory is None:
             return None
@@ -104,7 +104,7 @@ class Progress:
         whole = len(measured) == need.levels or known.diverged
         return chosen_level(need.rule, measured) if whole else None
 
-    def teacher_identity(self, need: TeacherNeed) -> TeacherIdentity | None:
+    def teacher_identity(self, need: TeacherRequirement) -> TeacherIdentity | None:
         """What identifies the teacher, once it is known."""
         if need.file is not None:
             return need.file.identity

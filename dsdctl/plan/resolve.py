@@ -25,7 +25,7 @@ from dsdctl.plan.checks import (
 )
 from dsdctl.plan.images import DataSets, Images, path_of, resolve_images
 from dsdctl.plan.own import Networks, Who
-from dsdctl.plan.rows import Regime, ResolvedSpec, Row, Teaching, WeightsFile
+from dsdctl.plan.rows import ResolvedSpec, Row, TeacherSource, TrainingSetup, WeightsFile
 from dsdctl.plan.teacher_table import ENDLESS_VIEWS, table_decision
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import (
@@ -198,7 +198,7 @@ class _Settings:
         self.student = _regime(document, experiment, images, "student", self._networks)
 
     @functools.cached_property
-    def teacher(self) -> Regime:
+    def teacher(self) -> TrainingSetup:
         """How a teacher is trained. Raises InputError."""
         return _teacher_regime(self.document, self.experiment, self.student, self._networks)
 
@@ -218,10 +218,10 @@ def _row(axes: Mapping[str, str], cell: _Cell, file: RecipeFile) -> Row:
         reason = f"{recipe.recipe} distils from a teacher, but the spec has no `teacher`"
         raise InputError(cell.document.problem(("recipes", index), reason))
     settings = cell.settings(file)
-    teaching = None if recipe.distill is None else _teaching(settings, file)
+    teacher_source = None if recipe.distill is None else _teacher_source(settings, file)
     stop = _stop_rule(recipe, settings.experiment, file.document)
     check_entropy(file.document, stop, settings.student)
-    return Row(axes, recipe, stop, settings.student, teaching)
+    return Row(axes, recipe, stop, settings.student, teacher_source)
 
 
 def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> StopRule | None:
@@ -235,33 +235,33 @@ def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> St
 
 def _regime(
     document: Document, experiment: Experiment, images: Images, who: Who, networks: Networks
-) -> Regime:
+) -> TrainingSetup:
     choice = experiment.student if who == "student" else experiment.teacher
     assert choice is not None
     network, own = networks.resolve(document, who, choice, images.facts)
     augment = experiment.dataset.augment or images.facts.augment
     training, pruning = experiment.training, experiment.pruning
-    regime = Regime(network, images, augment, training, pruning, own)
+    setup = TrainingSetup(network, images, augment, training, pruning, own)
     if own is None:
         check_network(document, who, network, images.facts)
     if own is None or own.inspection is not None:
-        check_batches(document, regime)
-        check_ignored(document, who, regime)
-        check_rounds(document, who, regime)
+        check_batches(document, setup)
+        check_ignored(document, who, setup)
+        check_rounds(document, who, setup)
     check_sample(document, pruning, images.sizes.train)
-    check_rewinding(document, who, pruning, training.epochs, regime.steps_per_epoch)
-    return regime
+    check_rewinding(document, who, pruning, training.epochs, setup.steps_per_epoch)
+    return setup
 
 
-def _teaching(settings: _Settings, recipe: RecipeFile) -> Teaching:
-    document, student, regime = settings.document, settings.student, settings.teacher
+def _teacher_source(settings: _Settings, recipe: RecipeFile) -> TeacherSource:
+    document, student, setup = settings.document, settings.student, settings.teacher
     distill, teacher = recipe.recipe.distill, settings.experiment.teacher
     assert distill is not None and teacher is not None
     rule = distill.teacher
     file = None
     if isinstance(rule, TeacherWeights):
         path = path_of(recipe.document, ("distill", "teacher", "weights"), rule.weights)
-        file = _weights_file(recipe.document, path, regime)
+        file = _weights_file(recipe.document, path, setup)
     level: LevelRule
     if isinstance(rule, TeacherLevel):
         level = rule.level
@@ -269,19 +269,19 @@ def _teaching(settings: _Settings, recipe: RecipeFile) -> Teaching:
         level = teacher.level
     else:
         level = "dense" if isinstance(rule, TeacherWeights) else rule
-    if isinstance(level, int) and level > regime.pruning.rounds:
-        reason = f"the teacher has no level {level} (allowed: 0 to {regime.pruning.rounds})"
+    if isinstance(level, int) and level > setup.pruning.rounds:
+        reason = f"the teacher has no level {level} (allowed: 0 to {setup.pruning.rounds})"
         raise InputError(recipe.document.problem(("distill", "teacher"), reason))
     if teacher.table == "always" and student.augment.resized_crop is not None:
         reason = f"is always, but {ENDLESS_VIEWS} (allowed: auto, never)"
         raise InputError(document.problem(("teacher", "table"), reason))
     use_table, why = table_decision(teacher.table, student)
-    return Teaching(regime, teacher.seed, level, file, use_table, why)
+    return TeacherSource(setup, teacher.seed, level, file, use_table, why)
 
 
 def _teacher_regime(
-    document: Document, experiment: Experiment, student: Regime, networks: Networks
-) -> Regime:
+    document: Document, experiment: Experiment, student: TrainingSetup, networks: Networks
+) -> TrainingSetup:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
     laid_over, differs = _with_augment(document, student), False
     for key, target in (
@@ -298,16 +298,16 @@ def _teacher_regime(
     return _regime(laid_over, experiment, student.images, "teacher", networks)
 
 
-def _with_augment(document: Document, student: Regime) -> Document:
+def _with_augment(document: Document, student: TrainingSetup) -> Document:
     """Write out the student's augmentation, so that a teacher's own can be laid over it."""
     dataset = {**document.data["dataset"], "augment": student.augment.model_dump(mode="json")}
     return replace(document, data={**document.data, "dataset": dataset})
 
 
-def _weights_file(document: Document, path: Path, regime: Regime) -> WeightsFile:
+def _weights_file(document: Document, path: Path, setup: TrainingSetup) -> WeightsFile:
     try:
         content = file_sha256(path)
     except InputError as error:
         key = ("distill", "teacher", "weights")
         raise InputError(document.problem(key, str(error))) from error
-    return WeightsFile(path, TeacherIdentity(weights=content, network=regime.network))
+    return WeightsFile(path, TeacherIdentity(weights=content, network=setup.network))

@@ -21,7 +21,7 @@ from dsdctl.spec.training import Training
 
 
 @dataclass(frozen=True)
-class Regime:
+class TrainingSetup:
     """A network and how it is trained and pruned; with a seed (and a teacher) a trajectory."""
 
     network: Network
@@ -95,10 +95,10 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """Where a row's teacher comes from: a regime with a seed and a rule, or a file."""
+class TeacherSource:
+    """Where a row's teacher comes from: a training set-up with a seed and a rule, or a file."""
 
-    regime: Regime
+    setup: TrainingSetup
     seed: Seed | Literal["paired"]
     rule: LevelRule
     file: WeightsFile | None
@@ -116,8 +116,8 @@ class Row:
     axes: Mapping[str, str]
     recipe: Recipe
     stop: StopRule | None
-    student: Regime
-    teaching: Teaching | None
+    student: TrainingSetup
+    teacher_source: TeacherSource | None
 
     @property
     def variant(self) -> str:

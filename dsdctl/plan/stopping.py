@@ -12,7 +12,7 @@ StopReason = Literal["all levels run", "accuracy dropped", "diverged", "not fini
 
 
 @dataclass(frozen=True)
-class Reading:
+class StopDecision:
     """What one recipe sees in one trajectory.
 
     `trainings` counts every training run until the stop, the one that triggered it included.
@@ -41,9 +41,9 @@ class Reading:
         return self.stopped_at if select == "stopped" else chosen_level(select, self.results)
 
 
-def read_trajectory(
+def apply_stop_rule(
     rule: StopRule | None, results: Sequence[Measured], levels: int, *, diverged: bool = False
-) -> Reading:
+) -> StopDecision:
     """Apply `rule` to the results of levels 0, 1, ... of a trajectory of at most `levels` levels.
 
     `diverged` says that the level after `results` diverged, which ends the trajectory.
@@ -51,12 +51,12 @@ def read_trajectory(
     results = results[:levels]
     stop = stopping_level(rule, results) if rule is not None else None
     if stop is not None:
-        return _reading(results[: stop + 1], "accuracy dropped", stop + 1)
+        return _decision(results[: stop + 1], "accuracy dropped", stop + 1)
     if len(results) == levels:
-        return _reading(results, "all levels run", levels)
+        return _decision(results, "all levels run", levels)
     if diverged:
-        return _reading(results, "diverged", len(results) + 1)
-    return Reading(False, "not finished", len(results), best_level(results), None, results)
+        return _decision(results, "diverged", len(results) + 1)
+    return StopDecision(False, "not finished", len(results), best_level(results), None, results)
 
 
 def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
@@ -121,7 +121,7 @@ def best_level(results: Sequence[Measured]) -> int | None:
     return max(range(len(results)), key=lambda k: (results[k].validation_accuracy, -k))
 
 
-def _reading(results: Sequence[Measured], reason: StopReason, trainings: int) -> Reading:
+def _decision(results: Sequence[Measured], reason: StopReason, trainings: int) -> StopDecision:
     last = len(results) - 1
     stopped_at = last if last >= 0 else None
-    return Reading(True, reason, trainings, best_level(results), stopped_at, results)
+    return StopDecision(True, reason, trainings, best_level(results), stopped_at, results)

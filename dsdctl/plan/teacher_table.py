@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from dsdctl.plan.rows import Regime
+from dsdctl.plan.rows import TrainingSetup
 from dsdctl.spec.dataset import Augment
 
 MAX_TABLE_BYTES = 4 * 2**30
@@ -10,7 +10,9 @@ MAX_TABLE_BYTES = 4 * 2**30
 ENDLESS_VIEWS = "no table can hold the views of random resized crops"
 
 
-def table_decision(wish: Literal["auto", "always", "never"], student: Regime) -> tuple[bool, str]:
+def table_decision(
+    wish: Literal["auto", "always", "never"], student: TrainingSetup
+) -> tuple[bool, str]:
     """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
 
     A table costs one forward a view and image; calling the teacher costs one an epoch, level and
@@ -39,7 +41,7 @@ def view_count(augment: Augment) -> int:
     return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
 
 
-def table_bytes(student: Regime) -> int:
+def table_bytes(student: TrainingSetup) -> int:
     """Size of a teacher table: fp32 logits for every view of every training image."""
     images = student.images
     return 4 * images.sizes.train * view_count(student.augment) * images.facts.classes

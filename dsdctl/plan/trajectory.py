@@ -16,11 +16,11 @@ from dsdctl.keys import (
     TrajectoryIdentity,
     TrajectoryTeacher,
     canonical_json,
-    early_state,
     key_of,
+    rewind_checkpoint,
 )
 from dsdctl.plan.identify import level_identity_of
-from dsdctl.plan.rows import Regime, WeightsFile
+from dsdctl.plan.rows import TrainingSetup, WeightsFile
 from dsdctl.spec.experiment import LevelRule, SparsestWithin, StopRule
 from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 
@@ -33,10 +33,10 @@ def levels_needed(rule: LevelRule, levels: int) -> int:
 
 
 @dataclass(frozen=True)
-class TeacherNeed:
+class TeacherRequirement:
     """What a distilled trajectory needs: a level of another trajectory by rule, or a file."""
 
-    regime: Regime
+    setup: TrainingSetup
     trajectory: str | None
     rule: LevelRule
     file: WeightsFile | None
@@ -50,11 +50,11 @@ class TeacherNeed:
     @property
     def levels(self) -> int:
         """How many levels of the teacher must be run before the one that teaches is known."""
-        return levels_needed(self.rule, self.regime.levels)
+        return levels_needed(self.rule, self.setup.levels)
 
 
 @dataclass(frozen=True)
-class Use:
+class RecipeUse:
     """One recipe, in one variant, that reads a trajectory as its student."""
 
     experiment: str
@@ -74,28 +74,30 @@ class Trajectory:
 
     key: str
     identity: TrajectoryIdentity
-    regime: Regime
+    setup: TrainingSetup
     seed: int
     levels: int
-    teacher: TeacherNeed | None
+    teacher: TeacherRequirement | None
     dense: str
     """What tells its level 0 apart before keys are known: its key, where nobody teaches."""
-    uses: tuple[Use, ...] = ()
-    taught: tuple[str, ...] = ()
+    uses: tuple[RecipeUse, ...] = ()
+    students: tuple[str, ...] = ()
     """Keys of the trajectories that this one teaches."""
-    taught_uses: tuple[Use, ...] = ()
+    student_uses: tuple[RecipeUse, ...] = ()
     """The recipes that read those."""
     experiments: tuple[str, ...] = ()
     """Those that read it, where the plan is of several."""
 
     @property
     def roles(self) -> list[str]:
-        return [role for role, there in (("student", self.uses), ("teacher", self.taught)) if there]
+        return [
+            role for role, there in (("student", self.uses), ("teacher", self.students)) if there
+        ]
 
     @property
     def variant(self) -> str:
         """What the variants that read it have in common; empty without a matrix."""
-        return variant_name(shared_axes(dict(use.axes) for use in (*self.uses, *self.taught_uses)))
+        return variant_name(shared_axes(dict(use.axes) for use in (*self.uses, *self.student_uses)))
 
     @property
     def name(self) -> str:
@@ -120,9 +122,9 @@ class Trajectory:
         pruning = self._pruning(level) if level else None
         return level_identity_of(self.identity, level, pruning, parent, distillation)
 
-    def early_state(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
+    def rewind_checkpoint(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
         """The identity of the state that its levels rewind to, where that is no initialisation."""
-        return early_state(self.level_identity(1, None, distillation))
+        return rewind_checkpoint(self.level_identity(1, None, distillation))
 
     def _pruning(self, level: int) -> PruningIdentity:
         """How level `level` (from 1) is pruned: of a list of sparsities it knows its own alone."""
@@ -161,7 +163,7 @@ class Trajectory:
     @property
     def early_name(self) -> str:
         """What tells the state apart that its levels rewind to."""
-        return f"{self.dense} after {self.regime.rewind_iterations}"
+        return f"{self.dense} after {self.setup.rewind_iterations}"
 
     def table_identity(self, teacher: TeacherIdentity) -> TableIdentity:
         """The identity of the teacher table that its levels read."""
@@ -193,7 +195,7 @@ def _beginnings(sparsities: tuple[float, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def trajectory_teacher(need: TeacherNeed | None) -> TrajectoryTeacher | None:
+def trajectory_teacher(need: TeacherRequirement | None) -> TrajectoryTeacher | None:
     """What of its teacher identifies a trajectory."""
     if need is None:
         return None
@@ -207,7 +209,7 @@ def trajectory_teacher(need: TeacherNeed | None) -> TrajectoryTeacher | None:
     )
 
 
-def _rule_identity(need: TeacherNeed) -> Literal["dense"] | BestOf | SparsestOf | int:
+def _rule_identity(need: TeacherRequirement) -> Literal["dense"] | BestOf | SparsestOf | int:
     """The rule, with the number of levels that it chooses from."""
     if isinstance(need.rule, SparsestWithin):
         return SparsestOf(sparsest_of=need.levels, within=need.rule.sparsest_within)

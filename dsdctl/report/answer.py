@@ -153,7 +153,7 @@ def _preference(one: _Candidate) -> tuple[float, ...]:
 def _difference_to_dense(
     chosen: _Candidate, found: Sequence[_Candidate]
 ) -> PairedDifference | None:
-    dense = next((one for one in found if one.row.plain and one.level == 0), None)
+    dense = next((one for one in found if one.row.is_baseline and one.level == 0), None)
     same = dense and dense.row.trajectory_keys == chosen.row.trajectory_keys
     if dense is None or (same and chosen.level == 0):
         return None

@@ -4,7 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dsdctl.cost.ledger import CountMacs, early_state_pflops, level_pflops_executed, table_pflops
+from dsdctl.cost.ledger import (
+    CountMacs,
+    level_pflops_executed,
+    rewind_checkpoint_pflops,
+    table_pflops,
+)
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
@@ -89,13 +94,13 @@ def _read_before_levels(
     need, levels = trajectory.teacher, progress.known[trajectory.key].next_level
     table = progress.table_identity(trajectory)
     if table is not None and need is not None and progress.store.tables.has(key_of(table)):
-        price = table_pflops(trajectory.regime, count_macs(need.regime))
+        price = table_pflops(trajectory.setup, count_macs(need.setup))
         yield Piece(key_of(table), "teacher table", trajectory, price)
-    if levels > 1 and trajectory.regime.rewind_iterations:
+    if levels > 1 and trajectory.setup.rewind_iterations:
         teacher = progress.teacher_identity(need) if need else None
-        early = trajectory.early_state(trajectory.distillation(teacher) if teacher else None)
+        early = trajectory.rewind_checkpoint(trajectory.distillation(teacher) if teacher else None)
         assert early is not None
-        price = early_state_pflops(trajectory, count_macs)
+        price = rewind_checkpoint_pflops(trajectory, count_macs)
         yield Piece(key_of(early), "state to rewind to", trajectory, price)
 
 

@@ -265,10 +265,10 @@ def _phased(report: Report, lines: Sequence[Line]) -> Curve | None:
 
     None also while some seed has no level yet, and there are no phases.
     """
-    plain = [line.rows[0] for line in lines if line.rows[0].plain]
-    if len(plain) != 1:
+    is_baseline = [line.rows[0] for line in lines if line.rows[0].is_baseline]
+    if len(is_baseline) != 1:
         return None
-    (row,) = plain
+    (row,) = is_baseline
     wanted = (row.recipe, row.variant)
     curves = {(curve.recipe, curve.variant): curve for curve in report.curves if curve.phases}
     return curves.get(wanted)

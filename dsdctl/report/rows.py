@@ -7,7 +7,7 @@ from dsdctl.data.labels import describe_noise
 from dsdctl.plan.next_work import stop_reason, wants_level
 from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress
-from dsdctl.plan.stopping import Reading
+from dsdctl.plan.stopping import StopDecision
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.curve_summary import Curve, summarise_curve
 from dsdctl.report.seeds import PairedDifference, Stats, stats
@@ -76,7 +76,7 @@ class ReportRow(Model):
         return self.test_accuracy.n
 
     @property
-    def plain(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether it only prunes: what the other recipes of its variant are compared with."""
         return not (self.early_stop or self.distillation)
 
@@ -92,20 +92,20 @@ def make_row(
     now."""
     recipe = row_plan.row.recipe
     students = [progress.plan.trajectories[key] for key in row_plan.students]
-    readings = [progress.reading(row_plan, key) for key in row_plan.students]
+    decisions = [progress.decision(row_plan, key) for key in row_plan.students]
     chosen = [
-        _selected(progress, student, reading.selected(recipe.select))
-        for student, reading in zip(students, readings, strict=True)
+        _selected(progress, student, decision.selected(recipe.select))
+        for student, decision in zip(students, decisions, strict=True)
     ]
     price = training_pflops(row_plan.row.student, count_macs(row_plan.row.student))
-    trainings = [reading.trainings if reading.finished else None for reading in readings]
+    trainings = [decision.trainings if decision.finished else None for decision in decisions]
     pflops = stats([None if count is None else count * price for count in trainings])
     teacher_pflops = _teacher_pflops(progress, students[0], count_macs)
     level = stats([result.level if result else None for result in chosen])
     flipped = [progress.flip_rate(student) for student in students]
     reasons = tuple(
-        stop_reason(progress, student, reading)
-        for student, reading in zip(students, readings, strict=True)
+        stop_reason(progress, student, decision)
+        for student, decision in zip(students, decisions, strict=True)
     )
     return ReportRow(
         recipe=recipe.recipe,
@@ -117,7 +117,7 @@ def make_row(
         seeds=row_plan.seeds,
         trajectory_keys=row_plan.students,
         level=level,
-        stopped_at=stats([r.stopped_at if r.finished else None for r in readings]),
+        stopped_at=stats([r.stopped_at if r.finished else None for r in decisions]),
         trainings=stats(trainings),
         pflops=pflops,
         teacher_pflops=teacher_pflops,
@@ -129,30 +129,30 @@ def make_row(
         reference=references.get(recipe.recipe),
         label_noise=describe_noise(row_plan.row.student.images.noise),
         flip_rate=stats([flips.rate if flips.exact else None for flips in flipped]),
-        pflops_nonzero=_nonzero_pflops(progress, students, readings, count_macs),
+        pflops_nonzero=_nonzero_pflops(progress, students, decisions, count_macs),
         axes=dict(row_plan.row.axes),
         teacher_keys=row_plan.teachers,
         stop_reasons=reasons,
-        diverged_at=tuple(r.trainings - 1 if r.reason == "diverged" else None for r in readings),
+        diverged_at=tuple(r.trainings - 1 if r.reason == "diverged" else None for r in decisions),
         environments=_environments(progress, row_plan),
         trainings_max=row_plan.row.student.levels,
         select=recipe.select,
         total_pflops=None if pflops.mean is None else pflops.mean + (teacher_pflops or 0.0),
         teacher_trainings=_teacher_trainings(progress, students[0]),
-        wall_seconds=_wall_seconds(progress, students, readings),
+        wall_seconds=_wall_seconds(progress, students, decisions),
         teacher_wall_seconds=_teacher_wall_seconds(progress, students[0]),
     )
 
 
 def _wall_seconds(
-    progress: Progress, students: Sequence[Trajectory], readings: Sequence[Reading]
+    progress: Progress, students: Sequence[Trajectory], decisions: Sequence[StopDecision]
 ) -> Stats:
     """How long each finished seed's levels took up to its stop, in seconds."""
     found = [
-        _seconds(progress.known[student.key].levels[: reading.trainings])
-        if reading.finished
+        _seconds(progress.known[student.key].levels[: decision.trainings])
+        if decision.finished
         else None
-        for student, reading in zip(students, readings, strict=True)
+        for student, decision in zip(students, decisions, strict=True)
     ]
     return stats(found)
 
@@ -179,16 +179,16 @@ def _selected(progress: Progress, student: Trajectory, level: int | None) -> Mea
 def _nonzero_pflops(
     progress: Progress,
     students: Sequence[Trajectory],
-    readings: Sequence[Reading],
+    decisions: Sequence[StopDecision],
     count_macs: CountMacs,
 ) -> Stats:
     """What each seed's trainings cost; None where one diverged, which recorded no densities."""
     found: list[float | None] = []
-    for student, reading in zip(students, readings, strict=True):
-        levels = progress.known[student.key].measured[: reading.trainings]
-        known = reading.finished and len(levels) == reading.trainings
-        macs = count_macs(student.regime)
-        found.append(nonzero_pflops(student.regime, macs, levels) if known else None)
+    for student, decision in zip(students, decisions, strict=True):
+        levels = progress.known[student.key].measured[: decision.trainings]
+        known = decision.finished and len(levels) == decision.trainings
+        macs = count_macs(student.setup)
+        found.append(nonzero_pflops(student.setup, macs, levels) if known else None)
     return stats(found)
 
 
@@ -204,7 +204,7 @@ def _teacher_pflops(progress: Progress, student: Trajectory, count_macs: CountMa
     trainings, need = _teacher_trainings(progress, student), student.teacher
     if need is None or trainings is None:
         return None
-    return trainings * training_pflops(need.regime, count_macs(need.regime))
+    return trainings * training_pflops(need.setup, count_macs(need.setup))
 
 
 def _teacher_trainings(progress: Progress, student: Trajectory) -> int | None:

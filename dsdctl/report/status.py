@@ -97,7 +97,7 @@ def awaited(trajectory: Trajectory) -> str:
     teacher = f"teacher {need.trajectory[:8]}"
     if need.rule == "dense" or isinstance(need.rule, int):
         return f"level {0 if need.rule == 'dense' else need.rule} of {teacher}"
-    return f"all {need.regime.levels} levels of {teacher}"
+    return f"all {need.setup.levels} levels of {teacher}"
 
 
 def stage_words(stage: Stage) -> str:

@@ -132,7 +132,7 @@ def _same_for_all_seeds(row_plans: Sequence[RowPlan]) -> tuple[Shared, ...]:
     """What several seeds share, so that their spread does not show how much it matters."""
     found: dict[Shared, None] = {}
     for row_plan in row_plans:
-        images, teaching = row_plan.row.student.images, row_plan.row.teaching
+        images, teacher_source = row_plan.row.student.images, row_plan.row.teacher_source
         if len(row_plan.seeds) < 2:
             continue
         if images.noise.kind == "human":
@@ -141,17 +141,19 @@ def _same_for_all_seeds(row_plans: Sequence[RowPlan]) -> tuple[Shared, ...]:
             found["draw of the label noise"] = None
         if images.dataset.test is not None or images.dataset.validation != "test":
             found["split"] = None
-        if teaching is not None and (teaching.file is not None or teaching.seed != "paired"):
+        if teacher_source is not None and (
+            teacher_source.file is not None or teacher_source.seed != "paired"
+        ):
             found["teacher"] = None
     return tuple(found)
 
 
 def _with_differences(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
     """Compare each row with the plain one of its variant, seed by seed."""
-    plain = {row.variant: row for row in reversed(rows) if row.plain}
+    is_baseline = {row.variant: row for row in reversed(rows) if row.is_baseline}
     compared = []
     for row in rows:
-        baseline = plain.get(row.variant)
+        baseline = is_baseline.get(row.variant)
         if baseline is not None and baseline is not row:
             difference = paired_difference(
                 row.test_accuracy.values, baseline.test_accuracy.values, baseline.recipe
@@ -171,5 +173,5 @@ def _trajectory(
         used_by=tuple(progress.plan.used_by(trajectory)),
         seed=trajectory.seed,
         levels=tuple(level_record(level) for level in progress.known[trajectory.key].levels),
-        pflops_per_training=training_pflops(trajectory.regime, count_macs(trajectory.regime)),
+        pflops_per_training=training_pflops(trajectory.setup, count_macs(trajectory.setup)),
     )

@@ -7,7 +7,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 
-class WholeWords:
+class WordWrappedTable:
     """A table in the box SIMPLE_HEAD, no column of which is narrower than its longest word.
 
     Rich alone narrows the widest columns whatever is in them, and breaks `cifar100` into `cifar10`
@@ -23,13 +23,13 @@ class WholeWords:
         blanks = count * (left + right) + (count - 1) + 2
         blanks -= 0 if self.table.pad_edge else left + right
         ranges = [_measured(column, console, options) for column in self.table.columns]
-        widths = shared_out(ranges, options.max_width - blanks)
+        widths = distribute_width(ranges, options.max_width - blanks)
         for column, width in zip(self.table.columns, widths, strict=False):
             column.width = width
         yield self.table
 
 
-def shared_out(ranges: Sequence[Measurement], room: int) -> list[int]:
+def distribute_width(ranges: Sequence[Measurement], room: int) -> list[int]:
     """Widths that sum to at most `room`, none below its minimum or above its maximum; what is
     left goes where a cell takes most lines. Empty where the minima do not fit."""
     widths = [measured.minimum for measured in ranges]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from dsdctl.run.engines.base import Engine
 from dsdctl.run.engines.local import THREADS, LocalEngine
 from dsdctl.system.devices import Device, DeviceWish, choose_device, default_jobs
-from dsdctl.worker.tasks import Place
+from dsdctl.worker.tasks import WorkerConfig
 
 if TYPE_CHECKING:
     from dsdctl.run.engines.ray import RayCluster
@@ -32,7 +32,7 @@ class Backend(Protocol):
         """What a user is to be warned of before a run that asks for so much."""
         ...
 
-    def engine(self, place: Place, jobs: int, grace: float) -> Engine: ...
+    def engine(self, config: WorkerConfig, jobs: int, grace: float) -> Engine: ...
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class LocalBackend:
     def warning(self, device: Device, threads: int) -> str | None:  # noqa: ARG002
         return None
 
-    def engine(self, place: Place, jobs: int, grace: float) -> Engine:
-        return LocalEngine(place, jobs, grace, tasks_in_a_process(place.device, jobs))
+    def engine(self, config: WorkerConfig, jobs: int, grace: float) -> Engine:
+        return LocalEngine(config, jobs, grace, tasks_in_a_process(config.device, jobs))
 
 
 def tasks_in_a_process(device: Device, jobs: int) -> int:
@@ -80,10 +80,10 @@ class RayBackend:
         needed = f"{threads} CPUs" + (" and a GPU" if device == "cuda" else "")
         return f"no node of {self.cluster} has {needed}, which a level takes; waiting for one"
 
-    def engine(self, place: Place, jobs: int, grace: float) -> Engine:  # noqa: ARG002
+    def engine(self, config: WorkerConfig, jobs: int, grace: float) -> Engine:  # noqa: ARG002
         from dsdctl.run.engines.ray import RayEngine
 
-        return RayEngine(self.cluster, place, grace)
+        return RayEngine(self.cluster, config, grace)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What happened in a run for programs to read: one JSON object a line, beside the text log.
 
-docs/running.md describes the fields; `Entry` is the schema.
+docs/running.md describes the fields; `EventRecord` is the schema.
 """
 
 import json
@@ -13,24 +13,24 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dsdctl.cost.throughput import images_per_second
-from dsdctl.errors import in_words
+from dsdctl.errors import describe_os_error
 from dsdctl.keys import key_of
 from dsdctl.run.events import Event
 from dsdctl.run.log import log
 from dsdctl.spec.fields import Model
 from dsdctl.worker.tasks import TableTask, Task
 
-Happened = Literal[
+EventKind = Literal[
     "run-started", "run-ended",
     "started", "finished", "restored", "found", "diverged", "failed", "lost", "busy", "damaged",
 ]  # fmt: skip
 
 
-class Entry(Model):
+class EventRecord(Model):
     """One line. What does not apply is left out of the line, and None here."""
 
     time: str = Field(description="UTC, ISO 8601 with milliseconds")
-    event: Happened
+    event: EventKind
     piece: Literal["level", "table", "state"] | None = None
     key: str | None = Field(None, description="of the piece: its name in the store")
     trajectory: str | None = None
@@ -60,17 +60,17 @@ class EventLog:
         self._file = file
         self._ended = False
 
-    def write(self, event: Happened, **facts: Any) -> None:
+    def write(self, event: EventKind, **facts: Any) -> None:
         """Add a line with the time of now; facts that are None are left out."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        entry = Entry(time=now, event=event, **facts)
+        entry = EventRecord(time=now, event=event, **facts)
         if not self._ended:
             try:
                 with self._file.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(entry.model_dump(exclude_none=True)) + "\n")
             except OSError as error:
                 self._ended = True
-                log.warning("%s: ends here (%s)", self._file, in_words(error))
+                log.warning("%s: ends here (%s)", self._file, describe_os_error(error))
 
     def add(self, event: Event) -> None:
         """Add what happened to a trajectory."""
@@ -116,12 +116,12 @@ def event_log(file: Path, **about: Any) -> Iterator[EventLog]:
         raise
 
 
-def read_events(file: Path) -> list[Entry]:
+def read_events(file: Path) -> list[EventRecord]:
     """The lines of an event log; one that a crash cut short is left out."""
     entries = []
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
-            entries.append(Entry.model_validate_json(line))
+            entries.append(EventRecord.model_validate_json(line))
     return entries
 
 
@@ -130,5 +130,5 @@ def logged_specs(store: Path) -> list[Path]:
     found: dict[str, None] = {}
     for file in sorted(store.glob("logs/*.jsonl")):
         with suppress(OSError, ValueError), file.open(encoding="utf-8") as stream:
-            found |= dict.fromkeys(Entry.model_validate_json(stream.readline()).specs or ())
+            found |= dict.fromkeys(EventRecord.model_validate_json(stream.readline()).specs or ())
     return [Path(name) for name in found]

@@ -76,4 +76,4 @@ def _result_line(event: Event) -> str:
 
 def has_noise(trajectory: Trajectory) -> bool:
     """Whether some of the labels that it is trained on, and its training accuracy, are wrong."""
-    return trajectory.regime.images.flip_rate.rate > 0
+    return trajectory.setup.images.flip_rate.rate > 0

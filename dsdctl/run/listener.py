@@ -16,7 +16,7 @@ Count = Callable[[int, int], None]
 class ProgressListener(Protocol):
     """Hears lines for people, and how far something has come."""
 
-    def say(self, line: str) -> None: ...
+    def notify(self, line: str) -> None: ...
 
     def counting(self, name: str, what: str) -> AbstractContextManager[Count]:
         """Hear how many of all of `what` are done, of what goes by `name`."""

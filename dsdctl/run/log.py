@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dsdctl.errors import in_words, printable
+from dsdctl.errors import describe_os_error, printable
 from dsdctl.plan.next_work import levels_to_restore, stop_reason
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.stopping import describe_rule
-from dsdctl.plan.trajectory import TeacherNeed
+from dsdctl.plan.trajectory import TeacherRequirement
 from dsdctl.spec.matrix import row_name
 
 log = logging.getLogger("dsdctl")
@@ -40,7 +40,7 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002
         self.setLevel(_NEVER)
         why = sys.exc_info()[1]
-        words = in_words(why) if isinstance(why, OSError) else repr(why)
+        words = describe_os_error(why) if isinstance(why, OSError) else repr(why)
         sys.stderr.write(f"warning: {self.baseFilename}: the log ends here ({words})\n")
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ def log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
         )
 
 
-def _teacher_line(need: TeacherNeed) -> str:
+def _teacher_line(need: TeacherRequirement) -> str:
     """Who teaches, and whether from a table."""
     table = "its logits from a table" if need.table else "called for every batch"
     rule = need.rule
@@ -99,7 +99,7 @@ def log_decisions(progress: Progress) -> None:
     for row_plan in progress.plan.rows:
         row = row_plan.row
         for key in row_plan.students:
-            trajectory, reading = progress.plan.trajectories[key], progress.reading(row_plan, key)
+            trajectory, decision = progress.plan.trajectories[key], progress.decision(row_plan, key)
             taught = ""
             if trajectory.teacher is not None and trajectory.teacher.file is None:
                 taught = f"; taught by level {progress.teacher_level(trajectory.teacher)}"
@@ -109,9 +109,9 @@ def log_decisions(progress: Progress) -> None:
                 row_plan.experiment,
                 row_name(row.recipe.recipe, row.variant),
                 trajectory.seed,
-                stop_reason(progress, trajectory, reading),
-                reading.trainings,
-                reading.best,
-                reading.selected(row.recipe.select),
+                stop_reason(progress, trajectory, decision),
+                decision.trainings,
+                decision.best,
+                decision.selected(row.recipe.select),
                 taught,
             )

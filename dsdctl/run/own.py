@@ -10,7 +10,7 @@ FOLDER = "networks"
 def keep_inspections(plan: Plan, store: Store) -> None:
     """Let reports of this store know the networks of a plan, on whatever machine."""
     for trajectory in plan.trajectories.values():
-        own = trajectory.regime.own
+        own = trajectory.setup.own
         if own is not None and _read(store, own.question) is None:
             store.write_json(_file(own.question), as_mapping(own.known))
 

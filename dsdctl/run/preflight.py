@@ -18,9 +18,9 @@ def check_teacher_files(plan: Plan) -> None:
         if need is not None and need.file is not None:
             from dsdctl.worker.teachers import teacher_from_file
 
-            if need.regime.own is not None:
+            if need.setup.own is not None:
                 continue  # its code runs in workers alone, which check the file
-            facts = trajectory.regime.images.facts
+            facts = trajectory.setup.images.facts
             try:
                 teacher_from_file(need.file.identity, need.file.path, facts.shape, facts.classes)
             except WorkError as error:

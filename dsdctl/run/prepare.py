@@ -25,11 +25,11 @@ def prepare_all(
     failures: dict[str, str] = {}
     for trajectory in trajectories:
         images, noise = trajectory.identity.images, trajectory.identity.noise
-        if trajectory.regime.images.dataset.name in LOADED_AS_THEY_ARE:
+        if trajectory.setup.images.dataset.name in LOADED_AS_THEY_ARE:
             continue
         from dsdctl.data.prepare import Files, prepared_folder
 
-        files = Files(trajectory.regime.images.path, spare)
+        files = Files(trajectory.setup.images.path, spare)
         what = prepared_folder(images, files), noise.labels
         if what not in outcomes:
             outcomes[what] = _prepare(trajectory, files, listener)
@@ -44,11 +44,11 @@ def _prepare(trajectory: Trajectory, files: "Files", listener: ProgressListener)
     from dsdctl.data.prepare import prepare_data, prepared_folder
 
     images, noise = trajectory.identity.images, trajectory.identity.noise
-    name = trajectory.regime.images.dataset.name
+    name = trajectory.setup.images.dataset.name
     manifest = read_manifest(prepared_folder(images, files))
     if manifest is not None and manifest.bytes > LARGE:
         gib = manifest.bytes / 2**30
-        listener.say(f"{name}: checking {gib:.1f} GiB of prepared images")
+        listener.notify(f"{name}: checking {gib:.1f} GiB of prepared images")
     try:
         with listener.counting(name, "images prepared") as progress:
             prepare_data(images, noise, files, progress)

@@ -15,7 +15,7 @@ from dsdctl.cost.throughput import learn_rehearsed, workload
 from dsdctl.cost.workloads import Outcome, Workload
 from dsdctl.data.catalog import is_there
 from dsdctl.data.prepare import fallback_folder
-from dsdctl.errors import DsdctlError, in_words
+from dsdctl.errors import DsdctlError, describe_os_error
 from dsdctl.keys import canonical_json
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.trajectory import Trajectory
@@ -39,8 +39,8 @@ IN_ITS_PLACE = "random images and labels in its place: speed and memory hold, lo
 def batches_of(trajectory: Trajectory, wish: int | None) -> int:
     """How many batches are rehearsed: as many as wished, else past the warm-up; never more than a
     level has."""
-    regime = trajectory.regime
-    steps, training = regime.steps_per_epoch, regime.training
+    setup = trajectory.setup
+    steps, training = setup.steps_per_epoch, setup.training
     warmup = training.schedule.warmup * steps
     long = max(BATCHES, warmup + AFTER_WARM_UP if warmup else 0)
     return min(long if wish is None else wish, training.epochs * steps)
@@ -71,7 +71,9 @@ def rehearse(
     return outcomes
 
 
-def learn(store: Store, device: Device, outcomes: Sequence[Outcome], count_macs: CountMacs) -> None:
+def update_rates(
+    store: Store, device: Device, outcomes: Sequence[Outcome], count_macs: CountMacs
+) -> None:
     """Keep the rates for later plans of this store."""
     rates: dict[str, list[float]] = {}
     for one, rehearsed in outcomes:
@@ -86,21 +88,21 @@ def _absent(found: Sequence[Workload], store: Store, listener: ProgressListener)
     reasons: dict[str, str] = {}
     here = []
     for trajectory in (one.first for one in found):
-        images = trajectory.regime.images
+        images = trajectory.setup.images
         if is_there(images.dataset.name, images.path):
             here.append(trajectory)
         else:
             reasons[trajectory.key] = f"{images.dataset.name}: not in {images.path}"
     reasons |= prepare_all(here, fallback_folder(store.root), listener)
     for reason in dict.fromkeys(reasons.values()):
-        listener.say(f"{reason}; {IN_ITS_PLACE}")
+        listener.notify(f"{reason}; {IN_ITS_PLACE}")
     return set(reasons)
 
 
 def _job(
     trajectory: Trajectory, spare: Path, device: Device, threads: int, wish: int | None
 ) -> Job:
-    images = trajectory.regime.images
+    images = trajectory.setup.images
     identity = trajectory.level_identity(0, None, None)
     batches = batches_of(trajectory, wish)
     return Job(
@@ -113,7 +115,7 @@ def _job(
         spare=str(spare),
         device=device,
         threads=threads,
-        source=trajectory.regime.source,
+        source=trajectory.setup.source,
     )
 
 
@@ -144,7 +146,7 @@ def _work(connection: Connection, parent: int, job: Job) -> None:
     except DsdctlError as error:
         rehearsed = _failed(job, str(error))
     except Exception as error:
-        words = in_words(error, smaller="a smaller batch")
+        words = describe_os_error(error, smaller="a smaller batch")
         if words is None:  # a defect
             traceback.print_exc()
         rehearsed = _failed(job, words or f"{type(error).__name__}: {error}")
@@ -171,7 +173,7 @@ def _teaching(trajectory: Trajectory) -> Teaching | None:
     need = trajectory.teacher
     if need is None:
         return None
-    called = None if need.table else need.regime
+    called = None if need.table else need.setup
     return Teaching(
         alpha=need.alpha,
         temperature=need.temperature,

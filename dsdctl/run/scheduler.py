@@ -91,7 +91,7 @@ class Scheduler:
             known = self._stored(trajectory, identity)
             if known is not None:
                 self.progress.add(trajectory, known)
-                self._queue.add(trajectory.key, *trajectory.taught)
+                self._queue.add(trajectory.key, *trajectory.students)
                 self._tell_found(trajectory, identity, known)
             else:
                 self._start(trajectory, identity)
@@ -138,8 +138,8 @@ class Scheduler:
         """Cost of the longest chain from here on: own levels left, then those taught."""
         trajectory = self.plan.trajectories[key]
         left = trajectory.levels - self.progress.known[key].next_level
-        taught = [self._chain_cost(student) for student in trajectory.taught]
-        return left * self._level_cost[key] + max(taught, default=0.0)
+        students = [self._chain_cost(student) for student in trajectory.students]
+        return left * self._level_cost[key] + max(students, default=0.0)
 
     def _handle(self, task: Task, result: TaskResult) -> None:
         key = key_of(task.identity)
@@ -184,15 +184,15 @@ class Scheduler:
             assert level is not None
             self.progress.add(trajectory, level)
             again = False
-        self._queue.add(trajectory.key, *trajectory.taught)
+        self._queue.add(trajectory.key, *trajectory.students)
         self._listener(Event("restored" if again else "finished", trajectory, task, level=level))
 
 
 def _task(trajectory: Trajectory, identity: Identity) -> Task:
-    path, need = str(trajectory.regime.images.path), trajectory.teacher
+    path, need = str(trajectory.setup.images.path), trajectory.teacher
     weights = teacher_source = None
     if need is not None and need.file is not None:
-        weights, teacher_source = str(need.file.path), need.regime.source
+        weights, teacher_source = str(need.file.path), need.setup.source
     if isinstance(identity, TableIdentity):
         return TableTask(
             identity=identity,
@@ -204,6 +204,6 @@ def _task(trajectory: Trajectory, identity: Identity) -> Task:
         identity=identity,
         dataset_path=path,
         teacher_weights=weights,
-        source=trajectory.regime.source,
+        source=trajectory.setup.source,
         teacher_source=teacher_source,
     )

@@ -28,7 +28,7 @@ from dsdctl.run.preflight import check_disk, check_teacher_files
 from dsdctl.run.prepare import prepare_all
 from dsdctl.run.scheduler import Scheduler
 from dsdctl.store.store import Store
-from dsdctl.worker.tasks import Place
+from dsdctl.worker.tasks import WorkerConfig
 
 
 def run_plan(plan: Plan, options: RunOptions, listener: RunListener) -> Finished:
@@ -54,7 +54,7 @@ def run_plan(plan: Plan, options: RunOptions, listener: RunListener) -> Finished
         log.info("ended: %d levels run, %d trajectories failed", run, len(failures))
         events.write("run-ended", levels_run=run, trajectories_failed=len(failures))
         if failures:
-            session.say(f"log: {log_file}")
+            session.notify(f"log: {log_file}")
     return finished
 
 
@@ -63,7 +63,7 @@ class _Session:
 
     def __init__(self, progress: Progress, options: RunOptions, listener: RunListener):
         self.progress = progress
-        self.observed = throughput.Observed()
+        self.observed = throughput.RunTimings()
         self._options = options
         self._listener = listener
         self._macs = MacCache(progress.store)
@@ -106,10 +106,10 @@ class _Session:
         log_decisions(self.progress)
         return finished
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Tell people and the log."""
         log.info(line)
-        self._listener.say(line)
+        self._listener.notify(line)
 
     def _take(self, event: Event, events: EventLog) -> None:
         log.info("%s %s: %s", event.kind, key_of(event.task.identity), event_line(event))
@@ -136,7 +136,7 @@ class _Session:
         """Name what was found damaged and is not told yet."""
         damage = self.progress.store.damage
         for line in damage[self._told :]:
-            self.say(f"warning: {line}")
+            self.notify(f"warning: {line}")
         self._told = len(damage)
 
     def _save_macs(self) -> None:
@@ -150,20 +150,20 @@ class _Session:
         """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
         try:
             device = self._options.device
-            throughput.learn(self.progress.store, device, self.observed, self._macs)
+            throughput.update_rates(self.progress.store, device, self.observed, self._macs)
         except (OSError, WorkError) as error:
             log.warning("rates not kept: %s", error)
 
 
 def _engine(options: RunOptions) -> Engine:
-    place = Place(
+    config = WorkerConfig(
         store=str(options.store),
         device=options.device,
         threads=options.threads,
         checkpoint_every=options.checkpoint_every,
         memory_budget=int(options.memory_gib * 2**30),
     )
-    return options.backend.engine(place, options.jobs, options.grace)
+    return options.backend.engine(config, options.jobs, options.grace)
 
 
 def _event_log(

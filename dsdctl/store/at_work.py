@@ -52,14 +52,14 @@ class Teller:
         self._lock = lock
         self._said = 0.0
         self._worker = AtWork(host=socket.gethostname(), pid=os.getpid(), since=time.time())
-        self.say(Stage())
+        self.notify(Stage())
 
     @property
     def due(self) -> bool:
         """Whether the last word is old enough for another one."""
         return time.monotonic() - self._said >= SECONDS
 
-    def say(self, stage: Stage) -> None:
+    def notify(self, stage: Stage) -> None:
         """Say how far it is, in place of what was said before."""
         self._said = time.monotonic()
         self._write(self._worker.model_copy(update={"stage": stage}).model_dump_json())

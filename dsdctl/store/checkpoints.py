@@ -74,7 +74,7 @@ class Checkpoints:
                 return Checkpoint(epochs, parse(content), environment)
         except (ValueError, KeyError, TypeError, SafetensorError):
             pass  # its digest fits all the same
-        self._root.set_aside(file, DamagedError(f"{file}: damaged, so its level starts over"))
+        self._root.quarantine(file, DamagedError(f"{file}: damaged, so its level starts over"))
         return None
 
     def interrupted(self, key: str) -> tuple[int, Environment] | None:

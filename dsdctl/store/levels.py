@@ -51,7 +51,7 @@ class Levels:
         try:
             return read_again_if_damaged(lambda: _read(folder))
         except (DamagedError, ValidationError) as error:
-            self._root.set_aside(folder, error)
+            self._root.quarantine(folder, error)
             return None
 
     def identity(self, key: str) -> LevelIdentity:

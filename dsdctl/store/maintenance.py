@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.errors import DamagedError, WorkError, in_words
+from dsdctl.errors import DamagedError, WorkError, describe_os_error
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION, LevelIdentity, TableIdentity, key_of_json
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.spec.network import network_name
@@ -93,7 +93,7 @@ def check(entry: Entry) -> list[str]:
     except WorkError as error:
         return [str(error)]
     except OSError as error:
-        return [in_words(error) or str(entry.folder)]
+        return [describe_os_error(error) or str(entry.folder)]
 
 
 def damaged_small_files(store: Store) -> list[Path]:

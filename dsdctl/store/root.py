@@ -57,10 +57,10 @@ class Root:
         try:
             return read_again_if_damaged(lambda: _read_tensors(folder, name))
         except DamagedError as error:
-            self.set_aside(folder, error)
+            self.quarantine(folder, error)
             raise DamagedError(f"{error}; set aside, to be computed anew") from error
 
-    def set_aside(self, folder: Path, error: Exception) -> None:
+    def quarantine(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
         reason = " ".join(str(error).split())
         if isinstance(error, ValidationError):

@@ -40,7 +40,7 @@ class Tables:
             read_checked(folder, "environment.json", checksums)
             check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
-            self._root.set_aside(folder, error)
+            self._root.quarantine(folder, error)
             return False
         return True
 

@@ -118,7 +118,7 @@ class Study:
         row = self._row(recipe, variant)
         trajectory = self._trajectory(row, seed)
         finished = self._level(row, trajectory, level)
-        facts = trajectory.regime.images.facts
+        facts = trajectory.setup.images.facts
         name = f"level {finished.key}"
         store = self._progress.store
         return stored_network(store, finished.key, facts.shape, facts.classes, name)
@@ -142,7 +142,7 @@ class Study:
             raise InputError(f"split: is {split} (allowed: train, validation, test)")
         trajectory = self._trajectory(self._row(self.recipes[0], variant), seed)
         identity = trajectory.identity
-        files = Files(trajectory.regime.images.path, fallback_folder(self._progress.store.root))
+        files = Files(trajectory.setup.images.path, fallback_folder(self._progress.store.root))
         data = load_data(identity.images, identity.noise, files, torch.device("cpu"))
         found = {"train": data.train, "validation": data.validation, "test": data.test}[split]
         true = data.clean_labels if split == "train" else found.labels
@@ -174,10 +174,10 @@ class Study:
         known = self._progress.known[trajectory.key]
         number = level
         if number is None:
-            reading = self._progress.reading(row, trajectory.key)
-            number = reading.selected(row.row.recipe.select)
+            decision = self._progress.decision(row, trajectory.key)
+            number = decision.selected(row.row.recipe.select)
             if number is None:
-                raise WorkError(f"{trajectory.label}: {reading.reason}, no level is reported yet")
+                raise WorkError(f"{trajectory.label}: {decision.reason}, no level is reported yet")
         if not 0 <= number < len(known.levels):
             raise WorkError(
                 f"{trajectory.label}: level {number} is not in the store "

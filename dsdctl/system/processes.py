@@ -33,10 +33,10 @@ def open_closed_streams() -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Block signals here and, since a new process inherits that, in what is started meanwhile.
 
-    Until it has called `take_signals`, such a process can then neither die of a signal nor print
+    Until it has called `unblock_signals`, such a process can then neither die of a signal nor print
     where one has met it.
     """
     resource_tracker.ensure_running()  # its start would unblock them
@@ -58,7 +58,7 @@ def start_worker(
     connection, remote = context.Pipe()
     process = context.Process(target=target, args=(remote, os.getpid(), *arguments))
     try:
-        with held_back():
+        with signals_blocked():
             process.start()
     finally:
         remote.close()
@@ -80,19 +80,19 @@ def worker_process(target: Callable[..., None], *arguments: object) -> Iterator[
 def become_worker(parent: int) -> None:
     """What a process that computes does first: its signals and its end are those of `parent`, and
     what a user's own code prints goes where no results go."""
-    take_signals()
-    end_with_parent(parent)
+    unblock_signals()
+    die_with_parent(parent)
     os.dup2(2, 1)
 
 
-def take_signals() -> None:
+def unblock_signals() -> None:
     """Leave Ctrl-C and a closed terminal to the parent, and take SIGTERM again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def end_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have this process killed when `parent`, which started it, has ended."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:

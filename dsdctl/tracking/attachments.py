@@ -10,7 +10,7 @@ from dsdctl.report.plan.summary import summarise
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report
 from dsdctl.store.store import Store
-from dsdctl.tracking.messages import Attached, ChosenNetwork, Rows
+from dsdctl.tracking.messages import ChosenNetwork, ReportArtifacts, Rows
 
 LEDGER = (
     "recipe", "variant", "trainings", "PFLOPs", "teacher PFLOPs", "PFLOPs non-zero weights",
@@ -21,14 +21,14 @@ EXECUTED = ("trajectory", "key", "work", "pieces", "PFLOPs")
 
 def attached(
     progress: Progress, report: Report, count_macs: CountMacs, *, networks: bool
-) -> Attached:
+) -> ReportArtifacts:
     """Gather what belongs to `report`; with `networks` the files of the levels that rows report.
 
     `progress` is that of the report's spec alone. Imports matplotlib.
     """
     from dsdctl.report.figures.draw import figures
 
-    return Attached(
+    return ReportArtifacts(
         experiment=report.experiment,
         tables={
             "comparison": (HEADINGS, [cells(row) for row in report.rows]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dsdctl.spec.experiment import Wandb
 from dsdctl.store.store import Store
 from dsdctl.tracking.journal import JOURNAL, OFFLINE_JOURNAL, _merge, add_to_journal, read_journal
-from dsdctl.tracking.messages import ATTACHED, FINISH_SECONDS, Attached, RunInfo, _one_line
+from dsdctl.tracking.messages import ATTACHED, FINISH_SECONDS, ReportArtifacts, RunInfo, _one_line
 from dsdctl.tracking.mode import effective_mode, wished_mode
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class _Client:
         self._runs[info.run_id].log(scalars, step=level)
         self._sent.setdefault(info.run_id, set()).add(level)
 
-    def attach(self, attached: Attached) -> None:
+    def attach(self, attached: ReportArtifacts) -> None:
         info = RunInfo(
             run_id=f"{attached.experiment}-comparison",
             experiment=attached.experiment,
@@ -178,7 +178,7 @@ class _Client:
         )
 
 
-def _log_attached(run: "Run", attached: Attached, folder: Path, step: int) -> None:
+def _log_attached(run: "Run", attached: ReportArtifacts, folder: Path, step: int) -> None:
     """Log tables, images, files and networks; images that a run refers to stay in `folder`."""
     import wandb
 

@@ -17,7 +17,7 @@ from dsdctl.tracking.mode import effective_mode
 from dsdctl.tracking.trackers import Say, first_of, replay_levels
 
 
-def replay(progress: Progress, reports: Sequence[Report], macs: MacCache, say: Say) -> None:
+def replay(progress: Progress, reports: Sequence[Report], macs: MacCache, notify: Say) -> None:
     """Mirror to W&B whatever the store holds and the tracker has not seen.
 
     Raises InputError where no spec wants a tracker.
@@ -26,9 +26,9 @@ def replay(progress: Progress, reports: Sequence[Report], macs: MacCache, say: S
         raise InputError("--wandb: no given spec has `tracking: {wandb: ...}`")
     mirrors = ExperimentTrackers(progress, macs)
     if not mirrors.wanted:
-        say("W&B: disabled by `mode` of the spec or by $WANDB_MODE")
+        notify("W&B: disabled by `mode` of the spec or by $WANDB_MODE")
     replay_levels(mirrors, progress)
-    mirrors.finish(reports, say)
+    mirrors.finish(reports, notify)
 
 
 class ExperimentTrackers:
@@ -58,7 +58,7 @@ class ExperimentTrackers:
             info = _run_info(self._plans[experiment], trajectory.key, experiment)
             self._mirror(experiment).level(info, level_record(level))
 
-    def finish(self, reports: Sequence[Report], say: Say) -> None:
+    def finish(self, reports: Sequence[Report], notify: Say) -> None:
         """Send each comparison, end the mirrors and say once how that went."""
         for report in reports:
             if report.experiment in self._settings:
@@ -68,7 +68,7 @@ class ExperimentTrackers:
                     attached(alone, report, self._macs, networks=networks)
                 )
         for line in dict.fromkeys(mirror.finish() for mirror in self._open.values()):
-            say(line)
+            notify(line)
 
     def _mirror(self, experiment: str) -> Mirror:
         if experiment not in self._open:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsdctl.errors import in_words
+from dsdctl.errors import describe_os_error
 from dsdctl.spec.fields import Model
 
 ATTACHED = "attached"
@@ -41,7 +41,7 @@ class ChosenNetwork:
 
 
 @dataclass(frozen=True)
-class Attached:
+class ReportArtifacts:
     """What an experiment's comparison consists of: tables (headings and rows), images as PNG and
     files as text, all by name, and networks."""
 
@@ -58,5 +58,5 @@ class Attached:
 
 
 def _one_line(error: Exception) -> str:
-    words = in_words(error) if isinstance(error, OSError) else None
+    words = describe_os_error(error) if isinstance(error, OSError) else None
     return words or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -15,12 +15,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from dsdctl.errors import in_words
+from dsdctl.errors import describe_os_error
 from dsdctl.spec.experiment import Wandb
 from dsdctl.store.store import Store
-from dsdctl.system.processes import end_with_parent, held_back, take_signals
+from dsdctl.system.processes import die_with_parent, signals_blocked, unblock_signals
 from dsdctl.tracking.client import _Client
-from dsdctl.tracking.messages import FINISH_SECONDS, KEPT, Attached, RunInfo, _one_line
+from dsdctl.tracking.messages import FINISH_SECONDS, KEPT, ReportArtifacts, RunInfo, _one_line
 
 FLUSHED_SECONDS = 2.0
 """After how long what was logged offline is on the disk; the client is told to flush it sooner."""
@@ -47,17 +47,17 @@ class Mirror:
                 os.getpid(),
             )
             self._process = context.Process(target=_mirror_process, args=inside, daemon=True)
-            with held_back():
+            with signals_blocked():
                 self._process.start()
             remote.close()
         except (OSError, RuntimeError, MemoryError) as error:  # no room for one more process
-            self._failure = in_words(error) or str(error)
+            self._failure = describe_os_error(error) or str(error)
 
     def level(self, run: RunInfo, record: Mapping[str, Any]) -> None:
         """Mirror one finished level of a trajectory."""
         self._put("level", run.model_dump_json(), dict(record))
 
-    def attach(self, attached: Attached) -> None:
+    def attach(self, attached: ReportArtifacts) -> None:
         """Mirror the comparison with all that belongs to it."""
         self._put("attach", attached)
 
@@ -83,7 +83,7 @@ class Mirror:
         try:
             self._messages.put(message)
         except (OSError, RuntimeError, ValueError) as error:  # its thread cannot be started, say
-            self._failure = in_words(error) or str(error)
+            self._failure = describe_os_error(error) or str(error)
 
 
 def _mirror_process(
@@ -94,8 +94,8 @@ def _mirror_process(
     parent: int,
 ) -> None:
     """Take messages until the end; a failure ends the mirroring, and is answered in one line."""
-    take_signals()
-    end_with_parent(parent)
+    unblock_signals()
+    die_with_parent(parent)
     logging.raiseExceptions = False  # the client's own log, on a full disk, is not the user's
     client = _Client(Wandb.model_validate_json(settings), Store(Path(store)))
     failure = ""

@@ -8,7 +8,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 
-from dsdctl.errors import InputError, in_words
+from dsdctl.errors import InputError, describe_os_error
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.formats.markdown import markdown
@@ -50,15 +50,17 @@ class TensorBoardFiles:
         if experiment is not None:
             self._level(experiment, trajectory.key, level)
 
-    def finish(self, reports: Sequence[Report], say: Say) -> None:
+    def finish(self, reports: Sequence[Report], notify: Say) -> None:
         """Write each comparison, and say once how all that went."""
         for report in reports:
             if report.experiment in self._plans and not self._failure:
                 self._page(report)
         if self._failure:
-            say(f"TensorBoard: {self._failure}; `dsdctl report SPEC --tensorboard` writes the rest")
+            notify(
+                f"TensorBoard: {self._failure}; `dsdctl report SPEC --tensorboard` writes the rest"
+            )
         elif self._written or reports:
-            say(f"TensorBoard: {self._written} new levels; `tensorboard --logdir {self._root}`")
+            notify(f"TensorBoard: {self._written} new levels; `tensorboard --logdir {self._root}`")
 
     def _level(self, experiment: str, key: str, level: FinishedLevel) -> None:
         from dsdctl.tracking.event_file import add_scalars
@@ -71,7 +73,7 @@ class TensorBoardFiles:
         try:
             self._written += add_scalars(folder, level.result.level, scalars)
         except OSError as error:
-            self._failure = in_words(error) or str(error)
+            self._failure = describe_os_error(error) or str(error)
 
     def _page(self, report: Report) -> None:
         from dsdctl.report.figures.draw import figures
@@ -81,16 +83,16 @@ class TensorBoardFiles:
         try:
             write_page(self._root / report.experiment / "comparison", markdown([report]), images)
         except OSError as error:
-            self._failure = in_words(error) or str(error)
+            self._failure = describe_os_error(error) or str(error)
 
 
-def replay(progress: Progress, reports: Sequence[Report], say: Say) -> None:
+def replay(progress: Progress, reports: Sequence[Report], notify: Say) -> None:
     """Write whatever the store holds and the event files lack. Raises InputError without it."""
     if not installed():
         raise InputError(f"--tensorboard: TensorBoard is not installed ({INSTALL})")
     files = TensorBoardFiles(progress, all_experiments=True)
     replay_levels(files, progress)
-    files.finish(reports, say)
+    files.finish(reports, notify)
 
 
 def installed() -> bool:

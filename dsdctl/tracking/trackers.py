@@ -19,7 +19,7 @@ class Tracker(Protocol):
         """Mirror a level, if it is one of an experiment that wants it."""
         ...
 
-    def finish(self, reports: Sequence[Report], say: Say) -> None:
+    def finish(self, reports: Sequence[Report], notify: Say) -> None:
         """Mirror the comparisons, end, and say once how that went."""
         ...
 

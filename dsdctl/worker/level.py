@@ -12,7 +12,7 @@ import torch
 
 import dsdctl
 from dsdctl.data.prepare import Files, fallback_folder
-from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, in_words
+from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, describe_os_error
 from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
 from dsdctl.ml import gpu
 from dsdctl.ml.data import Data
@@ -40,23 +40,23 @@ from dsdctl.worker.inputs import load_data, measuring_normalisation, training_re
 from dsdctl.worker.networks import source_of
 from dsdctl.worker.starting_point import State, initial_network, starting_point
 from dsdctl.worker.task_result import TaskResult
-from dsdctl.worker.tasks import LevelTask, Place, StopRequested, TableTask, Task
+from dsdctl.worker.tasks import LevelTask, StopRequested, TableTask, Task, WorkerConfig
 from dsdctl.worker.teachers import load_teacher, loss_of
 
 
-def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> TaskResult:
+def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: False) -> TaskResult:
     """Run `task` unless its result, with a level's weights, is in the store by now.
 
     A teacher table and a state to rewind to yield none.
     Raises BusyError where another process is running it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
-    store = Store(Path(place.store))
-    device = torch.device(place.device)
-    configure(device, place.threads)
-    files = Files(Path(task.dataset_path), fallback_folder(store.root), place.memory_budget)
+    store = Store(Path(config.store))
+    device = torch.device(config.device)
+    configure(device, config.threads)
+    files = Files(Path(task.dataset_path), fallback_folder(store.root), config.memory_budget)
     key = key_of(task.identity)
-    with _said_in_words(place), own_stream(device), store.at_work(key) as teller:
+    with translate_errors(config), own_stream(device), store.at_work(key) as teller:
         if teller is None:
             raise BusyError(f"{key}: another process is running it")
         if isinstance(task, TableTask):
@@ -65,19 +65,21 @@ def run_task(task: Task, place: Place, stop: StopRequested = lambda: False) -> T
             return TaskResult("done", damage=tuple(store.damage))
         level = store.levels.get(key)
         if level is None or store.levels.lacks_weights(key):
-            level = _run_level(task, store, files, device, place.checkpoint_every, stop, teller)
+            level = _run_level(task, store, files, device, config.checkpoint_every, stop, teller)
         store.checkpoints.drop(key)
         told = level if task.identity.iterations is None else None
         return TaskResult("done", told, damage=tuple(store.damage))
 
 
 @contextmanager
-def _said_in_words(place: Place) -> Iterator[None]:
+def translate_errors(config: WorkerConfig) -> Iterator[None]:
     """Turn what machines run out of into an error that names it."""
     try:
         yield
     except Exception as error:
-        words = None if isinstance(error, WorkError) else in_words(error, full=place.store)
+        words = (
+            None if isinstance(error, WorkError) else describe_os_error(error, full=config.store)
+        )
         if words is None:
             raise
         raise WorkError(words) from error
@@ -115,7 +117,7 @@ def _run_level(
     result: LevelResult
     try:
         _train(identity, trainer, data, epochs, checkpoints, stop, teller)
-        teller.say(Stage(name="measuring"))
+        teller.notify(Stage(name="measuring"))
         check_finite(state.network, epochs[-1].epoch)
         _check_masked(identity, state)
         result = _measured(identity, state, data, epochs[-1], source)
@@ -208,7 +210,7 @@ class _ToldWatch(LossWatch):
     def look(self, batch: int, images: int, loss_sum: torch.Tensor) -> None:
         super().look(batch, images, loss_sum)
         if self._teller.due:
-            self._teller.say(self._stage.model_copy(update={"batch": batch}))
+            self._teller.notify(self._stage.model_copy(update={"batch": batch}))
 
 
 def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
@@ -233,7 +235,7 @@ def _run_table(
 
     def tell(view: int) -> None:
         if teller.due:
-            teller.say(Stage(name="view", number=view + 1, count=reader.views.count))
+            teller.notify(Stage(name="view", number=view + 1, count=reader.views.count))
 
     logits = build_table(teacher, reader, len(data.train), identity.precision, device, tell)
     kill_point("table-built")

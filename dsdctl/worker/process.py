@@ -16,12 +16,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, in_words
+from dsdctl.errors import BusyError, DamagedError, DsdctlError, StoppedError, describe_os_error
 from dsdctl.system.processes import become_worker
 from dsdctl.worker.task_result import TaskResult
 
 if TYPE_CHECKING:
-    from dsdctl.worker.tasks import Place, Task
+    from dsdctl.worker.tasks import Task, WorkerConfig
 
 
 def work(connection: Connection, parent: int, at_once: int = 1) -> None:
@@ -40,13 +40,13 @@ def work(connection: Connection, parent: int, at_once: int = 1) -> None:
     while True:
         try:
             number = connection.recv()
-            task, place = connection.recv()
+            task, config = connection.recv()
         except EOFError:
             return
         except Exception as error:  # what a task is made of could not be imported
             worker.send(number, _failed(error))
         else:
-            run(number, task, place)
+            run(number, task, config)
 
 
 class _Worker:
@@ -57,9 +57,9 @@ class _Worker:
         self._sending = threading.Lock()
         self._stop = stop
 
-    def run(self, number: int, task: "Task", place: "Place") -> None:
+    def run(self, number: int, task: "Task", config: "WorkerConfig") -> None:
         """Run a task to its end, and say how that was."""
-        result = attempt(task, place, self._stop)
+        result = attempt(task, config, self._stop)
         if result.status == "failed":
             _free_memory()
         self.send(number, result)
@@ -69,12 +69,12 @@ class _Worker:
             self._connection.send((number, result))
 
 
-def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "Place"], None]:
+def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "WorkerConfig"], None]:
     """What hands a task to one of `count` threads.
 
     They stay, each with a stream and with what it has loaded.
     """
-    waiting: queue.SimpleQueue[tuple[int, Task, Place]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[int, Task, WorkerConfig]] = queue.SimpleQueue()
 
     def serve() -> None:
         try:
@@ -86,7 +86,7 @@ def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "Place"],
 
     for _ in range(count):
         threading.Thread(target=serve, daemon=True).start()
-    return lambda number, task, place: waiting.put((number, task, place))
+    return lambda number, task, config: waiting.put((number, task, config))
 
 
 def _free_memory() -> None:
@@ -98,12 +98,12 @@ def _free_memory() -> None:
             graph.empty_cache()
 
 
-def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> TaskResult:
+def attempt(task: "Task", config: "WorkerConfig", stop: Callable[[], bool]) -> TaskResult:
     """Run a task; whatever goes wrong is a result."""
     try:
         from dsdctl.worker.level import run_task
 
-        return run_task(task, place, stop)
+        return run_task(task, config, stop)
     except BusyError:
         return TaskResult("busy")
     except StoppedError:
@@ -117,7 +117,7 @@ def attempt(task: "Task", place: "Place", stop: Callable[[], bool]) -> TaskResul
 
 
 def _failed(error: Exception) -> TaskResult:
-    words = in_words(error)
+    words = describe_os_error(error)
     if words is not None:
         return TaskResult("failed", failure=words)
     trace = "".join(traceback.format_exception(error))

@@ -18,7 +18,7 @@ from dsdctl.ml.device import configure
 from dsdctl.ml.divergence import BATCHES, Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.randomness import generator, stream_seed
-from dsdctl.ml.teacher import called, distilled, looked_up
+from dsdctl.ml.teacher import cached_logits, direct_logits, distillation_from
 from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
 from dsdctl.ml.views import Reader
 from dsdctl.results import Rehearsed
@@ -156,11 +156,11 @@ def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
     if teaching.network is not None:
         source = source_of(teaching.network, teaching.source)
         teacher = new_network(teaching.network, job.shape, job.classes, source=source)
-        logits = called(teacher.to(device))
+        logits = direct_logits(teacher.to(device))
     else:
         table = torch.empty(job.images, reader.views.count, job.classes)
-        logits = looked_up(table.normal_(generator=generator("rehearsal")).to(device))
-    return distilled(
+        logits = cached_logits(table.normal_(generator=generator("rehearsal")).to(device))
+    return distillation_from(
         logits,
         alpha=teaching.alpha,
         temperature=teaching.temperature,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dsdctl.errors import DriftError, WorkError
-from dsdctl.keys import LevelIdentity, early_state, key_of
+from dsdctl.keys import LevelIdentity, key_of, rewind_checkpoint
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, apply_masks, count_nonzero, prunable_weights, remove_lowest
 from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores, random_scores
@@ -117,7 +117,7 @@ def _rewound(
 ) -> nn.Module:
     """The network as it was early in level 0's training, or before it."""
     network = initial_network(identity, data, device, source=source)
-    early = early_state(identity)
+    early = rewind_checkpoint(identity)
     if early is not None:
         _load_level(network, store, key_of(early))
     return network

@@ -37,7 +37,7 @@ class TableTask(Model):
     teacher_source: SourcePlace | None = None
 
 
-class Place(Model):
+class WorkerConfig(Model):
     """Where and how a worker computes; nothing in it changes what a level is."""
 
     store: str

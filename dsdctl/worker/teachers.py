@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dsdctl.errors import WorkError
 from dsdctl.keys import TeacherIdentity
 from dsdctl.ml.data import Data
-from dsdctl.ml.teacher import called, distilled, looked_up
+from dsdctl.ml.teacher import cached_logits, direct_logits, distillation_from
 from dsdctl.ml.train import LossFunction, cross_entropy
 from dsdctl.own.source import Source
 from dsdctl.store.store import Store
@@ -27,10 +27,10 @@ def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> 
     if distillation is None:
         return functools.partial(cross_entropy, label_smoothing=smoothing)
     if distillation.table is not None:
-        logits = looked_up(_table(store, distillation.table, data).to(device))
+        logits = cached_logits(_table(store, distillation.table, data).to(device))
     else:
-        logits = called(load_teacher(distillation.teacher, task, store, data, device))
-    return distilled(
+        logits = direct_logits(load_teacher(distillation.teacher, task, store, data, device))
+    return distillation_from(
         logits,
         alpha=distillation.alpha,
         temperature=distillation.temperature,

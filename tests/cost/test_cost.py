@@ -19,7 +19,7 @@ from dsdctl.cost.ledger import (
 )
 from dsdctl.plan.plan import Plan, RowPlan, make_plan
 from dsdctl.plan.resolve import resolve
-from dsdctl.plan.rows import Regime
+from dsdctl.plan.rows import TrainingSetup
 from dsdctl.plan.trajectory import Trajectory
 
 STUDENT_TRAINING = 3 * 67_831_296 * 50_000 * 160 / 1e15
@@ -39,23 +39,23 @@ def student(plan: Plan, recipe: str) -> Trajectory:
     return plan.trajectories[row_of(plan, recipe).students[0]]
 
 
-def teacher_regime(plan: Plan) -> Regime:
+def teacher_regime(plan: Plan) -> TrainingSetup:
     need = student(plan, "kd-dense-teacher").teacher
     assert need is not None
-    return need.regime
+    return need.setup
 
 
 def test_a_training_of_table_1s_student_is_1_628_pflops(table1: Plan) -> None:
-    regime = student(table1, "vanilla").regime
-    price = training_pflops(regime, paper_macs(regime))
+    setup = student(table1, "vanilla").setup
+    price = training_pflops(setup, paper_macs(setup))
     assert price == pytest.approx(STUDENT_TRAINING)
     assert price == pytest.approx(1.628, rel=1e-3)
     assert 30 * price == pytest.approx(48.84, rel=1e-3)
 
 
 def test_a_training_of_table_1s_teacher_is_3_389_pflops(table1: Plan) -> None:
-    regime = teacher_regime(table1)
-    assert training_pflops(regime, paper_macs(regime)) == pytest.approx(3.389, rel=1e-3)
+    setup = teacher_regime(table1)
+    assert training_pflops(setup, paper_macs(setup)) == pytest.approx(3.389, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ class TestNonZero:
     MACS = Macs(1000, {"conv": 600, "linear": 300})
 
     def price(self, plan: Plan, density: dict[str, float]) -> float:
-        regime = student(plan, "vanilla").regime
-        return nonzero_training_pflops(regime, self.MACS, density)
+        setup = student(plan, "vanilla").setup
+        return nonzero_training_pflops(setup, self.MACS, density)
 
     @pytest.mark.parametrize(
         ("density", "macs"),
@@ -114,30 +114,30 @@ class TestNonZero:
         assert self.price(table1, density) == pytest.approx(3 * macs * 8_000_000 / 1e15)
 
     def test_of_a_dense_network_is_the_papers_convention(self, table1: Plan) -> None:
-        regime = student(table1, "vanilla").regime
+        setup = student(table1, "vanilla").setup
         dense = self.price(table1, {"conv": 1.0, "linear": 1.0})
-        assert dense == pytest.approx(training_pflops(regime, self.MACS))
+        assert dense == pytest.approx(training_pflops(setup, self.MACS))
 
 
 class TestExecuted:
     def test_measuring_is_a_forward_pass_over_all_images(self, table1: Plan) -> None:
-        regime = student(table1, "vanilla").regime
-        assert measuring_pflops(regime, Macs(1000, {})) == pytest.approx(1000 * 60_000 / 1e15)
+        setup = student(table1, "vanilla").setup
+        assert measuring_pflops(setup, Macs(1000, {})) == pytest.approx(1000 * 60_000 / 1e15)
 
     def test_measuring_includes_the_validation_images(self, tmp_path: Path) -> None:
         (trajectory,) = planned(tmp_path).trajectories.values()
-        price = measuring_pflops(trajectory.regime, Macs(1000, {}))
+        price = measuring_pflops(trajectory.setup, Macs(1000, {}))
         assert price == pytest.approx(1000 * (862 + 216 + 719) / 1e15)
 
     def test_table_1s_teacher_table_takes_8_100_000_forwards(self, table1: Plan) -> None:
-        regime = student(table1, "kd-dense-teacher").regime
-        assert table_forwards(regime) == 8_100_000
-        price = table_pflops(regime, paper_macs(teacher_regime(table1)))
+        setup = student(table1, "kd-dense-teacher").setup
+        assert table_forwards(setup) == 8_100_000
+        price = table_pflops(setup, paper_macs(teacher_regime(table1)))
         assert price == pytest.approx(8_100_000 * PAPER_MACS["resnet18"] / 1e15)
 
     def test_calling_the_teacher_takes_a_forward_an_image_and_epoch(self, table1: Plan) -> None:
-        regime = student(table1, "kd-dense-teacher").regime
-        assert teacher_call_pflops(regime, Macs(1000, {})) == pytest.approx(1000 * 8e6 / 1e15)
+        setup = student(table1, "kd-dense-teacher").setup
+        assert teacher_call_pflops(setup, Macs(1000, {})) == pytest.approx(1000 * 8e6 / 1e15)
 
     def test_a_level_is_training_and_measuring(self, table1: Plan) -> None:
         price = level_pflops_executed(student(table1, "vanilla"), paper_macs)

@@ -11,13 +11,13 @@ from PIL import Image
 from scipy.io import savemat
 
 from dsdctl.data.prepare import _SOURCES
-from dsdctl.data.prepared import Part
+from dsdctl.data.prepared import RawSplit
 from dsdctl.data.sources import svhn, tiny_imagenet
 from dsdctl.errors import WorkError
 from dsdctl.plan.resolve import resolve
 
 
-def all_of(part: Part) -> np.ndarray:
+def all_of(part: RawSplit) -> np.ndarray:
     return part.read(0, len(part.labels))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dsdctl.data import prepared
-from dsdctl.data.prepared import Original, Part, is_whole, open_part, prepare, read_manifest
+from dsdctl.data.prepared import RawDataset, RawSplit, is_whole, open_part, prepare, read_manifest
 from dsdctl.errors import WorkError
 
 SHAPE = (4, 5, 3)
@@ -25,13 +25,15 @@ def silent(_done: int, _total: int) -> None:
     pass
 
 
-def original(read: Callable[[int, int], np.ndarray] | None = None) -> Original:
-    train = Part(LABELS.tolist(), SHAPE, read or (lambda start, stop: TRAIN[start:stop]))
-    test = Part([3] * 30, SHAPE, lambda start, stop: TEST[start:stop])
-    return Original(7, {"train": train, "test": test}, lambda: {"content": "c", "fingerprint": "f"})
+def original(read: Callable[[int, int], np.ndarray] | None = None) -> RawDataset:
+    train = RawSplit(LABELS.tolist(), SHAPE, read or (lambda start, stop: TRAIN[start:stop]))
+    test = RawSplit([3] * 30, SHAPE, lambda start, stop: TEST[start:stop])
+    return RawDataset(
+        7, {"train": train, "test": test}, lambda: {"content": "c", "fingerprint": "f"}
+    )
 
 
-def never() -> Original:
+def never() -> RawDataset:
     raise AssertionError("what is there is made again")
 
 
@@ -128,7 +130,7 @@ def test_an_original_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_search_that_finds_nothing_leaves_nothing_behind(tmp_path: Path) -> None:
-    def absent() -> Original:
+    def absent() -> RawDataset:
         raise WorkError("not found")
 
     for folder in (tmp_path / "data" / "dsdctl-prepared" / "set", tmp_path / "set"):
@@ -138,7 +140,7 @@ def test_a_search_that_finds_nothing_leaves_nothing_behind(tmp_path: Path) -> No
 
 
 def test_what_a_download_began_is_not_taken_away(tmp_path: Path) -> None:
-    def broken_off() -> Original:
+    def broken_off() -> RawDataset:
         (tmp_path / "data" / "half").write_text("")
         raise WorkError("not found")
 
@@ -203,7 +205,7 @@ def test_a_process_that_is_killed_halfway_is_cleared_up_after(tmp_path: Path) ->
 
 
 def _prepare_what_fails(folder: Path, log: Path) -> None:
-    def fail() -> Original:
+    def fail() -> RawDataset:
         with log.open("a") as stream:
             stream.write("began ")
         time.sleep(0.02)

@@ -23,7 +23,7 @@ from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.spec.yaml import parse_document
 from dsdctl.store.store import Store
-from dsdctl.worker.level import LevelTask, Place, run_task
+from dsdctl.worker.level import LevelTask, WorkerConfig, run_task
 
 pytest.importorskip("onnxruntime", reason="dsdctl[export] is not installed")
 pytest.importorskip("onnxscript", reason="dsdctl[export] is not installed")
@@ -49,7 +49,7 @@ def _run(spec: Path) -> None:
     store = Store(_store(spec))
     store.open_for_writing()
     progress = Progress(make_plan([resolve(spec)]), store)
-    place = Place(store=str(store.root), device="cpu", threads=1)
+    place = WorkerConfig(store=str(store.root), device="cpu", threads=1)
     for trajectory in progress.plan.trajectories.values():
         while (identity := next_piece(progress, trajectory)) is not None:
             assert isinstance(identity, LevelIdentity)

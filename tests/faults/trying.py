@@ -25,7 +25,7 @@ from soak import called
 import dsdctl.run.backends
 from dsdctl.worker.process import attempt
 from dsdctl.worker.task_result import TaskResult
-from dsdctl.worker.tasks import Place, Task
+from dsdctl.worker.tasks import Task, WorkerConfig
 
 SECONDS = int(os.environ.get("FAULTS_SECONDS", "90"))
 """After how long a command counts as hung; it guards against a hang and measures nothing."""
@@ -132,7 +132,9 @@ class HereEngine:
 
     slots = 1
 
-    def __init__(self, place: Place, *_ignored: object, stop: Callable[[], bool] = lambda: False):
+    def __init__(
+        self, place: WorkerConfig, *_ignored: object, stop: Callable[[], bool] = lambda: False
+    ):
         self._place = place
         self._stop = stop
         self._ended: list[tuple[Task, TaskResult]] = []

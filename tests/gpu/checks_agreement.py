@@ -12,7 +12,7 @@ from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.teacher import build_table, called, looked_up
+from dsdctl.ml.teacher import build_table, cached_logits, direct_logits
 from dsdctl.ml.views import Batch, ViewReader, Views
 
 from .gradients import KINDS, distance, gradient, on_all_cores
@@ -120,8 +120,8 @@ def table_lookup(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     chosen = indices % views.count
     with precision("fp32", torch.device(device)):
         asked = Batch(reader(indices, chosen), images.labels[indices], indices, chosen)
-        called_logits = called(teacher)(asked)
-    found = looked_up(table.to(device))(asked)
+        called_logits = direct_logits(teacher)(asked)
+    found = cached_logits(table.to(device))(asked)
     here = ViewReader(images.pixels.cpu(), NORMALISATION, views)
     expected = build_table(teacher.cpu(), here, count, "fp32", torch.device("cpu"))
     details = {

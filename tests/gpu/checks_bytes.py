@@ -14,7 +14,7 @@ from dsdctl.plan.plan import make_plan
 from dsdctl.plan.resolve import resolve_all
 from dsdctl.store.store import Store
 from dsdctl.worker.level import run_task
-from dsdctl.worker.tasks import LevelTask, Place
+from dsdctl.worker.tasks import LevelTask, WorkerConfig
 
 from .small import random_archive, result_bytes, write_spec
 from .training import PRECISIONS, Kind, counted, differing, ten_steps
@@ -81,20 +81,20 @@ def interrupted_and_resumed_gives_the_same_bytes(
 ) -> dict[str, Any]:
     """Level 0 of the student, stopped after two of four epochs by a wish and gone on with."""
     task = _level(folder, tiny, epochs=4)
-    place = _place(folder / "whole", device)
-    run_task(task, place)
+    config = _config(folder / "whole", device)
+    run_task(task, config)
     asked: list[int] = []
 
     def stop() -> bool:
         asked.append(1)
         return len(asked) > 2
 
-    stopped, place = False, _place(folder / "resumed", device)
+    stopped, config = False, _config(folder / "resumed", device)
     try:
-        run_task(task, place, stop)
+        run_task(task, config, stop)
     except StoppedError:
         stopped = True
-    run_task(task, place)
+    run_task(task, config)
     whole, resumed = (result_bytes(folder / name) for name in ("whole", "resumed"))
     same = whole == resumed
     return {"holds": stopped and same, "stopped": stopped, "same": same, "files": sorted(whole)}
@@ -103,7 +103,7 @@ def interrupted_and_resumed_gives_the_same_bytes(
 def a_level_that_diverges(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     """Decay that multiplies weights by -999 a step: the level is recorded as diverged."""
     task = _level(folder, tiny, epochs=8, optimizer={"lr": 1000, "weight_decay": 1})
-    done = run_task(task, _place(folder / "store", device))
+    done = run_task(task, _config(folder / "store", device))
     kind = done.level.result.kind if done.level else None
     stored = Store(folder / "store").levels.get(key_of(task.identity)) is not None
     return {"holds": kind == "diverged" and stored, "result": kind, "stored": stored}
@@ -123,6 +123,6 @@ def _level(folder: Path, tiny: bool, **training: Any) -> LevelTask:
 _STUDENT = {"arch": "vgg-like", "depth": 5, "width": 32}
 
 
-def _place(store: Path, device: str) -> Place:
+def _config(store: Path, device: str) -> WorkerConfig:
     Store(store).open_for_writing()
-    return Place(store=str(store), device=device, checkpoint_every=1000)
+    return WorkerConfig(store=str(store), device=device, checkpoint_every=1000)

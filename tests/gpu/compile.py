@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from dsdctl.bench.cases import CLASSES, Job, case_masks, case_network, case_settings
 from dsdctl.ml import gpu
 from dsdctl.ml.divergence import Diverged
-from dsdctl.ml.teacher import distilled, looked_up
+from dsdctl.ml.teacher import cached_logits, distillation_from
 from dsdctl.ml.train import Trainer, cross_entropy
 from dsdctl.ml.views import ViewReader
 
@@ -93,7 +93,7 @@ def step(case: str) -> None:
     loss = cross_entropy
     if case == "distilled":
         table = torch.zeros(len(images), job.views.count, CLASSES)
-        loss = distilled(looked_up(table), alpha=0.8, temperature=10.0)
+        loss = distillation_from(cached_logits(table), alpha=0.8, temperature=10.0)
     trainer = Trainer(network, case_masks(network), case_settings(job), loss)
     reader = ViewReader(images, job.normalisation, job.views)
     try:

@@ -12,7 +12,7 @@ from dsdctl.bench.gpu import CountedCapture
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
-from dsdctl.ml.teacher import build_table, called, distilled, looked_up
+from dsdctl.ml.teacher import build_table, cached_logits, direct_logits, distillation_from
 from dsdctl.ml.train import Trainer, cross_entropy
 from dsdctl.ml.views import Normalisation, ViewReader, Views
 
@@ -88,11 +88,11 @@ def _distillation(
 ) -> Any:
     teacher = network("teacher", tiny).to(device).eval()
     if kind == "distilled-called":
-        return distilled(called(teacher), alpha=0.8, temperature=10)
+        return distillation_from(direct_logits(teacher), alpha=0.8, temperature=10)
     place = (precision, device, images)
     if place not in _TABLES:
         _TABLES[place] = build_table(teacher, reader, images, precision, torch.device(device))
-    return distilled(looked_up(_TABLES[place].to(device)), alpha=0.8, temperature=10)
+    return distillation_from(cached_logits(_TABLES[place].to(device)), alpha=0.8, temperature=10)
 
 
 _TABLES: dict[tuple[str, str, int], Tensor] = {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dsdctl.ml import batches
-from dsdctl.ml.batches import BATCH, images_at_once
+from dsdctl.ml.batches import BATCH, inference_batch_size
 from dsdctl.ml.networks.build import build_network
 
 
@@ -17,13 +17,13 @@ def test_as_many_images_as_the_outputs_of_all_layers_leave_room_for(
     elements = 16 + 6 * 4 * 16 + 16 + 16 + 3
     for room, expected in ((7 * elements, 7), (7 * elements - 1, 6), (1, 1), (10**9, BATCH)):
         monkeypatch.setattr(batches, "ACTIVATION_BYTES", 4 * room)
-        assert images_at_once(network, image) == expected
+        assert inference_batch_size(network, image) == expected
     assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_images_of_cifar_keep_their_batch_and_large_ones_do_not() -> None:
     network = build_network("vgg-like", 3, 10, seed=0, depth=5, width=32).eval()
-    assert images_at_once(network, torch.zeros(1, 3, 32, 32)) == BATCH
+    assert inference_batch_size(network, torch.zeros(1, 3, 32, 32)) == BATCH
     # Last bits depend on it: other numbers here are another numerics version.
     for side, expected in ((128, 167), (224, 54), (256, 41)):
-        assert images_at_once(network, torch.zeros(1, 3, side, side)) == expected
+        assert inference_batch_size(network, torch.zeros(1, 3, side, side)) == expected

@@ -18,10 +18,10 @@ from archives import (
 from PIL import Image
 
 from dsdctl.data.image_folder import list_images, read_content
-from dsdctl.data.prepared import Part
+from dsdctl.data.prepared import RawSplit
 from dsdctl.data.sources import (
     HUMAN_FILES,
-    Cut,
+    ResizeAndCrop,
     cifar,
     flowers102,
     human_labels,
@@ -34,7 +34,7 @@ from dsdctl.system.torchvision import datasets as torchvision_datasets
 from dsdctl.system.torchvision import transforms
 
 
-def all_of(part: Part) -> np.ndarray:
+def all_of(part: RawSplit) -> np.ndarray:
     """The images of a part, read in pieces."""
     count = len(part.labels)
     middle = count // 3
@@ -58,11 +58,11 @@ class TestCut:
         image = Image.fromarray(random_pixels(0, size[1], size[0], 3)).convert(mode)
         transform = transforms.Compose([transforms.Resize(156), transforms.CenterCrop(128)])
         expected = np.asarray(transform(image.convert("RGB")))
-        assert np.array_equal(Cut(156, 128)(image), expected)
+        assert np.array_equal(ResizeAndCrop(156, 128)(image), expected)
 
     def test_of_an_image_of_the_right_size_changes_nothing(self) -> None:
         pixels = random_pixels(0, 64, 64, 3)
-        assert np.array_equal(Cut(64, 64)(Image.fromarray(pixels)), pixels)
+        assert np.array_equal(ResizeAndCrop(64, 64)(Image.fromarray(pixels)), pixels)
 
 
 class TestCifar:
@@ -125,20 +125,20 @@ class TestFlowers:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         labels = write_flowers(monkeypatch, tmp_path, 15)
-        original = flowers102(tmp_path, Cut(36, 32))
+        original = flowers102(tmp_path, ResizeAndCrop(36, 32))
         train, test = original.parts["train"], original.parts["test"]
         assert (original.classes, len(train.labels), len(test.labels)) == (102, 5, 5)
         assert list(train.labels) == labels[::3].tolist()
         assert list(test.labels) == labels[2::3].tolist()
         pictures = sorted((tmp_path / "flowers-102" / "jpg").iterdir())
-        expected = [Cut(36, 32)(Image.open(file)) for file in pictures[2::3]]
+        expected = [ResizeAndCrop(36, 32)(Image.open(file)) for file in pictures[2::3]]
         assert np.array_equal(all_of(test), np.stack(expected))
 
     def test_that_are_neither_there_nor_to_be_had_are_one_clear_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(torchvision_datasets.Flowers102, "download", no_network)
-        message = error_of(lambda: flowers102(tmp_path, Cut(36, 32)))
+        message = error_of(lambda: flowers102(tmp_path, ResizeAndCrop(36, 32)))
         assert message.startswith("dataset flowers102: not found under")
 
 
@@ -146,7 +146,7 @@ class TestImageFolder:
     def test_is_read_as_torchvision_reads_it(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path)
         transform = transforms.Compose([transforms.Resize(20), transforms.CenterCrop(16)])
-        original = image_folder(list_images(tmp_path, None), Cut(20, 16), None)
+        original = image_folder(list_images(tmp_path, None), ResizeAndCrop(20, 16), None)
         for part, folder in (("train", "train"), ("test", "val")):
             published = torchvision_datasets.ImageFolder(str(tmp_path / folder))
             expected = [np.asarray(transform(image)) for image, _ in published]
@@ -156,12 +156,12 @@ class TestImageFolder:
     def test_is_refused_where_its_content_is_another_by_now(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path)
         planned = read_content(list_images(tmp_path, None))
-        original = image_folder(list_images(tmp_path, None), Cut(20, 16), planned)
+        original = image_folder(list_images(tmp_path, None), ResizeAndCrop(20, 16), planned)
         for part in original.parts.values():
             all_of(part)
         assert original.finish()["content"] == planned
         Image.fromarray(random_pixels(9, 20, 20, 3)).save(tmp_path / "train" / "bee" / "0.png")
-        changed = image_folder(list_images(tmp_path, None), Cut(20, 16), planned)
+        changed = image_folder(list_images(tmp_path, None), ResizeAndCrop(20, 16), planned)
         for part in changed.parts.values():
             all_of(part)
         assert error_of(changed.finish) == f"{tmp_path}: changed since the run was planned"
@@ -171,7 +171,7 @@ class TestImageFolder:
         write_image_folder(tmp_path)
         file = tmp_path / "train" / "cat" / "0.png"
         file.write_bytes(content)
-        part = image_folder(list_images(tmp_path, None), Cut(20, 16), None).parts["train"]
+        part = image_folder(list_images(tmp_path, None), ResizeAndCrop(20, 16), None).parts["train"]
         message = error_of(lambda: part.read(0, len(part.labels)))
         assert message.startswith(f"{file}: not a readable image (")
         assert "BytesIO" not in message
@@ -180,7 +180,7 @@ class TestImageFolder:
         write_image_folder(tmp_path)
         file = tmp_path / "train" / "cat" / "1.jpg"
         file.write_bytes(file.read_bytes()[:-200])
-        part = image_folder(list_images(tmp_path, None), Cut(20, 16), None).parts["train"]
+        part = image_folder(list_images(tmp_path, None), ResizeAndCrop(20, 16), None).parts["train"]
         assert "1.jpg: not a readable image" in error_of(lambda: all_of(part))
 
 

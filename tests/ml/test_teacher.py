@@ -11,7 +11,13 @@ from dsdctl.ml.data import Split
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.networks.build import Network, build_network
 from dsdctl.ml.optimizers import Settings
-from dsdctl.ml.teacher import TeacherLogits, build_table, called, distilled, looked_up
+from dsdctl.ml.teacher import (
+    TeacherLogits,
+    build_table,
+    cached_logits,
+    direct_logits,
+    distillation_from,
+)
 from dsdctl.ml.train import Trainer
 from dsdctl.ml.views import Batch, Normalisation, ViewReader, Views
 
@@ -48,8 +54,8 @@ def test_the_table_holds_the_teachers_logits_view_by_view(
         images = reader(indices, views)
         batch = Batch(images, pictures.labels[indices], indices, views)
         expected = eval_logits(teacher, images)
-        torch.testing.assert_close(looked_up(table)(batch), expected, **ROUNDED)
-        torch.testing.assert_close(called(teacher)(batch), expected, **ROUNDED)
+        torch.testing.assert_close(cached_logits(table)(batch), expected, **ROUNDED)
+        torch.testing.assert_close(direct_logits(teacher)(batch), expected, **ROUNDED)
     assert float((table[:, 0] - table[:, 17]).abs().max()) > 0.1  # views differ
 
 
@@ -75,13 +81,15 @@ def test_a_student_agrees_for_ten_steps_however_its_teacher_is_asked(
 
     def student(logits: TeacherLogits) -> dict[str, Tensor]:
         network = in_float64(build_network("vgg-like", 1, 4, seed=0, depth=1, width=4, pool=2))
-        trainer = Trainer(network, None, SETTINGS, distilled(logits, alpha=0.8, temperature=10.0))
+        trainer = Trainer(
+            network, None, SETTINGS, distillation_from(logits, alpha=0.8, temperature=10.0)
+        )
         for epoch in range(2):
             trainer.train_epoch(reader, labels, seed=0, level=0, epoch=epoch)
         return network.state_dict()
 
-    direct, looked = student(called(teacher)), student(looked_up(table))
-    other = student(looked_up(table.roll(1, dims=0)))
+    direct, looked = student(direct_logits(teacher)), student(cached_logits(table))
+    other = student(cached_logits(table.roll(1, dims=0)))
     for name, tensor in direct.items():
         # A logit in a million is rounded otherwise, by 1e-7 of it: ten steps may amplify that.
         torch.testing.assert_close(looked[name], tensor, rtol=1e-5, atol=1e-5)
@@ -96,14 +104,14 @@ def test_the_distilled_loss_sees_the_batchs_own_teacher_logits_and_labels(
     expected = distillation_loss(
         logits, eval_logits(teacher, batch.images), batch.labels, alpha=0.6, temperature=3.0
     )
-    loss = distilled(called(teacher), alpha=0.6, temperature=3.0)(logits, batch)
+    loss = distillation_from(direct_logits(teacher), alpha=0.6, temperature=3.0)(logits, batch)
     torch.testing.assert_close(loss, expected)
 
 
 def test_a_teacher_is_never_changed(teacher: Network, reader: ViewReader, pictures: Split) -> None:
     before = copy.deepcopy(teacher.state_dict())
     build_table(teacher, reader, 44, "fp32", CPU)
-    loss = distilled(called(teacher), alpha=0.8, temperature=10.0)
+    loss = distillation_from(direct_logits(teacher), alpha=0.8, temperature=10.0)
     student = build_network("vgg-like", 1, 4, seed=0, depth=1, width=4, pool=2)
     Trainer(student, None, SETTINGS, loss).train_epoch(
         reader, pictures.labels, seed=0, level=0, epoch=0

@@ -27,7 +27,7 @@ from dsdctl.store.store import Store
 from dsdctl.worker.inspection import inspect
 from dsdctl.worker.level import run_task
 from dsdctl.worker.networks import new_network
-from dsdctl.worker.tasks import LevelTask, Place
+from dsdctl.worker.tasks import LevelTask, WorkerConfig
 
 pytestmark = pytest.mark.usefixtures("one_deterministic_thread")
 
@@ -86,7 +86,7 @@ def key(folder: Path, **student: Any) -> str:
 def question(folder: Path, text: str, **options: Any) -> Question:
     write_net(folder, text)
     changes = {"student": {"arch": "nets.py:Net", "options": options}}
-    own = only(make_plan([resolve(spec(folder, changes), lambda _: None)])).regime.own
+    own = only(make_plan([resolve(spec(folder, changes), lambda _: None)])).setup.own
     assert own is not None
     return own.question
 
@@ -139,7 +139,7 @@ def test_a_recipes_teacher_lies_beside_the_recipe(tmp_path: Path) -> None:
     write(tmp_path / "recipes" / "mine.yaml", mine)
     changes = {"teacher": {"arch": "nets.py:Net"}, "recipes": ["mine"]}
     found = planned(tmp_path, changes).trajectories.values()
-    widths = {t.roles[0]: t.regime.layer_weights["head"] // 10 for t in found}
+    widths = {t.roles[0]: t.setup.layer_weights["head"] // 10 for t in found}
     assert widths == {"student": 3, "teacher": 5}
 
 
@@ -148,23 +148,23 @@ def test_a_recipes_teacher_lies_beside_the_recipe(tmp_path: Path) -> None:
 
 def test_what_closed_forms_say_of_others_is_counted(tmp_path: Path) -> None:
     write_net(tmp_path)
-    regime = only(planned(tmp_path)).regime
-    assert regime.own is not None
-    found = regime.own.known
+    setup = only(planned(tmp_path)).setup
+    assert setup.own is not None
+    found = setup.own.known
     assert found.layers == {"features.0": 27, "head": 30}
     # Weights, biases of both layers, scale and shift of the norm.
     assert found.parameters == 57 + 13 + 6
     assert found.never_pruned == pytest.approx(19 / 76)
     assert (found.has_batchnorm, found.activations, found.draws) == (True, 1, False)
-    macs = fvcore_macs(regime)
+    macs = fvcore_macs(setup)
     assert macs.per_layer == {"features.0.weight": 27 * 36, "head.weight": 30}
     assert macs.total >= 27 * 36 + 30
 
 
 def test_its_layers_can_be_ignored_by_name_and_its_rounds_are_checked(tmp_path: Path) -> None:
     write_net(tmp_path)
-    regime = only(planned(tmp_path, {"pruning.ignore": ["last"]})).regime
-    assert regime.ignored_layers == ("head",)
+    setup = only(planned(tmp_path, {"pruning.ignore": ["last"]})).setup
+    assert setup.ignored_layers == ("head",)
     problem = only_problem(lambda: planned(tmp_path, {"pruning.ignore": ["heads"]}))
     assert "heads is no layer of the student; did you mean head?" in problem
     problem = only_problem(lambda: planned(tmp_path, {"pruning": {"levels": 60}}))
@@ -269,7 +269,7 @@ def test_without_having_been_looked_at_it_is_valid_and_has_keys(tmp_path: Path) 
     trajectory = only(make_plan([resolve(spec(tmp_path))]))
     assert len(trajectory.key) == 64
     with pytest.raises(InputError, match="not looked at on this machine yet"):
-        fvcore_macs(trajectory.regime)
+        fvcore_macs(trajectory.setup)
 
 
 def test_what_was_found_is_kept_for_the_same_code_and_software(
@@ -289,12 +289,12 @@ def test_what_was_found_is_kept_for_the_same_code_and_software(
 
 def task(trajectory: Trajectory) -> LevelTask:
     identity = trajectory.level_identity(0, None, None)
-    return LevelTask(identity=identity, dataset_path=".", source=trajectory.regime.source)
+    return LevelTask(identity=identity, dataset_path=".", source=trajectory.setup.source)
 
 
-def place(folder: Path) -> Place:
+def place(folder: Path) -> WorkerConfig:
     Store(folder).open_for_writing()
-    return Place(store=str(folder), device="cpu")
+    return WorkerConfig(store=str(folder), device="cpu")
 
 
 def weights(store: Path) -> dict[str, torch.Tensor]:
@@ -304,12 +304,12 @@ def weights(store: Path) -> dict[str, torch.Tensor]:
 
 def test_initial_weights_are_a_function_of_seed_and_level(tmp_path: Path) -> None:
     write_net(tmp_path)
-    regime = only(planned(tmp_path)).regime
-    assert regime.own is not None
-    source, before = regime.own.source, torch.random.get_rng_state()
+    setup = only(planned(tmp_path)).setup
+    assert setup.own is not None
+    source, before = setup.own.source, torch.random.get_rng_state()
 
     def built(seed: int, level: int) -> nn.Module:
-        return new_network(regime.network, (8, 8, 1), 10, seed, level, source=source)
+        return new_network(setup.network, (8, 8, 1), 10, seed, level, source=source)
 
     network = built(3, 1)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -70,9 +70,9 @@ def test_workers_get_the_arrays_that_it_gave(tmp_path: Path) -> None:
     write(tmp_path / "data.py", DATA)
     options = {"count": 50, "test": 7}
     trajectory = planned(tmp_path, options=options, test=None, validation="test")
-    facts = trajectory.regime.images.facts
+    facts = trajectory.setup.images.facts
     assert (facts.train_images, facts.test_images, facts.classes) == (50, 7, 3)
-    files = Files(trajectory.regime.images.path, tmp_path)
+    files = Files(trajectory.setup.images.path, tmp_path)
     images = trajectory.identity.images
     data = load_data(images, NO_NOISE, files, torch.device("cpu"))
     draw = np.random.default_rng(0).integers(0, 256, (57, 8, 8, 3), dtype=np.uint8)

@@ -132,8 +132,8 @@ def test_a_teachers_layers_are_its_own(tmp_path: Path) -> None:
         return {**DENSE, "teacher": {"arch": "resnet18", **teacher}, "pruning.ignore": ignore}
 
     def ignored(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        assert row.teaching is not None
-        return row.student.ignored_layers, row.teaching.regime.ignored_layers
+        assert row.teacher_source is not None
+        return row.student.ignored_layers, row.teacher_source.setup.ignored_layers
 
     problem = only_problem(lambda: resolved(tmp_path, changes(["features.0"])))
     assert ": pruning.ignore[0]: features.0 is no layer of the teacher " in problem

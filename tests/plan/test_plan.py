@@ -40,7 +40,7 @@ def test_one_teacher_serves_all_seeds(tmp_path: Path) -> None:
     (teacher,) = teachers(plan)
     (row,) = plan.rows
     assert row.teachers == 3 * (teacher.key,)
-    assert teacher.taught == row.students
+    assert teacher.students == row.students
     assert (teacher.seed, teacher.roles) == (0, ["teacher"])
 
 
@@ -55,7 +55,7 @@ def test_paired_teachers_are_one_a_seed(tmp_path: Path) -> None:
     )
     (row,) = plan.rows
     assert [plan.trajectories[key].seed for key in row.teachers if key] == [4, 5]
-    assert [teacher.taught for teacher in teachers(plan)] == [(key,) for key in row.students]
+    assert [teacher.students for teacher in teachers(plan)] == [(key,) for key in row.students]
 
 
 def test_recipes_that_differ_in_their_teachers_rule_share_the_teacher(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_recipes_that_differ_in_their_teachers_rule_share_the_teacher(tmp_path: 
     (teacher,) = teachers(plan)
     dense, pruned = plan.rows
     assert set(dense.students).isdisjoint(pruned.students)
-    assert teacher.taught == dense.students + pruned.students
+    assert teacher.students == dense.students + pruned.students
     assert plan.used_by(teacher) == PAIR
 
 
@@ -71,7 +71,7 @@ def test_teachers_come_before_those_they_teach(tmp_path: Path) -> None:
     plan = planned(tmp_path, {"recipes": list(reversed(ALL)), "seeds": [0, 1, 2]})
     order = list(plan.trajectories)
     for trajectory in plan.trajectories.values():
-        assert all(order.index(trajectory.key) < order.index(key) for key in trajectory.taught)
+        assert all(order.index(trajectory.key) < order.index(key) for key in trajectory.students)
     assert len(order) == 3 + 1 + 6
 
 

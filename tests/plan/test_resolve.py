@@ -19,7 +19,7 @@ from builders import (
 )
 
 from dsdctl.plan.resolve import resolve
-from dsdctl.plan.rows import Row, Teaching
+from dsdctl.plan.rows import Row, TeacherSource
 from dsdctl.plan.teacher_table import table_bytes, view_count
 from dsdctl.spec.dataset import Augment
 from dsdctl.spec.document import Document
@@ -38,8 +38,8 @@ def only_row(folder: Path, changes: dict[str, Any]) -> Row:
     return row
 
 
-def teaching(folder: Path, changes: dict[str, Any]) -> Teaching:
-    found = only_row(folder, changes).teaching
+def teacher_source(folder: Path, changes: dict[str, Any]) -> TeacherSource:
+    found = only_row(folder, changes).teacher_source
     assert found is not None
     return found
 
@@ -120,9 +120,11 @@ class TestRecipes:
         assert mine.student.training.batch_size == 100
         assert (mine.student.pruning.levels, mine.student.pruning.retrain) == (2, "rewind")
         assert mine.student.pruning.fraction == 0.2
-        assert mine.teaching is not None
-        assert mine.teaching.regime.network == VGGLike(arch="vgg-like", depth=2, width=16, pool=2)
-        assert mine.teaching.seed == 7
+        assert mine.teacher_source is not None
+        assert mine.teacher_source.setup.network == VGGLike(
+            arch="vgg-like", depth=2, width=16, pool=2
+        )
+        assert mine.teacher_source.seed == 7
         assert (plain.student.training.epochs, plain.student.pruning.levels) == (4, 3)
 
     def test_may_take_pruning_away(self, tmp_path: Path) -> None:
@@ -151,8 +153,8 @@ class TestRecipes:
 class TestTeacher:
     def test_is_trained_as_the_student_where_nothing_else_is_said(self, tmp_path: Path) -> None:
         row = only_row(tmp_path, DENSE)
-        assert row.teaching is not None
-        teacher = row.teaching.regime
+        assert row.teacher_source is not None
+        teacher = row.teacher_source.setup
         assert teacher.training == row.student.training
         assert teacher.augment == row.student.augment
         assert teacher.pruning == row.student.pruning
@@ -168,8 +170,8 @@ class TestTeacher:
                 "teacher.pruning": "none",
             },
         )
-        assert row.teaching is not None
-        teacher = row.teaching.regime
+        assert row.teacher_source is not None
+        teacher = row.teacher_source.setup
         assert (teacher.training.epochs, teacher.training.batch_size) == (2, 100)
         assert teacher.training.optimizer.lr == 0.3
         assert teacher.augment == Augment(flip=True)
@@ -181,19 +183,19 @@ class TestTeacher:
     def test_takes_a_recipes_training_over_too_unless_it_has_its_own(self, tmp_path: Path) -> None:
         write_recipe(tmp_path, "mine", distill={"teacher": "dense"}, training={"epochs": 9})
         changes = {"recipes": ["mine"]}
-        assert teaching(tmp_path, changes).regime.training.epochs == 9
+        assert teacher_source(tmp_path, changes).setup.training.epochs == 9
         own = {**changes, "teacher.training": {"epochs": 2}}
-        assert teaching(tmp_path, own).regime.training.epochs == 2
+        assert teacher_source(tmp_path, own).setup.training.epochs == 2
 
     def test_serves_at_the_level_that_its_spec_fixes_where_a_recipe_asks_for_the_best(
         self, tmp_path: Path
     ) -> None:
-        assert teaching(tmp_path, BEST).rule == "best"
-        assert teaching(tmp_path, {**BEST, "teacher.level": 2}).rule == 2
-        assert teaching(tmp_path, {**DENSE, "teacher.level": 2}).rule == "dense"
+        assert teacher_source(tmp_path, BEST).rule == "best"
+        assert teacher_source(tmp_path, {**BEST, "teacher.level": 2}).rule == 2
+        assert teacher_source(tmp_path, {**DENSE, "teacher.level": 2}).rule == "dense"
         write_recipe(tmp_path, "mine", distill={"teacher": {"sparsest_within": 0.01}})
         own = {"recipes": ["mine"], "teacher.level": 2}
-        assert teaching(tmp_path, own).rule == SparsestWithin(sparsest_within=0.01)
+        assert teacher_source(tmp_path, own).rule == SparsestWithin(sparsest_within=0.01)
 
     def test_must_have_the_level_that_is_asked_for(self, tmp_path: Path) -> None:
         file = write_recipe(tmp_path, "mine", distill={"teacher": {"level": 4}})
@@ -201,7 +203,7 @@ class TestTeacher:
         problem = only_problem(lambda: resolved(tmp_path, changes))
         assert problem.startswith(f"{file}:{line_of(file, 'teacher')}: distill.teacher")
         assert "no level 4 (allowed: 0 to 3)" in problem
-        assert teaching(tmp_path, {**changes, "teacher.pruning": {"levels": 4}}).rule == 4
+        assert teacher_source(tmp_path, {**changes, "teacher.pruning": {"levels": 4}}).rule == 4
 
     def test_that_is_not_pruned_is_named_as_it_is_written_where_it_does_not_fit(
         self, tmp_path: Path
@@ -220,7 +222,7 @@ class TestTeacher:
             write_recipe(recipes, name, distill={"teacher": {"weights": f"nets/{name}.st"}})
             write(recipes / "nets" / f"{name}.st", content.decode())
         rows = resolved(tmp_path, {"recipes": ["a", "b", "c"]}).rows
-        files = [row.teaching.file for row in rows if row.teaching]
+        files = [row.teacher_source.file for row in rows if row.teacher_source]
         a, b, c = (file for file in files if file)
         assert a.path == recipes / "nets" / "a.st"
         assert a.identity.weights == hashlib.sha256(b"same").hexdigest()
@@ -245,7 +247,7 @@ class TestTeacher:
         changes = {**DENSE, "label_noise.seed": "per-trajectory"}
         assert "needs teacher.seed: paired" in only_problem(lambda: resolved(tmp_path, changes))
         paired = {**changes, "teacher.seed": "paired"}
-        assert teaching(tmp_path, paired).seed == "paired"
+        assert teacher_source(tmp_path, paired).seed == "paired"
 
     def test_may_not_be_unpaired_by_a_recipe_either(self, tmp_path: Path) -> None:
         write_recipe(tmp_path, "mine", distill={"teacher": "dense"}, teacher={"seed": 3})
@@ -272,18 +274,18 @@ class TestTeacherTable:
     def test_is_used_where_it_saves_calls(
         self, tmp_path: Path, changes: dict[str, Any], used: bool, reason: str
     ) -> None:
-        found = teaching(tmp_path, {**DENSE, **changes})
+        found = teacher_source(tmp_path, {**DENSE, **changes})
         assert found.table is used
         assert reason in found.table_reason
 
     def test_is_not_used_where_it_would_not_fit(self, tmp_path: Path) -> None:
         cifar100 = {"name": "cifar100", "augment": {"flip": True, "crop": 8}}
-        found = teaching(tmp_path, {**DENSE, "dataset": cifar100, "training.epochs": 1000})
+        found = teacher_source(tmp_path, {**DENSE, "dataset": cifar100, "training.epochs": 1000})
         assert (found.table, found.table_reason) == (False, "a table would take 10.8 GiB")
 
     def test_of_table_1_has_162_views_an_image(self) -> None:
         rows = resolve(TABLE1).rows
-        tables = [row.teaching.table for row in rows if row.teaching]
+        tables = [row.teacher_source.table for row in rows if row.teacher_source]
         assert tables == [True, True]
         assert view_count(rows[0].student.augment) == 162
         assert table_bytes(rows[0].student) == 4 * 50_000 * 162 * 10
@@ -297,7 +299,7 @@ class TestTeacherTable:
 
     def test_is_never_made_of_random_resized_crops(self, tmp_path: Path) -> None:
         endless = {"dataset.augment": {"flip": True, "resized_crop": 0.08}}
-        found = teaching(tmp_path, {**DENSE, **endless, "training.epochs": 10_000})
+        found = teacher_source(tmp_path, {**DENSE, **endless, "training.epochs": 10_000})
         assert (found.table, found.table_reason) == (
             False,
             "no table can hold the views of random resized crops",
@@ -401,7 +403,7 @@ class TestAugmentation:
 
     def test_of_a_teacher_is_laid_over_the_data_sets_own(self, tmp_path: Path) -> None:
         changes = {**DENSE, "dataset": {"name": "cifar10"}, "teacher.augment": {"crop": 2}}
-        assert teaching(tmp_path, changes).regime.augment == Augment(flip=True, crop=2)
+        assert teacher_source(tmp_path, changes).setup.augment == Augment(flip=True, crop=2)
         assert only_row(tmp_path, changes).student.augment == Augment(flip=True, crop=4)
 
 

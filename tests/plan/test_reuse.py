@@ -196,7 +196,9 @@ def test_who_uses_a_level_is_said_of_every_way_to_prune(tmp_path: Path) -> None:
     found = users(progress)
     stored = {level.key for known in progress.known.values() for level in known.levels}
     assert stored < found.keys()
-    teachers = [t for t in progress.plan.trajectories.values() if t.taught]
-    early = [t.early_state(None) for t in progress.plan.trajectories.values() if not t.teacher]
+    teachers = [t for t in progress.plan.trajectories.values() if t.students]
+    early = [
+        t.rewind_checkpoint(None) for t in progress.plan.trajectories.values() if not t.teacher
+    ]
     assert {key_of(state) for state in early if state is not None} <= found.keys()
     assert all(found[progress.known[t.key].levels[0].key] == ["teacher"] for t in teachers)

@@ -8,7 +8,13 @@ from builders import measured, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdctl.plan.stopping import Reading, best_level, chosen_level, read_trajectory, stopping_level
+from dsdctl.plan.stopping import (
+    StopDecision,
+    apply_stop_rule,
+    best_level,
+    chosen_level,
+    stopping_level,
+)
 from dsdctl.results import Measured
 from dsdctl.spec.experiment import Select, SparsestWithin, StopRule
 
@@ -22,26 +28,26 @@ FALLING = [0.90, 0.90, 0.90, 0.90, 0.90, 0.90, 0.80, 0.70, 0.60, 0.50]
 
 def read(
     rule: StopRule | None, accuracies: Sequence[float], entropies: Sequence[float] | None = None
-) -> Reading:
-    return read_trajectory(rule, results(accuracies, entropies), len(accuracies))
+) -> StopDecision:
+    return apply_stop_rule(rule, results(accuracies, entropies), len(accuracies))
 
 
 class TestOnACurveWithADip:
     def test_vanilla_runs_to_the_end_and_finds_the_later_best(self) -> None:
-        reading = read(None, DIP, FALLING)
-        assert reading == Reading(True, "all levels run", trainings=10, best=7, stopped_at=9)
-        assert reading.selected("best") == 7
-        assert reading.selected("stopped") == 9
+        decision = read(None, DIP, FALLING)
+        assert decision == StopDecision(True, "all levels run", trainings=10, best=7, stopped_at=9)
+        assert decision.selected("best") == 7
+        assert decision.selected("stopped") == 9
 
     def test_early_stop_stops_in_the_dip(self) -> None:
-        reading = read(EARLY, DIP, FALLING)
-        assert reading == Reading(True, "accuracy dropped", trainings=3, best=1, stopped_at=2)
-        assert reading.selected("best") == 1
-        assert reading.selected("stopped") == 2
+        decision = read(EARLY, DIP, FALLING)
+        assert decision == StopDecision(True, "accuracy dropped", trainings=3, best=1, stopped_at=2)
+        assert decision.selected("best") == 1
+        assert decision.selected("stopped") == 2
 
     def test_the_gated_rule_does_not_stop_before_the_entropy_falls(self) -> None:
-        reading = read(GATED, DIP, FALLING)
-        assert reading == Reading(True, "accuracy dropped", trainings=9, best=7, stopped_at=8)
+        decision = read(GATED, DIP, FALLING)
+        assert decision == StopDecision(True, "accuracy dropped", trainings=9, best=7, stopped_at=8)
 
     def test_the_gated_rule_runs_to_the_end_where_the_entropy_never_falls(self) -> None:
         assert read(GATED, DIP).reason == "all levels run"
@@ -49,8 +55,8 @@ class TestOnACurveWithADip:
     def test_the_best_of_before_the_gate_does_not_count_for_the_rule_but_for_the_row(self) -> None:
         accuracies = [0.9, 0.5, 0.4, 0.45, 0.5, 0.3]
         entropies = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
-        reading = read(GATED, accuracies, entropies)
-        assert reading == Reading(True, "accuracy dropped", trainings=6, best=0, stopped_at=5)
+        decision = read(GATED, accuracies, entropies)
+        assert decision == StopDecision(True, "accuracy dropped", trainings=6, best=0, stopped_at=5)
 
 
 @pytest.mark.parametrize(
@@ -142,13 +148,13 @@ class TestTheSparsestWithin:
     def test_is_the_last_level_that_is_close_to_the_best(
         self, tolerance: float, level: int
     ) -> None:
-        reading = read_trajectory(None, halved(DIP), len(DIP))
-        assert reading.selected(within(tolerance)) == level
+        decision = apply_stop_rule(None, halved(DIP), len(DIP))
+        assert decision.selected(within(tolerance)) == level
 
     def test_is_taken_from_the_levels_up_to_the_stop(self) -> None:
-        reading = read_trajectory(EARLY, halved(DIP), len(DIP))
-        assert (reading.best, reading.stopped_at) == (1, 2)
-        assert [reading.selected(within(x)) for x in (0, 0.01, 0.04, 0.05, 0.9)] == [1, 1, 1, 2, 2]
+        decision = apply_stop_rule(EARLY, halved(DIP), len(DIP))
+        assert (decision.best, decision.stopped_at) == (1, 2)
+        assert [decision.selected(within(x)) for x in (0, 0.01, 0.04, 0.05, 0.9)] == [1, 1, 1, 2, 2]
 
     def test_of_equals_in_sparsity_is_the_lowest(self) -> None:
         """Without pruning that is the first level that is good enough, not the best."""
@@ -170,19 +176,19 @@ class TestTheSparsestWithin:
             assert chosen_level(within(tolerance), halved([best / images, enough, too_few])) == 1
 
     def test_is_not_known_before_the_end(self) -> None:
-        assert read_trajectory(None, halved([0.5, 0.6]), 4).selected(within(0.5)) is None
-        assert read_trajectory(None, [], 4, diverged=True).selected(within(0.5)) is None
+        assert apply_stop_rule(None, halved([0.5, 0.6]), 4).selected(within(0.5)) is None
+        assert apply_stop_rule(None, [], 4, diverged=True).selected(within(0.5)) is None
         assert chosen_level(within(0.5), []) is None
 
     def test_is_chosen_from_what_came_before_a_divergence(self) -> None:
-        reading = read_trajectory(None, halved([0.5, 0.6, 0.595]), 4, diverged=True)
-        assert reading.selected(within(0.01)) == 2
+        decision = apply_stop_rule(None, halved([0.5, 0.6, 0.595]), 4, diverged=True)
+        assert decision.selected(within(0.01)) == 2
 
 
 def test_a_level_may_be_selected_though_another_would_be_by_now() -> None:
     """Without pruning a new best puts the first close level out, and not the one after it."""
     select, curve = within(0.015), results([0.5, 0.51, 0.4, 0.52])
-    sofar, end = (read_trajectory(None, curve[:k], 4) for k in (3, 4))
+    sofar, end = (apply_stop_rule(None, curve[:k], 4) for k in (3, 4))
     assert sofar.candidates(select) == {0, 1}
     assert end.selected(select) == 1
     assert end.candidates(select) == {1}
@@ -192,40 +198,42 @@ def test_a_level_may_be_selected_though_another_would_be_by_now() -> None:
 
 class TestUnfinished:
     def test_what_is_known_so_far_is_read_but_nothing_is_selected(self) -> None:
-        reading = read_trajectory(None, results([0.5, 0.6]), 4)
-        assert reading == Reading(False, "not finished", trainings=2, best=1, stopped_at=None)
-        assert reading.selected("best") is None
-        assert reading.selected("stopped") is None
+        decision = apply_stop_rule(None, results([0.5, 0.6]), 4)
+        assert decision == StopDecision(False, "not finished", trainings=2, best=1, stopped_at=None)
+        assert decision.selected("best") is None
+        assert decision.selected("stopped") is None
 
     def test_without_any_result(self) -> None:
-        reading = read_trajectory(EARLY, [], 4)
-        assert reading == Reading(False, "not finished", trainings=0, best=None, stopped_at=None)
+        decision = apply_stop_rule(EARLY, [], 4)
+        assert decision == StopDecision(
+            False, "not finished", trainings=0, best=None, stopped_at=None
+        )
 
     def test_a_rule_may_have_stopped_before_all_levels_are_there(self) -> None:
-        reading = read_trajectory(EARLY, results([0.5, 0.4]), 30)
-        assert reading == Reading(True, "accuracy dropped", trainings=2, best=0, stopped_at=1)
+        decision = apply_stop_rule(EARLY, results([0.5, 0.4]), 30)
+        assert decision == StopDecision(True, "accuracy dropped", trainings=2, best=0, stopped_at=1)
 
 
 class TestDiverged:
     def test_divergence_ends_a_trajectory_and_counts_as_a_training(self) -> None:
-        reading = read_trajectory(EARLY, results([0.5, 0.6]), 4, diverged=True)
-        assert reading == Reading(True, "diverged", trainings=3, best=1, stopped_at=1)
+        decision = apply_stop_rule(EARLY, results([0.5, 0.6]), 4, diverged=True)
+        assert decision == StopDecision(True, "diverged", trainings=3, best=1, stopped_at=1)
 
     def test_at_level_0_leaves_nothing_to_report(self) -> None:
-        reading = read_trajectory(None, [], 4, diverged=True)
-        assert reading == Reading(True, "diverged", trainings=1, best=None, stopped_at=None)
+        decision = apply_stop_rule(None, [], 4, diverged=True)
+        assert decision == StopDecision(True, "diverged", trainings=1, best=None, stopped_at=None)
 
     def test_after_the_stop_is_never_seen(self) -> None:
-        reading = read_trajectory(EARLY, results([0.5, 0.4]), 4, diverged=True)
-        assert reading.reason == "accuracy dropped"
+        decision = apply_stop_rule(EARLY, results([0.5, 0.4]), 4, diverged=True)
+        assert decision.reason == "accuracy dropped"
 
     def test_after_the_last_level_that_is_asked_for_is_never_seen(self) -> None:
-        reading = read_trajectory(None, results([0.5, 0.6]), 2, diverged=True)
-        assert reading.reason == "all levels run"
+        decision = apply_stop_rule(None, results([0.5, 0.6]), 2, diverged=True)
+        assert decision.reason == "all levels run"
 
 
 def test_levels_beyond_those_asked_for_are_not_read() -> None:
-    assert read_trajectory(None, results([0.5, 0.4, 0.9]), 2) == Reading(
+    assert apply_stop_rule(None, results([0.5, 0.4, 0.9]), 2) == StopDecision(
         True, "all levels run", trainings=2, best=0, stopped_at=1
     )
 
@@ -239,8 +247,8 @@ def test_table_1s_rows_come_out_of_curves_like_the_papers() -> None:
     assert (len(vanilla), len(distilled)) == (30, 30)
 
     def trainings_and_levels(rule: StopRule | None, curve: list[float]) -> tuple[object, ...]:
-        reading = read(rule, curve, entropies)
-        return reading.trainings, reading.best, reading.stopped_at
+        decision = read(rule, curve, entropies)
+        return decision.trainings, decision.best, decision.stopped_at
 
     assert trainings_and_levels(None, vanilla) == (30, 25, 29)
     assert trainings_and_levels(EARLY, vanilla) == (3, 1, 2)
@@ -290,11 +298,11 @@ def test_a_rule_stops_where_its_definition_says(rule: StopRule, curve: list[Meas
 def test_results_that_come_after_a_stop_never_change_the_reading(
     rule: StopRule | None, curve: list[Measured], levels: int
 ) -> None:
-    readings = [read_trajectory(rule, curve[:k], levels) for k in range(len(curve) + 1)]
-    first = next((k for k, reading in enumerate(readings) if reading.finished), len(readings))
-    assert all(reading == readings[first] for reading in readings[first:])
-    assert [reading.trainings for reading in readings[: first + 1]] == list(
-        range(len(readings[: first + 1]))
+    decisions = [apply_stop_rule(rule, curve[:k], levels) for k in range(len(curve) + 1)]
+    first = next((k for k, decision in enumerate(decisions) if decision.finished), len(decisions))
+    assert all(decision == decisions[first] for decision in decisions[first:])
+    assert [decision.trainings for decision in decisions[: first + 1]] == list(
+        range(len(decisions[: first + 1]))
     )
 
 
@@ -338,11 +346,11 @@ SELECTS: tuple[Select, ...] = ("best", "stopped", within(0), within(0.25))
 def test_what_comes_after_a_stop_is_never_selected(
     rule: StopRule | None, curve: list[Measured], levels: int, after: list[Measured]
 ) -> None:
-    reading = read_trajectory(rule, curve, levels)
-    longer = read_trajectory(rule, [*curve, *after], levels)
-    for select in SELECTS if reading.finished else ():
-        assert longer.selected(select) == reading.selected(select)
-        assert reading.stopped_at is None or reading.selected(select) in range(reading.trainings)
+    decision = apply_stop_rule(rule, curve, levels)
+    longer = apply_stop_rule(rule, [*curve, *after], levels)
+    for select in SELECTS if decision.finished else ():
+        assert longer.selected(select) == decision.selected(select)
+        assert decision.stopped_at is None or decision.selected(select) in range(decision.trainings)
 
 
 @settings(deadline=None, max_examples=300)
@@ -352,10 +360,10 @@ def test_a_level_that_is_there_and_selected_in_the_end_was_always_a_candidate(
 ) -> None:
     images, curve = counts
     measurements = pruned([right / images for right, _ in curve], [1 - n / 8 for _, n in curve])
-    readings = [read_trajectory(rule, measurements[:k], len(curve)) for k in range(len(curve) + 1)]
-    selected = readings[-1].selected(select)
-    for k, reading in enumerate(readings):
+    decisions = [apply_stop_rule(rule, measurements[:k], len(curve)) for k in range(len(curve) + 1)]
+    selected = decisions[-1].selected(select)
+    for k, decision in enumerate(decisions):
         if selected is not None and selected < k:
-            assert selected in reading.candidates(select)
+            assert selected in decision.candidates(select)
     if selected is not None:
-        assert readings[-1].candidates(select) == {selected}
+        assert decisions[-1].candidates(select) == {selected}

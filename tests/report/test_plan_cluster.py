@@ -14,8 +14,8 @@ from dsdctl.cost.cluster import cluster_plan, in_levels
 from dsdctl.cost.forecast import pieces_of, plan_for_cluster, seconds_estimate
 from dsdctl.cost.ledger import PETA, fvcore_macs, level_pflops_executed, table_pflops
 from dsdctl.cost.makespan import Piece, critical_path, list_schedule, total_cost
-from dsdctl.cost.remaining import levels_to_run, missing_early_states
-from dsdctl.cost.throughput import Observed, workload
+from dsdctl.cost.remaining import levels_to_run, missing_rewind_checkpoints
+from dsdctl.cost.throughput import RunTimings, workload
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
@@ -55,7 +55,7 @@ def test_the_pieces_are_the_work_of_the_plan_each_once(
     summary = summarise(progress, fvcore_macs)
     assert len(tables) == len(summary.teacher_tables)
     states = [piece for piece in pieces if piece.name == "state to rewind to"]
-    assert len(states) == len(missing_early_states(progress))
+    assert len(states) == len(missing_rewind_checkpoints(progress))
     assert len(pieces) == len(levels) + len(tables) + len(states)
     assert total_cost(pieces) == pytest.approx(summary.totals.pflops_to_run)
     assert all(before < number for number, piece in enumerate(pieces) for before in piece.after)
@@ -70,7 +70,7 @@ def test_table_1_waits_for_all_levels_of_the_teacher_and_its_table(tmp_path: Pat
     teacher = plan.trajectories[student.teacher.trajectory or ""]
     longest = 30 * level_pflops_executed(teacher, paper_macs)
     longest += 30 * level_pflops_executed(student, paper_macs)
-    longest += table_pflops(student.regime, paper_macs(teacher.regime))
+    longest += table_pflops(student.setup, paper_macs(teacher.setup))
     assert total_cost(critical_path(pieces)) == pytest.approx(longest)
     assert list_schedule(pieces, 100) == pytest.approx(longest)
     assert [piece.name for piece in critical_path(pieces)] == [
@@ -147,9 +147,9 @@ def test_the_estimate_is_the_schedule_at_the_rates_that_were_learnt(tmp_path: Pa
     (trajectory, *_) = progress.plan.trajectories.values()
     levels = [finished(wall) for wall in (9.0, 2.0, 2.0)]
     levels += 4 * [finished(0.1, Diverged(level=0, epoch=0))]
-    observed = Observed([(trajectory, level) for level in levels])
+    observed = RunTimings([(trajectory, level) for level in levels])
     observed.start_seconds = 3.0
-    throughput.learn(store, "cpu", observed, fvcore_macs)
+    throughput.update_rates(store, "cpu", observed, fvcore_macs)
     # Three chains of four levels of 2 s on two processes: six levels one after the other.
     assert seconds_estimate(progress, fvcore_macs, "cpu", 2) == pytest.approx(3 + 6 * 2)
     assert seconds_estimate(progress, fvcore_macs, "cpu", 3) == pytest.approx(3 + 4 * 2)
@@ -173,7 +173,7 @@ def test_a_workload_that_was_not_run_takes_the_nearest_rate(tmp_path: Path) -> N
 def test_a_start_is_known_only_where_a_level_came_first(tmp_path: Path) -> None:
     (trajectory, *_) = planned(tmp_path).trajectories.values()
     for first, known in ((finished(0.0), True), (None, False)):
-        observed = Observed()
+        observed = RunTimings()
         observed.begin()
         observed.add(trajectory, first)
         observed.add(trajectory, finished(0.0))

@@ -74,7 +74,7 @@ def test_what_runs_says_where_since_when_and_how_far(watched: Watched) -> None:
         loading = watched.state(watched.student)
         assert loading.startswith(here) and loading.endswith(": level 1 of 14, loading")
         assert loading.removeprefix(here)[:5] >= now or now == "23:59"
-        teller.say(Stage(name="epoch", number=3, count=40, batch=7, batches=9))
+        teller.notify(Stage(name="epoch", number=3, count=40, batch=7, batches=9))
         assert watched.state(watched.student).endswith("level 1 of 14, epoch  3/40, batch 7/9")
     assert watched.state(watched.student) == "1/15 levels, ready"
 

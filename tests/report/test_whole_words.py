@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dsdctl.report.word_wrapped import WholeWords, shared_out
+from dsdctl.report.word_wrapped import WordWrappedTable, distribute_width
 
 CELLS = ("b721a98c 0a1b2c3d", "dataset.name=cifar100, label_noise.rate=0.1", "one two three " * 9)
 WORDS = {word for cell in CELLS for word in cell.split()}
@@ -37,12 +37,12 @@ def test_words_stay_whole_where_rich_alone_breaks_them() -> None:
     narrowest = len("b721a98c") + len("dataset.name=cifar100,") + len("three") + 10
     assert not set(shown(table(), narrowest).split()) >= WORDS
     for width in range(narrowest, 220):
-        assert set(shown(WholeWords(table()), width).split()) >= WORDS
+        assert set(shown(WordWrappedTable(table()), width).split()) >= WORDS
 
 
 def test_where_there_is_room_for_all_or_not_even_for_the_words_it_is_richs_own() -> None:
     for width in (20, 44, 300):
-        assert shown(WholeWords(table()), width) == shown(table(), width)
+        assert shown(WordWrappedTable(table()), width) == shown(table(), width)
 
 
 RANGES = st.lists(
@@ -57,7 +57,7 @@ RANGES = st.lists(
 def test_all_the_room_is_used_and_no_column_is_wider_than_its_lines(
     ranges: list[Measurement], room: int
 ) -> None:
-    widths = shared_out(ranges, room)
+    widths = distribute_width(ranges, room)
     if not widths:
         assert sum(one.minimum for one in ranges) > room
         return

@@ -9,7 +9,7 @@ from builders import measured, only_trajectory
 from dsdctl.cli.live import time_left
 from dsdctl.cost.throughput import images_per_second, rate_line
 from dsdctl.results import Diverged, Environment, FinishedLevel
-from dsdctl.run.event_log import Entry, EventLog, event_log, read_events
+from dsdctl.run.event_log import EventLog, EventRecord, event_log, read_events
 
 ENVIRONMENT = Environment(
     python="3", torch="2", dsdctl="0", device="cuda x", threads=1, wall_seconds=2.0,
@@ -56,7 +56,7 @@ def test_a_full_disk_ends_the_event_log_and_nothing_else(tmp_path: Path) -> None
 
 def test_every_field_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs/running.md").read_text()
-    assert [name for name in Entry.model_fields if f"`{name}`" not in text] == []
+    assert [name for name in EventRecord.model_fields if f"`{name}`" not in text] == []
 
 
 def test_a_levels_speed_is_its_training_images_over_its_time(tmp_path: Path) -> None:

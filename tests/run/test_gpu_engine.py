@@ -42,7 +42,7 @@ from dsdctl.system.devices import Device
 from dsdctl.worker import level
 from dsdctl.worker.process import attempt
 from dsdctl.worker.task_result import TaskResult
-from dsdctl.worker.tasks import LevelTask, Place
+from dsdctl.worker.tasks import LevelTask, WorkerConfig
 
 SEEDS = 3
 
@@ -216,15 +216,15 @@ def tasks(tmp_path: Path) -> list[LevelTask]:
     for trajectory in plan.trajectories.values():
         identity = next_piece(progress, trajectory)
         assert isinstance(identity, LevelIdentity)
-        found.append(LevelTask(identity=identity, dataset_path=str(trajectory.regime.images.path)))
+        found.append(LevelTask(identity=identity, dataset_path=str(trajectory.setup.images.path)))
     return found
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def config(tmp_path: Path) -> WorkerConfig:
     store = Store(tmp_path / "store")
     store.open_for_writing()
-    return Place(store=str(store.root), device="cpu")
+    return WorkerConfig(store=str(store.root), device="cpu")
 
 
 def without_its_data(task: LevelTask, folder: Path) -> LevelTask:
@@ -241,11 +241,11 @@ def all_of(engine: LocalEngine, count: int) -> Iterator[tuple[LevelTask, TaskRes
 
 
 def test_what_comes_after_a_failure_gets_another_process(
-    tasks: list[LevelTask], place: Place, tmp_path: Path
+    tasks: list[LevelTask], config: WorkerConfig, tmp_path: Path
 ) -> None:
     first, second, third = tasks
     broken = without_its_data(first, tmp_path)
-    with closing(LocalEngine(place, 2, at_once=2)) as engine:
+    with closing(LocalEngine(config, 2, at_once=2)) as engine:
         engine.submit(broken)
         engine.submit(second)
         ended = all_of(engine, 3)
@@ -263,8 +263,10 @@ def test_what_comes_after_a_failure_gets_another_process(
     assert not multiprocessing.active_children()
 
 
-def test_an_idle_process_that_died_is_replaced(tasks: list[LevelTask], place: Place) -> None:
-    with closing(LocalEngine(place, 2, at_once=2)) as engine:
+def test_an_idle_process_that_died_is_replaced(
+    tasks: list[LevelTask], config: WorkerConfig
+) -> None:
+    with closing(LocalEngine(config, 2, at_once=2)) as engine:
         for task in tasks[:2]:
             engine.submit(task)
             ((_, result),) = all_of(engine, 1)
@@ -276,9 +278,9 @@ def test_an_idle_process_that_died_is_replaced(tasks: list[LevelTask], place: Pl
 
 @pytest.mark.long
 def test_no_more_tasks_share_a_process_than_torch_has_streams_for(
-    tasks: list[LevelTask], place: Place
+    tasks: list[LevelTask], config: WorkerConfig
 ) -> None:
-    with closing(LocalEngine(place, 3, at_once=2)) as engine:
+    with closing(LocalEngine(config, 3, at_once=2)) as engine:
         for task in tasks:
             engine.submit(task)
         assert len(multiprocessing.active_children()) == 2
@@ -294,7 +296,7 @@ def test_tasks_share_a_process_on_a_gpu_alone(device: Device, jobs: int, at_once
 
 @pytest.mark.usefixtures("one_deterministic_thread")
 def test_nothing_of_a_task_outlives_its_failure(
-    tasks: list[LevelTask], place: Place, monkeypatch: pytest.MonkeyPatch
+    tasks: list[LevelTask], config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even until the garbage collector comes by: those beside it want its memory."""
     held: list[weakref.ref[torch.Tensor]] = []
@@ -307,7 +309,7 @@ def test_nothing_of_a_task_outlives_its_failure(
     monkeypatch.setattr(level, "_run_level", run_out_of_memory)
     gc.disable()
     try:
-        result = attempt(tasks[0], place, lambda: False)
+        result = attempt(tasks[0], config, lambda: False)
         assert [ref() for ref in held] == [None]
     finally:
         gc.enable()

@@ -17,7 +17,7 @@ from dsdctl.cost.forecast import by_rehearsal, plan_for_cluster, seconds_estimat
 from dsdctl.cost.ledger import PETA, macs_per_trained_image
 from dsdctl.cost.throughput import workload
 from dsdctl.data.catalog import is_there
-from dsdctl.errors import in_words
+from dsdctl.errors import describe_os_error
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
@@ -140,7 +140,7 @@ def test_a_training_that_diverges_is_said_with_what_to_try(tmp_path: Path) -> No
 
 def test_where_the_memory_is_full_a_smaller_batch_is_what_to_try() -> None:
     """One training runs at a time: there are no --jobs to be fewer."""
-    said = in_words(MemoryError(), smaller="a smaller batch")
+    said = describe_os_error(MemoryError(), smaller="a smaller batch")
     assert said == "the memory is full, try a smaller batch"
 
 
@@ -272,8 +272,8 @@ def test_a_level_that_was_interrupted_within_tells_a_rate(store: Store, tmp_path
 
 def _with_measuring(trajectory: Trajectory) -> float:
     """A level's work as a multiple of its training: each image is measured once forward."""
-    sizes = trajectory.regime.images.sizes
-    trained = sizes.train * trajectory.regime.training.epochs
+    sizes = trajectory.setup.images.sizes
+    trained = sizes.train * trajectory.setup.training.epochs
     return 1 + (sizes.train + sizes.validation + sizes.test) / (3 * trained)
 
 

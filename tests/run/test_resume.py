@@ -34,7 +34,7 @@ from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove
 from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.teacher import distilled, looked_up
+from dsdctl.ml.teacher import cached_logits, distillation_from
 from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.results import Environment
@@ -72,7 +72,7 @@ def _trainer(settings: Settings) -> Trainer:
     masks = dense_masks(weights)
     masks = remove_lowest(magnitude_scores(weights), masks, count_nonzero(masks) // 2)
     table = torch.randn(44, 18, 4, generator=torch.Generator().manual_seed(1))
-    loss = distilled(looked_up(table), alpha=0.8, temperature=10, label_smoothing=0.1)
+    loss = distillation_from(cached_logits(table), alpha=0.8, temperature=10, label_smoothing=0.1)
     return Trainer(network, masks, settings, loss)
 
 

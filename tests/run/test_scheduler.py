@@ -125,7 +125,7 @@ def test_the_longest_chain_goes_first_and_students_wait_for_their_teacher(tmp_pa
     bench = Bench(tmp_path, TAUGHT, engine)
     bench.run()
     started = [e.trajectory for e in bench.events if e.kind == "started"]
-    teacher = next(t for t in bench.plan.trajectories.values() if t.taught)
+    teacher = next(t for t in bench.plan.trajectories.values() if t.students)
     student = next(t for t in bench.plan.trajectories.values() if t.teacher)
     assert started[0] is teacher, "it has the chain of its student behind it"
     assert started.index(student) > started.index(teacher)

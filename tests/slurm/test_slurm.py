@@ -90,7 +90,7 @@ def test_a_dry_run_prints_the_scripts_and_writes_nothing(tmp_path: Path) -> None
     assert "#SBATCH --array=0-1%2\n" in first
     assert "--dependency" not in first
     plan = make_plan([resolve(tmp_path / "small.yaml")])
-    teacher = next(t for t in plan.trajectories.values() if t.taught)
+    teacher = next(t for t in plan.trajectories.values() if t.students)
     assert f"#SBATCH --dependency=afterok:JOB_OF_{teacher.key[:8]}\n" in second
     assert f"--seed 0 --trajectory {teacher.key}\n" in first
     assert " --grace 600 " in first
@@ -103,14 +103,14 @@ def test_students_wait_for_their_own_teacher_and_what_is_queued_is_left_out(
     changes = {"recipes": ["vanilla", "kd-pruned-teacher"], "teacher.seed": "paired"}
     plan = planned(tmp_path, {**changes, "seeds": [0, 1]})
     progress = Progress(plan, Store(tmp_path / "store"))
-    teachers = [t for t in plan.trajectories.values() if t.taught]
+    teachers = [t for t in plan.trajectories.values() if t.students]
     assert len(teachers) == 2
     ready, *waiting = batches(progress, {teachers[0].key})
     assert {t.key for t in ready.trajectories} == {
         t.key for t in plan.trajectories.values() if t.teacher is None
     } - {teachers[0].key}
     assert {batch.teacher: [t.key for t in batch.trajectories] for batch in waiting} == {
-        teacher.key: list(teacher.taught) for teacher in teachers
+        teacher.key: list(teacher.students) for teacher in teachers
     }
 
 
@@ -182,7 +182,7 @@ def test_a_trajectory_that_no_spec_has_is_bad_input(tmp_path: Path) -> None:
 def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> None:
     spec(tmp_path, TAUGHT)
     plan = make_plan([resolve(tmp_path / "small.yaml")])
-    teacher = next(t.key for t in plan.trajectories.values() if t.taught)
+    teacher = next(t.key for t in plan.trajectories.values() if t.students)
     student = next(t.key for t in plan.trajectories.values() if t.teacher)
     waits = dsdctl(tmp_path, "run", "small.yaml", "--trajectory", student)
     assert waits.returncode == 3

@@ -17,7 +17,7 @@ from dsdctl.plan.resolve import resolve, resolve_all
 from dsdctl.spec.network import VGGLike
 from dsdctl.spec.yaml import read_document
 from dsdctl.store.store import Store
-from dsdctl.worker.level import LevelTask, Place, run_task
+from dsdctl.worker.level import LevelTask, WorkerConfig, run_task
 
 SPECS = sorted(file.relative_to(ROOT / "specs") for file in (ROOT / "specs").rglob("*.yaml"))
 
@@ -73,8 +73,8 @@ def test_figure_2_trains_the_teachers_of_figure_5_and_table_1() -> None:
         ("figure5",): 5 * 9,
         ("figure5", "table1"): 9,
     }
-    taught = [t for t in plan.trajectories.values() if t.taught]
-    assert {(t.regime.network.arch, t.seed, *t.roles) for t in taught} == {
+    taught = [t for t in plan.trajectories.values() if t.students]
+    assert {(t.setup.network.arch, t.seed, *t.roles) for t in taught} == {
         ("resnet18", 0, "student", "teacher")
     }
 
@@ -117,16 +117,16 @@ def test_table_1_differs_from_what_is_published_in_the_students_warm_up_alone() 
 def test_the_neighbouring_studies_are_those_of_their_authors(checkout: Path) -> None:
     """By what their code says, as the specs name it."""
     he, vit = (resolve(ROOT / "specs" / f"{name}.yaml") for name in ("he2022", "vit"))
-    regimes = [row.student for row in he.rows]
-    assert {r.pruning.criterion for r in regimes} == {"magnitude", "random", "gradient"}
-    for regime in regimes:
-        assert regime.ignored_layers == ("classifier",)
-        assert regime.rewind_iterations == 1000
-        assert regime.images.noise.kind == "symmetric-all"
-        assert regime.pruning.gradient_sample in (None, 128)
-    for regime in (row.student for row in vit.rows):
-        assert regime.levels == 35
-        assert (regime.training.optimizer.kind, regime.training.schedule.kind) == (
+    setups = [row.student for row in he.rows]
+    assert {r.pruning.criterion for r in setups} == {"magnitude", "random", "gradient"}
+    for setup in setups:
+        assert setup.ignored_layers == ("classifier",)
+        assert setup.rewind_iterations == 1000
+        assert setup.images.noise.kind == "symmetric-all"
+        assert setup.pruning.gradient_sample in (None, 128)
+    for setup in (row.student for row in vit.rows):
+        assert setup.levels == 35
+        assert (setup.training.optimizer.kind, setup.training.schedule.kind) == (
             "adamw",
             "cosine",
         )
@@ -147,7 +147,9 @@ def test_a_student_that_diverges_as_published_is_warmed_up_or_warned_of(
         network, training = row.student.network, row.student.training
         if isinstance(network, VGGLike) and network.pool == 7 and training.optimizer.lr >= 0.1:
             assert training.schedule.warmup == 2 or found.experiment.warning
-            assert row.teaching is None or not row.teaching.regime.training.schedule.warmup
+            assert (
+                row.teacher_source is None or not row.teacher_source.setup.training.schedule.warmup
+            )
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -176,7 +178,7 @@ def test_a_spec_trains_on_its_data_set_in_its_own_format(
     identity = trajectory.level_identity(0, None, None)
     store = tmp_path / "store"
     Store(store).open_for_writing()
-    place = Place(store=str(store), device="cpu")
+    place = WorkerConfig(store=str(store), device="cpu")
     level = run_task(LevelTask(identity=identity, dataset_path=str(tmp_path)), place).level
     assert level is not None and level.measured is not None
     assert level.measured.flip_rate > 0

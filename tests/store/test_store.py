@@ -340,7 +340,7 @@ def test_who_is_at_a_piece_of_work_is_known_for_as_long_as_that_lasts(store: Sto
         assert worker is not None and worker.stage == Stage()
         assert (worker.host, worker.pid) == (socket.gethostname(), os.getpid())
         assert abs(worker.since - time.time()) < 60
-        teller.say(stage)
+        teller.notify(stage)
         assert not teller.due
         told = reader.told("x")
         assert told is not None and told.stage == stage and told.since == worker.since

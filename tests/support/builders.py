@@ -12,7 +12,7 @@ from dsdctl.cost.ledger import Macs
 from dsdctl.errors import InputError
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.resolve import resolve
-from dsdctl.plan.rows import Regime, ResolvedSpec
+from dsdctl.plan.rows import ResolvedSpec, TrainingSetup
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
 
@@ -127,6 +127,6 @@ def results(
 PAPER_MACS = {"vgg-like": 67_831_296, "resnet18": 141_202_432}
 
 
-def paper_macs(regime: Regime) -> Macs:
+def paper_macs(setup: TrainingSetup) -> Macs:
     """The MACs of Table 1's networks on CIFAR-10, as fvcore counts them in train mode."""
-    return Macs(PAPER_MACS[regime.network.arch], {"first": 7_000_000, "second": 60_000_000})
+    return Macs(PAPER_MACS[setup.network.arch], {"first": 7_000_000, "second": 60_000_000})

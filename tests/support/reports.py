@@ -61,9 +61,9 @@ def double_descent(trajectory: Trajectory, level: int) -> Measured:
     dip = (0.02 if distilled else 0.12) * math.exp(-(((level - 9 - late) / 3) ** 2))
     collapse = 0.45 / (1 + math.exp(15 + late - level))
     fitted = 1 / (1 + math.exp((level - 10 - late) * 1.2))
-    noise = trajectory.regime.images.noise.rate or 0.0
+    noise = trajectory.setup.images.noise.rate or 0.0
     accuracy = 0.66 + 0.1 * distilled - 0.4 * noise - dip - collapse + wobble
-    weights = _weights_left(trajectory.regime.pruning, level)
+    weights = _weights_left(trajectory.setup.pruning, level)
     return Measured(
         level=level,
         train_accuracy=1 - noise * (1 - fitted),

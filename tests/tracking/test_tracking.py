@@ -115,8 +115,8 @@ def _check_attached(store: Path, run: dict[str, Any], report: dict[str, Any]) ->
     plan = json.loads((folder / "files/plan.json").read_text())
     assert plan["totals"]["trainings_done"] == plan["totals"]["trainings"]
     assert len(plan["teacher_tables"]) == 1
-    looked_up = [line[4] for line in tables["executed"] if line[2] == "teacher table"]
-    assert looked_up == [table["pflops"] for table in plan["teacher_tables"]]
+    of_tables = [line[4] for line in tables["executed"] if line[2] == "teacher table"]
+    assert of_tables == [table["pflops"] for table in plan["teacher_tables"]]
     assert set(run["files"]) >= {"plan.json", "report.json"}
     chosen = [(row["trajectory_keys"][0], row["level"]["values"][0]) for row in report["rows"]]
     levels = {trajectory["key"]: trajectory["levels"] for trajectory in report["trajectories"]}
@@ -276,12 +276,12 @@ ENDED = """
 import sys
 from pathlib import Path
 from dsdctl.spec.experiment import Wandb
-from dsdctl.tracking.messages import Attached
+from dsdctl.tracking.messages import ReportArtifacts
 from dsdctl.tracking.mirror import Mirror
 if __name__ == "__main__":
     mirror = Mirror(Wandb(project="x", mode="offline"), Path(sys.argv[1]))
     mirror._process.kill()
-    mirror.attach(Attached("e", {}, {"more than a pipe takes": bytes(1_000_000)}, {}))
+    mirror.attach(ReportArtifacts("e", {}, {"more than a pipe takes": bytes(1_000_000)}, {}))
 """
 
 

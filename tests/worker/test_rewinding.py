@@ -11,8 +11,18 @@ from builders import only_trajectory, planned, spec_data, write
 from soak import dsdctl, result_bytes
 from torch import Tensor
 
-from dsdctl.cost.ledger import Macs, early_state_pflops, level_pflops_executed, measuring_pflops
-from dsdctl.cost.remaining import disk_bytes, levels_to_run, missing_early_states, missing_levels
+from dsdctl.cost.ledger import (
+    Macs,
+    level_pflops_executed,
+    measuring_pflops,
+    rewind_checkpoint_pflops,
+)
+from dsdctl.cost.remaining import (
+    disk_bytes,
+    levels_to_run,
+    missing_levels,
+    missing_rewind_checkpoints,
+)
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.networks.build import build_network
@@ -23,7 +33,7 @@ from dsdctl.plan.progress import Progress
 from dsdctl.results import Measured
 from dsdctl.store import maintenance
 from dsdctl.store.store import Store
-from dsdctl.worker.level import LevelTask, Place, load_data, run_task
+from dsdctl.worker.level import LevelTask, WorkerConfig, load_data, run_task
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("one_deterministic_thread")]
 
@@ -31,10 +41,10 @@ TRAINING = {"epochs": 4, "batch_size": 200, "schedule": {"milestones": [1]}}
 """Five batches an epoch, of which the last has 62 images."""
 
 
-def early_state(folder: Path, iterations: int) -> LevelIdentity:
+def rewind_checkpoint(folder: Path, iterations: int) -> LevelIdentity:
     retrain = {"mode": "rewind", "iteration": iterations}
     trajectory = only_trajectory(folder, {"training": TRAINING, "pruning.retrain": retrain})
-    found = trajectory.early_state(None)
+    found = trajectory.rewind_checkpoint(None)
     assert found is not None
     return found
 
@@ -46,7 +56,7 @@ def open_store(folder: Path) -> Store:
 
 
 def compute(identity: LevelIdentity, store: Store, **options: Any) -> None:
-    place = Place(store=str(store.root), device="cpu", checkpoint_every=0)
+    place = WorkerConfig(store=str(store.root), device="cpu", checkpoint_every=0)
     task = LevelTask(identity=identity, dataset_path="")
     assert run_task(task, place, **options).level is None  # not the next level of any trajectory
 
@@ -77,7 +87,7 @@ def weights_of_a_plain_loop(identity: LevelIdentity, batches: int) -> dict[str, 
 
 @pytest.mark.parametrize("iterations", [1, 5, 7, 19])
 def test_the_state_is_that_of_a_plain_loop_bit_for_bit(iterations: int, tmp_path: Path) -> None:
-    identity, store = early_state(tmp_path, iterations), open_store(tmp_path / "store")
+    identity, store = rewind_checkpoint(tmp_path, iterations), open_store(tmp_path / "store")
     compute(identity, store)
     stored = store.levels.tensors(key_of(identity), "weights")
     expected = weights_of_a_plain_loop(identity, iterations)
@@ -87,7 +97,7 @@ def test_the_state_is_that_of_a_plain_loop_bit_for_bit(iterations: int, tmp_path
 
 
 def test_the_state_is_measured_and_knows_how_far_it_went(tmp_path: Path) -> None:
-    identity, store = early_state(tmp_path, 7), open_store(tmp_path / "store")
+    identity, store = rewind_checkpoint(tmp_path, 7), open_store(tmp_path / "store")
     compute(identity, store)
     level = store.levels.get(key_of(identity))
     assert level is not None and isinstance(level.result, Measured)
@@ -100,7 +110,7 @@ def test_the_state_is_measured_and_knows_how_far_it_went(tmp_path: Path) -> None
 
 
 def test_interrupted_after_every_epoch_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    identity = early_state(tmp_path, 13)
+    identity = rewind_checkpoint(tmp_path, 13)
     whole, parts = open_store(tmp_path / "whole"), open_store(tmp_path / "parts")
     compute(identity, whole)
     for _ in range(2):
@@ -160,7 +170,7 @@ def test_all_modes_share_one_level_0_and_equal_states_are_one(run: Path) -> None
 def test_level_0_is_the_same_whether_or_not_it_is_rewound_into(run: Path, tmp_path: Path) -> None:
     trajectory = only_trajectory(tmp_path, {"training": TRAINING})
     store = open_store(tmp_path / "store")
-    place = Place(store=str(store.root), device="cpu")
+    place = WorkerConfig(store=str(store.root), device="cpu")
     run_task(LevelTask(identity=trajectory.level_identity(0, None, None), dataset_path=""), place)
     alone = result_bytes(store.root)
     assert alone
@@ -184,7 +194,7 @@ def test_nothing_is_left_to_run_and_the_store_is_whole(run: Path) -> None:
     store = Store(run / "dsdctl-store", read_only=True)
     progress = Progress(planned(run, MODES_SPEC), store)
     assert not list(unfinished(progress))
-    assert not missing_early_states(progress)
+    assert not missing_rewind_checkpoints(progress)
     found = list(maintenance.entries(store))
     assert not [problem for entry in found for problem in maintenance.check(entry)]
     lines = " ".join(maintenance.describe(store, entry) for entry in found)
@@ -198,8 +208,8 @@ def test_the_plan_counts_what_modes_share_once(tmp_path: Path) -> None:
     assert len(plan.trajectories) == 6
     progress = Progress(plan, Store(tmp_path / "nowhere", read_only=True))
     assert list(missing_levels(progress).values()) == [3, 2, 2, 2, 2, 2]
-    early = missing_early_states(progress).values()
-    shares = [rewinding[0].regime.rewind_share for rewinding in early]
+    early = missing_rewind_checkpoints(progress).values()
+    shares = [rewinding[0].setup.rewind_share for rewinding in early]
     # Seven batches are 862 + 2 * 200 of four epochs of 862 images.
     assert shares == [pytest.approx(1 / 4), pytest.approx((862 + 400) / (4 * 862))]
 
@@ -211,8 +221,8 @@ def test_of_trajectories_run_by_themselves_each_level_counts(tmp_path: Path) -> 
     last = list(plan.trajectories)[-1:]
     assert levels_to_run(progress, last) == {last[0]: 3}
     pieces = [
-        13 + len(missing_early_states(progress)),
-        3 + len(missing_early_states(progress, last)),
+        13 + len(missing_rewind_checkpoints(progress)),
+        3 + len(missing_rewind_checkpoints(progress, last)),
     ]
     assert disk_bytes(progress) / pieces[0] == disk_bytes(progress, last) / pieces[1]
 
@@ -225,7 +235,7 @@ def test_a_dense_teacher_rewinds_to_nothing(tmp_path: Path) -> None:
             "teacher.pruning": {"retrain": {"mode": "rewind", "epoch": 1}},
         }
         progress = Progress(planned(tmp_path, changes), Store(tmp_path / "nowhere"))
-        return len(missing_early_states(progress))
+        return len(missing_rewind_checkpoints(progress))
 
     assert (states("kd-dense-teacher"), states("kd-pruned-teacher")) == (0, 1)
 
@@ -243,6 +253,6 @@ def test_a_state_to_rewind_to_costs_its_batches_and_a_measurement(tmp_path: Path
 
     retrain = {"mode": "rewind", "epoch": 1}
     trajectory = only_trajectory(tmp_path, {"training": TRAINING, "pruning.retrain": retrain})
-    measuring = measuring_pflops(trajectory.regime, macs(None))
+    measuring = measuring_pflops(trajectory.setup, macs(None))
     training = level_pflops_executed(trajectory, macs) - measuring
-    assert early_state_pflops(trajectory, macs) == pytest.approx(training / 4 + measuring)
+    assert rewind_checkpoint_pflops(trajectory, macs) == pytest.approx(training / 4 + measuring)

@@ -131,7 +131,7 @@ def test_every_level_keeps_what_torchs_pruning_keeps(
     dense = ["features.3.weight", "classifier.weight"] if ignore else []
     ignored = sum(layers.pop(name).weight.numel() for name in dense)
     sizes = [module.weight.numel() for module in layers.values()]
-    expected = remaining_weights(sizes, trajectory.regime.pruning)
+    expected = remaining_weights(sizes, trajectory.setup.pruning)
 
     for level in range(1, trajectory.levels):
         commit(store, identity, trained(state.network, state.masks, level), state.masks)
@@ -201,7 +201,7 @@ def test_rewinding_to_an_iteration_starts_from_the_state_that_is_stored_for_it(
 ) -> None:
     retrain = {"mode": "rewind", "iteration": 5}
     trajectory = only_trajectory(tmp_path, {"pruning.retrain": retrain})
-    early = trajectory.early_state(None)
+    early = trajectory.rewind_checkpoint(None)
     assert early is not None
     data = load_data(early.images, early.noise, tmp_path, CPU)
     network = trained(initial_network(early, data, CPU), None, level=99)

@@ -22,7 +22,7 @@ from dsdctl.results import Measured
 from dsdctl.spec.training import Training
 from dsdctl.store.store import Store
 from dsdctl.worker.level import load_data, run_task
-from dsdctl.worker.tasks import LevelTask, Place
+from dsdctl.worker.tasks import LevelTask, WorkerConfig
 
 TAKE_AWAY = "; null removes an inherited value"
 
@@ -152,7 +152,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def compute(identity: LevelIdentity, store: Store, stop: Any = lambda: False) -> None:
-    place = Place(store=str(store.root), device="cpu", checkpoint_every=0)
+    place = WorkerConfig(store=str(store.root), device="cpu", checkpoint_every=0)
     run_task(LevelTask(identity=identity, dataset_path=""), place, stop)
 
 
@@ -211,7 +211,9 @@ def test_a_level_is_trained_as_its_spec_says(trajectory: Trajectory, store: Stor
 def test_a_state_to_rewind_to_is_warmed_up_as_level_0_is(store: Store, tmp_path: Path) -> None:
     retrain = {"mode": "rewind", "iteration": 7}  # the second batch of the second epoch
     pruning = {**ALL_OPTIONS["pruning"], "retrain": retrain}
-    identity = only_trajectory(tmp_path, {**ALL_OPTIONS, "pruning": pruning}).early_state(None)
+    identity = only_trajectory(tmp_path, {**ALL_OPTIONS, "pruning": pruning}).rewind_checkpoint(
+        None
+    )
     assert identity is not None
     compute(identity, store)
     assert rates_of(identity, store) == pytest.approx([0.01 * 5 / 10, 0.01 * 7 / 10])
@@ -235,9 +237,9 @@ def test_layers_that_are_not_pruned_are_dense_in_all_that_is_recorded(
     assert (density["features.3.weight"], density["classifier.weight"]) == (1, 1)
     assert sum(value < 1 for value in density.values()) >= 2
     macs = Macs(1000, {"features.3.weight": 600, "classifier.weight": 300})
-    regime = trajectory.regime
-    dense = nonzero_training_pflops(regime, macs, {})
-    assert nonzero_training_pflops(regime, macs, density) == dense
+    setup = trajectory.setup
+    dense = nonzero_training_pflops(setup, macs, {})
+    assert nonzero_training_pflops(setup, macs, density) == dense
 
 
 @pytest.mark.usefixtures("one_deterministic_thread")

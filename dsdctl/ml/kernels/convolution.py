@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from dsdctl.ml import gpu
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.kernels.choice import Kernel
-from dsdctl.ml.kernels.observed import traced
+from dsdctl.ml.kernels.observed import is_tracing
 
 KERNELS: dict[torch.dtype, Kernel] = {
     torch.float32: "weight-gradient-fp32",
@@ -35,13 +35,13 @@ class Conv3x3(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         # Counting and exporting trace the network, and are to see the convolution that it is.
-        if maps.device.type == "cpu" and self.stride == (1, 1) and not traced():
+        if maps.device.type == "cpu" and self.stride == (1, 1) and not is_tracing():
             if maps.shape[2:] == (2, 2):
                 return _convolve_2x2(maps, self.weight, self.bias)
             dtype = _autocast(maps)
             if self._has_kernel(maps, dtype):
                 return _Convolution3x3.apply(maps.to(dtype), self.weight, self.bias)  # type: ignore[no-untyped-call, no-any-return]
-        if gpu.used(maps) and not traced():
+        if gpu.used(maps) and not is_tracing():
             return self.with_bias(self.without_bias(maps))
         return super().forward(maps)
 

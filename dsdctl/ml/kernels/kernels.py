@@ -72,7 +72,7 @@ def in_use() -> tuple[str, ...]:
     )
 
 
-def fit(maps: Tensor) -> bool:
+def supports(maps: Tensor) -> bool:
     """Whether `maps` (B, C, H, W) are as the kernels take them."""
     return (
         maps.device.type == "cpu"

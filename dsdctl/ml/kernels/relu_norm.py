@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from dsdctl.ml import gpu
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.kernels.convolution import Conv3x3
-from dsdctl.ml.kernels.observed import traced, watched
+from dsdctl.ml.kernels.observed import has_hooks, is_tracing
 
 
 class FusedSequential(nn.Sequential):
@@ -26,7 +26,7 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
-        if not self.training or traced():
+        if not self.training or is_tracing():
             return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
         layers = list(self)
         while layers:
@@ -40,14 +40,14 @@ def norm_relu(
 ) -> Tensor:
     """(B, C, H, W), (B, C, H, W) -> relu(norm(maps) + added), of the same shape."""
     alike = added is None or (added.dtype, added.shape) == (maps.dtype, maps.shape)
-    if alike and not traced() and _fits_gpu(maps, norm, relu):
+    if alike and not is_tracing() and _fits_gpu(maps, norm, relu):
         from dsdctl.ml.gpu.norm import Kind, normalise
 
         if added is not None:
             added = added.contiguous(memory_format=torch.channels_last)
         return normalise(maps, None, norm, Kind(relu_after=True), added)
-    fits = alike and (added is None or kernels.fit(added))
-    if fits and not traced() and _fits(norm, relu, maps):
+    fits = alike and (added is None or kernels.supports(added))
+    if fits and not is_tracing() and _fits(norm, relu, maps):
         out, mean, variance = _NormRelu.apply(  # type: ignore[no-untyped-call]
             maps, norm.weight, norm.bias, norm.eps, added
         )
@@ -73,7 +73,7 @@ def _forward_gpu(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
 
     match layers:
         case [Conv3x3() as conv, nn.ReLU() as relu, nn.BatchNorm2d() as norm, *rest] if not any(
-            map(watched, (conv, relu, norm))
+            map(has_hooks, (conv, relu, norm))
         ):
             out = conv.without_bias(maps)
             if _fits_gpu(out, norm, relu):
@@ -91,16 +91,16 @@ def _fits_gpu(maps: Tensor, norm: nn.BatchNorm2d, relu: nn.ReLU | None = None) -
         and maps.dtype in (torch.float32, torch.bfloat16)
         and maps.is_contiguous(memory_format=torch.channels_last)
         and _trains(norm, maps)
-        and not any(map(watched, (norm, *([relu] if relu else []))))
+        and not any(map(has_hooks, (norm, *([relu] if relu else []))))
     )
 
 
 def _fits(norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor) -> bool:
     return (
         kernels.used("batch-norm")
-        and kernels.fit(maps)
+        and kernels.supports(maps)
         and _trains(norm, maps)
-        and not any(map(watched, (norm, relu)))
+        and not any(map(has_hooks, (norm, relu)))
     )
 
 
@@ -122,7 +122,7 @@ def _pools(layers: list[nn.Module], maps: Tensor) -> bool:
     return height % 2 == width % 2 == 0 and any(
         isinstance(layer, nn.MaxPool2d)
         and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == (2, 2, 0, 1)
-        and not watched(layer)
+        and not has_hooks(layer)
         for layer in layers
     )
 

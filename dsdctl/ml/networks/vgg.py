@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsdctl.ml.kernels.convolution import Conv3x3
-from dsdctl.ml.kernels.observed import traced, watched
+from dsdctl.ml.kernels.observed import has_hooks, is_tracing
 from dsdctl.ml.kernels.relu_norm import FusedSequential
 from dsdctl.ml.networks.initialisation import default_init
 
@@ -85,7 +85,7 @@ class VGGLike(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, K)."""
         maps = self.features(images)
-        hidden = not traced() and not watched(self.pool) and not watched(self.classifier)
+        hidden = not is_tracing() and not has_hooks(self.pool) and not has_hooks(self.classifier)
         if self.training and hidden and maps.shape[2:] == (1, 1):
             # The pooled map is pool x pool copies of one pixel, which needs not be written.
             weight = self.classifier.weight

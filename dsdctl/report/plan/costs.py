@@ -1,7 +1,7 @@
 """What a plan costs, in words."""
 
-from dsdctl.cost.ledger import CountMacs, early_state_pflops, teacher_call_pflops
-from dsdctl.cost.remaining import missing_early_states
+from dsdctl.cost.ledger import CountMacs, rewind_checkpoint_pflops, teacher_call_pflops
+from dsdctl.cost.remaining import missing_rewind_checkpoints
 from dsdctl.plan.progress import Progress
 from dsdctl.report.plan.summary import PlanSummary
 from dsdctl.report.plan.time import time_words
@@ -49,7 +49,7 @@ def _prepared(progress: Progress) -> list[tuple[str, str]]:
     """What the images take that are decoded or unpacked once for all runs."""
     prepared: dict[tuple[str, str | None, Size | None], int] = {}
     for trajectory in progress.plan.trajectories.values():
-        images = trajectory.regime.images
+        images = trajectory.setup.images
         facts, name = images.facts, images.dataset.name
         if name not in LOADED_AS_THEY_ARE:
             pixels = facts.height * facts.width * facts.channels
@@ -61,10 +61,10 @@ def _prepared(progress: Progress) -> list[tuple[str, str]]:
 
 def _early_states(progress: Progress, count_macs: CountMacs) -> list[tuple[str, str]]:
     """What it takes to compute the states that levels rewind to; no part of a row's cost."""
-    states = [rewinding[0] for rewinding in missing_early_states(progress).values()]
+    states = [rewinding[0] for rewinding in missing_rewind_checkpoints(progress).values()]
     if not states:
         return []
-    pflops = sum(early_state_pflops(trajectory, count_macs) for trajectory in states)
+    pflops = sum(rewind_checkpoint_pflops(trajectory, count_macs) for trajectory in states)
     count = f"{len(states)}, level 0's first batches run once more: {flops(pflops)}"
     return [("states to rewind to", count)]
 
@@ -78,7 +78,7 @@ def _teacher_forwards(
         need = trajectory.teacher
         if need is None:
             continue
-        cost = trajectory.levels * teacher_call_pflops(trajectory.regime, count_macs(need.regime))
+        cost = trajectory.levels * teacher_call_pflops(trajectory.setup, count_macs(need.setup))
         called += cost
         direct += 0.0 if need.table else cost
     if not called:

@@ -48,7 +48,7 @@ def summarise_rehearsal(
             RehearsedWorkload(
                 trajectories=tuple(trajectory.key for trajectory in one.trajectories),
                 labels=tuple(trajectory.label for trajectory in one.trajectories),
-                arch=network_name(one.first.regime.network),
+                arch=network_name(one.first.setup.network),
                 **dict(rehearsed),
             )
             for one, rehearsed in outcomes
@@ -80,7 +80,7 @@ def rehearsal_lines(
 
 
 def _workload_line(one: Workload, rehearsed: Rehearsed) -> str:
-    name = f"{listed(one.trajectories)}: {network_name(one.first.regime.network)}"
+    name = f"{listed(one.trajectories)}: {network_name(one.first.setup.network)}"
     if rehearsed.failure is not None:
         return f"{name}: FAILED: {rehearsed.failure}"
     parts = [f"{name}, {rehearsed.batches} batches: {_loss_words(rehearsed)}"]

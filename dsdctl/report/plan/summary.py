@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 from dsdctl.cost.cluster import ClusterPlan
 from dsdctl.cost.ledger import (
     CountMacs,
-    early_state_pflops,
     level_pflops_executed,
+    rewind_checkpoint_pflops,
     row_cost,
     training_pflops,
 )
@@ -129,18 +129,18 @@ def _trajectory(
     tables: Mapping[str, PlanTable],
     count_macs: CountMacs,
 ) -> PlanTrajectory:
-    macs = count_macs(trajectory.regime)
+    macs = count_macs(trajectory.setup)
     flips = progress.flip_rate(trajectory)
     need = trajectory.teacher
     return PlanTrajectory(
         key=trajectory.key,
         variant=progress.plan.variant(trajectory),
         roles=tuple(trajectory.roles),
-        arch=network_name(trajectory.regime.network),
+        arch=network_name(trajectory.setup.network),
         seed=trajectory.seed,
         levels=trajectory.levels,
         macs_per_image=macs.total,
-        pflops_per_training=training_pflops(trajectory.regime, macs),
+        pflops_per_training=training_pflops(trajectory.setup, macs),
         used_by=tuple(progress.plan.used_by(trajectory)),
         needs=_needs(trajectory, tables),
         levels_done=progress.known[trajectory.key].next_level,
@@ -164,8 +164,8 @@ def _totals(
     for key, count in missing.to_run.items():
         if count:
             to_run += count * level_pflops_executed(plan.trajectories[key], count_macs)
-    for rewinding in missing.early_states.values():
-        to_run += early_state_pflops(rewinding[0], count_macs)
+    for rewinding in missing.rewind_checkpoints.values():
+        to_run += rewind_checkpoint_pflops(rewinding[0], count_macs)
     restored = sum(missing.restored.values())
     done = len({level.key for known in progress.known.values() for level in known.levels})
     return Totals(

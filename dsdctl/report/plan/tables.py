@@ -14,15 +14,15 @@ from dsdctl.data.labels import describe_noise
 from dsdctl.plan.next_work import levels_to_restore, wants_level
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
-from dsdctl.plan.rows import Regime
-from dsdctl.plan.trajectory import Trajectory, Use
+from dsdctl.plan.rows import TrainingSetup
+from dsdctl.plan.trajectory import RecipeUse, Trajectory
 from dsdctl.report.networks import network_notes
 from dsdctl.report.plan.costs import UNIT, costs
 from dsdctl.report.plan.summary import PlanSummary, PlanTrajectory
 from dsdctl.report.plan.time import too_long
 from dsdctl.report.shortening import fill, indented, joined, short_variant
 from dsdctl.report.status import awaited
-from dsdctl.report.word_wrapped import WholeWords
+from dsdctl.report.word_wrapped import WordWrappedTable
 from dsdctl.spec.matrix import row_name, variant_name
 from dsdctl.units import flops_unit, magnitude, size
 
@@ -45,11 +45,11 @@ def rich_plan(
     return Group(
         Text(f"plan of {summary.experiment}", style="bold"),
         *indented([*data_lines(progress), *network_notes(progress.plan)]),
-        WholeWords(_recipes(progress.plan, summary, narrow=narrow)),
-        WholeWords(_trajectories(progress.plan, summary, narrow=narrow)),
+        WordWrappedTable(_recipes(progress.plan, summary, narrow=narrow)),
+        WordWrappedTable(_trajectories(progress.plan, summary, narrow=narrow)),
         *_shared(progress.plan),
-        WholeWords(_prunings(progress)),
-        *([WholeWords(_tables(summary))] if summary.teacher_tables else []),
+        WordWrappedTable(_prunings(progress)),
+        *([WordWrappedTable(_tables(summary))] if summary.teacher_tables else []),
         Text(f"order of work ({where})", style="bold"),
         *indented(order_of_work(progress)),
         *indented(direct_teacher_lines(progress)),
@@ -195,23 +195,23 @@ def _prunings(progress: Progress) -> Table:
     rows: dict[tuple[str, str], list[str]] = {}
     for trajectory in progress.plan.trajectories.values():
         names = [_pruned_name(use) for use in trajectory.uses]
-        if trajectory.taught:
+        if trajectory.students:
             names.append("teacher")
-        regime = trajectory.regime
-        rows.setdefault((_removed(regime), _retrained_from(regime)), []).extend(names)
+        setup = trajectory.setup
+        rows.setdefault((_removed(setup), _retrained_from(setup)), []).extend(names)
     named = [(joined(list(dict.fromkeys(names))), *words) for words, names in rows.items()]
     return fill(table, named)
 
 
-def _pruned_name(use: Use) -> str:
+def _pruned_name(use: RecipeUse) -> str:
     """A recipe, with what its variant says of pruning."""
     variant = variant_name({axis: v for axis, v in use.axes if axis.startswith("pruning")})
     return row_name(use.recipe, variant)
 
 
-def _removed(regime: Regime) -> str:
+def _removed(setup: TrainingSetup) -> str:
     """What a round removes, in words."""
-    pruning = regime.pruning
+    pruning = setup.pruning
     if pruning.criterion == "none":
         return "nothing (control)"
     fraction, _ = pruning.share(1)
@@ -221,8 +221,8 @@ def _removed(regime: Regime) -> str:
         levels = ", ".join(f"{100 * sparsity:g}" for sparsity in pruning.sparsities)
         share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels} % at one shot"
     where = "in each layer" if pruning.scope == "layer" else "over all layers"
-    if regime.ignored_layers:
-        where += f" but {' and '.join(regime.ignored_layers)}"
+    if setup.ignored_layers:
+        where += f" but {' and '.join(setup.ignored_layers)}"
     criterion = {
         "magnitude": "by magnitude",
         "random": "at random",
@@ -231,14 +231,14 @@ def _removed(regime: Regime) -> str:
     return f"{share}, {where}, {criterion[pruning.criterion]}"
 
 
-def _retrained_from(regime: Regime) -> str:
+def _retrained_from(setup: TrainingSetup) -> str:
     """What a level's training starts from, in words."""
-    retrain = regime.pruning.retraining
+    retrain = setup.pruning.retraining
     match retrain.mode:
         case "reinit":
             return "trained from a new initialisation"
         case "rewind":
-            batches = regime.rewind_iterations
+            batches = setup.rewind_iterations
             start = f"level 0 after {batches} batches" if batches else "the initialisation"
             return f"rewound to {start}"
         case "continue":
@@ -275,7 +275,7 @@ def data_lines(progress: Progress) -> list[str]:
     """Each data set with its label noise, and the true flip rate as far as it is known."""
     lines = []
     for trajectory in progress.plan.trajectories.values():
-        images, flips = trajectory.regime.images, progress.flip_rate(trajectory)
+        images, flips = trajectory.setup.images, progress.flip_rate(trajectory)
         parts = [f"{count:,} {part}" for part, count in vars(images.sizes).items() if count]
         rate = f"{100 * flips.rate:.2f} %"
         lines.append(

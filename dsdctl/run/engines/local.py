@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from dsdctl.errors import in_words
+from dsdctl.errors import describe_os_error
 from dsdctl.system.processes import start_worker
 from dsdctl.worker.process import work
 from dsdctl.worker.task_result import TaskResult
-from dsdctl.worker.tasks import Place, Task
+from dsdctl.worker.tasks import Task, WorkerConfig
 
 GRACE_SECONDS = 60.0
 """How long workers that were asked to stop may take to the end of their epoch, unless said."""
@@ -28,11 +28,13 @@ DIED = "its worker process died (killed, or the memory was full)"
 class LocalEngine:
     """At most `jobs` tasks in worker processes. One that dies takes only its own tasks with it."""
 
-    def __init__(self, place: Place, jobs: int, grace: float = GRACE_SECONDS, at_once: int = 1):
+    def __init__(
+        self, config: WorkerConfig, jobs: int, grace: float = GRACE_SECONDS, at_once: int = 1
+    ):
         """`at_once`: how many tasks share a process, each in a thread. `grace`: seconds that levels
         in flight may take to a checkpoint when all is closed."""
         self.slots = jobs
-        self._place = place
+        self._config = config
         self._grace = grace
         self._at_once = at_once
         self._workers: list[_Worker] = []
@@ -42,17 +44,17 @@ class LocalEngine:
         """Start `task` on a worker; fewer than `jobs` may be at work."""
         # The last that answered first: what it has loaded is the most likely to be wanted again.
         for worker in sorted(self._workers, key=lambda worker: worker.answered, reverse=True):
-            if worker.has_room and worker.start(task, self._place):
+            if worker.has_room and worker.start(task, self._config):
                 return
         self._end_useless()
         try:
             worker = _Worker(self._at_once)
         except (OSError, MemoryError) as error:  # no memory for one more process, say
-            failure = f"no worker process could be started: {in_words(error)}"
+            failure = f"no worker process could be started: {describe_os_error(error)}"
             self._not_started.append((task, TaskResult("failed", failure=failure)))
             return
         self._workers.append(worker)
-        if not worker.start(task, self._place):
+        if not worker.start(task, self._config):
             self._not_started.append((task, TaskResult("failed", failure=DIED)))
 
     def _end_useless(self) -> None:
@@ -111,12 +113,12 @@ class _Worker:
         """Whether it could take one more task."""
         return self.sound and len(self.tasks) < self._at_once
 
-    def start(self, task: Task, place: Place) -> bool:
+    def start(self, task: Task, config: WorkerConfig) -> bool:
         """Send a task; say whether the process was there to take it."""
         number = next(self._numbers)
         try:
             self.connection.send(number)
-            self.connection.send((task, place))
+            self.connection.send((task, config))
         except ConnectionError:
             self.sound = False
             return False

@@ -28,7 +28,7 @@ from dsdctl.run.log import log
 from dsdctl.system.devices import KERNELS_VARIABLE, Device, DeviceWish, resolve_device, usable_cores
 from dsdctl.worker.process import attempt
 from dsdctl.worker.task_result import TaskResult
-from dsdctl.worker.tasks import Place, Task
+from dsdctl.worker.tasks import Task, WorkerConfig
 
 try:
     import ray
@@ -162,13 +162,13 @@ class RayEngine:
     """At most as many tasks as the cluster has room for. A lost node takes only its tasks with it,
     which end as `lost`."""
 
-    def __init__(self, cluster: RayCluster, place: Place, grace: float = GRACE_SECONDS):
+    def __init__(self, cluster: RayCluster, config: WorkerConfig, grace: float = GRACE_SECONDS):
         """`grace`: seconds that levels in flight may take to a checkpoint when all is closed."""
         self._cluster = cluster
         self._grace = grace
-        self._place = place.model_copy(update={"store": _everywhere(place.store)})
+        self._config = config.model_copy(update={"store": _everywhere(config.store)})
         self._work = ray.remote(
-            **cluster.requirements(place.device, place.threads), max_retries=0, max_calls=0
+            **cluster.requirements(config.device, config.threads), max_retries=0, max_calls=0
         )(work_on_node)
         self._running: dict[Any, Task] = {}
         self.slots = self._count_slots()
@@ -183,7 +183,7 @@ class RayEngine:
             changes["teacher_weights"] = _everywhere(task.teacher_weights)
         there = task.model_copy(update=changes)
         wish = os.environ.get(KERNELS_VARIABLE)
-        self._running[self._work.remote(there, self._place, dsdctl.__version__, wish)] = task
+        self._running[self._work.remote(there, self._config, dsdctl.__version__, wish)] = task
 
     def results(self, timeout: float | None = None) -> Iterator[tuple[Task, TaskResult]]:
         """Yield what has ended; nothing if that takes longer than `timeout` or POLL_SECONDS.
@@ -223,7 +223,7 @@ class RayEngine:
 
     def _count_slots(self) -> int:
         # Where every node is gone, one task waits for the next to come.
-        return max(1, self._cluster.slots(self._place.device, self._place.threads))
+        return max(1, self._cluster.slots(self._config.device, self._config.threads))
 
 
 class _ToLog(io.TextIOBase):
@@ -235,7 +235,7 @@ class _ToLog(io.TextIOBase):
         return len(text)
 
 
-def work_on_node(task: Task, place: Place, version: str, kernels: str | None) -> TaskResult:
+def work_on_node(task: Task, config: WorkerConfig, version: str, kernels: str | None) -> TaskResult:
     """Run a task in a worker of Ray's. What fails names the node, which may lack what others have.
 
     A worker has its node's environment and not the run's, which says what `kernels` are wanted.
@@ -251,7 +251,7 @@ def work_on_node(task: Task, place: Place, version: str, kernels: str | None) ->
             failure = f"dsdctl {dsdctl.__version__} is installed there, {version} here"
             result = TaskResult("failed", failure=failure)
         else:
-            result = attempt(task, place, lambda: stop.is_set() or os.getppid() != node)
+            result = attempt(task, config, lambda: stop.is_set() or os.getppid() != node)
     finally:
         signal.signal(signal.SIGINT, before)
     if result.failure is not None:
