@@ -74,4 +74,4 @@ def _store(root: Path) -> Iterator[tuple[str, bool]]:
     yield f"store {root}: {folders} folders, {len(problems)} problems", not problems
     aside = list((root / "setaside").glob("*"))
     if aside:
-        yield f"store {root}: {len(aside)} damaged things set aside in {root}/setaside", True
+        yield f"store {root}: {len(aside)} corrupt items quarantined in {root}/setaside", True

@@ -48,16 +48,21 @@ Jobs = Annotated[
 ]
 Memory = Annotated[
     float,
-    typer.Option(min=0, max=2**20, metavar="GIB", help="data sets that take more stay on the disk"),
+    typer.Option(
+        min=0,
+        max=2**20,
+        metavar="GIB",
+        help="memory for a data set's images; larger ones are read from disk",
+    ),
 ]
 Interval = Annotated[
     float,
-    typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"),
+    typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to refresh"),
 ]
 Threads = Annotated[
     int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
 ]
-Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
+Device = Annotated[DeviceChoice, typer.Option("--device", help="device to train on")]
 
 
 def _folder(text: str) -> Path:

@@ -53,5 +53,5 @@ def submit(
         for key, number in new.items():
             print_line(f"{key[:8]}  {plan.trajectories[key].label}: job {number}")
         notify(f"{len(new)} jobs submitted, {len(left) - len(new)} were in the queue already")
-        notify("`dsdctl status` says how far they are; the same command then prints the comparison")
+        notify("`dsdctl status` says how far they are; re-run to print the comparison")
     return dry_run or bool(left)

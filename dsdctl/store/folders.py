@@ -81,7 +81,7 @@ def read_checksums(folder: Path) -> Checksums:
     except ValidationError as error:
         raise DamagedError(f"{file}: not a size and sha256 for each file") from error
     if not _REQUIRED[folder.parent.parent.name] <= checksums.keys():
-        raise DamagedError(f"{file}: names not all files")
+        raise DamagedError(f"{file}: does not name all files")
     return checksums
 
 
@@ -95,14 +95,14 @@ def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
     checksum = checksums.get(name)
     if checksum is not None and checksum.dropped:
         raise WorkError(
-            f"{folder}/{name}: dropped by `dsdctl store gc`; the same command trains it again"
+            f"{folder}/{name}: dropped by `dsdctl store gc`; re-run the command to train it again"
         )
     try:
         content = read_file(folder / name)
     except _MISSING as error:
         raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
     if checksum is None or hashlib.sha256(content).hexdigest() != checksum.sha256:
-        raise DamagedError(f"{folder}/{name}: its checksum does not fit")
+        raise DamagedError(f"{folder}/{name}: checksum mismatch")
     return content
 
 

@@ -58,7 +58,7 @@ class Root:
             return read_again_if_damaged(lambda: _read_tensors(folder, name))
         except DamagedError as error:
             self.quarantine(folder, error)
-            raise DamagedError(f"{error}; set aside, to be computed anew") from error
+            raise DamagedError(f"{error}; quarantined, to be recomputed") from error
 
     def quarantine(self, folder: Path, error: Exception) -> None:
         """Move a damaged folder out of the way and remember to say so."""
@@ -72,7 +72,7 @@ class Root:
                 self.damage.append(line)
             return
         target = self._out_of_the_way(folder)
-        self.damage.append(f"{reason} (set aside as {target})")
+        self.damage.append(f"{reason} (quarantined as {target})")
 
     def _out_of_the_way(self, path: Path) -> Path:
         """Move what is in a place of ours to where damaged things lie; return where that is."""

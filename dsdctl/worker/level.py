@@ -47,7 +47,7 @@ from dsdctl.worker.teachers import load_teacher, loss_of
 def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: False) -> TaskResult:
     """Run `task` unless its result, with a level's weights, is in the store by now.
 
-    A teacher table and a state to rewind to yield none.
+    A teacher table and a rewind checkpoint yield none.
     Raises BusyError where another process is running it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
@@ -140,7 +140,7 @@ def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:
     try:
         trainer.load_state(checkpoint.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = f"the checkpoint inflight/{key} does not fit its level; delete it to start over"
+        reason = f"the checkpoint inflight/{key} does not match its level; delete it to start over"
         raise WorkError(reason) from error
 
 
@@ -216,7 +216,7 @@ class _ToldWatch(LossWatch):
 def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
     """The batches that each epoch trains on, None for all of them.
 
-    A state to rewind to ends after `identity.iterations` of them, as if level 0 stopped there.
+    A rewind checkpoint ends after `identity.iterations` of them, as if level 0 stopped there.
     """
     if identity.iterations is None:
         return [None] * identity.training.epochs

@@ -245,5 +245,5 @@ def test_nothing_of_it_is_left_after_ctrl_c(real: tuple[subprocess.Popen[bytes],
     assert process.wait(60) == 130
     assert [line.rstrip() for line in screen.display if line.strip()] == [
         STOPPING,
-        "interrupted; the same command goes on from here",
+        "interrupted; re-run the command to resume",
     ]

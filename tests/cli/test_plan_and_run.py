@@ -1,4 +1,4 @@
-"""What a plan counts is what a run then does: levels, states to rewind to, tables and PFLOPs."""
+"""What a plan counts is what a run then does: levels, rewind checkpoints, tables and PFLOPs."""
 
 import json
 from pathlib import Path

@@ -158,7 +158,7 @@ def test_a_signal_leaves_a_checkpoint_of_each_from_which_the_same_bytes_come(
     process.send_signal(signal.SIGTERM)
     done = ended(process)
     assert done.returncode == 143
-    assert "the same command goes on from here" in done.stderr
+    assert "re-run the command to resume" in done.stderr
     kept = {file.name: Store(store).checkpoints.load(file.name) for file in inflight(store)}
     assert len(kept) == SEEDS
     assert checkpoints.taken().keys() == kept.keys()

@@ -415,7 +415,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> Non
         process.send_signal(number)
         done = ended(process)
         assert done.returncode == code
-        assert "the same command goes on from here" in done.stderr
+        assert "re-run the command to resume" in done.stderr
         assert not alive(worker)
 
 

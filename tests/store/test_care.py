@@ -121,7 +121,7 @@ def test_a_whole_store_is_listed_and_found_whole(
     assert f"{folders} folders checked, 0 problems" in checked.stderr
     listed = dsdctl(finished, "store", "list")
     assert len(listed_keys(listed.stdout)) == folders
-    assert listed.stdout.count("teacher table") == 1
+    assert listed.stdout.count("cached teacher logits") == 1
     assert "seed 0, distilled, level 1" in listed.stdout
     examined = dsdctl(finished, "doctor")
     assert examined.returncode == 0, examined.stdout
@@ -186,9 +186,7 @@ def test_a_level_of_older_versions_is_whole_but_read_by_nobody(folder: Path) -> 
     )
     (older / "identity.json").write_bytes(content[:-1] + b" ")
     assert maintenance.describe(store, entry) == "DAMAGED"
-    assert [line.partition(": ")[2] for line in maintenance.check(entry)] == [
-        "its checksum does not fit"
-    ]
+    assert [line.partition(": ")[2] for line in maintenance.check(entry)] == ["checksum mismatch"]
     write_checksums(older, {**checksums, "identity.json": checksum_of(content[:-1] + b" ")})
     assert [line.partition(": ")[2] for line in maintenance.check(entry)] == [
         "does not belong to this key"
@@ -202,7 +200,7 @@ def test_status_shows_damage_and_touches_nothing(folder: Path) -> None:
     before = sorted(store.rglob("*"))
     shown = dsdctl(folder, "status", "small.yaml")
     assert shown.returncode == 0
-    assert f"{victim.relative_to(folder)}: its checksum does not fit" in shown.stderr
+    assert f"{victim.relative_to(folder)}: checksum mismatch" in shown.stderr
     assert "ready" in shown.stdout or "waiting for" in shown.stdout
     assert sorted(store.rglob("*")) == before
 

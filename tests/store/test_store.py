@@ -153,7 +153,7 @@ def test_altered_weights_are_never_used(store: Store) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DamagedError, match=r"weights\.safetensors: its checksum does not fit"):
+    with pytest.raises(DamagedError, match=r"weights\.safetensors: checksum mismatch"):
         store.levels.tensors(KEY, "weights")
 
 

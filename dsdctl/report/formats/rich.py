@@ -180,7 +180,7 @@ def _plots(report: Report, width: int) -> Iterator[RenderableType]:
 
 def _curves(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("trajectory", "seed", "test accuracy by level", "from, low, high %"):
+    for heading in ("trajectory", "seed", "test accuracy by level", "first, min, max %"):
         table.add_column(heading, justify="left", overflow="fold")
     rows, names = [], trajectory_names(report)
     for trajectory in report.trajectories:
