@@ -20,7 +20,7 @@ from dsdctl.plan.plan import make_plan
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.answer import Answer, Recommended, Saved
-from dsdctl.report.cells import HEADINGS, cells, finding_cells
+from dsdctl.report.cells import HEADINGS, cells, cost_unit, finding_cells, headings, reference_cells
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.formats.latex import latex, math, tex
 from dsdctl.report.formats.plot import plot
@@ -420,17 +420,36 @@ class TestFindings:
         assert report_of(tmp_path, unpruned).curves[0].sparse_double_descent == "no"
 
 
+@pytest.mark.parametrize("style", ["rich", "markdown", "latex"])
+def test_costs_stand_in_a_unit_in_which_they_are_numbers_to_read(
+    report: Report, table1: Report, style: str
+) -> None:
+    """Those of small networks in TFLOPs; those of the paper stay beside the published PFLOPs."""
+    assert cost_unit(table1.rows).name == "PFLOPs"
+    unit = cost_unit(report.rows)
+    assert unit.name != "PFLOPs"
+    assert headings(unit)[4:6] == [f"student {unit.name}", f"total {unit.name}"]
+    text, whole = one_line(shown(report, style)), shown(table1, style)
+    for row in report.rows:
+        in_pflops, shown_cell = cells(row)[4], cells(row, unit)[4]
+        assert float(shown_cell) == pytest.approx(unit.per_pflop * float(in_pflops), rel=0.06)
+        assert shown_cell in text
+    assert unit.name in text and unit.name not in whole
+    published = [line for row in table1.rows if (line := reference_cells(row))]
+    assert published and all(line[4] in whole for line in published)
+
+
 class TestRich:
     @pytest.mark.parametrize("width", [60, 80, 100, 120, 126, 160])
     def test_shows_every_cell_whole_at_any_width(
         self, report: Report, table1: Report, width: int
     ) -> None:
         for one in (report, table1):
-            text = shown(one, "rich", width)
+            text, unit = shown(one, "rich", width), cost_unit(one.rows)
             assert "…" not in text
             assert max(map(len, text.splitlines())) <= width
             if width >= 80:
-                assert all(cell in text for row in one.rows for cell in cells(row)[4:7])
+                assert all(cell in text for row in one.rows for cell in cells(row, unit)[4:7])
 
     def test_keeps_brackets_of_names_and_variants(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"matrix": {"training.schedule.milestones": [[1], [1, 2]]}})
