@@ -381,6 +381,7 @@ def test_a_report_over_several_environments_says_so(
     assert "Mixed environments: torch 1.0 on cpu" in " ".join(printed.split())
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:
     long = TINY.replace("epochs: 2", "epochs: 300").replace("levels: 3", "levels: 0")

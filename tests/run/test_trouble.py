@@ -185,6 +185,7 @@ def test_a_diverging_level_is_recorded_ends_its_trajectory_and_marks_its_rows(
 # Processes and memory
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) -> None:
     """Of two variants, one needs more memory for a batch than there is."""
