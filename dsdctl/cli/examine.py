@@ -59,7 +59,7 @@ def _kernels() -> Iterator[str]:
 
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:
-    store = Store(root, read_only=True)
+    store = Store(root)
     absence = store.absence()
     if absence is not None:
         nothing = not root.exists() or (root.is_dir() and not any(root.iterdir()))

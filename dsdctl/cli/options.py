@@ -95,7 +95,7 @@ def make_plan_of(
     from dsdctl.run.own import known_in as answers_of
     from dsdctl.store.store import Store
 
-    inspect = answers_of(Store(known_in, read_only=True))
+    inspect = answers_of(Store(known_in))
     return make_plan(resolve_all(specs, inspect), recipes=recipe or (), seeds=seed or ())
 
 
@@ -132,7 +132,7 @@ def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "P
     from dsdctl.plan.progress import Progress
     from dsdctl.store.store import Store
 
-    opened = Store(store, read_only=True)
+    opened = Store(store)
     absence = opened.absence()
     progress = Progress(made, opened)
     warn([absence] if absence and not may_be_absent else opened.damage)

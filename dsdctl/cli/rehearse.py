@@ -72,7 +72,7 @@ def rehearse(
             update_rates(opened, where, outcomes, macs)
         except (OSError, WorkError) as error:
             warn([f"rates not saved: {error}"])
-        progress = Progress(made, Store(store, read_only=True))
+        progress = Progress(made, Store(store))
         warn(progress.store.damage)
         seconds = seconds_estimate(progress, macs, where, slots)
         if as_json:

@@ -35,7 +35,7 @@ def submit(
         )
     from dsdctl.slurm.submit import Slurm
 
-    opened = Store(store, read_only=dry_run)
+    opened = Store(store)
     if not dry_run:
         opened.open_for_writing()
     progress = Progress(plan, opened)

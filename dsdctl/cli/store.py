@@ -31,7 +31,7 @@ def list_(
         from dsdctl.store.store import Store
         from dsdctl.units import size
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         if specs:
             made = make_plan_of(specs, None, None, known_in=store)
@@ -58,7 +58,7 @@ def diff(
         from dsdctl.cli.store_table import difference_table, key_beginning
         from dsdctl.store.store import Store
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         keys = [key_beginning(opened, beginning) for beginning in (first, second)]
         out().print(difference_table(opened, *keys))
@@ -71,7 +71,7 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         folders, problems = maintenance.check_all(opened)
         for problem in problems:
@@ -117,7 +117,7 @@ def gc(
                 freed += maintenance.remove(path) if yes else 0
             if weights and specs:
                 made = make_plan_of(specs, None, None, known_in=store)
-                progress = Progress(made, Store(store, read_only=True))
+                progress = Progress(made, Store(store))
                 warn(progress.store.damage)
                 for key in unneeded_weights(progress):
                     print_line(f"weights of {key}")

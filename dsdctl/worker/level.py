@@ -12,7 +12,14 @@ import torch
 
 import dsdctl
 from dsdctl.data.prepare import Files, fallback_folder
-from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, describe_os_error
+from dsdctl.errors import (
+    BusyError,
+    DamagedError,
+    DriftError,
+    StoppedError,
+    WorkError,
+    describe_os_error,
+)
 from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
 from dsdctl.ml import gpu
 from dsdctl.ml.data import Data
@@ -59,16 +66,31 @@ def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: Fal
     with translate_errors(config), own_stream(device), store.at_work(key) as teller:
         if teller is None:
             raise BusyError(f"{key}: another process is running it")
-        if isinstance(task, TableTask):
-            if not store.tables.has(key):
-                _run_table(task, store, files, device, teller)
-            return TaskResult("done", damage=tuple(store.damage))
-        level = store.levels.get(key)
-        if level is None or store.levels.lacks_weights(key):
-            level = _run_level(task, store, files, device, config.checkpoint_every, stop, teller)
+        with _quarantining(store):
+            if isinstance(task, TableTask):
+                if not store.tables.has(key):
+                    store.quarantine(store.folder("tables", key))
+                    _run_table(task, store, files, device, teller)
+                return TaskResult("done", damage=tuple(store.damage))
+            level = store.levels.get(key)
+            if level is None:
+                store.quarantine(store.folder("levels", key))
+            if level is None or store.levels.lacks_weights(key):
+                every = config.checkpoint_every
+                level = _run_level(task, store, files, device, every, stop, teller)
         store.checkpoints.drop(key)
         told = level if task.identity.iterations is None else None
         return TaskResult("done", told, damage=tuple(store.damage))
+
+
+@contextmanager
+def _quarantining(store: Store) -> Iterator[None]:
+    """Move what is found damaged out of the way, so that it is missing and computed again."""
+    try:
+        yield
+    except DamagedError as error:
+        store.quarantine(error.path)
+        raise
 
 
 @contextmanager
@@ -95,7 +117,7 @@ def _run_level(
     teller: Teller,
 ) -> FinishedLevel:
     identity = task.identity
-    checkpoint = store.checkpoints.load(key_of(identity))
+    checkpoint = _checkpoint(store, key_of(identity))
     source = source_of(identity.network, task.source)
     packages = versions_of(source.third_party) if source else {}
     clock = _Clock(device, checkpoint.environment if checkpoint else None, packages)
@@ -133,6 +155,16 @@ def _run_level(
         state.masks or dense_masks(weights),
         source,
     )
+
+
+def _checkpoint(store: Store, key: str) -> Checkpoint | None:
+    """The last checkpoint of a level; without one that is whole it starts over."""
+    try:
+        return store.checkpoints.load(key)
+    except DamagedError as error:
+        store.note_damage(error.path, error)
+        store.quarantine(error.path)
+        return None
 
 
 def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:

@@ -83,7 +83,7 @@ class Run:
         changes = {"matrix": {AXIS: [n / 10000 for n in range(1, 21)]}}
         self.plan: Plan = planned(folder, changes)
         self.trajectories = list(self.plan.trajectories.values())
-        self._progress = Progress(self.plan, Store(folder / "store", read_only=True))
+        self._progress = Progress(self.plan, Store(folder / "store"))
         self.stages: dict[str, Stage] = {}
 
     def told(self, key: str) -> AtWork | None:

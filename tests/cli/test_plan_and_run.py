@@ -88,7 +88,7 @@ def test_a_plan_counts_what_is_run(name: str, tmp_path: Path, dsdctl: Dsdctl) ->
     store = tmp_path / "dsdctl-store"
     assert len(list(store.glob("levels/*/*"))) == levels + states
     assert len(list(store.glob("tables/*/*"))) == tables
-    progress = Progress(make_plan([resolve(spec)]), Store(store, read_only=True))
+    progress = Progress(make_plan([resolve(spec)]), Store(store))
     pflops = sum(piece.pflops for piece in executed(progress, fvcore_macs))
     assert before["totals"]["pflops_to_run"] == pytest.approx(pflops)
 

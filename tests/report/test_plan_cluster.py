@@ -27,7 +27,7 @@ PAIR = ["vanilla", "kd-dense-teacher", "kd-pruned-teacher"]
 
 
 def progress_of(folder: Path, changes: dict[str, Any]) -> Progress:
-    return Progress(planned(folder, changes), Store(folder / "store", read_only=True))
+    return Progress(planned(folder, changes), Store(folder / "store"))
 
 
 def in_pflops(_workload: str, pflops: float) -> float:
@@ -63,7 +63,7 @@ def test_the_pieces_are_the_work_of_the_plan_each_once(
 
 def test_table_1_waits_for_all_levels_of_the_teacher_and_its_table(tmp_path: Path) -> None:
     plan = make_plan([resolve(TABLE1)])
-    progress = Progress(plan, Store(tmp_path, read_only=True))
+    progress = Progress(plan, Store(tmp_path))
     pieces = pieces_of(progress, paper_macs, in_pflops)
     student = next(t for t in plan.trajectories.values() if t.teacher is not None)
     assert student.teacher is not None

@@ -85,7 +85,7 @@ def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
 def test_why_a_teacher_has_a_table_or_none_is_in_the_json(tmp_path: Path) -> None:
     def tables(**changes: object) -> list[tuple[bool | None, str | None]]:
         plan = planned(tmp_path, {"recipes": ["vanilla", "kd-dense-teacher"], **changes})
-        progress = Progress(plan, Store(tmp_path / "store", read_only=True))
+        progress = Progress(plan, Store(tmp_path / "store"))
         shown = summarise(progress, paper_macs).trajectories
         return [(t.teacher_table, t.teacher_table_reason) for t in shown]
 

@@ -165,7 +165,7 @@ def test_the_newest_comes_first_and_who_uses_it_is_said(
 
 def test_a_level_of_older_versions_is_whole_but_read_by_nobody(folder: Path) -> None:
     """Its fields may be others by now; a store that outlives an upgrade is not damaged."""
-    store = Store(folder / "dsdctl-store", read_only=True)
+    store = Store(folder / "dsdctl-store")
     level = levels(store.root)[0]
     identity = json.loads((level / "identity.json").read_bytes())
     identity.update(schema_version=1, numerics_version=2, pruning={"retrain": "continue"})

@@ -107,7 +107,7 @@ def diverging(seed: int, at: int) -> MakeLevel:
 
 def progress_of(folder: Path, plan: Plan, make: MakeLevel = double_descent) -> Progress:
     """A plan of which every level that is wanted has been made up."""
-    progress = Progress(plan, Store(folder / "no-store", read_only=True))
+    progress = Progress(plan, Store(folder / "no-store"))
     for trajectory in plan.trajectories.values():
         while wants_level(progress, trajectory) and progress.next_level_identity(trajectory):
             level = progress.known[trajectory.key].next_level
