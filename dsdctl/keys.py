@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from dsdctl.spec.dataset import Augment, HumanLabels, Normalize, Size, Validation
 from dsdctl.spec.fields import Extended, Model, Precision, Seed
 from dsdctl.spec.network import Network
-from dsdctl.spec.pruning import RetrainMode
+from dsdctl.spec.pruning import Criterion, RetrainMode
 from dsdctl.spec.training import Training
 
 SCHEMA_VERSION = 2
@@ -63,16 +63,17 @@ class PruningIdentity(Extended):
     """How a level follows from its parent. How many levels there are is no part of it.
 
     A round removes a `fraction` of the weights left, or goes up to the `sparsity` of one level, in
-    all layers but those that it is to `ignore`, by their modules' names.
+    all layers but those that it is to `ignore`, by their modules' names, in so many `iterations`.
     """
 
-    OMITTED: ClassVar = frozenset({"ignore"})
+    OMITTED: ClassVar = frozenset({"ignore", "iterations"})
 
-    criterion: Literal["magnitude", "random", "gradient", "none"]
+    criterion: Criterion
     scope: Literal["global", "layer"] | None
     fraction: float | None
     sparsity: float | None
     sample: int | None
+    iterations: int = 1
     ignore: tuple[str, ...] = ()
     retrain: RetrainIdentity
 

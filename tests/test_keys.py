@@ -130,6 +130,8 @@ def test_what_changes_a_levels_numbers_changes_every_key(
         {"pruning.retrain": {"mode": "rewind", "iteration": 1}},
         {"pruning.criterion": "random"},
         {"pruning.criterion": "gradient"},
+        {"pruning.criterion": "snip"},
+        {"pruning.criterion": "synflow"},
         {"pruning.scope": "layer"},
         {"pruning.ignore": ["classifier"]},
         {"pruning": {"sparsities": [0.2, 0.4, 0.6]}},
@@ -159,6 +161,8 @@ def test_pruning_and_retraining_count_from_level_1_on(
             {"retrain": {"mode": "rewind", "iteration": 18}},
         ),
         ({"criterion": "gradient"}, {"criterion": "gradient", "sample": 500}),
+        ({"criterion": "snip"}, {"criterion": "snip", "sample": 500}),
+        ({"criterion": "synflow"}, {"criterion": "synflow", "iterations": 1}),
         ({"criterion": "none"}, {"criterion": "none", "scope": "layer"}),
         ({"criterion": "none"}, {"criterion": "none", "ignore": ["last"]}),
         ({"ignore": ["first", "last"]}, {"ignore": ["classifier", "features.0", "first"]}),
@@ -208,10 +212,14 @@ def test_a_kinds_defaults_written_out_change_no_key(tmp_path: Path) -> None:
     assert one == other
 
 
-def test_a_gradients_sample_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("criterion", "option"),
+    [("gradient", "sample"), ("snip", "sample"), ("synflow", "iterations")],
+)
+def test_a_criterions_option_counts(criterion: str, option: str, tmp_path: Path) -> None:
     one, two = (
-        keys(tmp_path, {"pruning": {"criterion": "gradient", "sample": sample, "levels": 3}})
-        for sample in (100, 200)
+        keys(tmp_path, {"pruning": {"criterion": criterion, option: value, "levels": 3}})
+        for value in (100, 200)
     )
     assert one[0] == two[0]
     assert one[1] != two[1]
