@@ -9,6 +9,7 @@ import json
 from typing import ClassVar, Literal
 
 from dsdctl.spec.dataset import Augment, HumanLabels, Normalize, Size, Validation
+from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.fields import Extended, Model, Precision, Seed
 from dsdctl.spec.network import Network
 from dsdctl.spec.pruning import Criterion, RetrainMode
@@ -86,11 +87,12 @@ class TeacherIdentity(Model):
     network: Network | None = None
 
 
-class DistillationIdentity(Model):
-    """`table` is the key of the teacher's table, or None where the teacher is called directly."""
+class DistillationIdentity(DistillationLoss):
+    """Who teaches, and what is learnt.
 
-    alpha: float
-    temperature: float
+    `table` is the key of the teacher's table, or None where the teacher is called directly.
+    """
+
     teacher: TeacherIdentity
     table: str | None
 
@@ -162,11 +164,9 @@ class SparsestOf(Model):
     within: float
 
 
-class TrajectoryTeacher(Model):
+class TrajectoryTeacher(DistillationLoss):
     """A teacher by rule, as known before anything has run."""
 
-    alpha: float
-    temperature: float
     trajectory: str | None
     rule: Literal["dense"] | BestOf | SparsestOf | int
     weights: TeacherIdentity | None
