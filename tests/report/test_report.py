@@ -776,8 +776,7 @@ class TestLayersWithoutEntropy:
         assert note.startswith(
             "No entropy left: early-stop features.4 (1 of 2 seeds), features.8 (1 of 2 seeds). "
         )
-        for style in ("markdown", "html"):
-            assert "features.8 (1 of 2 seeds)" in shown(one, style)
+        assert "features.8 (1 of 2 seeds)" in shown(one, "markdown")
 
     def test_are_nothing_to_speak_of_where_there_are_none(self, tmp_path: Path) -> None:
         one = report_of(tmp_path, {"seeds": [0, 1]})
