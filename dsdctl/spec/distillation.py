@@ -27,7 +27,8 @@ class DistillationLoss(Extended):
     temperature: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None,
         validate_default=True,
-        description="kl, dkd: what both networks' logits are divided by; 10 unless given",
+        description="kl, dkd: temperature T, both networks' logits are divided by it; 10 unless "
+        "given",
     )
     target_weight: Weight | None = Field(
         None,

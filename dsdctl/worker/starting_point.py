@@ -160,7 +160,7 @@ def _parents_masks(identity: LevelIdentity, store: Store, network: nn.Module) ->
     masks: Masks = {}
     for name, weight in prunable_weights(network).items():
         if name not in stored or stored[name].shape != weight.shape:
-            raise WorkError(f"level {identity.parent}: its masks are none of {name}")
+            raise WorkError(f"level {identity.parent}: its masks do not belong to {name}")
         masks[name] = stored[name].to(weight.device)
     return masks
 
