@@ -126,7 +126,7 @@ def test_the_lines_of_the_card_load_both_kinds_of_files(
 def _code_in_card(folder: Path) -> list[str]:
     """What the card says that one is to run, three lines each."""
     _, _, use = (folder / "README.md").read_text().partition("## Use")
-    blocks = re.findall(r"(?:^    .+\n)+", use.partition("## How")[0], re.M)
+    blocks = re.findall(r"(?:^    .+\n)+", use.partition("\n## ")[0], re.M)
     assert {block.count("\n") for block in blocks} == {3}
     return [textwrap.dedent(block) for block in blocks]
 

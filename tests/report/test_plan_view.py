@@ -45,7 +45,7 @@ def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
         ),
         (
             {"criterion": "snip", "sample": 128, "sparsities": [0.9], "retrain": "rewind"},
-            "90 % at one shot, over all layers, by SNIP of the initialisation on 128 images "
+            "90% in one shot, over all layers, by SNIP of the initialisation on 128 images "
             "rewound to the initialisation",
         ),
         (
