@@ -9,9 +9,10 @@ import json
 from typing import ClassVar, Literal
 
 from dsdctl.spec.dataset import Augment, HumanLabels, Normalize, Size, Validation
+from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.fields import Extended, Model, Precision, Seed
 from dsdctl.spec.network import Network
-from dsdctl.spec.pruning import RetrainMode
+from dsdctl.spec.pruning import Criterion, RetrainMode
 from dsdctl.spec.training import Training
 
 SCHEMA_VERSION = 2
@@ -63,16 +64,17 @@ class PruningIdentity(Extended):
     """How a level follows from its parent. How many levels there are is no part of it.
 
     A round removes a `fraction` of the weights left, or goes up to the `sparsity` of one level, in
-    all layers but those that it is to `ignore`, by their modules' names.
+    all layers but those that it is to `ignore`, by their modules' names, in so many `iterations`.
     """
 
-    OMITTED: ClassVar = frozenset({"ignore"})
+    OMITTED: ClassVar = frozenset({"ignore", "iterations"})
 
-    criterion: Literal["magnitude", "random", "gradient", "none"]
+    criterion: Criterion
     scope: Literal["global", "layer"] | None
     fraction: float | None
     sparsity: float | None
     sample: int | None
+    iterations: int = 1
     ignore: tuple[str, ...] = ()
     retrain: RetrainIdentity
 
@@ -85,11 +87,12 @@ class TeacherIdentity(Model):
     network: Network | None = None
 
 
-class DistillationIdentity(Model):
-    """`table` is the key of the teacher's table, or None where the teacher is called directly."""
+class DistillationIdentity(DistillationLoss):
+    """Who teaches, and what is learnt.
 
-    alpha: float
-    temperature: float
+    `table` is the key of the teacher's table, or None where the teacher is called directly.
+    """
+
     teacher: TeacherIdentity
     table: str | None
 
@@ -161,11 +164,9 @@ class SparsestOf(Model):
     within: float
 
 
-class TrajectoryTeacher(Model):
+class TrajectoryTeacher(DistillationLoss):
     """A teacher by rule, as known before anything has run."""
 
-    alpha: float
-    temperature: float
     trajectory: str | None
     rule: Literal["dense"] | BestOf | SparsestOf | int
     weights: TeacherIdentity | None

@@ -66,12 +66,11 @@ def test_the_specs_and_recipes_shown_are_valid(tmp_path: Path) -> None:
     (recipe,) = blocks(DOCS / "extending.md", "yaml")
     assert len(resolve(write(tmp_path / "first.yaml", spec)).rows) == 3
     assert len(resolve(write(tmp_path / "many.yaml", f"{spec}{matrix}")).variants) == 4
-    parts = [parse_document(spec, tmp_path).data]
+    whole = parse_document(spec, tmp_path).data
     for page in ("training.md", "tracking.md"):
-        (options,) = blocks(DOCS / page, "yaml")
-        parts.append(parse_document(options, tmp_path).data)
-    together = {key: value for part in parts for key, value in part.items()}
-    assert len(resolve(write(tmp_path / "options.yaml", together)).rows) == 3
+        for options in blocks(DOCS / page, "yaml"):
+            together = whole | parse_document(options, tmp_path).data
+            assert len(resolve(write(tmp_path / "options.yaml", together)).rows) == 3
     write(tmp_path / "kd-gentle.yaml", recipe)
     named: Any = {**yaml.safe_load(spec), "recipes": ["kd-gentle"]}
     (row,) = resolve(write(tmp_path / "own.yaml", named)).rows

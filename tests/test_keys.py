@@ -62,6 +62,8 @@ def keys(folder: Path, changes: dict[str, Any]) -> tuple[str, str, str]:
         {"training.schedule": {"kind": "constant"}},
         {"training.clip_norm": None},
         {"training.label_smoothing": 0},
+        {"training.loss": {"kind": "cross-entropy"}},
+        {"training.loss": {"q": None, "alpha": None, "beta": None}},
         {"pruning.ignore": []},
     ],
     ids=str,
@@ -86,6 +88,8 @@ def test_names_limits_and_defaults_written_out_change_no_key(
         {"training.optimizer": {"kind": "adamw", "lr": 0.1}},
         {"training.clip_norm": 1},
         {"training.label_smoothing": 0.1},
+        {"training.loss.kind": "gce"},
+        {"training.loss.kind": "sce"},
         {"training.epochs": 5},
         {"training.batch_size": 50},
         {"training.precision": "bf16"},
@@ -130,6 +134,8 @@ def test_what_changes_a_levels_numbers_changes_every_key(
         {"pruning.retrain": {"mode": "rewind", "iteration": 1}},
         {"pruning.criterion": "random"},
         {"pruning.criterion": "gradient"},
+        {"pruning.criterion": "snip"},
+        {"pruning.criterion": "synflow"},
         {"pruning.scope": "layer"},
         {"pruning.ignore": ["classifier"]},
         {"pruning": {"sparsities": [0.2, 0.4, 0.6]}},
@@ -159,6 +165,8 @@ def test_pruning_and_retraining_count_from_level_1_on(
             {"retrain": {"mode": "rewind", "iteration": 18}},
         ),
         ({"criterion": "gradient"}, {"criterion": "gradient", "sample": 500}),
+        ({"criterion": "snip"}, {"criterion": "snip", "sample": 500}),
+        ({"criterion": "synflow"}, {"criterion": "synflow", "iterations": 1}),
         ({"criterion": "none"}, {"criterion": "none", "scope": "layer"}),
         ({"criterion": "none"}, {"criterion": "none", "ignore": ["last"]}),
         ({"ignore": ["first", "last"]}, {"ignore": ["classifier", "features.0", "first"]}),
@@ -183,6 +191,9 @@ def test_pruning_said_in_other_words_is_the_same(
         ({"optimizer": {"kind": "adamw", "lr": 0.1}}, {"optimizer.eps": 1e-7}),
         ({"clip_norm": 1}, {"clip_norm": 2}),
         ({"label_smoothing": 0.1}, {"label_smoothing": 0.2}),
+        ({"loss": {"kind": "gce"}}, {"loss.q": 0.5}),
+        ({"loss": {"kind": "sce"}}, {"loss.alpha": 0.2}),
+        ({"loss": {"kind": "sce"}}, {"loss.beta": 0.5}),
     ],
     ids=str,
 )
@@ -208,10 +219,14 @@ def test_a_kinds_defaults_written_out_change_no_key(tmp_path: Path) -> None:
     assert one == other
 
 
-def test_a_gradients_sample_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("criterion", "option"),
+    [("gradient", "sample"), ("snip", "sample"), ("synflow", "iterations")],
+)
+def test_a_criterions_option_counts(criterion: str, option: str, tmp_path: Path) -> None:
     one, two = (
-        keys(tmp_path, {"pruning": {"criterion": "gradient", "sample": sample, "levels": 3}})
-        for sample in (100, 200)
+        keys(tmp_path, {"pruning": {"criterion": criterion, option: value, "levels": 3}})
+        for value in (100, 200)
     )
     assert one[0] == two[0]
     assert one[1] != two[1]
@@ -379,7 +394,18 @@ def test_a_distilled_level_hashes_its_teacher_and_whether_a_table_is_used(tmp_pa
     assert with_table.key != without.key
 
 
-@pytest.mark.parametrize("distill", [{"alpha": 0.5}, {"temperature": 4}], ids=str)
+@pytest.mark.parametrize(
+    "distill",
+    [
+        {"alpha": 0.5},
+        {"temperature": 4},
+        {"kind": "mse"},
+        {"kind": "dkd"},
+        {"kind": "dkd", "target_weight": 2},
+        {"kind": "dkd", "nontarget_weight": 2},
+    ],
+    ids=str,
+)
 def test_a_distilled_level_hashes_the_weights_of_its_loss(
     tmp_path: Path, distill: dict[str, Any]
 ) -> None:

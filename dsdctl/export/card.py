@@ -15,7 +15,7 @@ from dsdctl.export.chosen import Chosen
 from dsdctl.export.speed import RUNS, THREADS, Latency, slower_lines
 from dsdctl.report.formats.markdown import escaped, escaped_line
 from dsdctl.results import Measured, environment_line
-from dsdctl.spec.network import network_name
+from dsdctl.spec.network import CodeNetwork, network_name
 from dsdctl.units import size
 
 
@@ -105,6 +105,16 @@ LIMITS = (
 )
 
 
+IN_ONNXRUNTIME = (
+    "Without torch and dsdctl:",
+    "",
+    "    import onnxruntime",
+    '    session = onnxruntime.InferenceSession("compact.onnx")',
+    '    (logits,) = session.run(["logits"], {"images": images})',
+    "",
+)
+
+
 def model_card(chosen: Chosen, exported: Exported) -> str:
     """What a network is and was, in Markdown."""
     result, identity = chosen.result, chosen.identity
@@ -136,7 +146,7 @@ def model_card(chosen: Chosen, exported: Exported) -> str:
             "",
             "## Use",
             "",
-            *_use(chosen),
+            *_use(chosen, exported),
             "",
             "## Provenance",
             "",
@@ -199,7 +209,7 @@ def processor_name() -> str:
     return platform.machine()
 
 
-def _use(chosen: Chosen) -> list[str]:
+def _use(chosen: Chosen, exported: Exported) -> list[str]:
     images, facts = chosen.identity.images, chosen.trajectory.setup.images.facts
     centre = images.size.test_crop if images.size else None
     height, width = (centre, centre) if centre else (facts.height, facts.width)
@@ -210,12 +220,30 @@ def _use(chosen: Chosen) -> list[str]:
         f"Output `logits`: float32 (batch, {facts.classes}); class i is the data set's label i, "
         "counted from 0.",
         "",
-        "    import onnxruntime",
-        '    session = onnxruntime.InferenceSession("compact.onnx")',
-        '    (logits,) = session.run(["logits"], {"images": images})',
+        *_in_torch(chosen),
         "",
+        *(IN_ONNXRUNTIME if "compact.onnx" in exported.bytes_of else ()),
         "`model.safetensors` has the names of the network's state_dict; a recipe may let it teach, "
         "`distill: {teacher: {weights: model.safetensors}}`.",
+    ]
+
+
+def _in_torch(chosen: Chosen) -> list[str]:
+    """How a file becomes a module, whose code a network of one's own brings itself."""
+    if isinstance(chosen.identity.network, CodeNetwork):
+        return [
+            f"In torch, where `network` is what {network_name(chosen.identity.network)} makes:",
+            "",
+            "    from safetensors.torch import load_file",
+            '    network.load_state_dict(load_file("compact.safetensors"))',
+            "    logits = network.eval()(images)",
+        ]
+    return [
+        "In torch, with dsdctl installed, or `model.safetensors` in its place:",
+        "",
+        "    import dsdctl",
+        '    network = dsdctl.load("compact.safetensors")',
+        "    logits = network(images)",
     ]
 
 

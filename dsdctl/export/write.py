@@ -12,6 +12,7 @@ from dsdctl.errors import InputError, WorkError
 from dsdctl.export.as_onnx import BATCH, OPSET, onnx_bytes, run_onnx, without_onnx
 from dsdctl.export.card import Check, Counts, Exported, model_card
 from dsdctl.export.chosen import Chosen
+from dsdctl.export.load import architecture
 from dsdctl.export.speed import latencies
 from dsdctl.ml.compact import compacted, links_of
 from dsdctl.ml.macs import count_macs
@@ -142,8 +143,9 @@ def _parameters(network: nn.Module) -> int:
 
 def _facts(chosen: Chosen) -> dict[str, str]:
     """What each file says of itself."""
-    normalize = chosen.identity.images.normalize
+    normalize, facts = chosen.identity.images.normalize, chosen.trajectory.setup.images.facts
     return {
+        **architecture(chosen.identity, facts.shape, facts.classes),
         "experiment": chosen.row_plan.experiment,
         "recipe": chosen.row_plan.row.recipe.recipe,
         "seed": str(chosen.trajectory.seed),

@@ -15,7 +15,7 @@ of a user's own, of which it is not known which layers read what others write.
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -181,3 +181,21 @@ def _state_sizes(layer: Layer) -> None:
         layer.out_channels, layer.in_channels = outputs, inputs
     else:
         layer.out_features, layer.in_features = outputs, inputs
+
+
+def fit_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the layers of a network the numbers of channels that its compacted `tensors` have."""
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            continue
+        for key, tensor in module.state_dict().items():
+            wanted = tensors.get(f"{name}.{key}")
+            if wanted is None or wanted.shape == tensor.shape:
+                continue
+            is_parameter = isinstance(getattr(module, key), nn.Parameter)
+            empty = torch.empty(wanted.shape)
+            setattr(module, key, nn.Parameter(empty) if is_parameter else empty)
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_features = len(module.weight)
+        elif module.weight.dim() > 1:
+            _state_sizes(module)

@@ -3,6 +3,7 @@
 Scores have the names and shapes of the weights.
 """
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.batches import inference_batch_size
 from dsdctl.ml.device import precision
-from dsdctl.ml.masks import prunable_weights
+from dsdctl.ml.masks import Masks, apply_masks, prunable_weights
 from dsdctl.ml.randomness import generator
 
 
@@ -34,7 +35,9 @@ def gradient_sample(images: int, size: int, *, seed: int, level: int) -> Tensor:
 def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """|w dL/dw|, L being the cross-entropy summed over `images` (B, C, H, W) with `labels` (B,).
 
-    In eval mode, so that images do not depend on one another, and in fp32.
+    In eval mode, so that images do not depend on one another, and in fp32. Of a network as it was
+    initialised it is the connection sensitivity of Lee et al. 2019 (SNIP), whose mean over the
+    images and normalization rank alike.
     """
     network.eval()
     weights = prunable_weights(network)
@@ -48,3 +51,24 @@ def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
             for total, gradient in zip(totals.values(), gradients, strict=True):
                 total += gradient
     return {name: (weights[name].detach() * total).abs() for name, total in totals.items()}
+
+
+def synflow_scores(network: nn.Module, images: Tensor, masks: Masks) -> dict[str, Tensor]:
+    """|w| dR/d|w|, R being the sum of the logits for images of ones (Tanaka et al. 2020, SynFlow).
+
+    All parameters and buffers are taken absolute, and removed weights are zero. `images`
+    (B, C, H, W) give the shape alone. In eval mode, as in the authors' code, and in float64, in
+    which what is multiplied over many layers neither overflows nor vanishes.
+    """
+    positive = copy.deepcopy(network).double().eval()
+    with torch.no_grad():
+        for tensor in positive.state_dict().values():
+            tensor.abs_()
+    weights = prunable_weights(positive)
+    apply_masks(weights, masks)
+    flow = positive(torch.ones_like(images, dtype=torch.float64)).sum()
+    gradients = torch.autograd.grad(flow, list(weights.values()))
+    return {
+        name: weight.detach() * gradient
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.batches import inference_batch_size
 from dsdctl.ml.device import precision
-from dsdctl.ml.losses import distillation_loss
+from dsdctl.ml.losses import LabelLoss, TeacherLoss, distillation_loss
 from dsdctl.ml.train import LossFunction
 from dsdctl.ml.views import Batch, Reader
 
@@ -45,6 +45,18 @@ def distillation_from(
             temperature=temperature,
             label_smoothing=label_smoothing,
         )
+
+    return loss
+
+
+def mixed_from(
+    teacher: TeacherLogits, *, alpha: float, hard: LabelLoss, soft: TeacherLoss
+) -> LossFunction:
+    """(1 - alpha) x the loss `hard` against labels + alpha x the loss `soft` against `teacher`."""
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        taught = soft(logits, teacher(batch), batch.labels)
+        return (1 - alpha) * hard(logits, batch.labels) + alpha * taught
 
     return loss
 

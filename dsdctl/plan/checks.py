@@ -101,6 +101,16 @@ def check_rounds(document: Document, who: Who, setup: TrainingSetup) -> None:
         raise InputError(document.problem(("pruning", *key), reason))
 
 
+def check_criterion(document: Document, who: Who, setup: TrainingSetup) -> None:
+    """SynFlow takes a network that only adds up and cuts off what is not positive."""
+    if setup.pruning.criterion == "synflow" and isinstance(setup.network, ViT):
+        reason = (
+            f"synflow sees no flow through the LayerNorms of the {who} "
+            "(allowed: magnitude, random, gradient, snip)"
+        )
+        raise InputError(document.problem(("pruning", "criterion"), reason))
+
+
 def check_entropy(document: Document, stop: StopRule | None, setup: TrainingSetup) -> None:
     """A rule that waits for the entropy to fall needs one: that of a ReLU or GELU module."""
     known = None if setup.own is None else setup.own.inspection

@@ -58,6 +58,7 @@ def _pruning_identity(setup: TrainingSetup) -> PruningIdentity:
         fraction=fraction,
         sparsity=None,
         sample=pruning.gradient_sample,
+        iterations=pruning.iterations or 1,
         ignore=setup.ignored_layers,
         retrain=RetrainIdentity(
             mode=retrain.mode,

@@ -218,8 +218,7 @@ class _Builder:
             teacher_source.file,
             teacher_source.table,
             teacher_source.table_reason,
-            distill.alpha,
-            distill.temperature,
+            distill.loss,
             reads,
         )
 
@@ -242,5 +241,5 @@ def _dense_name(identity: TrajectoryIdentity, teacher: TeacherRequirement | None
     key = key_of(level_identity_of(identity, 0, None, None, None))
     if teacher is None:
         return key
-    how = f"{teacher.alpha}, {teacher.temperature}, table {teacher.table}"
+    how = f"{canonical_json(teacher.loss)}, table {teacher.table}"
     return f"{key} taught by {teacher.reads} ({how})"

@@ -16,6 +16,7 @@ from dsdctl.keys import TeacherIdentity
 from dsdctl.own.inspection import Inspect, cached
 from dsdctl.plan.checks import (
     check_batches,
+    check_criterion,
     check_entropy,
     check_ignored,
     check_network,
@@ -249,6 +250,7 @@ def _regime(
         check_ignored(document, who, setup)
         check_rounds(document, who, setup)
     check_sample(document, pruning, images.sizes.train)
+    check_criterion(document, who, setup)
     check_rewinding(document, who, pruning, training.epochs, setup.steps_per_epoch)
     return setup
 

@@ -21,6 +21,7 @@ from dsdctl.keys import (
 )
 from dsdctl.plan.identify import level_identity_of
 from dsdctl.plan.rows import TrainingSetup, WeightsFile
+from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.experiment import LevelRule, SparsestWithin, StopRule
 from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 
@@ -42,8 +43,7 @@ class TeacherRequirement:
     file: WeightsFile | None
     table: bool
     table_reason: str
-    alpha: float
-    temperature: float
+    loss: DistillationLoss
     reads: str
     """What of the teacher is read, by what tells it apart before keys are known."""
 
@@ -177,12 +177,7 @@ class Trajectory:
         """How its levels are distilled, once the teacher's level is known."""
         assert self.teacher is not None
         table = key_of(self.table_identity(teacher)) if self.teacher.table else None
-        return DistillationIdentity(
-            alpha=self.teacher.alpha,
-            temperature=self.teacher.temperature,
-            teacher=teacher,
-            table=table,
-        )
+        return DistillationIdentity(**self.teacher.loss.model_dump(), teacher=teacher, table=table)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -200,8 +195,7 @@ def trajectory_teacher(need: TeacherRequirement | None) -> TrajectoryTeacher | N
     if need is None:
         return None
     return TrajectoryTeacher(
-        alpha=need.alpha,
-        temperature=need.temperature,
+        **need.loss.model_dump(),
         trajectory=need.trajectory,
         rule=_rule_identity(need),
         weights=need.file.identity if need.file else None,

@@ -1,5 +1,7 @@
 """What a reader must know beside the numbers: conventions, what is left out, what is missing."""
 
+from collections import Counter
+
 from dsdctl.plan.stopping import describe_rule
 from dsdctl.report.answer import RULE
 from dsdctl.report.cells import DIVERGED, MIXED
@@ -32,6 +34,11 @@ DIP_RULE = (
     "are chosen on these same seeds: where each scatters by 2 points a level or more, a yes may be "
     "chance."
 )
+REMOVABLE = (
+    "Each neuron of such a layer, at the reported level, is on for all training images or off for "
+    "all. A ReLU is linear there, and the authors' follow-up work removes it (Liao et al. 2024, "
+    "NEPENTHE; Quétu et al. 2024, EASIER)."
+)
 PHASES_RULE = (
     "Phases of a dip of 2 points or more: light while within a point of the best before it, "
     "critical down to its bottom, sweet while not below that, then collapsed. A network "
@@ -46,6 +53,7 @@ def notes(report: Report) -> list[str]:
         NONZERO,
         RECOMMENDED,
         *_difference_note(report),
+        *_removable(report),
         DIP_RULE,
         PHASES_RULE,
     ]
@@ -163,6 +171,17 @@ def _difference_note(report: Report) -> list[str]:
         f"{100 * CONFIDENCE:.0f} % t interval."
         for name in baselines
     ]
+
+
+def _removable(report: Report) -> list[str]:
+    """Layers that the reported networks could do without, and in how many seeds."""
+    found = []
+    for row in report.rows:
+        known = [layers for layers in row.removable_layers if layers is not None]
+        counts = Counter(name for layers in known for name in layers)
+        seeds = [f"{name} ({count} of {len(known)} seeds)" for name, count in counts.items()]
+        found += [f"{row.name} {joined(seeds)}"] if seeds else []
+    return [f"No entropy left: {'; '.join(found)}. {REMOVABLE}"] if found else []
 
 
 def _dense_after_all(report: Report) -> list[str]:

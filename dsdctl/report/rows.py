@@ -29,7 +29,8 @@ class ReportRow(Model):
     its first recipe that neither stops early nor distils. `total_pflops` is the mean of `pflops`
     with the teacher's, which takes `teacher_trainings`. `wall_seconds` are those of a seed's levels
     up to its stop, in one process beside whatever else ran; `teacher_wall_seconds` those of its
-    teacher's, null until all are there.
+    teacher's, null until all are there. `removable_layers` are by seed the layers of the reported
+    level whose neurons have no entropy left, null where no level is reported.
     """
 
     recipe: str
@@ -65,6 +66,7 @@ class ReportRow(Model):
     teacher_trainings: int | None
     wall_seconds: Stats
     teacher_wall_seconds: float | None
+    removable_layers: tuple[tuple[str, ...] | None, ...] = ()
     difference: PairedDifference | None = None
 
     @property
@@ -141,7 +143,17 @@ def make_row(
         teacher_trainings=_teacher_trainings(progress, students[0]),
         wall_seconds=_wall_seconds(progress, students, decisions),
         teacher_wall_seconds=_teacher_wall_seconds(progress, students[0]),
+        removable_layers=tuple(_without_entropy(result) if result else None for result in chosen),
     )
+
+
+def _without_entropy(result: Measured) -> tuple[str, ...]:
+    """Layers of which each neuron is on for all training images or off for all.
+
+    The authors' follow-up work removes them (Liao et al. 2024, NEPENTHE; Quétu et al. 2024,
+    EASIER).
+    """
+    return tuple(name for name, bits in result.entropy_bits_per_layer.items() if bits == 0)
 
 
 def _wall_seconds(

@@ -177,8 +177,7 @@ def _teaching(trajectory: Trajectory) -> Teaching | None:
         return None
     called = None if need.table else need.setup
     return Teaching(
-        alpha=need.alpha,
-        temperature=need.temperature,
+        loss=need.loss,
         network=called.network if called else None,
         source=called.source if called else None,
     )

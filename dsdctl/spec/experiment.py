@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from dsdctl.spec.dataset import Dataset, LabelNoise
+from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
 from dsdctl.spec.network import (
     BUILT_IN,
@@ -136,16 +137,18 @@ TeacherRule = Annotated[
 ]
 
 
-class Distill(Model):
-    """Distillation: (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2)."""
+class Distill(DistillationLoss):
+    """Who teaches, and what is learnt: (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2) unless
+    `kind` says otherwise."""
 
     teacher: TeacherRule = Field(
         description="`dense`, `best`, {sparsest_within: 0.01}, {level: N} or {weights: FILE}"
     )
-    alpha: float = Field(0.8, ge=0, le=1, description="weight of the KL term")
-    temperature: float = Field(
-        10.0, gt=0, le=1000, description="temperature T: both networks' logits are divided by it"
-    )
+
+    @property
+    def loss(self) -> DistillationLoss:
+        """What is learnt, whoever teaches."""
+        return DistillationLoss.model_validate(self.model_dump(exclude={"teacher"}))
 
 
 Select = Annotated[

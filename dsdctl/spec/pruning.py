@@ -13,6 +13,7 @@ DEFAULT_ROUNDS = 29
 DEFAULT_FRACTION = 0.2
 DEFAULT_SAMPLE = 500
 
+Criterion = Literal["magnitude", "random", "gradient", "snip", "synflow", "none"]
 RetrainMode = Literal["continue", "rewind", "reinit"]
 
 
@@ -52,6 +53,15 @@ _IN_FULL: dict[RetrainMode, Retrain] = {
     "reinit": Retrain(mode="reinit"),
 }
 
+AT_INITIALISATION: tuple[Criterion, ...] = ("snip", "synflow")
+"""Criteria that score the weights as level 0's training begins, whatever became of them since."""
+
+_OPTIONS: dict[str, tuple[Criterion, ...]] = {
+    "sample": ("gradient", "snip"),
+    "iterations": ("synflow",),
+}
+"""Keys that go with some criteria alone."""
+
 RetrainField = Annotated[
     Annotated[RetrainMode, Tag("<word>")] | Annotated[Retrain, Tag("<mapping>")],
     Discriminator(string_or_mapping),
@@ -61,10 +71,11 @@ RetrainField = Annotated[
 class Pruning(Model):
     """Which weights go each round, for how many rounds, and how the rest is retrained."""
 
-    criterion: Literal["magnitude", "random", "gradient", "none"] = Field(
+    criterion: Criterion = Field(
         "magnitude",
-        description="lowest |weight|, any, or lowest |weight * gradient| go first; `none` trains "
-        "the levels without pruning, as a control",
+        description="lowest |weight|, any, or lowest |weight * gradient| go first; `snip` and "
+        "`synflow` score the initial weights at every level; `none` trains the levels without "
+        "pruning, as a control",
     )
     scope: Literal["global", "layer"] = Field(
         "global", description="rank the weights of all layers together, or of each by itself"
@@ -84,7 +95,12 @@ class Pruning(Model):
         description="instead: the sparsity of each level after level 0; one of them is one-shot",
     )
     sample: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="gradient: training images that it is taken on; 500 unless given"
+        None, description="gradient, snip: training images that it is taken on; 500 unless given"
+    )
+    iterations: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="synflow: steps of a round, of which each scores anew what the last one left; "
+        "1 unless given",
     )
     # Not strict as above. Whether there are such layers is checked where the network is known.
     ignore: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = Field(
@@ -118,9 +134,13 @@ class Pruning(Model):
         return self
 
     @model_validator(mode="after")
-    def _sample_is_used(self) -> Self:
-        if self.sample is not None and self.criterion != "gradient":
-            raise ValueError(f"`sample` goes with `criterion: gradient`, not with {self.criterion}")
+    def _goes_with_the_criterion(self) -> Self:
+        for key, criteria in _OPTIONS.items():
+            if getattr(self, key) is not None and self.criterion not in criteria:
+                raise ValueError(
+                    f"`{key}` goes with `criterion: {' or '.join(criteria)}`, "
+                    f"not with {self.criterion}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -151,7 +171,7 @@ class Pruning(Model):
     @property
     def gradient_sample(self) -> int | None:
         """Training images that a gradient is taken on, where one is."""
-        return (self.sample or DEFAULT_SAMPLE) if self.criterion == "gradient" else None
+        return (self.sample or DEFAULT_SAMPLE) if self.criterion in _OPTIONS["sample"] else None
 
     @property
     def retraining(self) -> Retrain:

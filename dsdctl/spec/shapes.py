@@ -82,6 +82,14 @@ def kept_weights(dense: int, before: int, fraction: float | None, sparsity: floa
     return before - round(fraction * before)
 
 
+def kept_on_the_way(before: int, kept: int, share: float) -> int:
+    """How many weights are left after a `share` of a round's iterations, from `before` to `kept`.
+
+    Each iteration keeps the same share of what it finds (Tanaka et al. 2020, SynFlow).
+    """
+    return round(before * (kept / before) ** share) if before else 0
+
+
 def remaining_weights(layers: Sequence[int], pruning: Pruning) -> list[int]:
     """n_0 .. n_rounds, `layers` being the weights of each layer that is pruned, dense.
 

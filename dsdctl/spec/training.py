@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dsdctl.spec.fields import Extended, Precision, option_of_kind
+from dsdctl.spec.fields import TAKE_AWAY, Extended, Precision, option_of_kind
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -100,10 +100,52 @@ class Schedule(Extended):
         return option_of_kind("cosine", factor, 0.0, info)
 
 
+class Loss(Extended):
+    """What is minimised: the cross-entropy with the labels, or what noise in them moves less.
+
+    `gce` is (1 - p^q) / q, `sce` alpha x cross-entropy + beta x 4 (1 - p), p being the probability
+    of the label.
+    """
+
+    OMITTED: ClassVar = frozenset({"q", "alpha", "beta"})
+
+    kind: Literal["cross-entropy", "gce", "sce"] = "cross-entropy"
+    q: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, validate_default=True, description="gce: 0.7 unless given"
+    )
+    alpha: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        None, validate_default=True, description="sce: 0.1 unless given"
+    )
+    beta: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        None, validate_default=True, description="sce: 1 unless given"
+    )
+
+    @field_validator("q")
+    @classmethod
+    def _q(cls, q: float | None, info: ValidationInfo) -> float | None:
+        return option_of_kind("gce", q, 0.7, info)
+
+    @field_validator("alpha")
+    @classmethod
+    def _alpha(cls, alpha: float | None, info: ValidationInfo) -> float | None:
+        return option_of_kind("sce", alpha, 0.1, info)
+
+    @field_validator("beta")
+    @classmethod
+    def _beta(cls, beta: float | None, info: ValidationInfo) -> float | None:
+        return option_of_kind("sce", beta, 1.0, info)
+
+    @model_validator(mode="after")
+    def _is_some_loss(self) -> Self:
+        if self.kind == "sce" and not self.alpha and not self.beta:
+            raise ValueError("`alpha` or `beta` must be above 0")
+        return self
+
+
 class Training(Extended):
     """How each level is trained: a fresh optimizer and the full schedule every time."""
 
-    OMITTED: ClassVar = frozenset({"clip_norm", "label_smoothing"})
+    OMITTED: ClassVar = frozenset({"clip_norm", "loss", "label_smoothing"})
 
     epochs: int = Field(ge=1, le=100_000, description="of every level")
     batch_size: int = Field(ge=2, le=1_000_000, description="images; a smaller last batch is kept")
@@ -112,6 +154,7 @@ class Training(Extended):
     clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="the most that the norm of all gradients together may be"
     )
+    loss: Loss = Field(Loss(), description="against the labels, the teacher's share apart")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="of the cross-entropy; a teacher's share of the loss has none"
     )
@@ -120,7 +163,7 @@ class Training(Extended):
     )
 
     @model_validator(mode="after")
-    def _within_the_epochs(self) -> Self:
+    def _belongs_together(self) -> Self:
         late = [m for m in self.schedule.milestones or () if m >= self.epochs]
         if late:
             raise ValueError(f"milestone {late[0]} is not within the {self.epochs} epochs")
@@ -128,5 +171,10 @@ class Training(Extended):
             raise ValueError(
                 f"a warm-up of {self.schedule.warmup} epochs leaves none of the {self.epochs} "
                 f"(allowed: at most {self.epochs - 1})"
+            )
+        if self.label_smoothing and self.loss.kind != "cross-entropy":
+            raise ValueError(
+                f"`label_smoothing` goes with `loss: {{kind: cross-entropy}}`, not with "
+                f"{self.loss.kind}; {TAKE_AWAY}"
             )
         return self

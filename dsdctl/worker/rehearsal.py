@@ -1,6 +1,5 @@
 """Rehearse one training: some hundred batches of level 0, of which only figures are left."""
 
-import functools
 import math
 import resource
 import sys
@@ -18,12 +17,13 @@ from dsdctl.ml.device import configure
 from dsdctl.ml.divergence import BATCHES, BOUND, Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.randomness import generator, stream_seed
-from dsdctl.ml.teacher import cached_logits, direct_logits, distillation_from
-from dsdctl.ml.train import LossFunction, Trainer, cross_entropy
+from dsdctl.ml.teacher import cached_logits, direct_logits
+from dsdctl.ml.train import LossFunction, Trainer
 from dsdctl.ml.views import Reader
 from dsdctl.results import Rehearsed
 from dsdctl.worker.inputs import load_data, training_reader
 from dsdctl.worker.level import settings_of, steps_of
+from dsdctl.worker.losses import label_loss_of, taught_loss_of
 from dsdctl.worker.networks import new_network, source_of
 from dsdctl.worker.rehearsal_tasks import Job
 from dsdctl.worker.starting_point import initial_network
@@ -156,9 +156,9 @@ def _random_images(job: Job) -> Images:
 
 def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
     """That of the level, with random logits in place of a teacher's."""
-    smoothing, teaching = job.identity.training.label_smoothing, job.teaching
+    training, teaching = job.identity.training, job.teaching
     if teaching is None:
-        return functools.partial(cross_entropy, label_smoothing=smoothing)
+        return label_loss_of(training)
     if teaching.network is not None:
         source = source_of(teaching.network, teaching.source)
         teacher = new_network(teaching.network, job.shape, job.classes, source=source)
@@ -166,12 +166,7 @@ def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
     else:
         table = torch.empty(job.images, reader.views.count, job.classes)
         logits = cached_logits(table.normal_(generator=generator("rehearsal")).to(device))
-    return distillation_from(
-        logits,
-        alpha=teaching.alpha,
-        temperature=teaching.temperature,
-        label_smoothing=smoothing,
-    )
+    return taught_loss_of(training, teaching.loss, logits)
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 from dsdctl.keys import LevelIdentity
 from dsdctl.own.source import SourcePlace
+from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.fields import Model
 from dsdctl.spec.network import Network
 from dsdctl.system.devices import Device
@@ -14,8 +15,7 @@ class Teaching(Model):
     `source` is its code, if it is a user's own.
     """
 
-    alpha: float
-    temperature: float
+    loss: DistillationLoss
     network: Network | None
     source: SourcePlace | None = None
 

@@ -10,9 +10,16 @@ from dsdctl.errors import DriftError, WorkError
 from dsdctl.keys import LevelIdentity, key_of, rewind_checkpoint
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, apply_masks, count_nonzero, prunable_weights, remove_lowest
-from dsdctl.ml.scores import gradient_sample, gradient_scores, magnitude_scores, random_scores
+from dsdctl.ml.scores import (
+    gradient_sample,
+    gradient_scores,
+    magnitude_scores,
+    random_scores,
+    synflow_scores,
+)
 from dsdctl.own.source import Source
-from dsdctl.spec.shapes import kept_weights
+from dsdctl.spec.pruning import AT_INITIALISATION
+from dsdctl.spec.shapes import kept_on_the_way, kept_weights
 from dsdctl.store.store import Store
 from dsdctl.worker.inputs import measuring_normalisation
 from dsdctl.worker.networks import new_network
@@ -41,7 +48,7 @@ def starting_point(
     if identity.parent is None or identity.pruning is None:
         return State(network, None)
     _load_level(network, store, identity.parent)
-    masks = _next_masks(identity, store, network, data)
+    masks = _next_masks(identity, store, network, data, source)
     match identity.pruning.retrain.mode:
         case "rewind":
             network = _rewound(identity, store, data, device, source)
@@ -124,47 +131,95 @@ def _rewound(
 
 
 def _next_masks(
-    identity: LevelIdentity, store: Store, parent: nn.Module, data: Data
+    identity: LevelIdentity,
+    store: Store,
+    parent: nn.Module,
+    data: Data,
+    source: Source | None,
 ) -> Masks | None:
     """Prune the parent by one round; an unexpected count is an error, never passed on."""
     pruning = identity.pruning
-    assert identity.parent is not None and pruning is not None
+    assert pruning is not None
     if pruning.criterion == "none":
         return None
-    scores = _scores(identity, parent, data)
+    network = parent
+    if pruning.criterion in AT_INITIALISATION:
+        network = initial_network(identity, data, data.train.labels.device, source=source)
+    before = _parents_masks(identity, store, network)
+    masks = before
+    for iteration in range(1, pruning.iterations + 1):
+        scores = _scores(identity, network, masks, data)
+        masks = _removed(identity, scores, before, masks, iteration / pruning.iterations)
+    return masks
+
+
+def _parents_masks(identity: LevelIdentity, store: Store, network: nn.Module) -> Masks:
+    """The masks of a level's parent, in the order of the network. Raises WorkError."""
+    assert identity.parent is not None
     stored = store.levels.tensors(identity.parent, "masks")
-    for name, score in scores.items():
-        if name not in stored or stored[name].shape != score.shape:
+    masks: Masks = {}
+    for name, weight in prunable_weights(network).items():
+        if name not in stored or stored[name].shape != weight.shape:
             raise WorkError(f"level {identity.parent}: its masks do not belong to {name}")
-    device = data.train.labels.device
-    masks = {name: stored[name].to(device) for name in scores}
+        masks[name] = stored[name].to(weight.device)
+    return masks
+
+
+def _removed(
+    identity: LevelIdentity,
+    scores: Mapping[str, Tensor],
+    before: Masks,
+    masks: Masks,
+    share: float,
+) -> Masks:
+    """The masks after a `share` of a round's iterations: `before` all of them, `masks` by now."""
+    pruning, masks = identity.pruning, dict(masks)
+    assert pruning is not None
     ignored = {f"{layer}.weight" for layer in pruning.ignore}
     assert ignored <= masks.keys()
     ranked = [name for name in masks if name not in ignored]
     for names in [[name] for name in ranked] if pruning.scope == "layer" else [ranked]:
-        old = {name: masks[name] for name in names}
-        before, dense = count_nonzero(old), sum(mask.numel() for mask in old.values())
-        kept = kept_weights(dense, before, pruning.fraction, pruning.sparsity)
-        new = remove_lowest(scores, old, before - kept)
+        now = {name: masks[name] for name in names}
+        first = count_nonzero({name: before[name] for name in names})
+        dense = sum(mask.numel() for mask in now.values())
+        kept = kept_weights(dense, first, pruning.fraction, pruning.sparsity)
+        if share < 1:
+            kept = kept_on_the_way(first, kept, share)
+        new = remove_lowest(scores, now, count_nonzero(now) - kept)
         if count_nonzero(new) != kept:
             raise DriftError(f"level {identity.level}: {count_nonzero(new)} weights, not {kept}")
         masks.update(new)
     return masks
 
 
-def _scores(identity: LevelIdentity, parent: nn.Module, data: Data) -> dict[str, Tensor]:
-    """What ranks the weights of a level's parent. Raises WorkError where they cannot be ranked."""
+def _scores(
+    identity: LevelIdentity, network: nn.Module, masks: Masks, data: Data
+) -> dict[str, Tensor]:
+    """What ranks the weights of a network under `masks`. Raises WorkError where nothing can."""
     pruning, draw = identity.pruning, {"seed": identity.seed, "level": identity.level}
     assert pruning is not None
-    if pruning.criterion == "magnitude":
-        return magnitude_scores(prunable_weights(parent))
-    if pruning.criterion == "random":
-        return random_scores(prunable_weights(parent), **draw)
-    assert pruning.criterion == "gradient" and pruning.sample is not None
-    train = data.train
-    chosen = gradient_sample(len(train), pruning.sample, **draw).to(train.labels.device)
-    images = measuring_normalisation(identity.images)(train.images[chosen])
-    scores = gradient_scores(parent, images, train.labels[chosen])
+    match pruning.criterion:
+        case "magnitude":
+            return magnitude_scores(prunable_weights(network))
+        case "random":
+            return random_scores(prunable_weights(network), **draw)
+        case "synflow":
+            images = _normalised(identity, data, torch.zeros(1, dtype=torch.int64))
+            scores, what = synflow_scores(network, images, masks), "flow"
+        case _:
+            assert pruning.sample is not None
+            if pruning.criterion in AT_INITIALISATION:
+                draw["level"] = 0  # the same images for all levels
+            chosen = gradient_sample(len(data.train), pruning.sample, **draw)
+            images = _normalised(identity, data, chosen)
+            labels = data.train.labels[chosen.to(data.train.labels.device)]
+            scores, what = gradient_scores(network, images, labels), "gradients"
     if not all(bool(score.isfinite().all()) for score in scores.values()):
-        raise WorkError(f"level {identity.level}: the gradients to prune by are not finite")
+        raise WorkError(f"level {identity.level}: the {what} to prune by are not finite")
     return scores
+
+
+def _normalised(identity: LevelIdentity, data: Data, indices: Tensor) -> Tensor:
+    """Training images (B, C, H, W) as they are measured; indices: (B,)."""
+    chosen = indices.to(data.train.labels.device)
+    return measuring_normalisation(identity.images)(data.train.images[chosen])

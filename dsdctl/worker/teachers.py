@@ -1,6 +1,5 @@
 """Who teaches a level: a network called for each batch, or its cached logits."""
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 from dsdctl.errors import WorkError
 from dsdctl.keys import TeacherIdentity
 from dsdctl.ml.data import Data
-from dsdctl.ml.teacher import cached_logits, direct_logits, distillation_from
-from dsdctl.ml.train import LossFunction, cross_entropy
+from dsdctl.ml.teacher import cached_logits, direct_logits
+from dsdctl.ml.train import LossFunction
 from dsdctl.own.source import Source
 from dsdctl.store.store import Store
+from dsdctl.worker.losses import label_loss_of, taught_loss_of
 from dsdctl.worker.networks import new_network, source_of
 from dsdctl.worker.starting_point import load_weights, stored_network
 from dsdctl.worker.tasks import LevelTask, Task
@@ -23,19 +23,14 @@ from dsdctl.worker.tasks import LevelTask, Task
 def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> LossFunction:
     """What a level is trained on: its labels and, distilled, its teacher's logits."""
     distillation = task.identity.distillation
-    smoothing = task.identity.training.label_smoothing
+    training = task.identity.training
     if distillation is None:
-        return functools.partial(cross_entropy, label_smoothing=smoothing)
+        return label_loss_of(training)
     if distillation.table is not None:
         logits = cached_logits(_table(store, distillation.table, data).to(device))
     else:
         logits = direct_logits(load_teacher(distillation.teacher, task, store, data, device))
-    return distillation_from(
-        logits,
-        alpha=distillation.alpha,
-        temperature=distillation.temperature,
-        label_smoothing=smoothing,
-    )
+    return taught_loss_of(training, distillation, logits)
 
 
 def _table(store: Store, key: str, data: Data) -> Tensor:

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from builders import spec_data, write, write_recipe
 from tiny import TINY
 from typer.testing import CliRunner, Result
 
+import dsdctl
 from dsdctl.cli.app import app
 from dsdctl.export.speed import Latency, Spread, slower_lines
+from dsdctl.export.write import TOLERANCE
 from dsdctl.keys import LevelIdentity
 from dsdctl.plan.next_work import next_piece
 from dsdctl.plan.plan import make_plan
@@ -103,6 +107,40 @@ def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
     assert ("Removed channels" in card) == (after < before)
     assert ("none was removed" in card) == (after == before)
     assert f"test accuracy {100 * result['test_accuracy']:.2f} %" in card.replace("\n", " ")
+
+
+@pytest.mark.long
+def test_the_lines_of_the_card_load_both_kinds_of_files(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    options = ("--variant", "student.width=6", "--block", 1, "--no-latency", "--output", folder)
+    done = _export(spec, *options)
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(folder)
+    torchs, onnxs = _code_in_card(folder)
+    _computes_the_same(torchs, of_torch=True)
+    _computes_the_same(onnxs, of_torch=False)
+
+
+def _code_in_card(folder: Path) -> list[str]:
+    """What the card says that one is to run, three lines each."""
+    _, _, use = (folder / "README.md").read_text().partition("## Use")
+    blocks = re.findall(r"(?:^    .+\n)+", use.partition("\n## ")[0], re.M)
+    assert {block.count("\n") for block in blocks} == {3}
+    return [textwrap.dedent(block) for block in blocks]
+
+
+def _computes_the_same(code: str, *, of_torch: bool) -> None:
+    """Run the code in an export's folder, and compare what it computes with the whole network."""
+    import torch
+
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    names: dict[str, Any] = {"images": images if of_torch else images.numpy()}
+    exec(code, names)  # what a reader would run
+    found = torch.as_tensor(names["logits"]).detach().double()
+    whole = dsdctl.load("model.safetensors").double()(images.double()).detach()
+    torch.testing.assert_close(found, whole, rtol=0, atol=TOLERANCE * float(whole.abs().max()))
 
 
 def _test_images(mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
@@ -291,6 +329,10 @@ def test_without_the_extra_there_is_all_but_onnx(
     )
     card = (tmp_path / "out/README.md").read_text()
     assert "opset" not in card and "onnxruntime, batch" not in card
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "out")
+    (code,) = _code_in_card(tmp_path / "out")
+    _computes_the_same(code, of_torch=True)
 
 
 def test_what_is_written_is_measured_and_counted(spec: Path, tmp_path: Path) -> None:

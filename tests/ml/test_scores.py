@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 from dsdctl.ml import batches
-from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
+from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
 from dsdctl.ml.networks.build import Network, build_network
-from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
+from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores, synflow_scores
 
 WEIGHTS = {"a.weight": torch.ones(50, 40), "b.weight": torch.ones(30)}
 
@@ -98,3 +98,59 @@ def test_gradient_scores_leave_the_network_as_it_is() -> None:
     gradient_scores(network, random_images(6, 1, 8, 8), torch.arange(6) % 4)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def random_masks(weights: dict[str, Tensor], share: float) -> Masks:
+    """Masks that keep about this share of the weights."""
+    stream = torch.Generator().manual_seed(0)
+    return {n: torch.rand(w.shape, generator=stream) < share for n, w in weights.items()}
+
+
+def test_synaptic_flow_of_a_perceptron_has_its_closed_form() -> None:
+    """Every path from a pixel of one to a class, through weights and past biases as they are."""
+    network = build_network("mlp", 1, 4, seed=0, image_size=(3, 3), hidden=(6, 5))
+    weights = prunable_weights(network)
+    masks = random_masks(weights, 0.6)
+    first, second, last = (
+        (weight.detach().abs() * masks[name]).double() for name, weight in weights.items()
+    )
+    biases = [bias.double().abs() for name, bias in network.state_dict().items() if "bias" in name]
+    reached = [torch.ones(9).double()]
+    for weight, bias in ((first, biases[0]), (second, biases[1])):
+        reached.append(weight @ reached[-1] + bias)
+    onward = [torch.ones(4).double()]
+    for weight in (last, second):
+        onward.insert(0, onward[0] @ weight)
+
+    found = synflow_scores(network, random_images(2, 1, 3, 3)[:1], masks)
+
+    assert list(found) == list(weights)
+    for score, weight, before, after in zip(
+        found.values(), (first, second, last), reached, onward, strict=True
+    ):
+        torch.testing.assert_close(score, weight * after[:, None] * before)
+
+
+def test_synaptic_flow_is_conserved_from_layer_to_layer() -> None:
+    """Without biases all that flows out has come through each layer, pooled or normalised."""
+    network = small_network().float()
+    for name, tensor in network.state_dict().items():
+        if "bias" in name or "running_mean" in name:
+            tensor.zero_()
+    masks = random_masks(prunable_weights(network), 0.5)
+    scores = synflow_scores(network, random_images(1, 1, 8, 8), masks)
+    flows = [score.sum() for score in scores.values()]
+    assert flows[0] > 0
+    for flow in flows:
+        torch.testing.assert_close(flow, flows[0])
+    for name, score in scores.items():
+        assert not bool(score[~masks[name]].any()) and bool((score >= 0).all())
+
+
+def test_scores_by_flow_leave_the_network_as_it_is() -> None:
+    network = small_network().float().train()
+    before = copy.deepcopy(network.state_dict())
+    masks = dense_masks(prunable_weights(network))
+    scores = synflow_scores(network, random_images(1, 1, 8, 8), masks)
+    assert {score.dtype for score in scores.values()} == {torch.float64}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -166,6 +166,13 @@ def test_a_gradients_sample_must_be_among_the_training_images(tmp_path: Path) ->
     assert only_row(tmp_path, {**changes, "pruning.sample": 862})
 
 
+def test_synaptic_flow_passes_no_layer_norm(tmp_path: Path) -> None:
+    changes = {"student": {"arch": "vit", "patch": 4}, "pruning.criterion": "synflow"}
+    problem = only_problem(lambda: resolved(tmp_path, changes))
+    assert ": pruning.criterion: synflow sees no flow through the LayerNorms" in problem
+    assert only_row(tmp_path, {**changes, "pruning.criterion": "snip"})
+
+
 @pytest.mark.parametrize(
     ("key", "first", "unit"), [("epoch", 4, "epochs"), ("iteration", 36, "batches")]
 )

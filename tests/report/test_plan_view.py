@@ -44,6 +44,16 @@ def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
             "rewound to the initialisation",
         ),
         (
+            {"criterion": "snip", "sample": 128, "sparsities": [0.9], "retrain": "rewind"},
+            "90% in one shot, over all layers, by SNIP of the initialisation on 128 images "
+            "rewound to the initialisation",
+        ),
+        (
+            {"criterion": "synflow", "iterations": 100},
+            "20 % of the remaining weights, over all layers, by SynFlow of the initialisation "
+            "in 100 iterations fine-tuned",
+        ),
+        (
             {"sparsities": [0.5, 0.875], "retrain": {"mode": "rewind", "epoch": 2}},
             "up to 50, 87.5 %, over all layers, by magnitude rewound to level 0 after 18 batches",
         ),
@@ -70,6 +80,7 @@ def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
         "teacher.pruning": {
             "criterion": "magnitude",
             "sample": None,
+            "iterations": None,
             "ignore": [],
             "retrain": "continue",
         },

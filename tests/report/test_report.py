@@ -386,3 +386,32 @@ class TestFindings:
         assert stopped.curves[0].sparse_double_descent == "unclear"
         unpruned = {"seeds": [0, 1], "pruning": {"criterion": "none", "levels": 4}}
         assert report_of(tmp_path, unpruned).curves[0].sparse_double_descent == "no"
+
+
+class TestLayersWithoutEntropy:
+    @staticmethod
+    def emptied(trajectory: Trajectory, level: int) -> Measured:
+        """From level 3 on one layer has none, of seed 1 another one at every level."""
+        bits = {"features.1": 0.2, "features.4": 0.0 if level > 2 else 0.1}
+        bits["features.8"] = 0.0 if trajectory.seed else 1e-9
+        made = double_descent(trajectory, level)
+        return made.model_copy(update={"entropy_bits_per_layer": bits})
+
+    def test_are_named_by_seed_of_the_reported_level(self, tmp_path: Path) -> None:
+        changes = {"seeds": [0, 1], "recipes": ["early-stop"], "pruning.levels": 4}
+        one = report_of(tmp_path, changes, self.emptied)
+        (row,) = one.rows
+        assert row.level.values == (3, 2)
+        assert row.removable_layers == (("features.4",), ("features.8",))
+        (note,) = [note for note in notes(one) if note.startswith("No entropy left")]
+        assert note.startswith(
+            "No entropy left: early-stop features.4 (1 of 2 seeds), features.8 (1 of 2 seeds). "
+        )
+        assert "features.8 (1 of 2 seeds)" in shown(one, "markdown")
+
+    def test_are_nothing_to_speak_of_where_there_are_none(self, tmp_path: Path) -> None:
+        one = report_of(tmp_path, {"seeds": [0, 1]})
+        assert all(row.removable_layers == ((), ()) for row in one.rows)
+        assert not any(note.startswith("No entropy left") for note in notes(one))
+        waiting = report_of(tmp_path / "none", make=nothing)
+        assert waiting.rows[0].removable_layers == (None,)

@@ -67,7 +67,7 @@ def spec_problems(folder: Path, changes: dict[str, Any]) -> tuple[str, ...]:
         ("pruning.fraction", 1, "< 1"),
         ("pruning.fraction", 0.0, "> 0"),
         ("pruning.levels", 501, "<= 500"),
-        ("pruning.criterion", "taylor", "magnitude, random, gradient, none"),
+        ("pruning.criterion", "taylor", "magnitude, random, gradient, snip, synflow, none"),
         ("pruning.scope", "local", "global, layer"),
         ("pruning.sparsities", 0.5, "array"),
         ("pruning.sample", 0, ">= 1"),
@@ -131,7 +131,14 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
             "give `sparsities` or `until_sparsity`",
         ),
         ({"pruning": {"criterion": "none", "sparsities": [0.5]}}, "give `levels`"),
-        ({"pruning.sample": 5}, "`sample` goes with `criterion: gradient`, not with magnitude"),
+        (
+            {"pruning.sample": 5},
+            "`sample` goes with `criterion: gradient or snip`, not with magnitude",
+        ),
+        (
+            {"pruning": {"criterion": "snip", "iterations": 5}},
+            "`iterations` goes with `criterion: synflow`, not with snip",
+        ),
         ({"pruning.retrain": {"lr_scale": 0.1}}, "pruning.retrain.mode: is missing"),
         (
             {"pruning.retrain": {"mode": "rewind", "lr_scale": 0.1}},

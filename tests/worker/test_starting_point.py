@@ -15,7 +15,7 @@ from dsdctl.keys import LevelIdentity, PruningIdentity, key_of
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.networks.build import Network
-from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores
+from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores, synflow_scores
 from dsdctl.ml.views import Normalisation
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.shapes import remaining_weights
@@ -151,10 +151,13 @@ def test_every_level_keeps_what_torchs_pruning_keeps(
 
 
 def next_state(
-    store: Store, folder: Path, retrain: Any, level: int
+    store: Store, folder: Path, retrain: Any, level: int, **pruning: Any
 ) -> tuple[State, Network, Data, LevelIdentity]:
     """How level `level` starts, and the network at the end of the level before."""
-    trajectory = only_trajectory(folder, {"pruning.retrain": retrain})
+    changes = {"retrain": retrain, **pruning}
+    trajectory = only_trajectory(
+        folder, {f"pruning.{key}": value for key, value in changes.items()}
+    )
     identity = trajectory.level_identity(0, None, None)
     data = load_data(identity.images, identity.noise, folder, CPU)
     state = starting_point(identity, store, data, CPU)
@@ -221,3 +224,57 @@ def test_gradients_that_are_not_finite_prune_nothing(store: Store, tmp_path: Pat
     commit(store, identity, network, None)
     with pytest.raises(WorkError, match="level 1: the gradients to prune by are not finite"):
         starting_point(trajectory.level_identity(1, key_of(identity), None), store, data, CPU)
+
+
+def kept_of(scores: dict[str, Tensor], count: int) -> Masks:
+    """Masks of the `count` weights with the highest scores."""
+    ranked = torch.cat([score.flatten() for score in scores.values()]).argsort(descending=True)
+    flat = torch.zeros(len(ranked), dtype=torch.bool)
+    flat[ranked[:count]] = True
+    parts = flat.split([score.numel() for score in scores.values()])
+    return {
+        name: part.view(score.shape)
+        for (name, score), part in zip(scores.items(), parts, strict=True)
+    }
+
+
+def assert_same_masks(found: Masks | None, expected: Masks) -> None:
+    assert found is not None and list(found) == list(expected)
+    for name, mask in found.items():
+        assert torch.equal(mask, expected[name]), name
+
+
+@pytest.mark.parametrize("retrain", ["continue", "rewind"])
+def test_by_snip_each_level_is_one_shot_from_the_initialisation(
+    retrain: str, store: Store, tmp_path: Path
+) -> None:
+    options = {"criterion": "snip", "sample": 30, "fraction": 0.4}
+    state, end, data, identity = next_state(store, tmp_path, retrain, 3, **options)
+    initial = initial_network(identity, data, CPU)
+    chosen = gradient_sample(len(data.train), 30, seed=identity.seed, level=0)
+    normalize = identity.images.normalize
+    images = Normalisation(normalize.mean, normalize.std)(data.train.images[chosen])
+    scores = gradient_scores(initial, images, data.train.labels[chosen])
+    count = sum(score.numel() for score in scores.values())
+    for _ in range(3):
+        count -= round(0.4 * count)
+    assert_same_masks(state.masks, kept_of(scores, count))
+    assert_is_masked(state, end if retrain == "continue" else initial)
+
+
+def test_by_synflow_each_iteration_scores_what_the_last_one_left(
+    store: Store, tmp_path: Path
+) -> None:
+    options = {"criterion": "synflow", "iterations": 5, "sparsities": [0.5, 0.9]}
+    options |= {"fraction": None, "levels": None}
+    state, _, data, identity = next_state(store, tmp_path, "rewind", 2, **options)
+    initial = initial_network(identity, data, CPU)
+    masks, ones = dense_masks(prunable_weights(initial)), torch.ones(1, 1, 8, 8)
+    dense = count_nonzero(masks)
+    half, tenth = dense - round(0.5 * dense), dense - round(0.9 * dense)
+    for before, after in ((dense, half), (half, tenth)):
+        for iteration in range(1, 6):
+            left = round(before * (after / before) ** (iteration / 5))
+            masks = kept_of(synflow_scores(initial, ones, masks), left)
+    assert_same_masks(state.masks, masks)
+    assert_is_masked(state, initial)

@@ -227,6 +227,9 @@ def _removed(setup: TrainingSetup) -> str:
         "magnitude": "by magnitude",
         "random": "at random",
         "gradient": f"by |weight x gradient| on {pruning.gradient_sample} images",
+        "snip": f"by SNIP of the initialisation on {pruning.gradient_sample} images",
+        "synflow": "by SynFlow of the initialisation"
+        + (f" in {pruning.iterations} iterations" if pruning.iterations else ""),
     }
     return f"{share}, {where}, {criterion[pruning.criterion]}"
 
