@@ -325,7 +325,10 @@ def test_altered_tensors_are_named_quarantined_and_computed_again_before_they_ar
     file.write_bytes(content)
     done = dsdctl(tmp_path, "run", "longer.yaml")
     assert done.returncode == 0, done.stderr
-    assert f"{file.relative_to(tmp_path)}: checksum mismatch; quarantined, to be recomputed" in done.stderr
+    assert (
+        f"{file.relative_to(tmp_path)}: checksum mismatch; quarantined, to be recomputed"
+        in done.stderr
+    )
     (aside,) = store.glob("setaside/*")
     assert (aside / file.name).read_bytes() == content
     assert len(levels(store)) == 3
