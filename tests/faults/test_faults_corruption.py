@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from leftovers import left_behind
 
 from dsdctl.errors import DamagedError
 from dsdctl.store import maintenance
@@ -95,13 +96,14 @@ def test_what_a_link_among_the_leftovers_leads_to_stays(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("somebody's")
-    key = "0" * 64
-    link = store.root / "levels" / "00" / f".{key}-1234"
-    link.parent.mkdir(parents=True)
+    link = left_behind(store.root / "levels" / "00" / ("0" * 64), Path.touch)
+    link.unlink()
     link.symlink_to(outside)
-    assert maintenance.leftovers(store) == [link]
-    maintenance.remove(link)
-    assert not link.is_symlink()
+    inside = left_behind(store.root / "inflight" / ("0" * 64), Path.mkdir)
+    (inside / "link").symlink_to(outside)
+    assert list(maintenance.leftovers(store)) == [inside]
+    maintenance.remove(inside)
+    assert not inside.exists()
     assert (outside / "file").read_text() == "somebody's"
 
 
