@@ -135,7 +135,7 @@ def versions(folder: Path) -> tuple[int, int]:
 
 _WRITTEN_TO = (
     "levels/??", "levels/??/*", "tables/??", "tables/??/*",
-    "inflight", "networks", "slurm", "tracking", "tensorboard/*/*",
+    "inflight", "networks", "slurm", "tracking", "tensorboard/*/*", "prepared",
 )  # fmt: skip
 """The folders of a store to which, beside its top, something is moved once it is whole."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from archives import write_image_folder
 from soak import alive, called, result_bytes, spec
 
-from .cases import Case, FaultError, require
+from .cases import SECONDS, Case, FaultError, require
 
 STORE = "dsdctl-store"
 
@@ -97,7 +97,7 @@ class Started:
             settings = {**usual, "env": whole, "start_new_session": True, **options}
             self.process = subprocess.Popen(list(map(str, command)), **settings)  # type: ignore[call-overload]
 
-    def held(self, seconds: float = 60) -> int:
+    def held(self, seconds: float = SECONDS) -> int:
         """Wait until a process is held by the shim; return which."""
         reached = self.state.with_name(self.state.name + ".reached")
         deadline = time.monotonic() + seconds
@@ -120,7 +120,7 @@ class Started:
                     found += [int(folder.name)] * alive(int(folder.name))
         return found
 
-    def ended(self, seconds: float = 60) -> Done:
+    def ended(self, seconds: float = SECONDS) -> Done:
         """Wait for the end. Raises FaultError where it hangs, a process stays, or a trace shows."""
         try:
             code = self.process.wait(seconds)
@@ -238,10 +238,10 @@ def put_needless(store: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files: what is hidden or a part, but for W&B's own and what is in a home folder."""
+    """Temporary files: what is hidden, but for W&B's own and what is in a home folder."""
     others = {"wandb", "absent"}
     found = [path for path in folder.rglob(".*") if not others & set(path.parts)]
-    return [path.relative_to(folder) for path in (*found, *folder.rglob("*.part"))]
+    return [path.relative_to(folder) for path in found]
 
 
 def other_user() -> tuple[str, ...] | None:
@@ -253,7 +253,7 @@ def other_user() -> tuple[str, ...] | None:
     return ("setpriv", *user, f"--inh-caps={caps}", f"--ambient-caps={caps}")
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
     """Raises FaultError where something does not come."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,10 +1,14 @@
 """Cases of a class of faults: chosen, tried one by one, and counted."""
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+SECONDS = int(os.environ.get("FAULTS_SECONDS", "180"))
+"""After how long a command counts as hung; it guards against a hang and measures nothing."""
 
 Case = tuple[str, Callable[[Path], str]]
 """A name, and what tries it in a new folder and returns how that ended.

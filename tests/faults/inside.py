@@ -21,10 +21,7 @@ from dsdctl.worker.process import attempt
 from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import Task, WorkerConfig
 
-from .cases import require
-
-SECONDS = int(os.environ.get("FAULTS_SECONDS", "90"))
-"""After how long a command counts as hung; it guards against a hang and measures nothing."""
+from .cases import SECONDS, require
 
 
 class HungError(BaseException):

@@ -62,7 +62,7 @@ MOMENTS = {
     "training": Moment(RUN, "*/inflight/*", "rename", ("level",)),
     "committing a level": Moment(RUN, "*/levels/??/*", "rename", ("level",)),
     "building a table": Moment(RUN, "*/tables/??/.*", "mkdir", ("table",)),
-    "preparing": Moment(PICTURES, "*.part/train*", "write"),
+    "preparing": Moment(PICTURES, "*/dsdctl-prepared/.*/train*", "write"),
     "writing a report": Moment((*REPORT, "--output", "r.md"), "*r.md*", "write"),
     "drawing figures": Moment((*REPORT, "--figures", "figures"), "*/figures/*.png*", "write"),
     "exporting": Moment(EXPORT, "*out*/model.onnx", "write"),
@@ -184,7 +184,7 @@ def try_tracker(number: signal.Signals, whom: str, bench: Bench, folder: Path) -
     for pid in victims:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-    done = started.ended(90)
+    done = started.ended()
     require(done.code == 0, f"exit code {done.code}: {done.err}")
     bench.check_whole(folder)
     again = bench.run(folder, "report", "tracked.yaml", "--wandb")
@@ -289,7 +289,7 @@ def try_reader_stops(number: signal.Signals, bench: Bench, folder: Path) -> str:
     wait_for(lambda: list((folder / STORE).glob("levels/??/*")), "a level")
     time.sleep(1)
     started.process.send_signal(number)
-    done = started.ended(20)
+    done = started.ended()
     os.close(reader)
     require(done.code == CODES[number], f"exit code {done.code}")
     check_again(bench, folder, Moment(RUN, "", ""))

@@ -28,6 +28,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "slurm/jobs.json": Path.touch,
     "tracking/wandb.json": Path.touch,
     "tensorboard/small/comparison/events": Path.touch,
+    "prepared/pictures": Path.mkdir,
     "calibration.json": Path.touch,
 }
 
