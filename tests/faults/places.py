@@ -210,9 +210,10 @@ def try_copy(path: str, calls: str, dropped: str, bench: Bench, folder: Path) ->
     well(bench.run(folder, "store", "check", "--store", "copy"))
     well(bench.run(folder, *REPORT, "--store", "copy"))
     well(bench.run(folder, *RUN, "--store", "copy"))
+    well(bench.run(folder, *GC, "--store", "copy"))  # what no run writes again
     bench.check_whole(folder, "copy")
     bench.check_whole(folder)
-    return "check, report, run"
+    return "check, report, run, gc"
 
 
 def try_copies(bench: Bench, folder: Path) -> str:
