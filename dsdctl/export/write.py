@@ -50,7 +50,7 @@ def export(
     does not compute what the network does. Either way nothing is written.
     """
     if folder.exists():
-        raise InputError(f"--output: {folder}: is already there")
+        raise InputError(f"--output: {folder}: already exists")
     batch = _test_images(chosen, store)
     whole = _network(chosen, store)
     smaller = compacted(whole, block)
