@@ -9,6 +9,7 @@ from dsdctl.cli.completion import complete_recipe, complete_seed
 from dsdctl.cli.console import print_line, reported, warn
 from dsdctl.cli.options import Spec, StoreOption, make_plan_of, progress_of
 from dsdctl.errors import InputError
+from dsdctl.export.hub import check_hub, push
 from dsdctl.store.place import DEFAULT_STORE
 
 if TYPE_CHECKING:
@@ -63,12 +64,27 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
     ] = None,
+    push_to: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="USER/NAME",
+            help="also upload to this repository of Hugging Face's Hub",
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="with --push: make the repository a private one")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Write the network that a recipe's row reports, or another level: safetensors and ONNX, whole
     and compacted, with what they cost. ONNX needs `pip install 'dsdctl[export]'`."""
     with reported():
         wish = _wish(level, sparsest_within, best=best)
+        if private and push_to is None:
+            raise InputError("--private: only with --push")
+        if push_to is not None:
+            check_hub(push_to)
         made = make_plan_of([spec], [recipe], None if seed is None else [seed], known_in=store)
         from dsdctl.export.card import pruned_words
         from dsdctl.export.chosen import choose
@@ -82,6 +98,8 @@ def export(
         _tell(exported)
         words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
         print_line(f"{folder}: {words}, see README.md there")
+        if push_to is not None:
+            print_line(push(folder, push_to, private=private))
 
 
 def _tell(exported: "Exported") -> None:
