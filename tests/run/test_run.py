@@ -344,7 +344,7 @@ def test_two_specs_share_their_trajectories(tiny: Path, dsdctl: Dsdctl) -> None:
     assert "other" in done.stdout
 
 
-def test_a_damaged_level_is_set_aside_and_recomputed(
+def test_a_damaged_level_is_quarantined_and_recomputed(
     finished: Path, tmp_path: Path, dsdctl: Dsdctl
 ) -> None:
     store = tmp_path / "dsdctl-store"
@@ -355,7 +355,7 @@ def test_a_damaged_level_is_set_aside_and_recomputed(
     assert "checksum does not fit" in dsdctl("status", "tiny.yaml").stderr
     again = _run(tmp_path)
     assert again.returncode == 0
-    assert "set aside" in again.stderr
+    assert "quarantined" in again.stderr
     assert len(list((store / "setaside").iterdir())) == 1
     assert _level_files(store) == _level_files(finished / "dsdctl-store")
 

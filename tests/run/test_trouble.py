@@ -285,7 +285,7 @@ def test_fail_fast_starts_nothing_more_after_a_failure(tmp_path: Path) -> None:
 # Damage
 
 
-def test_a_truncated_parent_is_named_set_aside_and_recomputed(tmp_path: Path) -> None:
+def test_a_truncated_parent_is_named_quarantined_and_recomputed(tmp_path: Path) -> None:
     spec(tmp_path)
     spec(tmp_path, ("levels: 1", "levels: 2"), name="longer")
     assert dsdctl(tmp_path, "run", "small.yaml").returncode == 0
@@ -307,7 +307,7 @@ def test_a_truncated_parent_is_named_set_aside_and_recomputed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["weights", pytest.param("masks", marks=pytest.mark.long)])
-def test_altered_tensors_are_named_set_aside_and_computed_anew_before_they_are_read(
+def test_altered_tensors_are_named_quarantined_and_computed_again_before_they_are_read(
     name: str, tmp_path: Path
 ) -> None:
     """Their size is right, so that they are only found when the next level starts from them."""
@@ -325,7 +325,7 @@ def test_altered_tensors_are_named_set_aside_and_computed_anew_before_they_are_r
     file.write_bytes(content)
     done = dsdctl(tmp_path, "run", "longer.yaml")
     assert done.returncode == 0, done.stderr
-    assert f"{file.relative_to(tmp_path)}: checksum mismatch; set aside" in done.stderr
+    assert f"{file.relative_to(tmp_path)}: checksum mismatch; quarantined, to be recomputed" in done.stderr
     (aside,) = store.glob("setaside/*")
     assert (aside / file.name).read_bytes() == content
     assert len(levels(store)) == 3
