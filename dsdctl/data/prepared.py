@@ -14,8 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -23,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsdctl.errors import WorkError
-from dsdctl.system.atomic import flush, flush_folder, remove
+from dsdctl.system.atomic import beside, flush, flush_folder
 from dsdctl.system.files import is_there, open_lock, read_file, size_of, without_following
 
 if TYPE_CHECKING:
@@ -130,15 +128,8 @@ def open_part(folder: Path, part: str, *, mapped: bool) -> "tuple[np.ndarray, np
 
 
 def _make(folder: Path, original: RawDataset, progress: Progress) -> None:
-    # The lock may be this machine's alone, and another one be at its own part.
-    mine = f".{folder.name}.{socket.gethostname()}"
-    for left_behind in folder.parent.glob(f"{mine}.*.part"):  # by a process that was killed
-        remove(left_behind)
-    _check_room(folder, original)
-    temporary = folder.with_name(f"{mine}.{uuid.uuid4().hex}.part")
-    damaged = folder.with_name(f"{mine}.{uuid.uuid4().hex}.part")
-    temporary.mkdir()
-    try:
+    with beside(folder, Path.mkdir) as temporary, beside(folder, Path.mkdir) as damaged:
+        _check_room(folder, original)
         files = _write_parts(temporary, original, progress)
         manifest = Manifest(original.classes, files, **original.finish())
         with (temporary / MANIFEST).open("w") as stream:
@@ -146,13 +137,9 @@ def _make(folder: Path, original: RawDataset, progress: Progress) -> None:
             flush(stream)
         flush_folder(temporary)
         if is_there(folder):  # not whole, or it would not be made anew
-            folder.rename(damaged)
+            folder.rename(damaged / folder.name)
         temporary.rename(folder)
         flush_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):
-            remove(damaged)
 
 
 def _write_parts(

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,49 +133,45 @@ def versions(folder: Path) -> tuple[int, int]:
     return identity["schema_version"], identity["numerics_version"]
 
 
-STALE_SECONDS = 3600.0
-"""How old a temporary file that belongs to no key must be to be nobody's."""
+_WRITTEN_TO = (
+    "levels/??", "levels/??/*", "tables/??", "tables/??/*",
+    "inflight", "networks", "slurm", "tracking", "tensorboard/*/*", "prepared",
+)  # fmt: skip
+"""The folders of a store to which, beside its top, something is moved once it is whole."""
 
 
-def leftovers(store: Store) -> list[Path]:
-    """What killed processes left behind: unfinished folders and files, needless checkpoints.
+def leftovers(store: Store) -> Iterator[Path]:
+    """Yield what killed processes left behind: temporary files and folders, needless checkpoints.
 
-    What a running process is at is left alone. Checkpoints of unfinished levels are kept: a level
-    that was interrupted goes on from them.
+    What a process is at is left alone, and none can take up what is yielded until the next one is
+    asked for: meanwhile it may be deleted. Checkpoints of unfinished levels are kept: a level that
+    was interrupted goes on from them.
     """
     finished = {entry.key for entry in entries(store)}
-    checkpoints = [
-        path
-        for path in store.root.glob("inflight/[0-9a-f]*")
-        if path.name in finished and not store.levels.lacks_weights(path.name)
-    ]
-    named_after_key = [
-        path
-        for pattern in ("levels/??/.*", "tables/??/.*", "inflight/.*")
-        for path in store.root.glob(pattern)
-    ]
-    unfinished = [
-        *((path, path.name) for path in checkpoints),
-        *((path, path.name[1:].partition("-")[0]) for path in named_after_key),
-        *((path, path.parent.name) for path in store.root.glob("levels/??/[0-9a-f]*/.*")),
-    ]
-    found = [path for path, key in unfinished if not _in_use(store, key)]
-    for pattern in (".*-*", "slurm/.*-*", "tracking/.*-*"):
-        found += filter(_is_stale, store.root.glob(pattern))
-    return sorted(found)
+    for path in sorted(path for folder in _written_to(store) for path in _inside(folder)):
+        if atomic.is_temporary(path):
+            with atomic.abandoned(path) as nobodys:
+                if nobodys:
+                    yield path
+        elif path.parent == store.root / "inflight" and path.name in finished:
+            with store.lock(path.name) as locked:
+                needless = not store.levels.lacks_weights(path.name)
+                if locked and needless and path.exists():
+                    yield path
 
 
-def _is_stale(path: Path) -> bool:
-    """Whether a temporary file is nobody's by now."""
-    with contextlib.suppress(FileNotFoundError):
-        return time.time() - path.lstat().st_mtime > STALE_SECONDS
-    return False
+def _written_to(store: Store) -> Iterator[Path]:
+    yield store.root
+    for pattern in _WRITTEN_TO:
+        for folder in store.root.glob(pattern):
+            # Users put links at the top alone.
+            if folder.parent == store.root or not folder.is_symlink():
+                yield folder
 
 
-def _in_use(store: Store, key: str) -> bool:
-    """Whether a process is at a piece of work."""
-    with store.lock(key) as locked:
-        return not locked
+def _inside(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it may just have been moved
+        yield from folder.iterdir()
 
 
 def remove(path: Path) -> int:

@@ -1,14 +1,19 @@
 """Files that are there whole or not at all, and on the disk.
 
-What is written lies under a temporary name beside its place until it is renamed. What a killed
-process left there goes when the next one writes to the same place.
+What is written lies under a temporary name beside its place until it is renamed, and its writer
+holds its lock. What a killed process left there goes when the next one writes to the same place,
+or with `dsdctl store gc`, by one rule: see `abandoned`.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +22,14 @@ from typing import IO, Any
 
 from dsdctl.system.kill_points import kill_point
 
-_LONGEST, _UNIQUE = 200, len(uuid.uuid4().hex)
-"""Of a temporary file's name: bytes of its place's name at most, and characters that follow."""
+ABANDONED_SECONDS = 3600.0
+"""For how long nobody may have written to another machine's temporary file before it may go."""
+
+_LONGEST = 200
+"""Bytes of its place's name in a temporary file's name, at most."""
+
+_NAME = re.compile(r"(?s)\.(?P<place>.*)-(?P<machine>[0-9a-f]{8})[0-9a-f]{24}")
+"""A temporary file's name: what it is beside, the machine that made it, and what none else has."""
 
 
 def replace_file(file: Path, content: bytes, kind: str = "file") -> None:
@@ -55,7 +66,8 @@ def beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 def _held(place: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
     """Make it, and lock it to show that it is somebody's; return it and the lock's descriptor."""
     while True:
-        temporary = place.with_name(_beginning(place) + uuid.uuid4().hex)
+        unique = f"{_this_machine()}{uuid.uuid4().hex[:24]}"
+        temporary = place.with_name(f".{_shortened(place)}-{unique}")
         make(temporary)
         with suppress(FileNotFoundError):  # it was taken for abandoned before it was locked
             held = os.open(temporary, os.O_RDONLY)
@@ -66,29 +78,75 @@ def _held(place: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
             os.close(held)
 
 
-def _beginning(place: Path) -> str:
-    """How the names of temporary files beside `place` begin: not too long for a file system."""
-    return "." + os.fsencode(place.name)[:_LONGEST].decode(errors="ignore") + "-"
+def _shortened(place: Path) -> str:
+    """What stands for a place in a temporary file's name: not too long for a file system."""
+    return os.fsencode(place.name)[:_LONGEST].decode(errors="ignore")
+
+
+def _this_machine() -> str:
+    """What stands for this machine in a temporary file's name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def remove_abandoned(place: Path) -> None:
     """Delete what killed processes have left half-written beside `place`."""
-    beginning = _beginning(place)
     with suppress(FileNotFoundError):
         for path in place.parent.iterdir():
-            ending = path.name.removeprefix(beginning)
-            if len(ending) == _UNIQUE and path.name == beginning + ending:
-                _remove_unless_held(path)
+            name = _NAME.fullmatch(path.name)
+            if name is not None and name["place"] == _shortened(place):
+                with suppress(OSError), abandoned(path) as nobodys:
+                    if nobodys:
+                        remove(path)
 
 
-def _remove_unless_held(path: Path) -> None:
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder has the name of what is on its way to its place."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+@contextmanager
+def abandoned(temporary: Path) -> Iterator[bool]:
+    """Whether a temporary file or folder is nobody's; if so, it stays that within the block.
+
+    It is if no process holds its lock and, where another machine made it, nobody has written to
+    it for an hour: some network file systems keep the locks of each machine to themselves.
+    """
+    held = _lock_of(temporary)
+    if held is None:
+        yield False
+        return
+    try:
+        yield _made_here(temporary) or _seconds_unwritten(temporary) > ABANDONED_SECONDS
+    finally:
+        os.close(held)
+
+
+def _lock_of(temporary: Path) -> int | None:
+    """Take its lock; return the descriptor, or None where another process has it."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # it is in its place by now, or a link, which no writer makes
+        return None
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(path)
-        finally:
-            os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if temporary.exists():
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _made_here(temporary: Path) -> bool:
+    name = _NAME.fullmatch(temporary.name)
+    return name is not None and name["machine"] == _this_machine()
+
+
+def _seconds_unwritten(temporary: Path) -> float:
+    """For how long nobody has written to a file, or to a folder and what is in it."""
+    try:
+        written = max(path.lstat().st_mtime for path in (temporary, *temporary.glob("*")))
+    except FileNotFoundError:  # somebody is at it
+        return 0.0
+    return time.time() - written
 
 
 def remove(path: Path) -> None:

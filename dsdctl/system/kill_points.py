@@ -7,7 +7,7 @@ the third pass in one process.
 import os
 import signal
 
-KERNELS_VARIABLE = "DSDCTL_KILL_AT"
+VARIABLE = "DSDCTL_KILL_AT"
 
 POINTS = (
     "training",
@@ -24,7 +24,7 @@ _passes: dict[str, int] = {}
 
 def kill_point(name: str) -> None:
     """Die here if the environment says so."""
-    wanted, _, number = os.environ.get(KERNELS_VARIABLE, "").partition(":")
+    wanted, _, number = os.environ.get(VARIABLE, "").partition(":")
     if wanted != name:
         return
     _passes[name] = _passes.get(name, 0) + 1

@@ -13,6 +13,7 @@ import pytest
 from dsdctl.data import prepared
 from dsdctl.data.prepared import RawDataset, RawSplit, is_whole, open_part, prepare, read_manifest
 from dsdctl.errors import WorkError
+from dsdctl.system.atomic import is_temporary
 
 SHAPE = (4, 5, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (1130, *SHAPE), dtype=np.uint8)
@@ -198,7 +199,7 @@ def test_a_process_that_is_killed_halfway_is_cleared_up_after(tmp_path: Path) ->
     process = start(_prepare_and_die, tmp_path / "set")
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(".set.*.part"))) == 1
+    assert [path for path in tmp_path.iterdir() if is_temporary(path)]
     assert not (tmp_path / "set").exists()
     prepare(tmp_path / "set", original, silent, thorough=True)
     assert_right(tmp_path / "set")

@@ -1,10 +1,10 @@
 """Archives, images and weights that claim, hide or are what they should not, tried as data.
 
-    python -m tests.faults.archives [WORD]
+    python -m tests.faults.archives [--each N] [WORD...]
 
 Each case is an archive, an image among others, an image folder, or a teacher's weights, validated
 and run: what can be used is used, what cannot is refused in a message that names it, without a
-hang, a traceback, or memory far beyond what the file is worth. With WORD only the cases with it.
+hang, a traceback, or memory far beyond what the file is worth.
 """
 
 import io
@@ -12,13 +12,11 @@ import json
 import os
 import pickle
 import resource
-import shutil
 import struct
 import sys
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from .trying import Tally, command, defects, levels_run_here
+from .cases import Case, main
+from .inside import command, defects, ended, levels_run_here
 
 from archives import random_pixels, write_image_folder  # isort: skip
 
@@ -459,26 +458,18 @@ def try_weights(folder: Path, name: str) -> tuple[str, list[str]]:
     return attempt(folder, NPZ, "w.safetensors", "refused", teacher=True)
 
 
-def main() -> None:
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    tally = Tally("archives")
-    tried: list[tuple[str, Callable[[Path], tuple[str, list[str]]]]] = [
-        *((f"archive, {n}", lambda f, n=n: try_archive(f, n)) for n in ARCHIVES),
-        *((f"image, {n}", lambda f, n=n: try_image(f, n)) for n in IMAGE_FILES),
-        *(
-            (f"image folder, {c.__name__.replace('_', ' ')}", lambda f, c=c: try_folder(f, c))
-            for c in FOLDERS
-        ),
-        *((f"weights, {n}", lambda f, n=n: try_weights(f, n)) for n in WEIGHTS),
-    ]
-    with tempfile.TemporaryDirectory(prefix="dsdctl-archives-") as root:
-        for number, (name, attempted) in enumerate(tried):
-            if word in name:
-                codes, wrong = attempted(Path(root) / str(number))
-                tally.add(name, codes, wrong)
-                shutil.rmtree(Path(root) / str(number))
-    tally.end()
+def cases(_root: Path) -> Iterator[Case]:
+    """All of them."""
+    for name in ARCHIVES:
+        yield f"archive, {name}", lambda folder, n=name: ended(*try_archive(folder, n))
+    for name in IMAGE_FILES:
+        yield f"image, {name}", lambda folder, n=name: ended(*try_image(folder, n))
+    for change in FOLDERS:
+        what = change.__name__.replace("_", " ")
+        yield f"image folder, {what}", lambda folder, c=change: ended(*try_folder(folder, c))
+    for name in WEIGHTS:
+        yield f"weights, {name}", lambda folder, n=name: ended(*try_weights(folder, n))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main("archives", cases) != 0)

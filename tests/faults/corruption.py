@@ -1,10 +1,10 @@
 """Damage each kind of file of a store, of prepared data and of W&B's journals, in each way.
 
-    python -m tests.faults.corruption [WORD]
+    python -m tests.faults.corruption [--each N] [WORD...]
 
 Each case has its own copy of a small finished store, in which a further level is in flight. It is
 read by `report`, checked by `store check` and gone on with by `run`: none may hang, end in a
-traceback, use what is damaged, or read or write through a link. With WORD only the cases with it.
+traceback, use what is damaged, or read or write through a link.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .trying import Tally, command, defects, levels_run_here, without_root_s_right
+from .cases import Case, main
+from .inside import command, defects, ended, levels_run_here, without_root_s_right
 
 from archives import write_image_folder  # isort: skip
 from soak import levels, result_bytes  # isort: skip
@@ -177,7 +177,7 @@ TO_FOLDERS = (
 
 
 @dataclass
-class Case:
+class Damage:
     """One kind of damage to one file, and which commands are to say so."""
 
     kind: str
@@ -192,26 +192,26 @@ class Case:
         return f"{self.kind}, {self.damage.__name__.replace('_', ' ')}"
 
 
-def cases() -> Iterator[Case]:
+def damages() -> Iterator[Damage]:
     for name in LEVEL:
         yield from (_of_folder(f"level's {name}", damage, _level, name) for damage in TO_FILES)
     for name in TABLE:
         yield from (_of_folder(f"table's {name}", damage, _table, name) for damage in TO_FILES)
     for damage in TO_FOLDERS:
         said = ("report", "check", "run") if damage is not missing else ()
-        yield Case("level's folder", damage, _level, said)
-        yield Case("table's folder", damage, _table, said)
-    yield Case("two levels' folders", swapped, _level)
-    yield Case("two checkpoints", swapped, _checkpoint, ("check", "run"))
+        yield Damage("level's folder", damage, _level, said)
+        yield Damage("table's folder", damage, _table, said)
+    yield Damage("two levels' folders", swapped, _level)
+    yield Damage("two checkpoints", swapped, _checkpoint, ("check", "run"))
     for damage in TO_FILES:
         none = damage in (missing,)
-        yield Case("checkpoint", damage, _checkpoint, () if none else ("check", "run"))
-        yield Case("marker", damage, lambda f: f / "store/store.json", ("report", "check"))
+        yield Damage("checkpoint", damage, _checkpoint, () if none else ("check", "run"))
+        yield Damage("marker", damage, lambda f: f / "store/store.json", ("report", "check"))
         cached = () if none else ("check",)
         for name in ("calibration.json", "macs.json", "slurm/jobs.json"):
-            yield Case(name, damage, lambda f, name=name: f / "store" / name, cached)
+            yield Damage(name, damage, lambda f, name=name: f / "store" / name, cached)
         for name in ("wandb.json", "wandb-offline.json"):
-            yield Case(
+            yield Damage(
                 f"journal {name}",
                 damage,
                 lambda f, name=name: _journal(f, name),
@@ -219,7 +219,7 @@ def cases() -> Iterator[Case]:
                 tracked=True,
             )
         for name in PREPARED:
-            yield Case(
+            yield Damage(
                 f"prepared {name}",
                 damage,
                 lambda f, name=name: _prepared(f) / name,
@@ -227,21 +227,21 @@ def cases() -> Iterator[Case]:
                 checked=_prepared_is_whole,
             )
         if damage not in (flip, truncate, empty, missing):
-            yield Case("lock", damage, _lock, ("check",) if damage is not mode_000 else ())
-        yield Case("log", damage, lambda f: next(f.glob("store/logs/*.log")), ())
-        yield Case("event log", damage, lambda f: next(f.glob("store/logs/*.jsonl")), ())
+            yield Damage("lock", damage, _lock, ("check",) if damage is not mode_000 else ())
+        yield Damage("log", damage, lambda f: next(f.glob("store/logs/*.log")), ())
+        yield Damage("event log", damage, lambda f: next(f.glob("store/logs/*.jsonl")), ())
     for damage in TO_FOLDERS:
-        yield Case("prepared folder", damage, _prepared, (), checked=_prepared_is_whole)
-        yield Case("prepared lock", damage, _prepared_lock, (), checked=_prepared_is_whole)
+        yield Damage("prepared folder", damage, _prepared, (), checked=_prepared_is_whole)
+        yield Damage("prepared lock", damage, _prepared_lock, (), checked=_prepared_is_whole)
 
 
 def _of_folder(
     kind: str, damage: Callable[[Path, Path], None], place: Callable[[Path], Path], name: str
-) -> Case:
+) -> Damage:
     said: tuple[str, ...] = ("report", "check", "run")
     if damage in (flip, mode_000) and name in READ_WHEN_USED:
         said = ("check", "run")
-    return Case(kind, damage, lambda folder: place(folder) / name, said)
+    return Damage(kind, damage, lambda folder: place(folder) / name, said)
 
 
 def _level(folder: Path) -> Path:
@@ -326,7 +326,7 @@ def _prepared_is_whole(folder: Path) -> list[str]:
 # Trying
 
 
-def attempt(case: Case, made: Made, place: Path) -> tuple[str, list[str]]:
+def attempt(case: Damage, made: Made, place: Path) -> tuple[str, list[str]]:
     """Try a case on a copy in `place`; return the exit codes, and what was wrong."""
     folder, outside = place / "work", place / "outside"
     shutil.copytree(made.folder, folder, symlinks=True)
@@ -378,7 +378,7 @@ def _ended_as_it_must(folder: Path, made: Made) -> list[str]:
     return [f"`run` ends in other results ({sorted(other)[0]})"] if other else []
 
 
-def _named(case: Case, path: Path, folder: Path) -> str:
+def _named(case: Damage, path: Path, folder: Path) -> str:
     """What a message must hold to name it: of checksums, that may belong to any file, the folder;
     of two that were swapped, either."""
     if case.kind == "marker":
@@ -587,22 +587,17 @@ def try_forgery(name: str, made: Made, place: Path) -> tuple[str, list[str]]:
     return " ".join(str(one.returncode) for one in done), wrong
 
 
-def main() -> None:
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    tally = Tally("corruption")
-    with tempfile.TemporaryDirectory(prefix="dsdctl-faults-") as root:
-        made = make(Path(root) / "made")
-        for number, case in enumerate(cases()):
-            if word in case.name:
-                codes, wrong = attempt(case, made, Path(root) / str(number))
-                tally.add(case.name, codes, wrong)
-                shutil.rmtree(Path(root) / str(number), ignore_errors=True)
-        for number, name in enumerate(FORGED):
-            if word in f"forged {name}":
-                codes, wrong = try_forgery(name, made, Path(root) / f"forged-{number}")
-                tally.add(f"forged {name}", codes, wrong, FORGED[name][1])
-    tally.end()
+def cases(root: Path) -> Iterator[Case]:
+    """All damages, and all forgeries."""
+    made = make(root / "made")
+    for damage in damages():
+        yield damage.name, lambda place, damage=damage: ended(*attempt(damage, made, place))
+    for name, (_, outcome) in FORGED.items():
+        yield (
+            f"forged {name}",
+            lambda place, n=name, o=outcome: ended(*try_forgery(n, made, place), o),
+        )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main("corruption", cases) != 0)

@@ -1,11 +1,11 @@
 """Titles and names that are escapes, markup, formulas or commands, in all that shows them.
 
-    python -m tests.faults.names [WORD]
+    python -m tests.faults.names [--each N] [WORD...]
 
 A case is one payload as the title, the warning, a deviation, a note on the paper, a recipe's title,
 the name of the spec's file, of the data and so of the variants, and of a teacher's weights. Each
 output must be what a plain word in the payload's place gives, with the payload shown as it is
-written: nothing of it may be taken for markup. With WORD only the cases with it.
+written: nothing of it may be taken for markup.
 """
 
 import csv
@@ -15,11 +15,12 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from markdown_it import MarkdownIt
 
 from dsdctl.store.folders import tensor_bytes
 
-from .trying import Tally, command, defects, levels_run_here
+from .cases import Case, main
+from .inside import command, defects, ended, levels_run_here
 
 PLAIN = "plainword"
 
@@ -344,24 +346,21 @@ EXPORTED = ("HTML script", "Markdown image", "Markdown emphasis")
 """Payloads that are also shown on a model card; to write one takes seconds."""
 
 
-def main() -> None:
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    tally = Tally("names")
-    with tempfile.TemporaryDirectory(prefix="dsdctl-names-") as folder:
-        root = Path(folder)
-        store = prepare(root)
-        plain, wrong = show(root / "plain", PLAIN, store, export=True)
-        assert not wrong, wrong
-        for number, (name, payload) in enumerate(PAYLOADS.items()):
-            if word in name:
-                shown, wrong = show(root / str(number), payload, store, export=name in EXPORTED)
-                tally.add(name, "0", wrong or compare(payload, shown, plain))
-        for name, payload in REFUSED.items():
-            if word in name:
-                codes, wrong = try_refused(root / name, payload, store)
-                tally.add(name, codes, wrong, "refused")
-    tally.end()
+def cases(root: Path) -> Iterator[Case]:
+    """All payloads, and all that is refused."""
+    store = prepare(root)
+    plain, wrong = show(root / "plain", PLAIN, store, export=True)
+    assert not wrong, wrong
+
+    def try_shown(name: str, folder: Path) -> str:
+        shown, wrong = show(folder, PAYLOADS[name], store, export=name in EXPORTED)
+        return ended("0", wrong or compare(PAYLOADS[name], shown, plain))
+
+    for name in PAYLOADS:
+        yield name, partial(try_shown, name)
+    for name, payload in REFUSED.items():
+        yield name, lambda folder, p=payload: ended(*try_refused(folder, p, store), "refused")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main("names", cases) != 0)

@@ -5,6 +5,7 @@ python -m tests.faults.places [--each N] [WORD...]
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -13,9 +14,26 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from . import STORE, Bench, Case, Done, Fault, drop, leftovers, main, other_user, require, wait_for
-
-RUN = ("run", "small.yaml", "--jobs", "1", "--checkpoint-every", "0")
+from .bench import (
+    EXPORT,
+    GC,
+    GC_WEIGHTS,
+    PICTURES,
+    REPORT,
+    RUN,
+    STORE,
+    TRACKED,
+    Bench,
+    BenchCase,
+    Done,
+    Fault,
+    drop,
+    leftovers,
+    on_a_bench,
+    other_user,
+    wait_for,
+)
+from .cases import main, require
 
 NAMES = {
     "spaces": " a  b ",
@@ -48,15 +66,15 @@ def try_name(name: str, command: str, bench: Bench, folder: Path) -> str:
     (inside / STORE).rename(inside / name)
     store = ("--store", f"./{name}")
     if command == "report":
-        well(bench.run(inside, "report", "small.yaml", *store))
+        well(bench.run(inside, *REPORT, *store))
         bench.check_whole(inside, name)
         return "report, check"
-    line = (command, *RUN[1:]) if command == "run" else ("run", "tracked.yaml", *RUN[2:])
+    line = (command, *RUN[1:]) if command == "run" else TRACKED
     first = well(bench.run(inside, *line, *store))
     require(not any(c in first.err for c in "\x1b\x07"), "an escape came through")
     for more in (("--output", f"{name}.html"[-200:]), ("--figures", name + "f"[len(name) > 249 :])):
         if len(name) < 240 or more[0] == "--output":
-            well(bench.run(inside, "report", "small.yaml", *store, f"{more[0]}=./{more[1]}"))
+            well(bench.run(inside, *REPORT, *store, f"{more[0]}=./{more[1]}"))
     well(bench.run(inside, "status", "small.yaml", *store))
     well(bench.run(inside, "store", "list", *store))
     bench.check_whole(inside, name)
@@ -78,7 +96,7 @@ def try_pictures(name: str, bench: Bench, folder: Path) -> str:
     inside.mkdir()
     for part in ("pictures", "pictures.yaml"):
         (folder / part).rename(inside / part)
-    well(bench.run(inside, "run", "pictures.yaml", "--jobs", "1"))
+    well(bench.run(inside, *PICTURES))
     require(not leftovers(inside), str(leftovers(inside)))
     return "prepared and run"
 
@@ -93,10 +111,9 @@ def try_environment(
         return "only root can try it"
     environment = {k: v.replace("FOLDER", str(folder)) if v else v for k, v in changes.items()}
     options = {"environment": environment, "wrapper": wrapper}
-    said = well(bench.run(folder, "run", "tracked.yaml", *RUN[2:], **options)).err
-    well(bench.run(folder, "report", "small.yaml", "--figures", "figures", **options))
-    export = ("export", "small.yaml", "--recipe", "vanilla", "--output", "out")
-    well(bench.run(folder, *export, **options))
+    said = well(bench.run(folder, *TRACKED, **options)).err
+    well(bench.run(folder, *REPORT, "--figures", "figures", **options))
+    well(bench.run(folder, *EXPORT, **options))
     bench.check_whole(folder)
     lines = [line for line in said.splitlines() if line.startswith("W&B") or "warn" in line.lower()]
     require(len(lines) == 1, f"not one line about W&B: {said}")
@@ -145,7 +162,7 @@ def try_umask(mask: int, bench: Bench, folder: Path) -> str:
     shutil.rmtree(folder / STORE)
     options = {"preexec_fn": partial(os.umask, mask)}
     well(bench.run(folder, *RUN, **options))
-    well(bench.run(folder, "report", "small.yaml", "--output", "r.html", **options))
+    well(bench.run(folder, *REPORT, "--output", "r.html", **options))
     bench.check_whole(folder)
     modes = {
         stat.S_IMODE(path.stat().st_mode) & 0o777
@@ -159,9 +176,9 @@ def try_clock(off: str, bench: Bench, folder: Path) -> str:
     """Another time of day, or one that goes backwards, in all processes of a run."""
     drop(folder / STORE, "level")
     options = {"environment": {"LD_PRELOAD": str(bench.shim), "FAULT_CLOCK": off}}
-    well(bench.run(folder, "run", "tracked.yaml", *RUN[2:], **options))
-    well(bench.run(folder, "store", "gc", "--yes", **options))
-    well(bench.run(folder, "report", "small.yaml", "--output", "r.html", **options))
+    well(bench.run(folder, *TRACKED, **options))
+    well(bench.run(folder, *GC, **options))
+    well(bench.run(folder, *REPORT, "--output", "r.html", **options))
     bench.check_whole(folder)
     return "run, gc, report"
 
@@ -174,8 +191,8 @@ def try_future_files(bench: Bench, folder: Path) -> str:
     for path in [*folder.rglob("*"), folder]:
         os.utime(path, (time.time() + 3e7,) * 2)
     well(bench.run(folder, *RUN))
-    well(bench.run(folder, "run", "pictures.yaml", "--jobs", "1", "--store", "pictured"))
-    well(bench.run(folder, "store", "gc", "--yes"))
+    well(bench.run(folder, *PICTURES, "--store", "pictured"))
+    well(bench.run(folder, *GC))
     bench.check_whole(folder)
     return "killed, continued, gc"
 
@@ -191,11 +208,12 @@ def try_copy(path: str, calls: str, dropped: str, bench: Bench, folder: Path) ->
     well(started.ended())
     require(copied.returncode == 0, copied.stderr)
     well(bench.run(folder, "store", "check", "--store", "copy"))
-    well(bench.run(folder, "report", "small.yaml", "--store", "copy"))
+    well(bench.run(folder, *REPORT, "--store", "copy"))
     well(bench.run(folder, *RUN, "--store", "copy"))
+    well(bench.run(folder, *GC, "--store", "copy"))  # what no run writes again
     bench.check_whole(folder, "copy")
     bench.check_whole(folder)
-    return "check, report, run"
+    return "check, report, run, gc"
 
 
 def try_copies(bench: Bench, folder: Path) -> str:
@@ -214,7 +232,7 @@ def try_copies(bench: Bench, folder: Path) -> str:
     for copy in copies[:: max(1, len(copies) // 3)]:
         well(bench.run(folder, *RUN, "--store", copy.name))
     for copy in copies:
-        well(bench.run(folder, "store", "gc", "--yes", "--store", copy.name))
+        well(bench.run(folder, *GC, "--store", copy.name))
     for copy in copies[:: max(1, len(copies) // 3)]:
         bench.check_whole(folder, copy.name)
     return f"{len(copies)} copies"
@@ -223,17 +241,35 @@ def try_copies(bench: Bench, folder: Path) -> str:
 def try_move(bench: Bench, folder: Path) -> str:
     """A store that was moved, journals of W&B and all, is used where it is now."""
     drop(folder / STORE, "level")
-    well(bench.run(folder, "run", "tracked.yaml", *RUN[2:]))
+    well(bench.run(folder, *TRACKED))
     (folder / "elsewhere").mkdir()
     (folder / STORE).rename(folder / "elsewhere" / "moved")
     store = ("--store", "elsewhere/moved")
     drop(folder / "elsewhere" / "moved", "level")
-    well(bench.run(folder, "run", "tracked.yaml", *RUN[2:], *store))
+    well(bench.run(folder, *TRACKED, *store))
     bench.check_whole(folder, "elsewhere/moved")
     for _ in range(2):  # first what the store held before it was mirrored
         said = well(bench.run(folder, "report", "tracked.yaml", "--wandb", *store)).err
     require(said == "W&B: nothing new to mirror\n", said)
     return "moved and used"
+
+
+def try_gc_meanwhile(path: str, calls: str, dropped: str, bench: Bench, folder: Path) -> str:
+    """`store gc` while a run is stopped in a write, since long ago by the times of its files."""
+    drop(folder / STORE, dropped)
+    started = bench.start(folder, *RUN, fault=Fault(path, calls, "hold"))
+    holder = started.held()
+    os.kill(holder, signal.SIGSTOP)
+    started.release()
+    written = leftovers(folder / STORE)
+    for file in (folder / STORE).rglob("*"):
+        os.utime(file, (0, 0), follow_symlinks=False)
+    well(bench.run(folder, *GC))
+    require(leftovers(folder / STORE) == written, "gc removed what a stopped process writes")
+    os.kill(holder, signal.SIGCONT)
+    well(started.ended())
+    bench.check_whole(folder)
+    return f"{len(written)} temporary files or folders stayed"
 
 
 def try_two_and_gc(
@@ -244,19 +280,18 @@ def try_two_and_gc(
     runs = [bench.start(folder, "run", "small.yaml", *options) for options in (first, second)]
     wait_for((folder / STORE / "store.json").exists, "the store")
     collections = 0
-    gc = ("store", "gc", "small.yaml", "--weights", "--yes")
     while any(run.process.poll() is None for run in runs):
-        well(bench.run(folder, *gc))
+        well(bench.run(folder, *GC_WEIGHTS))
         collections += 1
     for run in runs:
         well(run.ended())
     well(bench.run(folder, *RUN))
-    well(bench.run(folder, *gc))
+    well(bench.run(folder, *GC_WEIGHTS))
     bench.check_whole(folder, without="weights.safetensors")
     return f"{collections} collections"
 
 
-def cases(_bench: Bench) -> Iterator[Case]:
+def cases(_bench: Bench) -> Iterator[BenchCase]:
     """All of them."""
     for what, name in NAMES.items():
         yield f"a name with {what}", partial(try_name, name, "run")
@@ -298,6 +333,7 @@ def cases(_bench: Bench) -> Iterator[Case]:
     }
     for what, moment in moments.items():
         yield f"copied while {what}", partial(try_copy, *moment)
+        yield f"gc while {what}", partial(try_gc_meanwhile, *moment)
     yield "copied all the time", try_copies
     yield "moved", try_move
     options: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
@@ -309,4 +345,4 @@ def cases(_bench: Bench) -> Iterator[Case]:
 
 
 if __name__ == "__main__":
-    sys.exit(main("places", cases) != 0)
+    sys.exit(main("places", on_a_bench(cases)) != 0)

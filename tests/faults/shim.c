@@ -62,7 +62,7 @@ static void hold(void) {
     int file = state_file(".reached", O_WRONLY | O_CREAT);
     syscall(SYS_write, file, pid, (size_t)snprintf(pid, sizeof pid, "%d\n", getpid()));
     syscall(SYS_close, file);
-    for (int tick = 0; tick < 3000; tick++) {
+    for (int tick = 0; tick < 18000; tick++) {
         struct timespec pause = {0, 10000000};
         if ((file = state_file(".go", O_RDONLY)) >= 0) {
             syscall(SYS_close, file);

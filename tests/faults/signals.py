@@ -14,20 +14,26 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import (
+from .bench import (
+    EXPORT,
+    GC,
+    GC_WEIGHTS,
+    PICTURES,
+    REPORT,
+    RUN,
     STORE,
+    TRACKED,
     Bench,
-    Case,
+    BenchCase,
     Fault,
     Started,
     drop,
     leftovers,
-    main,
-    require,
+    on_a_bench,
+    put_needless,
     wait_for,
 )
-
-RUN = ("run", "small.yaml", "--jobs", "1", "--checkpoint-every", "0")
+from .cases import main, require
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 """What each ends in, by docs/running.md."""
@@ -48,10 +54,6 @@ class Moment:
         return Fault(self.path, self.calls, "hold", self.at)
 
 
-REPORT = ("report", "small.yaml")
-EXPORT = ("export", "small.yaml", "--recipe", "vanilla", "--output", "out")
-GC = ("store", "gc", "small.yaml", "--weights", "--yes")
-
 MOMENTS = {
     "while it starts": Moment(RUN, "*/dsdctl/cli/__pycache__/app.*", "open"),
     "while it is imported": Moment(RUN, "*/dsdctl/plan/__pycache__/plan.*", "open"),
@@ -60,13 +62,13 @@ MOMENTS = {
     "training": Moment(RUN, "*/inflight/*", "rename", ("level",)),
     "committing a level": Moment(RUN, "*/levels/??/*", "rename", ("level",)),
     "building a table": Moment(RUN, "*/tables/??/.*", "mkdir", ("table",)),
-    "preparing": Moment(("run", "pictures.yaml", "--jobs", "1"), "*.part/train*", "write"),
+    "preparing": Moment(PICTURES, "*/dsdctl-prepared/.*/train*", "write"),
     "writing a report": Moment((*REPORT, "--output", "r.md"), "*r.md*", "write"),
     "drawing figures": Moment((*REPORT, "--figures", "figures"), "*/figures/*.png*", "write"),
     "exporting": Moment(EXPORT, "*out*/model.onnx", "write"),
-    "dropping weights": Moment(GC, "*/checksums.json", "rename"),
-    "deleting weights": Moment(GC, "*/weights.safetensors", "remove"),
-    "deleting leftovers": Moment(("store", "gc", "--yes"), "*/inflight/*", "remove"),
+    "dropping weights": Moment(GC_WEIGHTS, "*/checksums.json", "rename"),
+    "deleting weights": Moment(GC_WEIGHTS, "*/weights.safetensors", "remove"),
+    "deleting leftovers": Moment(GC, "*/inflight/*", "remove"),
     "checking": Moment(("store", "check"), "*/weights.safetensors", "open"),
 }
 
@@ -115,10 +117,8 @@ def codes(whom: str, number: signal.Signals) -> set[int]:
 def prepare(moment: Moment, folder: Path) -> None:
     """Take away what the command is to do, and leave what it is to delete."""
     drop(folder / STORE, *moment.dropped)
-    if moment.path == "*/inflight/*" and "gc" in moment.command:
-        for level in (folder / STORE).glob("levels/??/*"):
-            (folder / STORE / "inflight").mkdir(exist_ok=True)
-            (folder / STORE / "inflight" / level.name).write_bytes(b"needless")
+    if moment.command == GC:
+        put_needless(folder / STORE)
 
 
 def check_again(bench: Bench, folder: Path, moment: Moment) -> None:
@@ -127,11 +127,13 @@ def check_again(bench: Bench, folder: Path, moment: Moment) -> None:
     require(not half, f"{half} is there after an interruption")
     again = bench.run(folder, *moment.command)
     require(again.code == 0, f"the next run ended with {again.code}: {again.err}")
-    if "pictures.yaml" in moment.command:
+    if moment.command == PICTURES:
         left = leftovers(folder)
         require(not left, f"left behind: {', '.join(map(str, left))}")
     else:
-        bench.check_whole(folder, without="weights.safetensors" if moment.command == GC else "")
+        bench.check_whole(
+            folder, without="weights.safetensors" if moment.command == GC_WEIGHTS else ""
+        )
 
 
 # Other than signals at a moment
@@ -172,7 +174,7 @@ def try_tracker(number: signal.Signals, whom: str, bench: Bench, folder: Path) -
     """A signal to W&B's process, or to its client's service, costs the mirror at most."""
     drop(folder / STORE, "level")
     fault = Fault("*/levels/??/.*/weights.safetensors", "create", "hold")
-    started = bench.start(folder, "run", "tracked.yaml", *RUN[2:], fault=fault)
+    started = bench.start(folder, *TRACKED, fault=fault)
     started.held()
     mirror = folder / STORE / "wandb"
     started.release()
@@ -182,7 +184,7 @@ def try_tracker(number: signal.Signals, whom: str, bench: Bench, folder: Path) -
     for pid in victims:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-    done = started.ended(90)
+    done = started.ended()
     require(done.code == 0, f"exit code {done.code}: {done.err}")
     bench.check_whole(folder)
     again = bench.run(folder, "report", "tracked.yaml", "--wandb")
@@ -287,14 +289,14 @@ def try_reader_stops(number: signal.Signals, bench: Bench, folder: Path) -> str:
     wait_for(lambda: list((folder / STORE).glob("levels/??/*")), "a level")
     time.sleep(1)
     started.process.send_signal(number)
-    done = started.ended(20)
+    done = started.ended()
     os.close(reader)
     require(done.code == CODES[number], f"exit code {done.code}")
     check_again(bench, folder, Moment(RUN, "", ""))
     return f"exit code {done.code}"
 
 
-def cases(_bench: Bench) -> Iterator[Case]:
+def cases(_bench: Bench) -> Iterator[BenchCase]:
     """All of them."""
     for name, moment in MOMENTS.items():
         for whom in ("driver", "group"):
@@ -328,4 +330,4 @@ def cases(_bench: Bench) -> Iterator[Case]:
 
 
 if __name__ == "__main__":
-    sys.exit(main("signals", cases) != 0)
+    sys.exit(main("signals", on_a_bench(cases)) != 0)

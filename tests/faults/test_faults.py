@@ -4,11 +4,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tiny import ROOT
 
-from faults import Bench, Case, places, signals, tried, writes
+from faults import places, signals, writes
+from faults.bench import Attempt, Bench
 
 pytestmark = pytest.mark.linux
 
@@ -33,9 +35,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.mark.parametrize(
     ("module", "name"), [(module, name) for module, names in FEW.items() for name in names]
 )
-def test_one_case(module: object, name: str, bench: Bench) -> None:
-    found: dict[str, Case] = {case[0]: case for case in module.cases(bench)}  # type: ignore[attr-defined]
-    tried(bench, found[name])
+def test_one_case(module: ModuleType, name: str, bench: Bench, tmp_path: Path) -> None:
+    found: dict[str, Attempt] = dict(module.cases(bench))
+    bench.tried(found[name], tmp_path / "case")
 
 
 @pytest.mark.faults

@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from leftovers import left_behind
 
 from dsdctl.errors import DamagedError
 from dsdctl.store import maintenance
 from dsdctl.store.store import Store
 from dsdctl.system import files
-from faults.corruption import Case, Made, attempt, cases, make, try_forgery
+from faults.corruption import Damage, Made, attempt, damages, make, try_forgery
 
 pytestmark = [pytest.mark.usefixtures("one_deterministic_thread"), pytest.mark.linux]
 
@@ -34,14 +35,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, one_deterministic_thread: Non
     return make(tmp_path_factory.mktemp("corruption") / "made")
 
 
-@pytest.mark.parametrize("case", [c for c in cases() if c.name in FAST], ids=lambda c: c.name)
-def test_what_is_damaged_is_found_and_computed_anew(case: Case, made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", [c for c in damages() if c.name in FAST], ids=lambda c: c.name)
+def test_what_is_damaged_is_found_and_computed_anew(
+    case: Damage, made: Made, tmp_path: Path
+) -> None:
     _, wrong = attempt(case, made, tmp_path)
     assert wrong == []
 
 
-def test_the_fast_cases_are_cases() -> None:
-    assert set(FAST) <= {case.name for case in cases()}
+def test_the_fast_cases_are_damages() -> None:
+    assert set(FAST) <= {case.name for case in damages()}
 
 
 @pytest.mark.parametrize(
@@ -95,13 +98,14 @@ def test_what_a_link_among_the_leftovers_leads_to_stays(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("somebody's")
-    key = "0" * 64
-    link = store.root / "levels" / "00" / f".{key}-1234"
-    link.parent.mkdir(parents=True)
+    link = left_behind(store.root / "levels" / "00" / ("0" * 64), Path.touch)
+    link.unlink()
     link.symlink_to(outside)
-    assert maintenance.leftovers(store) == [link]
-    maintenance.remove(link)
-    assert not link.is_symlink()
+    inside = left_behind(store.root / "inflight" / ("0" * 64), Path.mkdir)
+    (inside / "link").symlink_to(outside)
+    assert list(maintenance.leftovers(store)) == [inside]
+    maintenance.remove(inside)
+    assert not inside.exists()
     assert (outside / "file").read_text() == "somebody's"
 
 

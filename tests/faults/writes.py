@@ -15,15 +15,28 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import STORE, Bench, Case, Done, Fault, drop, leftovers, main, other_user, require
+from .bench import (
+    EXPORT,
+    GC,
+    GC_WEIGHTS,
+    PICTURES,
+    REPORT,
+    RUN,
+    STORE,
+    TRACKED,
+    Bench,
+    BenchCase,
+    Done,
+    Fault,
+    drop,
+    leftovers,
+    on_a_bench,
+    other_user,
+    put_needless,
+)
+from .cases import main, require
 
-RUN = ("run", "small.yaml", "--jobs", "1", "--checkpoint-every", "0")
-TRACKED = ("run", "tracked.yaml", "--jobs", "1")
-PICTURES = ("run", "pictures.yaml", "--jobs", "1")
-REPORT = ("report", "small.yaml")
 FIGURES = (*REPORT, "--figures", "figures")
-EXPORT = ("export", "small.yaml", "--recipe", "vanilla", "--output", "out")
-GC = ("store", "gc", "small.yaml", "--weights", "--yes")
 
 ALL_CALLS = "create write fsync rename mkdir"
 
@@ -80,7 +93,8 @@ WRITES = {
     "table": Write(RUN, "*/tables/??/*", 3, ("table",), ALL_CALLS),
     "W&B's folders": Write(TRACKED, f"*/{STORE}/wandb*", 0, LEVEL, "create write mkdir"),
     "W&B's journal": Write(TRACKED, f"*/{STORE}/tracking*", 0, LEVEL, ALL_CALLS),
-    "prepared images": Write(PICTURES, "*.part*", 3, calls="create write fsync rename mkdir"),
+    "prepared images": Write(PICTURES, "*/dsdctl-prepared/.*/*", 3, calls="create write fsync"),
+    "prepared images' folder": Write(PICTURES, "*/dsdctl-prepared/.*[0-9a-f]", 3, calls="mkdir"),
     "prepared images' place": Write(PICTURES, "*/dsdctl-prepared/image*", 3, calls="rename"),
     "prepared images' lock": Write(PICTURES, "*/dsdctl-prepared/*.lock", 3, calls="create"),
     "report": Write((*REPORT, "--output", "r.md"), "*/*r.md*", 2),
@@ -89,11 +103,9 @@ WRITES = {
     "figures' folder": Write(FIGURES, "*/figures", 2, calls="mkdir"),
     "export": Write(EXPORT, "*/.out-*", 2, calls="create write fsync mkdir"),
     "export's place": Write(EXPORT, "*/out", 2, calls="rename"),
-    "gc's checksums": Write(GC, "*checksums.json*", 3),
-    "gc's deletion": Write(GC, "*/weights.safetensors", 3, calls="remove"),
-    "gc's deletion of leftovers": Write(
-        ("store", "gc", "--yes"), "*/inflight/*", 3, ("needless",), "remove"
-    ),
+    "gc's checksums": Write(GC_WEIGHTS, "*checksums.json*", 3),
+    "gc's deletion": Write(GC_WEIGHTS, "*/weights.safetensors", 3, calls="remove"),
+    "gc's deletion of leftovers": Write(GC, "*/inflight/*", 3, ("needless",), "remove"),
     "dropped checkpoint": Write(RUN, "*/inflight/[0-9a-f]*", 3, LEVEL, "remove"),
     "set aside": Write(RUN, "*/setaside*", 3, ("damaged",), "mkdir rename"),
 }
@@ -110,8 +122,7 @@ def prepare(folder: Path, dropped: tuple[str, ...]) -> None:
         elif kind == "inflight":
             shutil.rmtree(store / "inflight", ignore_errors=True)
         elif kind == "needless":
-            (store / "inflight").mkdir()
-            (store / "inflight" / level.name).write_bytes(b"of a level that is finished")
+            put_needless(store)
         elif kind == "damaged":
             (level / "result.json").write_bytes(b"{}")
 
@@ -160,7 +171,7 @@ def again(bench: Bench, folder: Path, command: tuple[str, ...]) -> None:
         left = leftovers(folder)
         require(not left, f"left behind: {', '.join(map(str, left))}")
     else:
-        bench.check_whole(folder, without="weights.safetensors" if command is GC else "")
+        bench.check_whole(folder, without="weights.safetensors" if command is GC_WEIGHTS else "")
 
 
 def try_every(number: int, bench: Bench, folder: Path) -> str:
@@ -176,10 +187,8 @@ def try_every(number: int, bench: Bench, folder: Path) -> str:
 
 def calls_of_a_run(bench: Bench) -> int:
     """How many calls there are to fail."""
-    folder = bench.case("count")
-    drop(folder / STORE, "level")
-    fault = Fault(f"*/{STORE}/*", ALL_CALLS + " remove", "error:5", 0)
-    bench.run(folder, *RUN, fault=fault)
+    folder = bench.folder / "count"
+    bench.tried(partial(try_every, 0), folder)
     return len(next(folder.glob("state-*.log")).read_text().splitlines())
 
 
@@ -263,7 +272,7 @@ def try_limit(kind: int, most: int, command: tuple[str, ...], bench: Bench, fold
     return f"exit code {done.code}, {(done.err.strip().splitlines() or [''])[0]}"
 
 
-def cases(_bench: Bench) -> Iterator[Case]:
+def cases(_bench: Bench) -> Iterator[BenchCase]:
     """All of them."""
     for name, write in WRITES.items():
         for what, fault in write.faults:
@@ -291,7 +300,7 @@ def cases(_bench: Bench) -> Iterator[Case]:
         yield what, partial(try_limit, resource.RLIMIT_FSIZE, most, RUN)
 
 
-def every(bench: Bench) -> Iterator[Case]:
+def every(bench: Bench) -> Iterator[BenchCase]:
     """Each single call of a run that has a level left."""
     for number in range(1, calls_of_a_run(bench) + 1):
         yield f"call {number}", partial(try_every, number)
@@ -300,5 +309,5 @@ def every(bench: Bench) -> Iterator[Case]:
 if __name__ == "__main__":
     if "every" in sys.argv:
         sys.argv.remove("every")
-        sys.exit(main("every write", every) != 0)
-    sys.exit(main("writes", cases) != 0)
+        sys.exit(main("every write", on_a_bench(every)) != 0)
+    sys.exit(main("writes", on_a_bench(cases)) != 0)

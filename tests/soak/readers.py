@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from . import result_bytes, start
+from .pace import Pace
 
 
 class DifferenceError(Exception):
@@ -127,16 +128,18 @@ def _until_it_ends(
     after_kill: Callable[[], None] = lambda: None,
 ) -> int:
     """Kill a command until it has ended, without `dice` not at all; return the number of kills."""
-    killed, patience = 0, 2.5
+    killed, pace = 0, Pace(dice, 2.5, growth=1.3) if dice else None
     while True:
         process = start(folder, *line, start_new_session=True)
         try:
-            _, err = process.communicate(timeout=dice.uniform(0, patience) if dice else 600)
+            _, err = process.communicate(timeout=pace.wait() if pace else 600)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+            if pace is None:
+                raise DifferenceError(f"{line[0]} hangs") from None
             killed += 1
-            patience *= 1.3  # so that it gets further each time, and ends at last
+            pace.killed()
             after_kill()
             continue
         if process.returncode != 0:

@@ -1,6 +1,6 @@
 """Kill `dsdctl run` again and again, start it again each time, and compare what it ends with.
 
-    python -m tests.soak.soak --kills 200 [--seed 0] [--epochs 40]
+    python -m tests.soak.soak --kills 200 [--seed 0] [--epochs 40] [--minutes 60]
 
 A small spec is run once undisturbed. Then, in fresh stores, it is run with `--checkpoint-every 0
 --jobs 2`, and at random moments the parent, a worker or all of them together get SIGKILL; every
@@ -12,6 +12,7 @@ exit code 1.
 """
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ from pathlib import Path
 from dsdctl.system.kill_points import POINTS
 
 from . import result_bytes, session_members, spec, start, workers
+from .pace import Pace
 from .readers import DifferenceError, check_store, kill_gc, kill_readers
 
 ORPHAN_SECONDS = 60.0
@@ -42,8 +44,11 @@ class Round:
     kills: int
 
 
-def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
-    """Kill at least `kills` times; return the final line. Raises DifferenceError."""
+def soak(folder: Path, kills: int, seed: int, epochs: int, minutes: float) -> str:
+    """Kill at least `kills` times, but none after `minutes`; return the final line.
+
+    Raises DifferenceError.
+    """
     dice = random.Random(seed)
     file = spec(
         folder,
@@ -55,19 +60,24 @@ def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
         name="soak",
     )
     began = time.monotonic()
-    done = _round(folder, file, folder / "reference", dice, "", undisturbed=True)
+    done = _round(folder, file, folder / "reference", None, dice, "")
     longest = time.monotonic() - began
     if done.code != 0:
         raise DifferenceError(f"the undisturbed run ended with {done.code}: {done.err}")
     reference = result_bytes(folder / "reference")
     print(f"undisturbed: {len(reference)} files, {longest:.0f} s", flush=True)
     killed, completed, of_readers = 0, 0, 0
-    while killed < kills:
+
+    def over() -> bool:
+        return killed >= kills or time.monotonic() - began > 60 * minutes
+
+    while not over():
         store, rounds, before = folder / f"store-{completed}", 0, killed
+        pace = Pace(dice, 4.0, growth=1.05)
         while True:
             point = f"{dice.choice(POINTS)}:{dice.randint(1, 2 * epochs)}"
             point = point if rounds % 4 == 3 else ""
-            one = _round(folder, file, store, dice, point, undisturbed=killed >= kills)
+            one = _round(folder, file, store, None if over() else pace, dice, point)
             rounds += 1
             killed += one.kills
             if one.code == 0:
@@ -92,9 +102,9 @@ def soak(folder: Path, kills: int, seed: int, epochs: int) -> str:
 
 
 def _round(
-    folder: Path, file: Path, store: Path, dice: random.Random, point: str, *, undisturbed: bool
+    folder: Path, file: Path, store: Path, pace: Pace | None, dice: random.Random, point: str
 ) -> Round:
-    """Start the command once and, without a kill point, kill at random until it has ended."""
+    """Start the command once and, with a pace and no kill point, kill until it has ended."""
     line = ("run", file, "--store", store, "--checkpoint-every", "0", "--jobs", "2")
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = start(
@@ -102,11 +112,12 @@ def _round(
         )
         mine = 0
         try:
-            while not undisturbed and not point and process.poll() is None:
+            while pace is not None and not point and process.poll() is None:
                 try:
-                    process.wait(dice.uniform(0, 12))
+                    process.wait(pace.wait())
                 except subprocess.TimeoutExpired:
                     mine += _kill(process, dice)
+                    pace.killed()
             process.wait(600)
         finally:
             _end_session(process.pid)
@@ -165,10 +176,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="kill at least so often")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     parser.add_argument("--epochs", type=int, default=40, help="of each level")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="kill none after so many")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dsdctl-soak-") as folder:
         try:
-            print(soak(Path(folder), options.kills, options.seed, options.epochs))
+            print(soak(Path(folder), **vars(options)))
         except DifferenceError as error:
             sys.exit(f"DIFFERENT: {error}")
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders import planned, write_recipe
+from leftovers import left_behind
 from reports import double_descent, progress_of
 from soak import dsdctl, levels, result_bytes, spec
 
@@ -210,18 +210,11 @@ def test_gc_deletes_leftovers_only_with_yes_and_never_results(folder: Path) -> N
     store.checkpoints.save(done, Checkpoint([], {}, here))
     store.checkpoints.save("0" * 64, Checkpoint([], {}, here))
     stale, in_flight = root / "inflight" / done, root / "inflight" / ("0" * 64)
-    unfinished = levels(root)[0].parent / f".{done}-1234"
-    unfinished.mkdir()
+    unfinished = left_behind(levels(root)[0], Path.mkdir)
     (unfinished / "weights.safetensors").write_text("half")
-    table = root / "tables" / "00" / ".00-5678"
-    table.mkdir(parents=True)
-    written = root / "inflight" / f".{done}-9abc"
-    written.write_text("half")
-    jobs = root / "slurm" / ".jobs.json-def0"
-    jobs.parent.mkdir()
-    jobs.write_text("half")
-    os.utime(jobs, (0, 0))
-    leftovers = (stale, unfinished, table, written, jobs)
+    places = ("store.json", "slurm/jobs.json", "networks/1.json", f"inflight/{done}", "tables/00/0")
+    others = [left_behind(root / place, Path.touch) for place in places]
+    leftovers = (stale, unfinished, *others)
 
     said = dsdctl(folder, "store", "gc")
     assert said.returncode == 0

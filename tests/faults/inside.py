@@ -1,5 +1,4 @@
-"""What the scripts about files and names share: the command in this process, under an alarm, and
-the counting of what was tried and what fell."""
+"""The command in this process, levels too, under an alarm."""
 
 import ctypes
 import io
@@ -9,17 +8,12 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for the tests
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from soak import called
 
 import dsdctl.run.backends
@@ -27,40 +21,18 @@ from dsdctl.worker.process import attempt
 from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import Task, WorkerConfig
 
-SECONDS = int(os.environ.get("FAULTS_SECONDS", "90"))
-"""After how long a command counts as hung; it guards against a hang and measures nothing."""
+from .cases import SECONDS, require
 
 
 class HungError(BaseException):
     """A command did not end."""
 
 
-@dataclass
-class Tally:
-    """Counts cases, and prints a line for each."""
-
-    title: str
-    tried: int = 0
-    found: list[str] = field(default_factory=list)
-    skipped: int = 0
-
-    def add(self, what: str, codes: str, wrong: list[str], outcome: str = "harmless") -> None:
-        """A case: what was tried, the commands' exit codes, and what was wrong, if anything."""
-        self.tried += 1
-        said = "; ".join(wrong)
-        print(f"{'FOUND' if wrong else 'ok':5} {what}: exit {codes}: {said or outcome}", flush=True)
-        if wrong:
-            self.found.append(f"{what}: {said}")
-
-    def skip(self, what: str, why: str) -> None:
-        """A case that cannot be tried here."""
-        self.skipped += 1
-        print(f"skip  {what}: {why}", flush=True)
-
-    def end(self) -> None:
-        """Print the counts; exit with 1 if anything was found."""
-        print(f"{self.title}: tried {self.tried}, found {len(self.found)}, skipped {self.skipped}")
-        sys.exit(bool(self.found))
+def ended(codes: str, wrong: list[str], outcome: str = "harmless") -> str:
+    """How a case ended: the commands' exit codes. Raises FaultError with what was wrong, if
+    anything."""
+    require(not wrong, f"exit {codes}: {'; '.join(wrong)}")
+    return f"exit {codes}: {outcome}"
 
 
 @contextmanager
@@ -164,15 +136,3 @@ def levels_run_here(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
         )
         patch.setenv("DSDCTL_STORE", "store")
         yield
-
-
-__all__ = [
-    "HungError",
-    "Tally",
-    "alarm",
-    "chdir",
-    "command",
-    "defects",
-    "levels_run_here",
-    "without_root_s_right",
-]
