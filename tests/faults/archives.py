@@ -32,7 +32,7 @@ from .trying import Tally, command, defects, levels_run_here
 
 from archives import random_pixels, write_image_folder  # isort: skip
 
-from dsdctl.ml.networks.build import build_network
+from networks import build_network
 
 SPEC = """\
 experiment: small

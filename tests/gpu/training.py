@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from networks import build_network
 from torch import Tensor, nn
 
 from dsdctl.bench.cases import case_masks
 from dsdctl.bench.gpu import CountedCapture
 from dsdctl.ml.graph import capture_on
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table, cached_logits, direct_logits, distillation_from
 from dsdctl.ml.train import Trainer, cross_entropy

@@ -25,7 +25,7 @@ from dsdctl.spec.dataset import Augment
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import SparsestWithin
 from dsdctl.spec.matrix import variants
-from dsdctl.spec.network import VGGLike
+from dsdctl.spec.networks.vgg import VGGLike
 from dsdctl.spec.recipe_files import recipe_file
 from dsdctl.spec.yaml import read_document
 

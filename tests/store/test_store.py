@@ -29,7 +29,7 @@ from dsdctl.keys import (
 )
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.dataset import Augment, Normalize
-from dsdctl.spec.network import VGGLike
+from dsdctl.spec.networks.vgg import VGGLike
 from dsdctl.spec.training import Training
 from dsdctl.store.at_work import Stage
 from dsdctl.store.checkpoints import Checkpoint

@@ -13,6 +13,7 @@ import torch
 from archives import Cifar, write_flowers, write_human_labels, write_image_folder
 from batches import epoch_batches
 from builders import resolved
+from networks import build_network
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from dsdctl.errors import WorkError
 from dsdctl.keys import TrajectoryIdentity
 from dsdctl.ml.data import Data, MappedImages, Split
 from dsdctl.ml.measure import measure
-from dsdctl.ml.networks.build import build_network
 from dsdctl.plan.plan import make_plan
 from dsdctl.worker import inputs
 from dsdctl.worker.inputs import kept, load_data, measuring_normalisation, training_reader
