@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dsdctl.bench.results import CaseName
-from dsdctl.data.catalog import dataset_facts
+from dsdctl.data.facts import dataset_facts
 from dsdctl.data.sources import load_digits, load_npz
 from dsdctl.errors import InputError
 from dsdctl.ml.data import Split

@@ -3,10 +3,10 @@
 Each check raises InputError with the line of the spec that does not fit. Torch is not imported.
 """
 
-from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.plan.own import Who
 from dsdctl.plan.rows import TrainingSetup
+from dsdctl.spec.catalog import Facts
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.experiment import StopRule
 from dsdctl.spec.network import CodeNetwork, Network

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.own.inspection import Inspect, Inspection, Question
 from dsdctl.own.source import Source, find_package, find_source
 from dsdctl.plan.images import path_of
+from dsdctl.spec.catalog import Facts
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import Teacher
 from dsdctl.spec.network import AnyBuiltIn, CodeNetwork, Network, OwnNetwork, Student

@@ -10,7 +10,6 @@ from dsdctl.keys import TeacherIdentity
 from dsdctl.own.source import SourcePlace
 from dsdctl.plan.images import Images
 from dsdctl.plan.own import Own
-from dsdctl.spec.dataset import Augment
 from dsdctl.spec.experiment import Experiment, LevelRule, Recipe, StopRule
 from dsdctl.spec.fields import Seed
 from dsdctl.spec.matrix import variant_name
@@ -19,6 +18,7 @@ from dsdctl.spec.networks.base import Task
 from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import ignored_layers
 from dsdctl.spec.training import Training
+from dsdctl.spec.views import Augment
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def test_once_prepared_a_folder_is_known_without_reading_it_again(
     before = identity_of(tmp_path, dataset=FOLDER)
     load(before, root)
     reads: list[object] = []
-    monkeypatch.setattr("dsdctl.data.catalog.read_content", reads.append)
+    monkeypatch.setattr("dsdctl.data.facts.read_content", reads.append)
     assert identity_of(tmp_path, dataset=FOLDER) == before
     os.utime(root / "train" / "bee" / "0.png", (0, 0))
     identity_of(tmp_path, dataset={**FOLDER, "validation": {"fraction": 0.5}})
