@@ -8,7 +8,7 @@ import typer
 from dsdctl.cli.completion import complete_recipe, complete_seed
 from dsdctl.cli.console import print_line, reported, warn
 from dsdctl.cli.options import Spec, StoreOption, make_plan_of, progress_of
-from dsdctl.errors import InputError
+from dsdctl.errors import InputError, WorkError
 from dsdctl.store.place import DEFAULT_STORE
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def export(
         _tell(exported)
         words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
         print_line(f"{folder}: {words}, README.md says the rest")
+        if exported.refused:
+            raise WorkError(f"no ONNX: {exported.refused}; the other files are written")
 
 
 def _tell(exported: "Exported") -> None:
