@@ -51,12 +51,14 @@ def test_a_template_is_written_as_it_is_shipped_and_can_be_planned(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["own-network", "own-data"])
 def test_a_template_for_ones_own_code_runs_as_it_is_written(name: str, dsdctl: Dsdctl) -> None:
     assert dsdctl("init", name).returncode == 0
     said = ""
     for command in TEMPLATES[name].commands:
-        done = dsdctl(command, f"{name}.yaml")
+        options = {"timeout": 500} if command == "run" else {}
+        done = dsdctl(command, f"{name}.yaml", **options)
         assert done.returncode == 0, done.stderr
         said += done.stderr
     assert "runs code from " in said
