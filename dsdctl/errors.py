@@ -1,6 +1,7 @@
 """What can go wrong on the user's side. The CLI catches these once and prints one line each."""
 
 import errno
+from pathlib import Path
 
 MAX_PROBLEMS = 20
 """So many problems are shown at once; of the others their number."""
@@ -110,7 +111,11 @@ class DriftError(WorkError):
 
 
 class DamagedError(WorkError):
-    """A stored folder is incomplete or altered."""
+    """A stored folder, or file by itself, is incomplete or altered: all of `path` is."""
+
+    def __init__(self, problem: str, path: Path):
+        super().__init__(problem)
+        self.path = path
 
 
 _GPU_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")

@@ -1,5 +1,7 @@
 """Quantities in words: bytes, seconds, large and small numbers."""
 
+from typing import NamedTuple
+
 
 def size(count: float) -> str:
     """Bytes for people."""
@@ -23,12 +25,22 @@ def duration(seconds: float) -> str:
     return f"{seconds} s"
 
 
-def flops_unit(pflops: float) -> tuple[str, float]:
-    """The unit in which a cost is a number to read, and how many of it are a PFLOP."""
-    for name, per_pflop in (("PFLOPs", 1.0), ("TFLOPs", 1e3)):
-        if pflops * per_pflop >= 0.1:
-            return name, per_pflop
-    return ("GFLOPs", 1e6) if pflops else ("PFLOPs", 1.0)
+class FlopsUnit(NamedTuple):
+    """A unit of costs, and how many of it are a PFLOP."""
+
+    name: str
+    per_pflop: float
+
+
+PFLOPS = FlopsUnit("PFLOPs", 1.0)
+
+
+def flops_unit(pflops: float) -> FlopsUnit:
+    """The unit in which a cost is a number to read."""
+    for unit in (PFLOPS, FlopsUnit("TFLOPs", 1e3)):
+        if pflops * unit.per_pflop >= 0.1:
+            return unit
+    return FlopsUnit("GFLOPs", 1e6) if pflops else PFLOPS
 
 
 def flops(pflops: float) -> str:

@@ -19,7 +19,8 @@ if not Path("/proc/driver/nvidia").exists():
 LONGEST_FIRST = (
     "test_digits", "test_run", "test_trouble", "test_resume", "test_tracking", "test_restore",
     "test_gpu_engine", "test_two_at_once", "test_portable", "test_ray", "test_slurm", "test_specs",
-    "test_bench", "test_care", "test_teacher_file", "test_preparing", "test_readme",
+    "test_formats",
+    "test_bench", "test_maintenance", "test_teacher_file", "test_preparing", "test_readme",
     "test_rewinding", "test_figures", "test_rehearsal",
 )  # fmt: skip
 """The files that take longest: what one process is left with at the end should be short."""

@@ -56,7 +56,7 @@ def check_environment(
             "--version",
             callback=print_version,
             is_eager=True,
-            help="print the version, and those of what is stored, and end",
+            help="print the version, the schema version and the numerics version",
         ),
     ] = False,
 ) -> None:

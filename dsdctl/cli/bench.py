@@ -33,11 +33,15 @@ def bench(
         Path | None,
         typer.Option("--images", help="an .npz of x_train (N, 32, 32, 3) uint8 and y_train"),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="of each measurement")] = 5,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="repeats of each measurement")
+    ] = 5,
     batches: Annotated[
         int | None,
         typer.Option(
-            "--batches", min=2, help="of 128 images per measurement; default: 6, on a GPU 200"
+            "--batches",
+            min=2,
+            help="batches of 128 images per measurement; default: 6, on a GPU 200",
         ),
     ] = None,
     cases: Cases = None,

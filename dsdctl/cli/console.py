@@ -115,7 +115,7 @@ def reported(*, resumable: bool = False) -> Iterator[None]:
         raise typer.Exit(SOME_FAILED) from None
     except KeyboardInterrupt as interrupt:
         code = 128 + signal.Signals[interrupt.args[0]] if interrupt.args else INTERRUPTED
-        notify("interrupted" + ("; the same command goes on from here" if resumable else ""))
+        notify("interrupted" + ("; re-run the command to resume" if resumable else ""))
         raise typer.Exit(code) from None
 
 

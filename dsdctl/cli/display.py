@@ -20,7 +20,7 @@ from dsdctl.cli.console import can_draw, log_line
 from dsdctl.cli.live import LiveDisplay, Told, time_left
 from dsdctl.run.events import Event, event_line
 
-STOPPING = "stopping: each level that runs is kept at the end of its epoch"
+STOPPING = "stopping: running levels are checkpointed at the end of their epoch"
 
 LINE_SECONDS = 30.0
 """How often a log says how far something has come."""

@@ -59,7 +59,7 @@ def _kernels() -> Iterator[str]:
 
 
 def _store(root: Path) -> Iterator[tuple[str, bool]]:
-    store = Store(root, read_only=True)
+    store = Store(root)
     absence = store.absence()
     if absence is not None:
         nothing = not root.exists() or (root.is_dir() and not any(root.iterdir()))
@@ -74,4 +74,4 @@ def _store(root: Path) -> Iterator[tuple[str, bool]]:
     yield f"store {root}: {folders} folders, {len(problems)} problems", not problems
     aside = list((root / "setaside").glob("*"))
     if aside:
-        yield f"store {root}: {len(aside)} damaged things set aside in {root}/setaside", True
+        yield f"store {root}: {len(aside)} corrupt items quarantined in {root}/setaside", True

@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 def export(
     spec: Spec,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="whose network", autocompletion=complete_recipe)
+        str,
+        typer.Option(
+            "--recipe", help="recipe whose network is exported", autocompletion=complete_recipe
+        ),
     ],
     seed: Annotated[
         int | None,
         typer.Option("--seed", help="default: the spec's first", autocompletion=complete_seed),
     ] = None,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="of a matrix, as the report names it")
+        str | None, typer.Option("--variant", help="variant of a matrix, as the report names it")
     ] = None,
     level: Annotated[
-        int | None, typer.Option("--level", min=0, help="this level, not the one that is reported")
+        int | None, typer.Option("--level", min=0, help="this level instead of the reported one")
     ] = None,
     sparsest_within: Annotated[
         float | None,
@@ -51,7 +54,11 @@ def export(
         ),
     ] = 16,
     no_latency: Annotated[
-        bool, typer.Option("--no-latency", help="time no batches: equal networks, equal bytes")
+        bool,
+        typer.Option(
+            "--no-latency",
+            help="do not measure latency: the same network then gives the same bytes",
+        ),
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
@@ -74,7 +81,7 @@ def export(
         exported = write_export(chosen, progress.store, folder, block, timed=not no_latency)
         _tell(exported)
         words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
-        print_line(f"{folder}: {words}, README.md says the rest")
+        print_line(f"{folder}: {words}, see README.md there")
         if exported.refused:
             raise WorkError(f"no ONNX: {exported.refused}; the other files are written")
 

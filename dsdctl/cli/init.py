@@ -59,12 +59,12 @@ def write_template(template: "Template", folder: Path) -> Iterator[Path]:
     contents = {folder / file: _content(template, file) for file in template.files}
     there = [file for file in contents if is_there(file)]
     if there:
-        raise InputError(*(f"{file}: is there already, nothing was written" for file in there))
+        raise InputError(*(f"{file}: already exists, nothing was written" for file in there))
     schema, content = folder / SCHEMA_FILE, _schema()
     if not is_there(schema):
         contents[schema] = content
     elif schema.read_bytes() != content:
-        notify(f"{schema}: kept, though not this version's; `dsdctl schema` prints that")
+        notify(f"{schema}: kept, though of another version; `dsdctl schema` prints that")
     for file, content in contents.items():
         _write_new(file, content)
         yield file

@@ -48,16 +48,21 @@ Jobs = Annotated[
 ]
 Memory = Annotated[
     float,
-    typer.Option(min=0, max=2**20, metavar="GIB", help="data sets that take more stay on the disk"),
+    typer.Option(
+        min=0,
+        max=2**20,
+        metavar="GIB",
+        help="memory for a data set's images; larger ones are read from disk",
+    ),
 ]
 Interval = Annotated[
     float,
-    typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to look"),
+    typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="with --watch: how often to refresh"),
 ]
 Threads = Annotated[
     int, typer.Option("--threads", min=1, max=1024, help="threads of a process on a CPU")
 ]
-Device = Annotated[DeviceChoice, typer.Option("--device", help="where to compute")]
+Device = Annotated[DeviceChoice, typer.Option("--device", help="device to train on")]
 
 
 def _folder(text: str) -> Path:
@@ -90,7 +95,7 @@ def make_plan_of(
     from dsdctl.run.own import known_in as answers_of
     from dsdctl.store.store import Store
 
-    inspect = answers_of(Store(known_in, read_only=True))
+    inspect = answers_of(Store(known_in))
     return make_plan(resolve_all(specs, inspect), recipes=recipe or (), seeds=seed or ())
 
 
@@ -127,7 +132,7 @@ def progress_of(made: "Plan", store: Path, *, may_be_absent: bool = False) -> "P
     from dsdctl.plan.progress import Progress
     from dsdctl.store.store import Store
 
-    opened = Store(store, read_only=True)
+    opened = Store(store)
     absence = opened.absence()
     progress = Progress(made, opened)
     warn([absence] if absence and not may_be_absent else opened.damage)

@@ -31,7 +31,9 @@ def plan(
     device: Device = DeviceChoice.auto,
     why: Annotated[
         bool,
-        typer.Option("--why", help="also say how missing levels differ from the nearest finished"),
+        typer.Option(
+            "--why", help="also show how missing levels differ from the nearest finished ones"
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
     graph: Annotated[
@@ -45,8 +47,8 @@ def plan(
         float | None,
         typer.Option(
             min=1e-3,
-            help="with --gpus: on how many images a second one GPU trains the first row's student, "
-            "undistilled; without it: as fast as the store's levels on such a device were",
+            help="with --gpus: images/s at which one GPU trains the first row's student, "
+            "undistilled; without it: the measured speed of this store's levels on such a device",
         ),
     ] = None,
 ) -> None:

@@ -32,7 +32,7 @@ def rehearse(
             "--batches",
             min=1,
             max=1_000_000,
-            help="of each training; default: 300, or past the spec's warm-up if that is later",
+            help="batches of each training; default: 300, or past the spec's warm-up if later",
         ),
     ] = None,
     jobs: Annotated[
@@ -71,8 +71,8 @@ def rehearse(
         try:
             update_rates(opened, where, outcomes, macs)
         except (OSError, WorkError) as error:
-            warn([f"rates not kept: {error}"])
-        progress = Progress(made, Store(store, read_only=True))
+            warn([f"rates not saved: {error}"])
+        progress = Progress(made, Store(store))
         warn(progress.store.damage)
         seconds = seconds_estimate(progress, macs, where, slots)
         if as_json:

@@ -65,7 +65,7 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     style: Annotated[
         Format | None,
-        typer.Option("--format", help="how to print it; default: by the ending of --output"),
+        typer.Option("--format", help="output format; default: by the ending of --output"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="write to this file instead")
@@ -75,7 +75,8 @@ def report(
         typer.Option("--figures", metavar="DIR", help="also draw the figures, as SVG, PNG and PDF"),
     ] = None,
     figure_style: Annotated[
-        FigureStyle, typer.Option("--style", help="where the figures are to be shown")
+        FigureStyle,
+        typer.Option("--style", help="what the figures are for: their fonts and colours"),
     ] = FigureStyle.paper,
     width: Annotated[
         float | None,
@@ -88,12 +89,12 @@ def report(
         ),
     ] = None,
     explained: Annotated[
-        bool, typer.Option("--notes", help="also say on the console what the numbers mean")
+        bool, typer.Option("--notes", help="also print what the numbers mean")
     ] = False,
     recipe: Recipes = None,
     seed: Seeds = None,
     wandb: Annotated[
-        bool, typer.Option("--wandb", help="also mirror to W&B what it has not seen yet")
+        bool, typer.Option("--wandb", help="also upload to W&B what it has not seen yet")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="also write TensorBoard's files into the store")
@@ -102,10 +103,10 @@ def report(
         bool, typer.Option("--open", help="also open the file in a browser, where it is HTML")
     ] = False,
     compare: Annotated[
-        bool, typer.Option("--compare", help="of two specs, how the second one differs")
+        bool, typer.Option("--compare", help="compare the second of two specs with the first")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="stay until all is done; redraw, or rewrite --output")
+        bool, typer.Option("--watch", help="redraw (or rewrite --output) until all is done")
     ] = False,
     interval: Interval = 2.0,
 ) -> None:
@@ -171,7 +172,7 @@ def _format_of(output: Path | None) -> str:
     if ending not in ENDINGS:
         allowed = ", ".join(filter(None, ENDINGS))
         raise InputError(
-            f"--output: {output}: {ending} is no format (allowed: {allowed}; --format)"
+            f"--output: {output}: unknown format {ending} (allowed: {allowed}; --format)"
         )
     return ENDINGS[ending]
 

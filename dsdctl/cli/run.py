@@ -75,7 +75,7 @@ def run(
         ),
     ] = None,
     cluster: Annotated[
-        Path, typer.Option("--cluster", metavar="FILE", help="how Slurm's jobs are submitted")
+        Path, typer.Option("--cluster", metavar="FILE", help="settings of Slurm's jobs")
     ] = Path("cluster.yaml"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the scripts for Slurm, submit nothing")
@@ -95,7 +95,7 @@ def run(
             "--checkpoint-every",
             min=0,
             metavar="SECONDS",
-            help="how often a level in flight is kept; 0: after every epoch, inf: when stopped",
+            help="how often running levels are checkpointed; 0: every epoch, inf: when stopped",
         ),
     ] = 300.0,
     grace: Annotated[

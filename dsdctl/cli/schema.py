@@ -20,10 +20,11 @@ class SchemaOf(StrEnum):
 
 def schema(
     of: Annotated[
-        SchemaOf, typer.Argument(help="which file; cli: the commands, with --markdown")
+        SchemaOf, typer.Argument(help="which file's schema; cli: the commands, with --markdown")
     ] = SchemaOf.spec,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="print a page for people: of all files, or of cli")
+        bool,
+        typer.Option("--markdown", help="print it as a reference page: of all files, or of cli"),
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec or recipe, for editors."""

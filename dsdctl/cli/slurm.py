@@ -35,7 +35,7 @@ def submit(
         )
     from dsdctl.slurm.submit import Slurm
 
-    opened = Store(store, read_only=dry_run)
+    opened = Store(store)
     if not dry_run:
         opened.open_for_writing()
     progress = Progress(plan, opened)
@@ -53,5 +53,5 @@ def submit(
         for key, number in new.items():
             print_line(f"{key[:8]}  {plan.trajectories[key].label}: job {number}")
         notify(f"{len(new)} jobs submitted, {len(left) - len(new)} were in the queue already")
-        notify("`dsdctl status` says how far they are; the same command then prints the comparison")
+        notify("`dsdctl status` says how far they are; re-run to print the comparison")
     return dry_run or bool(left)

@@ -12,9 +12,7 @@ from dsdctl.store.place import DEFAULT_STORE
 def status(
     spec: Spec,
     store: StoreOption = DEFAULT_STORE,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="stay until all is done, and show what changes")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="show changes until all is done")] = False,
     interval: Interval = 2.0,
 ) -> None:
     """Show how far each trajectory of a spec has come."""

@@ -24,14 +24,14 @@ def list_(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """List finished levels and teacher tables, newest first, and which specs use them."""
+    """List finished levels and cached teacher logits, newest first, and which specs use them."""
     with reported():
         from dsdctl.cli.store_table import known_users, store_table, users
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
         from dsdctl.units import size
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         if specs:
             made = make_plan_of(specs, None, None, known_in=store)
@@ -47,16 +47,18 @@ def list_(
 
 @app.command("diff")
 def diff(
-    first: Annotated[str, typer.Argument(metavar="KEY", help="of a level, or its beginning")],
-    second: Annotated[str, typer.Argument(metavar="KEY", help="of another one")],
+    first: Annotated[
+        str, typer.Argument(metavar="KEY", help="key of a level or table, or how it begins")
+    ],
+    second: Annotated[str, typer.Argument(metavar="KEY", help="the other key")],
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Show in which fields two levels or teacher tables differ that decide their numbers."""
+    """Show in which fields two levels or tables of logits differ that decide their numbers."""
     with reported():
         from dsdctl.cli.store_table import difference_table, key_beginning
         from dsdctl.store.store import Store
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         keys = [key_beginning(opened, beginning) for beginning in (first, second)]
         out().print(difference_table(opened, *keys))
@@ -74,7 +76,7 @@ def source(
         from dsdctl.own.source import write_source
         from dsdctl.store.store import Store
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         whole = key_beginning(opened, key)
         found = opened.levels.source(whole) if opened.levels.get(whole) else None
@@ -92,7 +94,7 @@ def check(store: StoreOption = DEFAULT_STORE) -> None:
         from dsdctl.store import maintenance
         from dsdctl.store.store import Store
 
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         opened.require()
         folders, problems = maintenance.check_all(opened)
         for problem in problems:
@@ -111,9 +113,11 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
     weights: Annotated[
         bool,
-        typer.Option("--weights", help="also drop weights that the given specs need no more"),
+        typer.Option("--weights", help="also drop weights that the given specs no longer need"),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="delete; without it only say what")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="delete; without it only list what would go")
+    ] = False,
 ) -> None:
     """Delete what killed runs left behind and, on request, weights. Results always stay."""
     with reported():
@@ -129,14 +133,14 @@ def gc(
         opened.require()
         with opened.lock("gc") as locked:
             if not locked:
-                raise InputError(f"--store: {store}: another `store gc` is at work")
+                raise InputError(f"--store: {store}: another `store gc` is running")
             freed = 0
             for path in maintenance.leftovers(opened):
                 print_line(str(path))
                 freed += maintenance.remove(path) if yes else 0
             if weights and specs:
                 made = make_plan_of(specs, None, None, known_in=store)
-                progress = Progress(made, Store(store, read_only=True))
+                progress = Progress(made, Store(store))
                 warn(progress.store.damage)
                 for key in unneeded_weights(progress):
                     print_line(f"weights of {key}")

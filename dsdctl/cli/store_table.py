@@ -94,7 +94,7 @@ def difference_table(store: Store, first: str, second: str) -> RenderableType:
     if one is None or other is None:
         raise InputError(f"KEY: {first if one is None else second}: damaged, see `store check`")
     if ("level" in one) != ("level" in other):
-        raise InputError("KEY: one is of a level, the other of a teacher table")
+        raise InputError("KEY: one is a level's, the other that of cached teacher logits")
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("field", first[:12], second[:12]):
         table.add_column(heading, overflow="fold")

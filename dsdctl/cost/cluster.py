@@ -25,13 +25,15 @@ class Stretch(Model):
 
 
 class OnGpus(Model):
-    """The missing work on a number of GPUs, one process each; `busy` is the share at work."""
+    """The missing work on a number of GPUs, one process each; `busy` is their utilisation."""
 
     gpus: int
     makespan: float
     speedup: float
     busy: float
-    gpu_hours: float | None = Field(description="held, idle ones included; None without seconds")
+    gpu_hours: float | None = Field(
+        description="allocated, idle ones included; None without seconds"
+    )
 
 
 class ClusterPlan(Model):
@@ -97,9 +99,7 @@ def at_images_per_second(
     setup = plan.trajectories[plan.rows[0].students[0]].setup
     pflops_per_second = images * FORWARD_AND_BACKWARD * count_macs(setup).total / PETA
     arch = network_name(setup.network)
-    words = (
-        f"assumed: a GPU trains the {arch} student of the first row on {images:g} images a second"
-    )
+    words = f"assumed: a GPU trains the {arch} student of the first row at {images:g} images/s"
     return (lambda _workload, pflops: pflops / pflops_per_second), words
 
 

@@ -99,7 +99,7 @@ def plan_for_cluster(
 
 
 def pieces_of(progress: Progress, count_macs: CountMacs, price: CostFunction) -> list[Piece]:
-    """What may still be run: each distinct level, teacher table and state to rewind to, once.
+    """What may still be run: each distinct level, teacher table and rewind checkpoint, once.
 
     The levels of a trajectory are a chain, up to the last, since a stop is not known before. A
     student waits for the levels of its teacher that its rule needs, and then for its table.
@@ -157,13 +157,13 @@ class _Builder:
         if table is None or table.done:
             return before
         cost = self._price(workload(student, of_teacher=True), table.pflops)
-        return (self._piece(table.key, "teacher table", cost, before),)
+        return (self._piece(table.key, "cached teacher logits", cost, before),)
 
     def _early_state(self, trajectory: Trajectory, before: tuple[int, ...]) -> tuple[int, ...]:
         pflops = rewind_checkpoint_pflops(trajectory, self._count_macs)
         cost = self._price(workload(trajectory), pflops)
         state = self._early[trajectory.key]
-        return (self._piece(("early", state), "state to rewind to", cost, before),)
+        return (self._piece(("early", state), "rewind checkpoint", cost, before),)
 
     def _piece(self, name: object, shown: str, cost: float, after: tuple[int, ...]) -> int:
         """The number of a piece, which trajectories may share and which is then run once."""

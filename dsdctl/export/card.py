@@ -85,7 +85,7 @@ class Exported:
         return slower_lines(self.latencies)
 
 
-REMOVED = "Removed were channels that no weight reads, and constant ones, which no weight writes."
+REMOVED = "Removed channels: those that no weight reads, and constant ones, which no weight writes."
 
 NOTHING_TO_REMOVE = "No layer has a whole block of idle channels: none was removed."
 
@@ -95,7 +95,7 @@ BLOCKS = (
 )
 
 NOT_COMPACTED = (
-    "Nothing was removed: of this network it is not known which layers read the channels that "
+    "Nothing was removed: dsdctl does not know which layers of this network read the channels that "
     "others write."
 )
 
@@ -103,7 +103,7 @@ LIMITS = (
     "The sum that the blocks of a ResNet add to, torchvision's ResNets, vision transformers and "
     "networks of one's own are not compacted. Single weights that are zero stay zeros; no file is "
     "sparse, and torch and onnxruntime, which run these files, multiply by zeros as by any number: "
-    "what is faster is faster by fewer channels alone."
+    "any speed-up comes from fewer channels alone."
 )
 
 
@@ -151,7 +151,7 @@ def model_card(chosen: Chosen, exported: Exported) -> str:
             "",
             *_use(chosen, in_onnx=in_onnx),
             "",
-            "## How it came to be",
+            "## Provenance",
             "",
             *[f"- {name}: {value}" for name, value in _origin(chosen).items()],
             "",

@@ -120,7 +120,7 @@ def _row(progress: Progress, recipe: str, variant: str | None) -> RowPlan:
         raise InputError(f"--variant: missing (allowed: {allowed})")
     found = {_without_spaces(name): row for name, row in rows.items()}
     if _without_spaces(variant) not in found:
-        raise InputError(f"--variant: {variant} is none of the spec's (allowed: {allowed})")
+        raise InputError(f"--variant: {variant} is not in the spec (allowed: {allowed})")
     return found[_without_spaces(variant)]
 
 

@@ -50,7 +50,7 @@ def export(
     compacted network does not compute what the whole one does. Either way nothing is written.
     """
     if folder.exists():
-        raise InputError(f"--output: {folder}: is already there")
+        raise InputError(f"--output: {folder}: already exists")
     batch = _test_images(chosen, store)
     whole = _network(chosen, store)
     smaller = compacted(whole, block)

@@ -46,7 +46,7 @@ def check_ignored(document: Document, who: Who, setup: TrainingSetup) -> None:
         if name not in (FIRST, LAST, *names):
             known = names if len(names) <= SHOWN_LAYERS else [*names[:3], "...", names[-1]]
             reason = (
-                f"{name} is no layer of the {who}{nearest(name, names)} "
+                f"{name} is not a layer of the {who}{nearest(name, names)} "
                 f"(allowed: {', '.join((FIRST, LAST, *known))})"
             )
             raise InputError(document.problem(("pruning", "ignore", index), reason))

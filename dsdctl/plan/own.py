@@ -40,7 +40,7 @@ class Own:
         """What was found. Raises InputError where nothing is known."""
         if self.inspection is None:
             name = f"{self.source.shown}:{self.source.name}"
-            raise InputError(f"{name}: not looked at on this machine yet; `dsdctl plan SPEC` does")
+            raise InputError(f"{name}: not inspected on this machine yet; `dsdctl plan SPEC` does")
         return self.inspection
 
 

@@ -1,12 +1,14 @@
 """The texts of a comparison's cells, the same in every format."""
 
+from collections.abc import Iterable
+
 from dsdctl.report.curve_summary import Curve
 from dsdctl.report.curves import spans
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.seeds import PairedDifference, Stats
 from dsdctl.report.table import Report
 from dsdctl.spec.experiment import MeanStd
-from dsdctl.units import duration, magnitude
+from dsdctl.units import PFLOPS, FlopsUnit, duration, flops_unit, magnitude
 
 HEADINGS = (
     "recipe",
@@ -39,21 +41,33 @@ FINDINGS = (
 )
 
 
-def cells(row: ReportRow) -> list[str]:
+def cost_unit(rows: Iterable[ReportRow]) -> FlopsUnit:
+    """The unit in which what rows cost, and the published values beside it, is read best."""
+    costs = [row.total_pflops for row in rows]
+    costs += [row.reference.pflops for row in rows if row.reference is not None]
+    return flops_unit(max((cost for cost in costs if cost is not None), default=0.0))
+
+
+def headings(unit: FlopsUnit) -> list[str]:
+    """HEADINGS with another unit of costs."""
+    return [heading.replace(PFLOPS.name, unit.name) for heading in HEADINGS]
+
+
+def cells(row: ReportRow, unit: FlopsUnit = PFLOPS) -> list[str]:
     """The cells of a row, in the order of HEADINGS."""
     return [
         row.recipe,
         _tick(row.early_stop),
         _tick(row.distillation),
         _tick(row.pruned_teacher),
-        _pflops(row.pflops.mean),
-        _pflops(row.total_pflops),
+        _flops(row.pflops.mean, unit),
+        _flops(row.total_pflops, unit),
         percent_text(row.test_accuracy) + marks(row),
         percent_text(row.sparsity),
         level_text(row),
         number_text(row.stopped_at),
-        _pflops(row.teacher_pflops, ""),
-        _counted(_pflops(row.pflops_nonzero.mean), row.pflops_nonzero),
+        _flops(row.teacher_pflops, unit, ""),
+        _counted(_flops(row.pflops_nonzero.mean, unit), row.pflops_nonzero),
         "—" if row.wall_seconds.mean is None else duration(row.wall_seconds.mean),
     ]
 
@@ -71,7 +85,7 @@ def marks(row: ReportRow) -> str:
     return DIVERGED * diverged + MIXED * (len(row.environments) > 1)
 
 
-def reference_cells(row: ReportRow) -> list[str] | None:
+def reference_cells(row: ReportRow, unit: FlopsUnit = PFLOPS) -> list[str] | None:
     """The published values beside a row, or None where there are none."""
     reference = row.reference
     if reference is None:
@@ -81,13 +95,13 @@ def reference_cells(row: ReportRow) -> list[str] | None:
         "",
         "",
         "",
-        _pflops(reference.pflops, ""),
-        _pflops(_total(reference.pflops, reference.teacher_pflops), ""),
+        _flops(reference.pflops, unit, ""),
+        _flops(_total(reference.pflops, reference.teacher_pflops), unit, ""),
         _published(reference.test_accuracy),
         _published(reference.sparsity),
         "",
         "",
-        _pflops(reference.teacher_pflops, ""),
+        _flops(reference.teacher_pflops, unit, ""),
         "",
         "",
     ]
@@ -97,8 +111,8 @@ def _total(student: float | None, teacher: float | None) -> float | None:
     return None if student is None else student + (teacher or 0.0)
 
 
-def gap_cells(row: ReportRow) -> list[str] | None:
-    """Ours minus the published values, in PFLOPs and points; None where nothing is published."""
+def gap_cells(row: ReportRow, unit: FlopsUnit = PFLOPS) -> list[str] | None:
+    """Ours minus the published values, in `unit` and points; None where nothing is published."""
     reference = row.reference
     if reference is None:
         return None
@@ -108,13 +122,13 @@ def gap_cells(row: ReportRow) -> list[str] | None:
         "",
         "",
         "",
-        _pflops_gap(row.pflops.mean, reference.pflops),
-        _pflops_gap(row.total_pflops, total),
+        _flops_gap(row.pflops.mean, reference.pflops, unit),
+        _flops_gap(row.total_pflops, total, unit),
         _points_gap(row.test_accuracy, reference.test_accuracy),
         _points_gap(row.sparsity, reference.sparsity),
         "",
         "",
-        _pflops_gap(row.teacher_pflops, reference.teacher_pflops),
+        _flops_gap(row.teacher_pflops, reference.teacher_pflops, unit),
         "",
         "",
     ]
@@ -124,10 +138,11 @@ def _points_gap(ours: Stats, theirs: MeanStd | None) -> str:
     return "" if ours.mean is None or theirs is None else f"{100 * (ours.mean - theirs.mean):+.2f}"
 
 
-def _pflops_gap(ours: float | None, theirs: float | None) -> str:
+def _flops_gap(ours: float | None, theirs: float | None, unit: FlopsUnit) -> str:
     """As exact as the published value is shown."""
     if ours is None or theirs is None:
         return ""
+    ours, theirs = unit.per_pflop * ours, unit.per_pflop * theirs
     return f"{ours - theirs:+.2f}" if theirs >= 0.1 else f"{ours - theirs:+.2g}"
 
 
@@ -213,11 +228,11 @@ def _counted(text: str, stats: Stats) -> str:
     return text if stats.n in (0, len(stats.values)) else f"{text} ({stats.n}/{len(stats.values)})"
 
 
-def pflops_text(own: float | None, teacher: float | None) -> str:
+def flops_text(own: float | None, teacher: float | None, unit: FlopsUnit) -> str:
     """What a row costs, its teacher in brackets."""
-    text = _pflops(own)
-    return text if teacher is None else f"{text} (+{magnitude(teacher)})"
+    text = _flops(own, unit)
+    return text if teacher is None else f"{text} (+{_flops(teacher, unit)})"
 
 
-def _pflops(value: float | None, absent: str = "—") -> str:
-    return absent if value is None else magnitude(value)
+def _flops(value: float | None, unit: FlopsUnit, absent: str = "—") -> str:
+    return absent if value is None else magnitude(unit.per_pflop * value)

@@ -57,7 +57,7 @@ def make_ledger(progress: Progress, reports: Sequence[Report], count_macs: Count
     )
 
 
-Work = Literal["level", "teacher table", "state to rewind to"]
+Work = Literal["level", "teacher table", "rewind checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _read_before_levels(
         early = trajectory.rewind_checkpoint(trajectory.distillation(teacher) if teacher else None)
         assert early is not None
         price = rewind_checkpoint_pflops(trajectory, count_macs)
-        yield Piece(key_of(early), "state to rewind to", trajectory, price)
+        yield Piece(key_of(early), "rewind checkpoint", trajectory, price)
 
 
 def places(progress: Progress) -> list[Place]:

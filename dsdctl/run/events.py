@@ -55,7 +55,7 @@ def event_line(event: Event) -> str:
 def what(task: Task) -> str:
     """A piece of work in words."""
     if isinstance(task, TableTask):
-        return "teacher table"
+        return "cached teacher logits"
     if task.identity.iterations is not None:
         return f"state after {task.identity.iterations} batches, to rewind to"
     return f"level {task.identity.level}"

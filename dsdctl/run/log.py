@@ -87,7 +87,7 @@ def log_plan(progress: Progress, missing: Mapping[str, int]) -> None:
 
 def _teacher_line(need: TeacherRequirement) -> str:
     """Who teaches, and whether from a table."""
-    table = "its logits from a table" if need.table else "called for every batch"
+    table = "from cached logits" if need.table else "called for every batch"
     rule = need.rule
     who = f"level {rule}" if isinstance(rule, int) else f"the {describe_rule(rule)}"
     source = f"{who} of {need.trajectory}" if need.file is None else str(need.file.path)

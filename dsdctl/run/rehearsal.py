@@ -33,7 +33,9 @@ BATCHES = 300
 AFTER_WARM_UP = 100
 """Batches at the full rate that follow a warm-up, where that is longer."""
 
-IN_ITS_PLACE = "random images and labels in its place: speed and memory hold, losses say less"
+IN_ITS_PLACE = (
+    "random images and labels instead: speed and memory are as with the real ones, losses are not"
+)
 
 
 def batches_of(trajectory: Trajectory, wish: int | None) -> int:

@@ -129,7 +129,7 @@ class Scheduler:
         return None
 
     def _is_new(self, trajectory: Trajectory, identity: LevelIdentity) -> bool:
-        """Whether it is the next level: no state to rewind to, and no known level whose weights
+        """Whether it is the next level: no rewind checkpoint, and no known level whose weights
         are needed again."""
         known = self.progress.known[trajectory.key]
         return identity.iterations is None and identity.level == known.next_level

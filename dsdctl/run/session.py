@@ -144,7 +144,7 @@ class _Session:
         try:
             self._macs.save()
         except (OSError, WorkError) as error:
-            log.warning("MACs not kept: %s", error)
+            log.warning("MAC counts not saved: %s", error)
 
     def _calibrate(self) -> None:
         """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
@@ -152,7 +152,7 @@ class _Session:
             device = self._options.device
             throughput.update_rates(self.progress.store, device, self.observed, self._macs)
         except (OSError, WorkError) as error:
-            log.warning("rates not kept: %s", error)
+            log.warning("rates not saved: %s", error)
 
 
 def _engine(options: RunOptions) -> Engine:

@@ -127,7 +127,7 @@ class Distill(Model):
     )
     alpha: float = Field(0.8, ge=0, le=1, description="weight of the KL term")
     temperature: float = Field(
-        10.0, gt=0, le=1000, description="what both networks' logits are divided by"
+        10.0, gt=0, le=1000, description="temperature T: both networks' logits are divided by it"
     )
 
 

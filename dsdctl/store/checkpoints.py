@@ -56,7 +56,7 @@ class Checkpoints:
             raise
 
     def load(self, key: str) -> Checkpoint | None:
-        """Return the last checkpoint of a level in flight. A damaged one is set aside."""
+        """Return the last checkpoint of a level in flight, or None. Raises DamagedError."""
         from safetensors import SafetensorError
         from safetensors.torch import load as parse
 
@@ -74,8 +74,7 @@ class Checkpoints:
                 return Checkpoint(epochs, parse(content), environment)
         except (ValueError, KeyError, TypeError, SafetensorError):
             pass  # its digest fits all the same
-        self._root.quarantine(file, DamagedError(f"{file}: damaged, so its level starts over"))
-        return None
+        raise DamagedError(f"{file}: damaged, so its level starts over", file)
 
     def interrupted(self, key: str) -> tuple[int, Environment] | None:
         """How many epochs of a level in flight are in its last checkpoint, and where and how long

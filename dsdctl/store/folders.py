@@ -73,15 +73,15 @@ def read_checksums(folder: Path) -> Checksums:
     """Return what a folder must hold. Raises DamagedError."""
     file = folder / CHECKSUMS
     if folder.is_symlink():
-        raise DamagedError(f"{folder}: a link in the place of a folder")
+        raise DamagedError(f"{folder}: a link in the place of a folder", folder)
     try:
         checksums = _CHECKSUMS.validate_json(read_file(file))
     except _MISSING as error:
-        raise DamagedError(f"{file}: {error.strerror}") from error
+        raise DamagedError(f"{file}: {error.strerror}", folder) from error
     except ValidationError as error:
-        raise DamagedError(f"{file}: not a size and sha256 for each file") from error
+        raise DamagedError(f"{file}: not a size and sha256 for each file", folder) from error
     if not _REQUIRED[folder.parent.parent.name] <= checksums.keys():
-        raise DamagedError(f"{file}: names not all files")
+        raise DamagedError(f"{file}: does not name all files", folder)
     return checksums
 
 
@@ -95,14 +95,14 @@ def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
     checksum = checksums.get(name)
     if checksum is not None and checksum.dropped:
         raise WorkError(
-            f"{folder}/{name}: dropped by `dsdctl store gc`; the same command trains it again"
+            f"{folder}/{name}: dropped by `dsdctl store gc`; re-run the command to train it again"
         )
     try:
         content = read_file(folder / name)
     except _MISSING as error:
-        raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+        raise DamagedError(f"{folder}/{name}: {error.strerror}", folder) from error
     if checksum is None or hashlib.sha256(content).hexdigest() != checksum.sha256:
-        raise DamagedError(f"{folder}/{name}: its checksum does not fit")
+        raise DamagedError(f"{folder}/{name}: checksum mismatch", folder)
     return content
 
 
@@ -114,9 +114,9 @@ def check_sizes(folder: Path, checksums: Checksums) -> None:
         try:
             size = size_of(folder / name)
         except _MISSING as error:
-            raise DamagedError(f"{folder}/{name}: {error.strerror}") from error
+            raise DamagedError(f"{folder}/{name}: {error.strerror}", folder) from error
         if size != checksum.bytes:
-            raise DamagedError(f"{folder}/{name}: {size} bytes instead of {checksum.bytes}")
+            raise DamagedError(f"{folder}/{name}: {size} bytes instead of {checksum.bytes}", folder)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -44,14 +44,14 @@ class Levels:
         self._root = root
 
     def get(self, key: str) -> FinishedLevel | None:
-        """Return the finished level under `key`, or None. Damaged folders are set aside."""
+        """Return the finished level under `key`, or None; one that is damaged counts as missing."""
         folder = self._root.folder("levels", key)
         if not is_there(folder):
             return None
         try:
             return read_again_if_damaged(lambda: _read(folder))
         except (DamagedError, ValidationError) as error:
-            self._root.quarantine(folder, error)
+            self._root.note_damage(folder, error)
             return None
 
     def identity(self, key: str) -> LevelIdentity:
@@ -76,7 +76,7 @@ class Levels:
             content = read_checked(folder, SOURCE, checksums)
             return source_from_json(content, f"{SOURCE} of level {key[:8]}")
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{folder}/{SOURCE}: holds no code") from error
+            raise DamagedError(f"{folder}/{SOURCE}: holds no code", folder) from error
 
     def commit(
         self,
@@ -152,7 +152,7 @@ def _read(folder: Path) -> FinishedLevel:
     )
     identity = read_identity(folder, LevelIdentity, checksums)
     if key_of(identity) != folder.name or result.level != identity.level:
-        raise DamagedError(f"{folder}: identity.json does not belong to this key")
+        raise DamagedError(f"{folder}: identity.json does not belong to this key", folder)
     read_checked(folder, "epochs.jsonl", checksums)
     check_sizes(folder, checksums)
     return FinishedLevel(key=folder.name, result=result, environment=environment)

@@ -58,7 +58,7 @@ def describe(store: Store, entry: Entry) -> str:
     if (schema, numerics) != (SCHEMA_VERSION, NUMERICS_VERSION):
         return f"{entry.kind} of schema {schema}, numerics {numerics}: not read by this version"
     if entry.kind == "table":
-        return "teacher table"
+        return "cached teacher logits"
     level = store.levels.get(entry.key)
     if level is None:
         return "DAMAGED"

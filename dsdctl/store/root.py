@@ -17,6 +17,7 @@ from dsdctl.system.files import (
     hold,
     is_file_or_free,
     is_locked,
+    is_there,
     mapping_bytes,
     open_lock,
     read_file,
@@ -35,12 +36,13 @@ Found = TypeVar("Found")
 
 
 class Root:
-    """A store's folder. With `read_only` nothing is ever written, damage only reported."""
+    """A store's folder. Reading never writes: what is damaged counts as missing and is named in
+    `damage`, until who computes it again has it quarantined."""
 
-    def __init__(self, root: Path, *, read_only: bool = False):
+    def __init__(self, root: Path):
         self.root = root
-        self.read_only = read_only
-        self.damage: list[str] = []
+        self._damage: dict[Path, str] = {}
+        self._quarantined: dict[Path, Path] = {}
 
     def checked(self) -> Path:
         """The folder. Raises WorkError where there is no store any more."""
@@ -53,26 +55,31 @@ class Root:
         return self.root / kind / key[:2] / key
 
     def tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
-        """What a file of a folder holds. Raises DamagedError once it is set aside."""
-        try:
-            return read_again_if_damaged(lambda: _read_tensors(folder, name))
-        except DamagedError as error:
-            self.quarantine(folder, error)
-            raise DamagedError(f"{error}; set aside, to be computed anew") from error
+        """What a file of a folder holds. Raises DamagedError."""
+        return read_again_if_damaged(lambda: _read_tensors(folder, name))
 
-    def quarantine(self, folder: Path, error: Exception) -> None:
-        """Move a damaged folder out of the way and remember to say so."""
+    def note_damage(self, path: Path, error: Exception) -> None:
+        """Remember to say that a folder, or a file by itself, is damaged."""
         reason = " ".join(str(error).split())
         if isinstance(error, ValidationError):
             key = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
-            reason = f"{folder}: holds what this version does not write ({key})"
-        if self.read_only:
-            line = f"{reason} (counts as missing)"
-            if line not in self.damage:  # it stays where it is, and is found again
-                self.damage.append(line)
-            return
-        target = self._out_of_the_way(folder)
-        self.damage.append(f"{reason} (set aside as {target})")
+            reason = f"{path}: holds what this version does not write ({key})"
+        self._damage.setdefault(path, reason)
+
+    @property
+    def damage(self) -> list[str]:
+        """A line for each damaged thing that was found, in that order."""
+        lines = []
+        for path, reason in self._damage.items():
+            target = self._quarantined.get(path)
+            fate = "counts as missing" if target is None else f"quarantined as {target}"
+            lines.append(f"{reason} ({fate})")
+        return lines
+
+    def quarantine(self, path: Path) -> None:
+        """Move what is damaged, if it is still there, out of the way of what is computed again."""
+        if is_there(path):
+            self._quarantined[path] = self._out_of_the_way(path)
 
     def _out_of_the_way(self, path: Path) -> Path:
         """Move what is in a place of ours to where damaged things lie; return where that is."""
@@ -148,7 +155,7 @@ def _read_tensors(folder: Path, name: str) -> "dict[str, Tensor]":
     try:
         return load(read_checked(folder, name, read_checksums(folder)))
     except SafetensorError as error:
-        raise DamagedError(f"{folder}/{name}: not a whole safetensors file") from error
+        raise DamagedError(f"{folder}/{name}: not a whole safetensors file", folder) from error
 
 
 def read_again_if_damaged(read: Callable[[], Found]) -> Found:

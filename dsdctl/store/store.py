@@ -30,13 +30,10 @@ FORMAT = {"format": 1}
 
 
 class Store(Root):
-    """A store under one folder: `levels`, `tables` and `checkpoints`.
+    """A store under one folder: `levels`, `tables` and `checkpoints`."""
 
-    With `read_only` nothing is ever written, damage only reported.
-    """
-
-    def __init__(self, root: Path, *, read_only: bool = False):
-        super().__init__(root, read_only=read_only)
+    def __init__(self, root: Path):
+        super().__init__(root)
         self.levels = Levels(self)
         self.tables = Tables(self)
         self.checkpoints = Checkpoints(self)

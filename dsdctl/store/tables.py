@@ -36,11 +36,11 @@ class Tables:
         try:
             checksums = read_checksums(folder)
             if key_of(read_identity(folder, TableIdentity, checksums)) != key:
-                raise DamagedError(f"{folder}: identity.json does not belong to this key")
+                raise DamagedError(f"{folder}: identity.json does not belong to this key", folder)
             read_checked(folder, "environment.json", checksums)
             check_sizes(folder, checksums)
         except (DamagedError, ValidationError) as error:
-            self._root.quarantine(folder, error)
+            self._root.note_damage(folder, error)
             return False
         return True
 

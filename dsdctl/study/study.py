@@ -36,7 +36,7 @@ class Study:
 
     def __init__(self, spec: Path, store: Path):
         """Raises InputError where the spec does not hold or there is no store."""
-        opened = Store(store, read_only=True)
+        opened = Store(store)
         self._plan = make_plan([resolve(spec, known_in(opened))])
         absence = opened.absence()
         if absence is not None:

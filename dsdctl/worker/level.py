@@ -12,7 +12,14 @@ import torch
 
 import dsdctl
 from dsdctl.data.prepare import Files, fallback_folder
-from dsdctl.errors import BusyError, DriftError, StoppedError, WorkError, describe_os_error
+from dsdctl.errors import (
+    BusyError,
+    DamagedError,
+    DriftError,
+    StoppedError,
+    WorkError,
+    describe_os_error,
+)
 from dsdctl.keys import NO_NOISE, LevelIdentity, key_of
 from dsdctl.ml import gpu
 from dsdctl.ml.data import Data
@@ -47,7 +54,7 @@ from dsdctl.worker.teachers import load_teacher, loss_of
 def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: False) -> TaskResult:
     """Run `task` unless its result, with a level's weights, is in the store by now.
 
-    A teacher table and a state to rewind to yield none.
+    A teacher table and a rewind checkpoint yield none.
     Raises BusyError where another process is running it, StoppedError once `stop` says so, and
     WorkError where a disk or a memory is full.
     """
@@ -59,16 +66,31 @@ def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: Fal
     with translate_errors(config), own_stream(device), store.at_work(key) as teller:
         if teller is None:
             raise BusyError(f"{key}: another process is running it")
-        if isinstance(task, TableTask):
-            if not store.tables.has(key):
-                _run_table(task, store, files, device, teller)
-            return TaskResult("done", damage=tuple(store.damage))
-        level = store.levels.get(key)
-        if level is None or store.levels.lacks_weights(key):
-            level = _run_level(task, store, files, device, config.checkpoint_every, stop, teller)
+        with _quarantining(store):
+            if isinstance(task, TableTask):
+                if not store.tables.has(key):
+                    store.quarantine(store.folder("tables", key))
+                    _run_table(task, store, files, device, teller)
+                return TaskResult("done", damage=tuple(store.damage))
+            level = store.levels.get(key)
+            if level is None:
+                store.quarantine(store.folder("levels", key))
+            if level is None or store.levels.lacks_weights(key):
+                every = config.checkpoint_every
+                level = _run_level(task, store, files, device, every, stop, teller)
         store.checkpoints.drop(key)
         told = level if task.identity.iterations is None else None
         return TaskResult("done", told, damage=tuple(store.damage))
+
+
+@contextmanager
+def _quarantining(store: Store) -> Iterator[None]:
+    """Move what is found damaged out of the way, so that it is missing and computed again."""
+    try:
+        yield
+    except DamagedError as error:
+        store.quarantine(error.path)
+        raise
 
 
 @contextmanager
@@ -95,7 +117,7 @@ def _run_level(
     teller: Teller,
 ) -> FinishedLevel:
     identity = task.identity
-    checkpoint = store.checkpoints.load(key_of(identity))
+    checkpoint = _checkpoint(store, key_of(identity))
     source = source_of(identity.network, task.source)
     packages = versions_of(source.third_party) if source else {}
     clock = _Clock(device, checkpoint.environment if checkpoint else None, packages)
@@ -135,12 +157,22 @@ def _run_level(
     )
 
 
+def _checkpoint(store: Store, key: str) -> Checkpoint | None:
+    """The last checkpoint of a level; without one that is whole it starts over."""
+    try:
+        return store.checkpoints.load(key)
+    except DamagedError as error:
+        store.note_damage(error.path, error)
+        store.quarantine(error.path)
+        return None
+
+
 def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:
     """Go on from a checkpoint. Raises WorkError where its tensors are others."""
     try:
         trainer.load_state(checkpoint.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = f"the checkpoint inflight/{key} does not fit its level; delete it to start over"
+        reason = f"the checkpoint inflight/{key} does not match its level; delete it to start over"
         raise WorkError(reason) from error
 
 
@@ -216,7 +248,7 @@ class _ToldWatch(LossWatch):
 def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
     """The batches that each epoch trains on, None for all of them.
 
-    A state to rewind to ends after `identity.iterations` of them, as if level 0 stopped there.
+    A rewind checkpoint ends after `identity.iterations` of them, as if level 0 stopped there.
     """
     if identity.iterations is None:
         return [None] * identity.training.epochs

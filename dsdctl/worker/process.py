@@ -109,7 +109,7 @@ def attempt(task: "Task", config: "WorkerConfig", stop: Callable[[], bool]) -> T
     except StoppedError:
         return TaskResult("stopped")
     except DamagedError as error:
-        return TaskResult("corrupt", failure=str(error))
+        return TaskResult("corrupt", failure=f"{error}; quarantined, to be recomputed")
     except DsdctlError as error:
         return TaskResult("failed", failure=str(error))
     except Exception as error:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dsdctl.data.prepare import MEMORY_BUDGET, Files, exceeds
 from dsdctl.ml.data import Data, Images, MappedImages, Split
 from dsdctl.ml.device import configure
-from dsdctl.ml.divergence import BATCHES, Diverged, LossWatch, check_finite
+from dsdctl.ml.divergence import BATCHES, BOUND, Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.randomness import generator, stream_seed
 from dsdctl.ml.teacher import cached_logits, direct_logits, distillation_from
@@ -73,6 +73,8 @@ def _train(job: Job, trainer: Trainer, reader: Reader, labels: Tensor, record: "
             reader, labels, seed=identity.seed, level=0, epoch=epoch, steps=steps, watch=watch
         )
     check_finite(trainer.network, epoch)
+    if record.ends_high():
+        raise Diverged(epoch, why=f"ends above {BOUND:,.0f}")
 
 
 class _Record:
@@ -95,6 +97,10 @@ class _Record:
         """The finite ones of the first and the last mean loss."""
         ends = self._seen[:1] + self._seen[1:][-1:]
         return tuple(loss for _, _, loss in ends if math.isfinite(loss))
+
+    def ends_high(self) -> bool:
+        """Whether the last mean loss is one that a level, which looks once more, may end by."""
+        return self._seen[-1][2] > BOUND
 
     def rate(self) -> float:
         """Images a second; the first batches, which set much up, are left out if others follow."""

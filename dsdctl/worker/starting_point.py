@@ -135,7 +135,7 @@ def _next_masks(
     stored = store.levels.tensors(identity.parent, "masks")
     for name, score in scores.items():
         if name not in stored or stored[name].shape != score.shape:
-            raise WorkError(f"level {identity.parent}: its masks are none of {name}")
+            raise WorkError(f"level {identity.parent}: its masks do not belong to {name}")
     device = data.train.labels.device
     masks = {name: stored[name].to(device) for name in scores}
     ignored = {f"{layer}.weight" for layer in pruning.ignore}

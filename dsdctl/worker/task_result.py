@@ -21,7 +21,7 @@ class TaskResult:
 
     status: Status
     level: "FinishedLevel | None" = None
-    """The level's result; none of a table and of a state to rewind to."""
+    """The level's result; none of a table and of a rewind checkpoint."""
     failure: str | None = None
     """Why it did not end well, in words."""
     damage: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ def test_nothing_is_overwritten(kind: str, tmp_path: Path, dsdctl: Dsdctl) -> No
     before = sorted(tmp_path.iterdir()), files_in(tmp_path)
     refused = dsdctl("init", "paper")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "figure5.yaml: is there already, nothing was written\n"
+    assert refused.stderr == "figure5.yaml: already exists, nothing was written\n"
     assert (sorted(tmp_path.iterdir()), files_in(tmp_path)) == before
 
 

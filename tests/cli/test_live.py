@@ -83,7 +83,7 @@ class Run:
         changes = {"matrix": {AXIS: [n / 10000 for n in range(1, 21)]}}
         self.plan: Plan = planned(folder, changes)
         self.trajectories = list(self.plan.trajectories.values())
-        self._progress = Progress(self.plan, Store(folder / "store", read_only=True))
+        self._progress = Progress(self.plan, Store(folder / "store"))
         self.stages: dict[str, Stage] = {}
 
     def told(self, key: str) -> AtWork | None:
@@ -245,5 +245,5 @@ def test_nothing_of_it_is_left_after_ctrl_c(real: tuple[subprocess.Popen[bytes],
     assert process.wait(60) == 130
     assert [line.rstrip() for line in screen.display if line.strip()] == [
         STOPPING,
-        "interrupted; the same command goes on from here",
+        "interrupted; re-run the command to resume",
     ]

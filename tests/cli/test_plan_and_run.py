@@ -1,4 +1,4 @@
-"""What a plan counts is what a run then does: levels, states to rewind to, tables and PFLOPs."""
+"""What a plan counts is what a run then does: levels, rewind checkpoints, tables and PFLOPs."""
 
 import json
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_a_plan_counts_what_is_run(name: str, tmp_path: Path, dsdctl: Dsdctl) ->
     store = tmp_path / "dsdctl-store"
     assert len(list(store.glob("levels/*/*"))) == levels + states
     assert len(list(store.glob("tables/*/*"))) == tables
-    progress = Progress(make_plan([resolve(spec)]), Store(store, read_only=True))
+    progress = Progress(make_plan([resolve(spec)]), Store(store))
     pflops = sum(piece.pflops for piece in executed(progress, fvcore_macs))
     assert before["totals"]["pflops_to_run"] == pytest.approx(pflops)
 

@@ -33,7 +33,7 @@ class Written:
         self.store = Store(folder / "store")
         self.store.open_for_writing()
         plan = planned(folder, {"pruning.levels": 1})
-        self.progress = Progress(plan, Store(folder / "store", read_only=True))
+        self.progress = Progress(plan, Store(folder / "store"))
         self._writer = Progress(plan, self.store)
         (self._trajectory,) = plan.trajectories.values()
 

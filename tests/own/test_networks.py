@@ -166,7 +166,7 @@ def test_its_layers_can_be_ignored_by_name_and_its_rounds_are_checked(tmp_path: 
     setup = only(planned(tmp_path, {"pruning.ignore": ["last"]})).setup
     assert setup.ignored_layers == ("head",)
     problem = only_problem(lambda: planned(tmp_path, {"pruning.ignore": ["heads"]}))
-    assert "heads is no layer of the student; did you mean head?" in problem
+    assert "heads is not a layer of the student; did you mean head?" in problem
     problem = only_problem(lambda: planned(tmp_path, {"pruning": {"levels": 60}}))
     assert "for 57 weights" in problem
     problem = only_problem(lambda: planned(tmp_path, {"training.batch_size": 861}))
@@ -268,7 +268,7 @@ def test_without_having_been_looked_at_it_is_valid_and_has_keys(tmp_path: Path) 
     write_net(tmp_path, NET + "raise RuntimeError('was run')\n")
     trajectory = only(make_plan([resolve(spec(tmp_path))]))
     assert len(trajectory.key) == 64
-    with pytest.raises(InputError, match="not looked at on this machine yet"):
+    with pytest.raises(InputError, match="not inspected on this machine yet"):
         fvcore_macs(trajectory.setup)
 
 

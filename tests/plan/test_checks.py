@@ -102,9 +102,9 @@ LAYERS = "features.0, features.3, features.7, features.10, classifier"
 @pytest.mark.parametrize(
     ("ignore", "reason"),
     [
-        (["clasifier"], f"[0]: clasifier is no layer of the student; did you mean classifier? "
+        (["clasifier"], f"[0]: clasifier is not a layer of the student; did you mean classifier? "
                         f"(allowed: first, last, {LAYERS})"),
-        (["first", "features.3.weight"], "[1]: features.3.weight is no layer of the student; "
+        (["first", "features.3.weight"], "[1]: features.3.weight is not a layer of the student; "
                                          "did you mean features.3?"),
         (["first", *LAYERS.split(", ")], ": leaves no layer of the student to prune"),
         ("last", ': is "last" (allowed: an array such as [last])'),
@@ -136,7 +136,7 @@ def test_a_teachers_layers_are_its_own(tmp_path: Path) -> None:
         return row.student.ignored_layers, row.teacher_source.setup.ignored_layers
 
     problem = only_problem(lambda: resolved(tmp_path, changes(["features.0"])))
-    assert ": pruning.ignore[0]: features.0 is no layer of the teacher " in problem
+    assert ": pruning.ignore[0]: features.0 is not a layer of the teacher " in problem
     own = changes(["features.0"], pruning={"ignore": ["conv"]})
     assert ignored(only_row(tmp_path, own)) == (("features.0",), ("conv",))
     ends = changes(["first", "last"])

@@ -104,7 +104,7 @@ def test_the_best_of_more_levels_is_another_teacher(tmp_path: Path) -> None:
     assert students[5] != best
     needs = [plan.trajectories[key].teacher for (key,) in (best, students[5])]
     assert [need and need.levels for need in needs] == [4, 7]
-    tables = plan_tables(Progress(plan, Store(tmp_path / "none", read_only=True)), paper_macs)
+    tables = plan_tables(Progress(plan, Store(tmp_path / "none")), paper_macs)
     assert len({table.key for table in tables.values()}) == 3
 
 
@@ -117,7 +117,7 @@ def test_the_sparsest_within_another_share_or_of_more_levels_is_another_teacher(
     plan = planned(tmp_path, changes)
     students = {key for row in plan.rows for key in row.students}
     assert len(students) == 7  # the dense teacher is the same in both variants
-    tables = plan_tables(Progress(plan, Store(tmp_path / "none", read_only=True)), paper_macs)
+    tables = plan_tables(Progress(plan, Store(tmp_path / "none")), paper_macs)
     assert len({table.key for table in tables.values()}) == 7
 
 

@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def why(folder: Path, store: Path, changes: dict[str, Any]) -> dict[str, list[Difference]]:
     """What differs, by the name of the trajectory and its level."""
-    progress = Progress(planned(folder, TAUGHT | changes), Store(store, read_only=True))
+    progress = Progress(planned(folder, TAUGHT | changes), Store(store))
     found = list(missing(progress))
     return {f"{one.trajectory.name} {one.level}": list(one.differences) for one in found}
 
@@ -71,7 +71,7 @@ def test_the_field_that_was_changed_is_named(
 
 def test_of_another_teacher_its_own_field_is_named(tmp_path: Path, store: Path) -> None:
     plan = planned(tmp_path, TAUGHT | {"teacher.training": {"epochs": 9}})
-    progress = Progress(plan, Store(store, read_only=True))
+    progress = Progress(plan, Store(store))
     (teacher,) = missing(progress)  # the students depend on it
     assert list(teacher.differences) == [Difference("training.epochs", "9", "4")]
     both = tmp_path / "both"
@@ -82,7 +82,7 @@ def test_of_another_teacher_its_own_field_is_named(tmp_path: Path, store: Path) 
             tmp_path / "second", TAUGHT | {"teacher.training": {"epochs": 9}, "pruning.levels": 1}
         ),
     )
-    identities = Identities(Store(both, read_only=True))
+    identities = Identities(Store(both))
     distilled = [
         (key, fields)
         for key, fields in identities.levels()
@@ -144,7 +144,7 @@ def test_another_numerics_version_is_named(tmp_path: Path) -> None:
     progress = fill(tmp_path / "store", plan)
     ((_, known),) = progress.known.items()
     older = of_older_numerics(progress.store, known.levels[0].key)
-    (found,) = missing(Progress(plan, Store(tmp_path / "store", read_only=True)))
+    (found,) = missing(Progress(plan, Store(tmp_path / "store")))
     assert (found.level, found.nearest) == (0, older)
     (difference,) = found.differences
     assert (difference.field, difference.second) == ("numerics_version", "1")

@@ -213,7 +213,7 @@ def test_an_ending_that_says_no_format_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 2
     assert done.stderr == (
-        f"--output: {output}: .pdf is no format "
+        f"--output: {output}: unknown format .pdf "
         "(allowed: .md, .tex, .csv, .json, .html, .txt; --format)\n"
     )
     assert not output.exists()

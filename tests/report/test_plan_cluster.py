@@ -27,7 +27,7 @@ PAIR = ["vanilla", "kd-dense-teacher", "kd-pruned-teacher"]
 
 
 def progress_of(folder: Path, changes: dict[str, Any]) -> Progress:
-    return Progress(planned(folder, changes), Store(folder / "store", read_only=True))
+    return Progress(planned(folder, changes), Store(folder / "store"))
 
 
 def in_pflops(_workload: str, pflops: float) -> float:
@@ -51,10 +51,10 @@ def test_the_pieces_are_the_work_of_the_plan_each_once(
     pieces = pieces_of(progress, fvcore_macs, in_pflops)
     levels = [piece for piece in pieces if piece.name.endswith(" level")]
     assert len(levels) == sum(levels_to_run(progress).values())
-    tables = [piece for piece in pieces if piece.name == "teacher table"]
+    tables = [piece for piece in pieces if piece.name == "cached teacher logits"]
     summary = summarise(progress, fvcore_macs)
     assert len(tables) == len(summary.teacher_tables)
-    states = [piece for piece in pieces if piece.name == "state to rewind to"]
+    states = [piece for piece in pieces if piece.name == "rewind checkpoint"]
     assert len(states) == len(missing_rewind_checkpoints(progress))
     assert len(pieces) == len(levels) + len(tables) + len(states)
     assert total_cost(pieces) == pytest.approx(summary.totals.pflops_to_run)
@@ -63,7 +63,7 @@ def test_the_pieces_are_the_work_of_the_plan_each_once(
 
 def test_table_1_waits_for_all_levels_of_the_teacher_and_its_table(tmp_path: Path) -> None:
     plan = make_plan([resolve(TABLE1)])
-    progress = Progress(plan, Store(tmp_path, read_only=True))
+    progress = Progress(plan, Store(tmp_path))
     pieces = pieces_of(progress, paper_macs, in_pflops)
     student = next(t for t in plan.trajectories.values() if t.teacher is not None)
     assert student.teacher is not None
@@ -74,7 +74,9 @@ def test_table_1_waits_for_all_levels_of_the_teacher_and_its_table(tmp_path: Pat
     assert total_cost(critical_path(pieces)) == pytest.approx(longest)
     assert list_schedule(pieces, 100) == pytest.approx(longest)
     assert [piece.name for piece in critical_path(pieces)] == [
-        *["teacher seed 0 level"] * 30, "teacher table", *["kd-pruned-teacher seed 0 level"] * 30,
+        *["teacher seed 0 level"] * 30,
+        "cached teacher logits",
+        *["kd-pruned-teacher seed 0 level"] * 30,
     ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
         ),
         (
             {"sparsities": [0.9], "retrain": {"mode": "continue", "lr_scale": 0.1}},
-            "90 % at one shot, over all layers, by magnitude fine-tuned, rate x 0.1",
+            "90% in one shot, over all layers, by magnitude fine-tuned, rate x 0.1",
         ),
         (
             {"ignore": ["last", "features.0"]},
@@ -85,7 +85,7 @@ def test_each_way_to_prune_and_retrain_is_named_once_with_its_recipes(
 def test_why_a_teacher_has_a_table_or_none_is_in_the_json(tmp_path: Path) -> None:
     def tables(**changes: object) -> list[tuple[bool | None, str | None]]:
         plan = planned(tmp_path, {"recipes": ["vanilla", "kd-dense-teacher"], **changes})
-        progress = Progress(plan, Store(tmp_path / "store", read_only=True))
+        progress = Progress(plan, Store(tmp_path / "store"))
         shown = summarise(progress, paper_macs).trajectories
         return [(t.teacher_table, t.teacher_table_reason) for t in shown]
 
@@ -101,11 +101,11 @@ def test_a_state_to_rewind_to_is_a_cost_of_its_own(
     def early(retrain: object) -> list[str]:
         folder = tmp_path / str(retrain)
         lines = plan_text(folder, {"pruning.retrain": retrain}, monkeypatch)
-        return [line for line in lines if line.startswith("states to rewind to")]
+        return [line for line in lines if line.startswith("rewind checkpoints")]
 
     assert early("rewind") == []
     (line,) = early({"mode": "rewind", "iteration": 1})
-    assert line.startswith("states to rewind to 1, level 0's first batches run once more: ")
+    assert line.startswith("rewind checkpoints 1, level 0's first batches run once more: ")
 
 
 def test_trajectories_that_differ_in_their_seed_alone_are_one_line(
@@ -133,7 +133,7 @@ def test_a_plan_of_several_specs_says_what_they_share(
     store = str(tmp_path / "store")
     result = CliRunner().invoke(app, ["plan", str(one), str(two), "--store", store])
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    start = lines.index("trajectories that several specs read")
+    start = lines.index("trajectories shared by several specs")
     assert lines[start + 1] == "one, two: 1"
     assert any("one: vanilla; two: early-stop" in line for line in lines)
     assert [line.split()[:2] for line in lines if line.startswith(("one: ", "two: "))] == [

@@ -42,7 +42,7 @@ class Watched:
         self._writer.add(self.plan.trajectories[key], level)
 
     def states(self, width: int | None = None) -> list[str]:
-        progress = Progress(self.plan, Store(self.store.root, read_only=True))
+        progress = Progress(self.plan, Store(self.store.root))
         return list(status_lines(progress, {}, width=width))
 
     def state(self, key: str) -> str:

@@ -158,7 +158,7 @@ def test_a_signal_leaves_a_checkpoint_of_each_from_which_the_same_bytes_come(
     process.send_signal(signal.SIGTERM)
     done = ended(process)
     assert done.returncode == 143
-    assert "the same command goes on from here" in done.stderr
+    assert "re-run the command to resume" in done.stderr
     kept = {file.name: Store(store).checkpoints.load(file.name) for file in inflight(store)}
     assert len(kept) == SEEDS
     assert checkpoints.taken().keys() == kept.keys()
@@ -169,6 +169,7 @@ def test_a_signal_leaves_a_checkpoint_of_each_from_which_the_same_bytes_come(
     assert result_bytes(store) == expected
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_a_killed_process_fails_all_its_tasks_and_the_next_run_finishes_them(
     expected: dict[str, bytes], tmp_path: Path
@@ -240,6 +241,7 @@ def all_of(engine: LocalEngine, count: int) -> Iterator[tuple[LevelTask, TaskRes
             yield pair
 
 
+@pytest.mark.long
 def test_what_comes_after_a_failure_gets_another_process(
     tasks: list[LevelTask], config: WorkerConfig, tmp_path: Path
 ) -> None:
@@ -263,6 +265,7 @@ def test_what_comes_after_a_failure_gets_another_process(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.long
 def test_an_idle_process_that_died_is_replaced(
     tasks: list[LevelTask], config: WorkerConfig
 ) -> None:

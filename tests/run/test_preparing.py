@@ -175,8 +175,8 @@ def test_a_run_prepares_its_images_first_and_once(ran: Path) -> None:
 
 def test_the_plan_says_what_is_expected_and_then_what_was_measured(ran: Path) -> None:
     plan = plan_of(ran)
-    before = Progress(plan, Store(ran / "nothing", read_only=True))
-    after = Progress(plan, Store(ran / "dsdctl-store", read_only=True))
+    before = Progress(plan, Store(ran / "nothing"))
+    after = Progress(plan, Store(ran / "dsdctl-store"))
     images = "image-folder: 24 train, 24 test images of 14 x 14"
     assert data_lines(before) == [
         f"{images}; label noise symmetric-all, rate 0.5: true flip rate about 33.33 %, "
@@ -194,7 +194,7 @@ def test_the_plan_says_what_is_expected_and_then_what_was_measured(ran: Path) ->
 
 
 def test_the_plan_says_why_a_teacher_is_called_directly(ran: Path) -> None:
-    progress = Progress(plan_of(ran), Store(ran / "nothing", read_only=True))
+    progress = Progress(plan_of(ran), Store(ran / "nothing"))
     assert direct_teacher_lines(progress) == [
         "kd-dense-teacher: the teacher is called for every batch "
         "(no table can hold the views of random resized crops)"
@@ -202,7 +202,7 @@ def test_the_plan_says_why_a_teacher_is_called_directly(ran: Path) -> None:
 
 
 def test_the_report_states_the_true_flip_rate(ran: Path) -> None:
-    progress = Progress(plan_of(ran), Store(ran / "dsdctl-store", read_only=True))
+    progress = Progress(plan_of(ran), Store(ran / "dsdctl-store"))
     (report,) = make_report(progress, paper_macs)
     (rate,) = {row.flip_rate.mean for row in report.rows}
     assert rate is not None
@@ -212,7 +212,7 @@ def test_the_report_states_the_true_flip_rate(ran: Path) -> None:
     )
     assert notes(report).count(line) == 1
     assert line in " ".join(called(ran, "report", "spec.yaml", "--notes").stdout.split())
-    unknown = Progress(plan_of(ran), Store(ran / "nothing", read_only=True))
+    unknown = Progress(plan_of(ran), Store(ran / "nothing"))
     (empty,) = make_report(unknown, paper_macs)
     assert [row.flip_rate.mean for row in empty.rows] == [None, None]
     assert any(line.endswith("training labels: not measured yet.") for line in notes(empty))

@@ -100,7 +100,7 @@ def test_a_driver_that_is_stopped_or_killed_goes_on_by_the_same_command(
     stopped.send_signal(signal.SIGINT)
     done = ended(stopped)
     assert done.returncode == 130
-    assert "interrupted; the same command goes on from here" in done.stderr
+    assert "interrupted; re-run the command to resume" in done.stderr
     assert inflight(store)
     assert not levels(store)
     killed = start(store.parent, *_run(nodes))
@@ -240,7 +240,7 @@ def test_a_cluster_of_its_own_ends_with_an_interrupted_run(
         shutil.rmtree(next(own.glob("dsdctl-ray-*")))  # nobody was left to remove it
     else:
         assert done.returncode == 128 + number
-        assert "interrupted; the same command goes on from here" in done.stderr
+        assert "interrupted; re-run the command to resume" in done.stderr
         _assert_nothing_is_left(process, own)
     process = start(store.parent, *ALONE, start_new_session=True)
     _assert_as_local(store, ended(process), local)
@@ -319,5 +319,5 @@ def test_an_address_without_a_cluster_is_bad_input(tmp_path: Path) -> None:
     done = dsdctl(tmp_path, "run", "small.yaml", "--engine", "ray", "--address", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(
-        r"--address: 127\.0\.0\.1:1: no Ray cluster \(nothing answers there\)\n", done.stderr
+        r"--address: 127\.0\.0\.1:1: no Ray cluster \(no cluster answers there\)\n", done.stderr
     )

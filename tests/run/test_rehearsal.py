@@ -138,6 +138,15 @@ def test_a_training_that_diverges_is_said_with_what_to_try(tmp_path: Path) -> No
     assert "time  unknown: what diverges or fails tells no rate" in done.stdout
 
 
+def test_a_loss_beyond_all_bounds_at_a_short_rehearsals_end_diverges_too(tmp_path: Path) -> None:
+    """A level looks again fifty batches later; a rehearsal of few batches has no later."""
+    network = {"student": {"arch": "mlp", "hidden": [16]}, "training.optimizer": {"lr": 1000}}
+    spec(tmp_path, {**ONE, **network})
+    done = dsdctl(tmp_path, "rehearse", "spec.yaml", "--batches", "20", "--device", "cpu")
+    assert done.returncode == 3
+    assert "DIVERGES, the training loss ends above 1,000,000 in epoch " in done.stdout
+
+
 def test_where_the_memory_is_full_a_smaller_batch_is_what_to_try() -> None:
     """One training runs at a time: there are no --jobs to be fewer."""
     said = describe_os_error(MemoryError(), smaller="a smaller batch")

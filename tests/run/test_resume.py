@@ -226,7 +226,7 @@ def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path: Path) -> Non
         process.send_signal(number)
         done = ended(process)
         assert done.returncode == code
-        assert "the same command goes on from here" in done.stderr
+        assert "re-run the command to resume" in done.stderr
         assert not levels(store)
         trained = _epochs(store)
         assert before < trained < epochs

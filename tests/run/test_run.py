@@ -381,6 +381,7 @@ def test_a_report_over_several_environments_says_so(
     assert "Mixed environments: torch 1.0 on cpu" in " ".join(printed.split())
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:
     long = TINY.replace("epochs: 2", "epochs: 300").replace("levels: 3", "levels: 0")
@@ -415,7 +416,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny: Path, tmp_path: Path) -> Non
         process.send_signal(number)
         done = ended(process)
         assert done.returncode == code
-        assert "the same command goes on from here" in done.stderr
+        assert "re-run the command to resume" in done.stderr
         assert not alive(worker)
 
 

@@ -185,6 +185,7 @@ def test_a_diverging_level_is_recorded_ends_its_trajectory_and_marks_its_rows(
 # Processes and memory
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_memory_exhausted_is_one_message_and_the_rest_is_done(tmp_path: Path) -> None:
     """Of two variants, one needs more memory for a batch than there is."""
@@ -299,7 +300,7 @@ def test_a_truncated_parent_is_named_set_aside_and_recomputed(tmp_path: Path) ->
     assert done.returncode == 0
     warning = f"warning: {weights.relative_to(tmp_path)}: "
     assert done.stderr.count(warning) == 1
-    assert "(set aside as dsdctl-store/setaside/" in done.stderr
+    assert "(quarantined as dsdctl-store/setaside/" in done.stderr
     assert len(list(store.glob("setaside/*"))) == 1
     assert len(levels(store)) == 3
     assert before.items() <= result_bytes(store).items()
@@ -324,7 +325,7 @@ def test_altered_tensors_are_named_set_aside_and_computed_anew_before_they_are_r
     file.write_bytes(content)
     done = dsdctl(tmp_path, "run", "longer.yaml")
     assert done.returncode == 0, done.stderr
-    assert f"{file.relative_to(tmp_path)}: its checksum does not fit; set aside" in done.stderr
+    assert f"{file.relative_to(tmp_path)}: checksum mismatch; set aside" in done.stderr
     (aside,) = store.glob("setaside/*")
     assert (aside / file.name).read_bytes() == content
     assert len(levels(store)) == 3

@@ -72,6 +72,7 @@ def test_two_runs_at_once_train_every_level_once_and_agree_with_one_alone(
     assert not inflight(store)
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_when_the_owner_of_a_level_is_killed_another_run_takes_over(tmp_path: Path) -> None:
     epochs = 200

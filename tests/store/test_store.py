@@ -119,7 +119,9 @@ def test_a_table_reads_back_equal(store: Store) -> None:
     "name", ["result.json", "identity.json", "environment.json", "checksums.json"]
 )
 @pytest.mark.parametrize("how", ["missing", "truncated", "altered", "empty"])
-def test_a_damaged_file_is_named_and_the_level_set_aside(store: Store, name: str, how: str) -> None:
+def test_a_damaged_file_is_named_and_its_level_moves_only_when_told(
+    store: Store, name: str, how: str
+) -> None:
     file = _commit(store) / name
     content = file.read_bytes()
     match how:
@@ -131,9 +133,15 @@ def test_a_damaged_file_is_named_and_the_level_set_aside(store: Store, name: str
             file.write_bytes(content.replace(b"0", b"1", 1).replace(b":", b";", 1))
         case "empty":
             file.write_bytes(b"")
-    assert store.levels.get(KEY) is None
-    assert name in store.damage[0]
-    assert len(list((store.root / "setaside").iterdir())) == 1
+    before = sorted(store.root.rglob("*"))
+    assert store.levels.get(KEY) is None and store.levels.get(KEY) is None
+    (line,) = store.damage
+    assert name in line and line.endswith(" (counts as missing)")
+    assert sorted(store.root.rglob("*")) == before
+    store.quarantine(file.parent)
+    (aside,) = (store.root / "setaside").iterdir()
+    (line,) = store.damage
+    assert name in line and line.endswith(f" (quarantined as {aside})")
     _commit(store)
     assert store.levels.get(KEY) is not None
 
@@ -153,7 +161,7 @@ def test_altered_weights_are_never_used(store: Store) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DamagedError, match=r"weights\.safetensors: its checksum does not fit"):
+    with pytest.raises(DamagedError, match=r"weights\.safetensors: checksum mismatch"):
         store.levels.tensors(KEY, "weights")
 
 
@@ -166,13 +174,9 @@ def test_a_level_under_another_key_is_damage(store: Store) -> None:
     assert "does not belong to this key" in store.damage[0]
 
 
-def test_a_read_only_store_reports_damage_and_writes_nothing(store: Store) -> None:
-    (_commit(store) / "result.json").unlink()
-    before = sorted(store.root.rglob("*"))
-    reader = Store(store.root, read_only=True)
-    assert reader.levels.get(KEY) is None
-    assert "result.json" in reader.damage[0]
-    assert sorted(store.root.rglob("*")) == before
+def test_what_is_gone_by_now_is_not_quarantined(store: Store) -> None:
+    store.quarantine(store.folder("levels", KEY))
+    assert store.damage == [] and not (store.root / "setaside").exists()
 
 
 def test_a_store_that_vanished_is_not_made_anew(store: Store) -> None:
@@ -300,10 +304,9 @@ def test_a_damaged_checkpoint_is_set_aside(store: Store, cut: int) -> None:
     else:
         content[20] ^= 1
         file.write_bytes(content)
-    assert store.checkpoints.load(KEY) is None
-    assert "damaged, so its level starts over" in store.damage[0]
-    assert not file.exists()
-    assert len(list((store.root / "setaside").iterdir())) == 1
+    with pytest.raises(DamagedError, match="damaged, so its level starts over") as error:
+        store.checkpoints.load(KEY)
+    assert error.value.path == file
 
 
 def _hold(root: str, ready: str) -> None:
@@ -330,7 +333,7 @@ def test_a_lock_is_held_by_one_and_freed_when_its_owner_is_killed(store: Store) 
 
 
 def test_who_is_at_a_piece_of_work_is_known_for_as_long_as_that_lasts(store: Store) -> None:
-    reader = Store(store.root, read_only=True)
+    reader = Store(store.root)
     assert reader.told("x") is None and not reader.is_held("x")
     assert not list(store.root.glob("locks/*"))
     stage = Stage(name="epoch", number=3, count=4, batch=1, batches=2)

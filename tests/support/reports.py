@@ -1,16 +1,20 @@
 """Reports of planned specs whose levels were made up instead of trained."""
 
+import csv
+import io
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from builders import paper_macs, planned
+from rich.console import Console
 
 from dsdctl.plan.next_work import wants_level
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.formats.text import render
 from dsdctl.report.table import Report, make_report
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult, Measured
 from dsdctl.spec.pruning import Pruning
@@ -94,6 +98,14 @@ def nothing(_trajectory: Trajectory, _level: int) -> None:
     """A store that holds no level."""
 
 
+COMPARED: dict[str, Any] = {
+    "student.width": 16,
+    "pruning": {"fraction": 0.25, "levels": 15},
+    "recipes": ["vanilla", "early-stop", "kd-dense-teacher", "kd-pruned-teacher"],
+    "seeds": [0, 1, 2],
+}
+
+
 def diverging(seed: int, at: int) -> MakeLevel:
     """double_descent, but for one seed of the students, which diverges at a level."""
 
@@ -107,7 +119,7 @@ def diverging(seed: int, at: int) -> MakeLevel:
 
 def progress_of(folder: Path, plan: Plan, make: MakeLevel = double_descent) -> Progress:
     """A plan of which every level that is wanted has been made up."""
-    progress = Progress(plan, Store(folder / "no-store", read_only=True))
+    progress = Progress(plan, Store(folder / "no-store"))
     for trajectory in plan.trajectories.values():
         while wants_level(progress, trajectory) and progress.next_level_identity(trajectory):
             level = progress.known[trajectory.key].next_level
@@ -126,3 +138,15 @@ def report_of(
     """The report of the small spec with `changes`, its levels made up."""
     (report,) = make_report(progress_of(folder, planned(folder, changes), make), paper_macs)
     return report
+
+
+def shown(report: Report, style: str, width: int = 160) -> str:
+    return render([report], style, Console(width=width), explained=True)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def tidy(report: Report) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(shown(report, "csv"))))

@@ -67,7 +67,7 @@ def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     assert runs["vanilla seed 0"]["tags"] == ["ci"]
     _check_attached(store, runs["comparison"], report)
     plan = make_plan([resolve(tiny)], recipes=("vanilla", "kd-dense-teacher"), seeds=(0,))
-    progress = Progress(plan, Store(store, read_only=True))
+    progress = Progress(plan, Store(store))
     ledger = make_ledger(progress, make_report(progress, fvcore_macs), fvcore_macs)
     executed = _tables(store)["executed"]
     assert sum(line[4] for line in executed) == pytest.approx(ledger.executed)

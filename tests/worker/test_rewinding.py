@@ -191,7 +191,7 @@ def test_a_scaled_learning_rate_is_that_of_every_epoch_from_level_1_on(run: Path
 
 
 def test_nothing_is_left_to_run_and_the_store_is_whole(run: Path) -> None:
-    store = Store(run / "dsdctl-store", read_only=True)
+    store = Store(run / "dsdctl-store")
     progress = Progress(planned(run, MODES_SPEC), store)
     assert not list(unfinished(progress))
     assert not missing_rewind_checkpoints(progress)
@@ -206,7 +206,7 @@ def test_the_plan_counts_what_modes_share_once(tmp_path: Path) -> None:
     plan = planned(tmp_path, MODES_SPEC)
     # Epoch 1 and iteration 5 are one trajectory, read by two variants.
     assert len(plan.trajectories) == 6
-    progress = Progress(plan, Store(tmp_path / "nowhere", read_only=True))
+    progress = Progress(plan, Store(tmp_path / "nowhere"))
     assert list(missing_levels(progress).values()) == [3, 2, 2, 2, 2, 2]
     early = missing_rewind_checkpoints(progress).values()
     shares = [rewinding[0].setup.rewind_share for rewinding in early]
@@ -217,7 +217,7 @@ def test_the_plan_counts_what_modes_share_once(tmp_path: Path) -> None:
 def test_of_trajectories_run_by_themselves_each_level_counts(tmp_path: Path) -> None:
     """What one shares with another that is not run is its own to run."""
     plan = planned(tmp_path, MODES_SPEC)
-    progress = Progress(plan, Store(tmp_path / "nowhere", read_only=True))
+    progress = Progress(plan, Store(tmp_path / "nowhere"))
     last = list(plan.trajectories)[-1:]
     assert levels_to_run(progress, last) == {last[0]: 3}
     pieces = [
@@ -243,7 +243,7 @@ def test_a_dense_teacher_rewinds_to_nothing(tmp_path: Path) -> None:
 def test_lists_of_sparsities_share_the_levels_that_they_have_in_common(tmp_path: Path) -> None:
     lists = [[0.5], [0.5, 0.9], [0.9]]
     changes = {"pruning": {}, "matrix": {"pruning.sparsities": lists}}
-    progress = Progress(planned(tmp_path, changes), Store(tmp_path / "nowhere", read_only=True))
+    progress = Progress(planned(tmp_path, changes), Store(tmp_path / "nowhere"))
     assert list(missing_levels(progress).values()) == [2, 1, 1]
 
 

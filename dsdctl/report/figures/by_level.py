@@ -113,7 +113,7 @@ def _legend_by_level(
     lines = [line for panel in shown for line in panel.lines]
     handles = [handle(label, line_pen(style)) for label, style in looks.items()]
     if any(panel.teachers for panel in shown):
-        handles.append(handle("teacher, level that taught", {**TEACHER, **TEACHING}))
+        handles.append(handle("teacher checkpoint", {**TEACHER, **TEACHING}))
     if any(line.reported() for line in lines):
         handles.append(handle("reported level, by the mean", {**REPORTED, "color": "0.3"}))
     if any(line.stopped() for line in lines):

@@ -12,7 +12,7 @@ from rich.text import Text
 from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
-from dsdctl.report.cells import difference_text, number_text, percent_text, pflops_text
+from dsdctl.report.cells import difference_text, flops_text, number_text, percent_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare, varied_axes
 from dsdctl.report.formats.csv import axis_columns, written
 from dsdctl.report.formats.html.template import html_page
@@ -20,9 +20,20 @@ from dsdctl.report.formats.latex import floating, math, table_line, tex
 from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import Report, make_report
-from dsdctl.units import magnitude
+from dsdctl.units import PFLOPS, FlopsUnit, flops_unit, magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
+
+
+def _headings(comparison: Comparison) -> list[str]:
+    """HEADINGS with the unit of the costs."""
+    return [heading.replace(PFLOPS.name, _unit(comparison).name) for heading in HEADINGS]
+
+
+def _unit(comparison: Comparison) -> FlopsUnit:
+    """The unit in which the rows' costs are read best."""
+    sides = [side for row in comparison.rows for side in (row.first, row.second)]
+    return flops_unit(max((side.pflops.mean or 0.0 for side in sides), default=0.0))
 
 
 def compared(sides: Sequence[Progress], style: str, console: Console) -> str:
@@ -82,7 +93,7 @@ def _latex(comparison: Comparison) -> str:
         caption=_title(comparison),
         label="comparison",
         columns="llrrrr",
-        headings=[list(map(tex, HEADINGS))],
+        headings=[list(map(tex, _headings(comparison)))],
         body=body,
         notes=comparison_notes(comparison),
     )
@@ -92,7 +103,7 @@ def _html(comparison: Comparison) -> str:
     return html_page(
         "compare.html.jinja",
         title=_title(comparison),
-        headings=HEADINGS,
+        headings=_headings(comparison),
         rows=[_lines(comparison, row) for row in comparison.rows],
         notes=comparison_notes(comparison),
     )
@@ -120,7 +131,7 @@ def _csv_line(comparison: Comparison, row: ComparedRow) -> dict[str, object]:
 def _markdown(comparison: Comparison) -> str:
     lines = [line for row in comparison.rows for line in _lines(comparison, row)]
     lines = [[escaped(cell) for cell in line] for line in lines]
-    table = markdown_table(HEADINGS, ("---", "---", *["--:"] * 4), lines)
+    table = markdown_table(_headings(comparison), ("---", "---", *["--:"] * 4), lines)
     notes = "\n".join(f"- {escaped_line(line)}" for line in comparison_notes(comparison))
     return f"## {escaped(_title(comparison))}\n\n{table}\n\n{notes}"
 
@@ -128,7 +139,7 @@ def _markdown(comparison: Comparison) -> str:
 def _table(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(_title(comparison)))
     table.title_justify = "left"
-    for number, heading in enumerate(HEADINGS):
+    for number, heading in enumerate(_headings(comparison)):
         table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
     for row in comparison.rows:
         for line in _lines(comparison, row):
@@ -143,15 +154,15 @@ def _title(comparison: Comparison) -> str:
 
 def _lines(comparison: Comparison, row: ComparedRow) -> list[list[str]]:
     """A row's three lines: the first report, the second, and the difference."""
-    first, second = row.first, row.second
+    unit = _unit(comparison)
     return [
-        [row.name, comparison.first, *_side(first)],
-        ["", comparison.second, *_side(second)],
+        [row.name, comparison.first, *_side(row.first, unit)],
+        ["", comparison.second, *_side(row.second, unit)],
         [
             "",
             "difference",
             _difference(row),
-            _pflops_change(*_means(row, "pflops")),
+            _flops_change(*_means(row, "pflops"), unit),
             _change(*_means(row, "sparsity"), 100, ".2f"),
             _change(*_means(row, "level"), 1, ".1f"),
         ],
@@ -169,10 +180,10 @@ def _means(row: ComparedRow, quantity: str) -> tuple[float | None, float | None]
     return means[0], means[1]
 
 
-def _side(side: Side) -> list[str]:
+def _side(side: Side, unit: FlopsUnit) -> list[str]:
     return [
         percent_text(side.test_accuracy),
-        pflops_text(side.pflops.mean, side.teacher_pflops),
+        flops_text(side.pflops.mean, side.teacher_pflops, unit),
         percent_text(side.sparsity),
         number_text(side.level),
     ]
@@ -191,10 +202,11 @@ def _change(after: float | None, before: float | None, scale: float, digits: str
     return "" if after is None or before is None else f"{scale * (after - before):+{digits}}"
 
 
-def _pflops_change(after: float | None, before: float | None) -> str:
+def _flops_change(after: float | None, before: float | None, unit: FlopsUnit) -> str:
     if after is None or before is None:
         return ""
-    return f"{'-' if after < before else '+'}{magnitude(abs(after - before))}"
+    change = magnitude(unit.per_pflop * abs(after - before))
+    return f"{'-' if after < before else '+'}{change}"
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
@@ -202,7 +214,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     notes = [
         f"Difference: {comparison.second} minus {comparison.first}, over the seeds that both have "
         f"finished; of accuracies in points, with a {100 * CONFIDENCE:.0f} % t interval of the "
-        "paired differences. PFLOPs are one seed's, in the paper's convention."
+        "paired differences. Costs are one seed's, in the paper's convention."
     ]
     for name, rows in (
         (comparison.first, comparison.only_in_first),

@@ -4,18 +4,19 @@ import re
 from collections.abc import Sequence
 
 from dsdctl.report.axes import variant_words
-from dsdctl.report.cells import IN_80_COLUMNS, cells, reference_cells
+from dsdctl.report.cells import IN_80_COLUMNS, cells, cost_unit, reference_cells
 from dsdctl.report.notes import table_notes
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
+from dsdctl.units import PFLOPS, FlopsUnit
 
 _HEADINGS = (
     ("Recipe", ""),
     ("Early", "stop"),
     ("Distil-", "lation"),
     ("Pruned", "teacher"),
-    ("Student", "PFLOPs"),
-    ("Total", "PFLOPs"),
+    ("Student", PFLOPS.name),
+    ("Total", PFLOPS.name),
     ("Test accuracy", "[\\%]"),
     ("Sparsity", "[\\%]"),
 )
@@ -51,7 +52,7 @@ def tex(text: str) -> str:
 
 
 def _table(report: Report) -> str:
-    body = []
+    body, unit = [], cost_unit(report.rows)
     for _, rows in by_variant(report):
         body.append("\\midrule")
         variant = variant_words(rows[0].axes)
@@ -59,12 +60,15 @@ def _table(report: Report) -> str:
             body.append(
                 f"\\multicolumn{{{len(_HEADINGS)}}}{{@{{}}l}}{{\\emph{{{tex(variant)}}}}} \\\\"
             )
-        body += [line for row in rows for line in _row(row)]
+        body += [line for row in rows for line in _row(row, unit)]
     return floating(
         caption=report.title or report.experiment,
         label=report.experiment,
         columns="lcccrrrr",
-        headings=list(zip(*_HEADINGS, strict=True)),
+        headings=[
+            [unit.name if part == PFLOPS.name else part for part in line]
+            for line in zip(*_HEADINGS, strict=True)
+        ],
         body=body,
         notes=table_notes(report),
     )
@@ -109,12 +113,12 @@ def table_line(cells: Sequence[str]) -> str:
     return " & ".join(cells) + " \\\\"
 
 
-def _row(row: ReportRow) -> list[str]:
+def _row(row: ReportRow, unit: FlopsUnit) -> list[str]:
     """A row, and below it the published one."""
-    name, *ticks_and_values = cells(row)[:IN_80_COLUMNS]
+    name, *ticks_and_values = cells(row, unit)[:IN_80_COLUMNS]
     ticks = ["$\\checkmark$" if cell else "" for cell in ticks_and_values[:3]]
     lines = [table_line([tex(name), *ticks, *map(math, ticks_and_values[3:])])]
-    published = reference_cells(row)
+    published = reference_cells(row, unit)
     if published is not None:
         lines.append(table_line(["\\quad\\emph{paper}", *map(math, published[1:IN_80_COLUMNS])]))
     return lines

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, reference_cells
+from dsdctl.report.cells import FINDINGS, cells, cost_unit, finding_cells, headings, reference_cells
 from dsdctl.report.notes import notes
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
 from dsdctl.report.words import answer_lines
+from dsdctl.units import FlopsUnit
 
 
 def markdown(reports: Sequence[Report]) -> str:
@@ -21,22 +22,23 @@ def markdown(reports: Sequence[Report]) -> str:
         for variant, rows in by_variant(report):
             if variant:
                 parts.append(f"### {escaped(variant)}")
-            parts.append(_comparison(rows))
+            parts.append(_comparison(rows, cost_unit(report.rows)))
         findings = [[escaped(cell) for cell in line] for line in finding_cells(report)]
         parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), findings))
         parts.append("\n".join(f"- {escaped_line(line)}" for line in notes(report)))
     return "\n\n".join(parts)
 
 
-def _comparison(rows: Sequence[ReportRow]) -> str:
+def _comparison(rows: Sequence[ReportRow], unit: FlopsUnit) -> str:
     lines = []
     for row in rows:
-        lines.append([escaped(cell) for cell in cells(row)])
-        published = reference_cells(row)
+        lines.append([escaped(cell) for cell in cells(row, unit)])
+        published = reference_cells(row, unit)
         if published is not None:
             lines.append([f"*{escaped(cell.strip())}*" if cell else "" for cell in published])
-    alignment = ("---", *[":-:"] * 3, *["--:"] * (len(HEADINGS) - 4))
-    return markdown_table(HEADINGS, alignment, lines)
+    columns = headings(unit)
+    alignment = ("---", *[":-:"] * 3, *["--:"] * (len(columns) - 4))
+    return markdown_table(columns, alignment, lines)
 
 
 def markdown_table(

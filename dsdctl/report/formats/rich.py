@@ -14,7 +14,9 @@ from dsdctl.report.cells import (
     HEADINGS,
     IN_80_COLUMNS,
     cells,
+    cost_unit,
     finding_cells,
+    headings,
     reference_cells,
 )
 from dsdctl.report.curves import phases
@@ -26,6 +28,7 @@ from dsdctl.report.shortening import fill
 from dsdctl.report.sparkline import sparkline
 from dsdctl.report.table import Report, by_variant
 from dsdctl.report.words import answer_lines, wrapped
+from dsdctl.units import FlopsUnit
 
 UNBOUNDED = 10_000
 
@@ -40,7 +43,8 @@ def rich_report(report: Report, console: Console, *, explained: bool = False) ->
     lines = answer_lines(report)[:MAX_VARIANTS]
     parts += [Text(wrapped(line, console.width)) for line in lines]
     variants = by_variant(report)
-    parts += [_table(rows, variant, console) for variant, rows in variants[:MAX_VARIANTS]]
+    unit = cost_unit(report.rows)
+    parts += [_table(rows, variant, console, unit) for variant, rows in variants[:MAX_VARIANTS]]
     if len(variants) > MAX_VARIANTS:
         parts.append(Text(f"and {len(variants) - MAX_VARIANTS:,} more variants, which JSON has\n"))
     parts += [_findings(report, console), *_plots(report, console.width), _curves(report)]
@@ -75,12 +79,14 @@ MAX_REASONS = 6
 def _whole_table(report: Report, console: Console) -> Table:
     """The rows of all variants in one table, each variant named above its rows."""
     variants = by_variant(report)[:MAX_VARIANTS]
+    unit = cost_unit(report.rows)
     if len(variants) == 1:
-        return _table(report.rows, variants[0][0], console, UNTIMED)
-    return _fitting_table(variants, console, UNTIMED)
+        return _table(report.rows, variants[0][0], console, unit, UNTIMED)
+    return _fitting_table(variants, console, unit, UNTIMED)
 
 
-UNTIMED = HEADINGS[: HEADINGS.index("wall time")]
+UNTIMED = HEADINGS.index("wall time")
+"""Columns of a run's end: all up to the time, which differs from run to run."""
 
 
 SHORT = {"early stop": "ES", "distillation": "KD", "pruned teacher": "PT"}
@@ -91,10 +97,11 @@ def _table(
     rows: Sequence[ReportRow],
     variant: str,
     console: Console,
-    headings: Sequence[str] = HEADINGS,
+    unit: FlopsUnit,
+    columns: int = len(HEADINGS),
 ) -> Table:
     """The rows of a variant."""
-    table = _fitting_table([("", rows)], console, headings)
+    table = _fitting_table([("", rows)], console, unit, columns)
     table.title = escape(variant) or None
     table.title_justify = "left"
     return table
@@ -103,12 +110,12 @@ def _table(
 Variants = Sequence[tuple[str, Sequence[ReportRow]]]
 
 
-def _fitting_table(variants: Variants, console: Console, headings: Sequence[str]) -> Table:
+def _fitting_table(variants: Variants, console: Console, unit: FlopsUnit, columns: int) -> Table:
     """Rows by variant; where they do not fit with short headings, else with fewer columns."""
-    table = _comparison(variants, headings, {}, padding=1)
-    for count in (len(headings), IN_80_COLUMNS):
+    table = _comparison(variants, unit, columns, {}, padding=1)
+    for count in (columns, IN_80_COLUMNS):
         if _natural_width(table, console) > console.width:
-            table = _comparison(variants, headings[:count], SHORT, padding=0)
+            table = _comparison(variants, unit, count, SHORT, padding=0)
             table.caption = "ES early stop, KD distillation, PT pruned teacher"
             table.caption_justify = "left"
     return table
@@ -119,10 +126,10 @@ def _natural_width(table: Table, console: Console) -> int:
 
 
 def _comparison(
-    variants: Variants, headings: Sequence[str], short: Mapping[str, str], *, padding: int
+    variants: Variants, unit: FlopsUnit, columns: int, short: Mapping[str, str], *, padding: int
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, padding), pad_edge=False)
-    for number, heading in enumerate(headings):
+    for number, heading in enumerate(headings(unit)[:columns]):
         table.add_column(
             short.get(heading, heading).replace(" ", "\n", 1),
             justify="left" if number == 0 else "center" if number < 4 else "right",
@@ -132,10 +139,10 @@ def _comparison(
         if variant:
             table.add_row(Text(variant, style="bold"))
         for row in rows:
-            table.add_row(*cells(row)[: len(headings)])
-            published = reference_cells(row)
+            table.add_row(*cells(row, unit)[:columns])
+            published = reference_cells(row, unit)
             if published is not None:
-                table.add_row(*published[: len(headings)], style="dim")
+                table.add_row(*published[:columns], style="dim")
     return table
 
 
@@ -180,7 +187,7 @@ def _plots(report: Report, width: int) -> Iterator[RenderableType]:
 
 def _curves(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("trajectory", "seed", "test accuracy by level", "from, low, high %"):
+    for heading in ("trajectory", "seed", "test accuracy by level", "first, min, max %"):
         table.add_column(heading, justify="left", overflow="fold")
     rows, names = [], trajectory_names(report)
     for trajectory in report.trajectories:

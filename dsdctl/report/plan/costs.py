@@ -67,7 +67,7 @@ def _early_states(progress: Progress, count_macs: CountMacs) -> list[tuple[str, 
         return []
     pflops = sum(rewind_checkpoint_pflops(trajectory, count_macs) for trajectory in states)
     count = f"{len(states)}, level 0's first batches run once more: {flops(pflops)}"
-    return [("states to rewind to", count)]
+    return [("rewind checkpoints", count)]
 
 
 def _teacher_forwards(

@@ -13,7 +13,7 @@ def graph(summary: PlanSummary) -> str:
     pairs = [(t.needs[1], t.needs[0]) for t in summary.trajectories if len(t.needs) == 2]
     teachers = dict(reversed(pairs))
     for table in summary.teacher_tables:
-        label = f"teacher table\n{size(table.bytes)}"
+        label = f"cached teacher logits\n{size(table.bytes)}"
         lines.append(f"  {_node(table.key)} [shape=cylinder, label={_quoted(label)}];")
         if table.key in teachers:
             lines.append(f"  {_node(teachers[table.key])} -> {_node(table.key)};")

@@ -185,7 +185,7 @@ def _shared(plan: Plan) -> list[Text]:
     lines = [f"  {', '.join(specs)}: {count}" for specs, count in counts.items() if len(specs) > 1]
     if not lines:
         return []
-    heading = Text("trajectories that several specs read", style="bold")
+    heading = Text("trajectories shared by several specs", style="bold")
     return [heading, *map(Text, lines), Text()]
 
 
@@ -219,7 +219,7 @@ def _removed(setup: TrainingSetup) -> str:
         share = f"{100 * (fraction or 0):g} % of the remaining weights"
     else:
         levels = ", ".join(f"{100 * sparsity:g}" for sparsity in pruning.sparsities)
-        share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels} % at one shot"
+        share = f"up to {levels} %" if len(pruning.sparsities) > 1 else f"{levels}% in one shot"
     where = "in each layer" if pruning.scope == "layer" else "over all layers"
     if setup.ignored_layers:
         where += f" but {' and '.join(setup.ignored_layers)}"

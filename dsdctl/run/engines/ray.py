@@ -143,8 +143,7 @@ class RayCluster:
             if time.monotonic() > deadline:
                 lost = f"the head of the Ray cluster at {self.address} is lost; once there is one "
                 raise WorkError(
-                    (f"{self} is lost; " if self.own else lost)
-                    + "the same command goes on from here"
+                    (f"{self} is lost; " if self.own else lost) + "re-run the command to resume"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -298,7 +297,7 @@ def _connect(address: str) -> None:
     """Connect to a cluster that runs already. Raises InputError where none answers."""
     try:
         if not _answers(address):
-            raise ConnectionError("nothing answers there")
+            raise ConnectionError("no cluster answers there")
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = f"no Ray cluster ({_first_line(error)})"

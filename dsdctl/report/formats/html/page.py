@@ -12,7 +12,16 @@ from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import ResolvedSpec
 from dsdctl.report.axes import variant_words
-from dsdctl.report.cells import FINDINGS, HEADINGS, cells, finding_cells, gap_cells, reference_cells
+from dsdctl.report.cells import (
+    FINDINGS,
+    HEADINGS,
+    cells,
+    cost_unit,
+    finding_cells,
+    gap_cells,
+    headings,
+    reference_cells,
+)
 from dsdctl.report.figures.draw import figures
 from dsdctl.report.formats.html.svg import inline_svg
 from dsdctl.report.formats.html.template import html_page
@@ -24,6 +33,7 @@ from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
 from dsdctl.report.words import answer_lines
 from dsdctl.spec.recipe_files import recipe_file
+from dsdctl.units import FlopsUnit
 
 
 def html(
@@ -37,7 +47,6 @@ def html(
         "page.html.jinja",
         schema_version=SCHEMA_VERSION,
         numerics_version=NUMERICS_VERSION,
-        headings=_ordered(HEADINGS),
         ticks=_TICKS,
         dip_rule=DIP_RULE,
         finding_headings=FINDINGS,
@@ -53,11 +62,12 @@ def html(
 
 def _section(report: Report) -> dict[str, Any]:
     """What the template shows of one experiment."""
-    names = trajectory_names(report)
+    names, unit = trajectory_names(report), cost_unit(report.rows)
     return {
         "report": report,
+        "headings": _ordered(headings(unit)),
         "tables": [
-            (variant_words(rows[0].axes), [(row, _lines(row)) for row in rows])
+            (variant_words(rows[0].axes), [(row, _lines(row, unit)) for row in rows])
             for _, rows in by_variant(report)
         ],
         "answer": answer_lines(report),
@@ -71,9 +81,13 @@ def _section(report: Report) -> dict[str, Any]:
     }
 
 
-def _lines(row: ReportRow) -> list[tuple[str, list[str]]]:
+def _lines(row: ReportRow, unit: FlopsUnit) -> list[tuple[str, list[str]]]:
     """A row's cells by the kind of line: ours, and below them the paper's and the gap."""
-    kinds = {"ours": cells(row), "paper": reference_cells(row), "gap": gap_cells(row)}
+    kinds = {
+        "ours": cells(row, unit),
+        "paper": reference_cells(row, unit),
+        "gap": gap_cells(row, unit),
+    }
     return [(kind, _ordered(shown)) for kind, shown in kinds.items() if shown is not None]
 
 
