@@ -58,6 +58,7 @@ def _with_lines(old: str, lines: str) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_network_takes_two_files_and_a_data_set_one_record(tmp_path: Path) -> None:
     for folder in ("dsdctl", "recipes"):
         ignored = shutil.ignore_patterns("__pycache__")
