@@ -8,12 +8,14 @@ import hashlib
 import json
 from typing import ClassVar, Literal
 
-from dsdctl.spec.dataset import Augment, HumanLabels, Normalize, Size, Validation
+from dsdctl.spec.catalog import HumanLabels
+from dsdctl.spec.dataset import Validation
 from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.fields import Extended, Model, Precision, Seed
 from dsdctl.spec.network import Network
 from dsdctl.spec.pruning import Criterion, RetrainMode
 from dsdctl.spec.training import Training
+from dsdctl.spec.views import Augment, Normalize, Size
 
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""

@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 from dsdctl.bench.results import CaseName
-from dsdctl.data.catalog import dataset_facts
+from dsdctl.data.facts import dataset_facts
 from dsdctl.data.sources import load_digits, load_npz
 from dsdctl.errors import InputError
 from dsdctl.ml.data import Split
 from dsdctl.ml.kernels.choice import Mode
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.networks.network import Network
+from dsdctl.ml.networks.resnet import ResNet18
+from dsdctl.ml.networks.vgg import VGGLike
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.views import Normalisation, Views
@@ -122,10 +125,10 @@ def load_images(file: Path, count: int) -> Split:
 def case_network(case: CaseName) -> Network:
     """The network that a case trains or measures."""
     if case == "teacher":
-        return build_network("resnet18", 3, CLASSES, seed=SEED)
+        return build_network(ResNet18, 3, CLASSES, seed=SEED)
     if case == "digits-level":
-        return build_network("vgg-like", 1, CLASSES, seed=SEED, depth=2, width=16, pool=2)
-    return build_network("vgg-like", 3, CLASSES, seed=SEED, depth=5, width=32)
+        return build_network(VGGLike, 1, CLASSES, seed=SEED, depth=2, width=16, pool=2)
+    return build_network(VGGLike, 3, CLASSES, seed=SEED, depth=5, width=32)
 
 
 def case_masks(network: nn.Module) -> Masks:

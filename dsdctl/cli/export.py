@@ -8,7 +8,7 @@ import typer
 from dsdctl.cli.completion import complete_recipe, complete_seed
 from dsdctl.cli.console import print_line, reported, warn
 from dsdctl.cli.options import Spec, StoreOption, make_plan_of, progress_of
-from dsdctl.errors import InputError
+from dsdctl.errors import InputError, WorkError
 from dsdctl.export.hub import check_hub, push
 from dsdctl.store.place import DEFAULT_STORE
 
@@ -98,6 +98,8 @@ def export(
         _tell(exported)
         words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
         print_line(f"{folder}: {words}, see README.md there")
+        if exported.refused:
+            raise WorkError(f"no ONNX: {exported.refused}; the other files are written")
         if push_to is not None:
             print_line(push(folder, push_to, private=private))
 

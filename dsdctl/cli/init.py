@@ -47,7 +47,7 @@ def init(
             print_line(f"wrote {file}")
         print_line("next:")
         spec = shlex.quote(str(folder / found[template].specs[0]))
-        for command in ("validate", "plan", "run"):
+        for command in found[template].commands:
             print_line(f"  dsdctl {command} {spec}")
 
 

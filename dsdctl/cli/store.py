@@ -64,6 +64,29 @@ def diff(
         out().print(difference_table(opened, *keys))
 
 
+@app.command("source")
+def source(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="of a level, or its beginning")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to write")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write back the code of your own network as a level keeps it. Overwrites nothing."""
+    with reported():
+        from dsdctl.cli.store_table import key_beginning
+        from dsdctl.own.source import write_source
+        from dsdctl.store.store import Store
+
+        opened = Store(store)
+        opened.require()
+        whole = key_beginning(opened, key)
+        found = opened.levels.source(whole) if opened.levels.get(whole) else None
+        if found is None:
+            raise InputError(f"KEY: {key}: keeps no code (allowed: a level of a network of yours)")
+        for file in write_source(found, folder):
+            print_line(f"wrote {file}")
+        notify(f"a spec beside them names it `arch: {found.arch}`")
+
+
 @app.command("check")
 def check(store: StoreOption = DEFAULT_STORE) -> None:
     """Read every byte of the store; print what is wrong, and exit with 3 if anything is."""

@@ -16,7 +16,7 @@ from dsdctl.plan.rows import TrainingSetup
 from dsdctl.plan.teacher_table import view_count
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
-from dsdctl.spec.network import Network
+from dsdctl.spec.network import BuiltIn, CodeNetwork
 
 FORWARD_AND_BACKWARD = 3
 """A training step in forward passes: one forward, two for the backward."""
@@ -47,19 +47,17 @@ def fvcore_macs(setup: TrainingSetup) -> Macs:
     if setup.own is not None:
         return Macs(setup.own.known.macs, setup.own.known.macs_per_layer)
     facts = setup.images.facts
+    assert not isinstance(setup.network, CodeNetwork)
     return _fvcore_macs(setup.network, facts.channels, facts.height, facts.width, facts.classes)
 
 
 @functools.cache
-def _fvcore_macs(network: Network, channels: int, height: int, width: int, classes: int) -> Macs:
+def _fvcore_macs(network: BuiltIn, channels: int, height: int, width: int, classes: int) -> Macs:
     from dsdctl.ml.macs import count_macs
-    from dsdctl.ml.networks.build import build_network
+    from dsdctl.ml.networks.build import build_network, network_class
 
-    options = network.model_dump()
-    size = (height, width)
-    built = build_network(
-        options.pop("arch"), channels, classes, seed=0, image_size=size, **options
-    )
+    make, arguments = network_class(network.MODULE), network.arguments((height, width))
+    built = build_network(make, channels, classes, seed=0, **arguments)
     count = count_macs(built, channels, height, width)
     return Macs(count.total, count.per_layer)
 

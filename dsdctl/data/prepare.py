@@ -2,19 +2,20 @@
 
 import functools
 import os
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dsdctl.data import sources
-from dsdctl.data.catalog import NAMED
 from dsdctl.data.image_folder import list_images
 from dsdctl.data.prepared import FOLDER, Progress, RawDataset, open_part, prepare, read_manifest
 from dsdctl.errors import WorkError
 from dsdctl.keys import ImagesIdentity, NoiseIdentity
-from dsdctl.spec.dataset import IMAGES_OF
+from dsdctl.spec.catalog import CATALOG, images_record
 
 MEMORY_BUDGET = 8 * 2**30
 """Bytes of images that a process holds in memory; larger data sets are read from the disk."""
@@ -32,6 +33,11 @@ class Files:
     path: Path
     spare: Path
     memory_budget: int = MEMORY_BUDGET
+
+
+def reader_of(name: str) -> Callable[..., Any]:
+    """The function that reads a data set, `MODULE:FUNCTION` below `dsdctl.data`."""
+    return pkgutil.resolve_name(f"dsdctl.data.{name}")  # type: ignore[no-any-return]
 
 
 def human_labels_of(
@@ -66,7 +72,7 @@ def prepared_folder(images: ImagesIdentity, files: Files) -> Path:
     name, _, version = images.dataset.rpartition("-")
     if name == "python":
         return files.path
-    parts = [IMAGES_OF.get(name, name), version]
+    parts = [images_record(name)[0], version]
     if images.size is not None:
         parts += [str(images.size.resize), str(images.size.crop)]
     if images.content is not None:
@@ -93,15 +99,17 @@ def prepare_images(
 
 
 def _original(images: ImagesIdentity, root: Path) -> RawDataset:
-    name = IMAGES_OF.get(bare_name(images), bare_name(images))
+    name, record = images_record(bare_name(images))
     if name == "python":
         raise WorkError(f"{root}: not whole any more; `dsdctl prepare SPEC` makes it again")
+    read = None if record.reader is None else reader_of(record.reader)
     if images.size is None:
-        original = _SOURCES[name](root)
+        assert read is not None
+        original: RawDataset = read(root)
     else:
         cut = sources.ResizeAndCrop(images.size.resize, images.size.crop)
-        if name == "flowers102":
-            original = sources.flowers102(root, cut)
+        if read is not None:
+            original = read(root, cut)
         else:
             listing = list_images(root, images.test_folder)
             original = sources.image_folder(listing, cut, images.content)
@@ -109,18 +117,9 @@ def _original(images: ImagesIdentity, root: Path) -> RawDataset:
     return original
 
 
-_SOURCES: dict[str, Callable[[Path], RawDataset]] = {
-    "cifar10": functools.partial(sources.cifar, "cifar10"),
-    "cifar100": functools.partial(sources.cifar, "cifar100"),
-    "svhn": sources.svhn,
-    "tiny-imagenet-200": sources.tiny_imagenet,
-}
-"""Data sets of images of one size, read from their root."""
-
-
 def _check_counts(name: str, root: Path, original: RawDataset) -> None:
     """A data set that goes by its name must be whole. Raises WorkError."""
-    known = NAMED.get(name)
+    known = CATALOG[name].facts
     if known is None:
         return
     found = {part: len(original.parts[part].labels) for part in original.parts}

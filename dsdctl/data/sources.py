@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from dsdctl.data.image_folder import Listing, content_digest
 from dsdctl.data.prepared import RawDataset, RawSplit
 from dsdctl.errors import WorkError
+from dsdctl.spec.catalog import CATALOG, HumanLabels
 from dsdctl.system.devices import usable_cores
 
 
@@ -94,20 +95,30 @@ def load_npz(file: Path, content: str) -> Arrays:
     return Arrays(train, test, int(train.labels.max()) + 1)
 
 
-def cifar(name: str, root: Path) -> RawDataset:
-    """CIFAR-10 or CIFAR-100 by torchvision's own loaders, downloaded where absent.
+def cifar10(root: Path) -> RawDataset:
+    """CIFAR-10 by torchvision's own loader, downloaded where absent.
 
     Raises WorkError where the files are neither there nor to be had.
     """
     from dsdctl.system.torchvision import datasets
 
-    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    return _cifar("cifar10", datasets.CIFAR10, 10, root)
+
+
+def cifar100(root: Path) -> RawDataset:
+    """CIFAR-100 in the same way."""
+    from dsdctl.system.torchvision import datasets
+
+    return _cifar("cifar100", datasets.CIFAR100, 100, root)
+
+
+def _cifar(name: str, dataset: Any, classes: int, root: Path) -> RawDataset:
     parts = {}
     for part in ("train", "test"):
         load = functools.partial(dataset, str(root), train=part == "train")
         found = _found_or_downloaded(name, root, dataset.base_folder, dataset.filename, load)
         parts[part] = RawSplit(found.targets, found.data.shape[1:], _rows_of(found.data))
-    return RawDataset(10 if name == "cifar10" else 100, parts)
+    return RawDataset(classes, parts)
 
 
 def svhn(root: Path) -> RawDataset:
@@ -194,9 +205,7 @@ def image_folder(listing: Listing, cut: ResizeAndCrop, content: str | None) -> R
 
 # Human labels
 
-HUMAN_FILES = {"cifar10n": "CIFAR-10_human.pt", "cifar100n": "CIFAR-100_human.pt"}
-
-HUMAN_KEYS = {
+HUMAN_KEYS: dict[HumanLabels, str] = {
     "aggre": "aggre_label",
     "worse": "worse_label",
     "random1": "random_label1",
@@ -204,26 +213,17 @@ HUMAN_KEYS = {
     "random3": "random_label3",
     "noisy": "noisy_label",
 }
-
-HUMAN_DIGESTS = {
-    ("cifar10n", "aggre"): "b3c3d486d22c3055756e7b1b1a0e98b099c1d68b771633023b0f76fa2e09ede6",
-    ("cifar10n", "worse"): "a64d887522cf6d8f4966912a1536ea2d890600929a8465a7f307cdca2501847b",
-    ("cifar10n", "random1"): "b5dc9007ae247a48ce267bec37a1310b0cd65ed73801ca7e595fb954902575a7",
-    ("cifar10n", "random2"): "1182c45d3a24636640fe1e3743b9566b6fabe86b2ed14f6b8216799e209a0d4e",
-    ("cifar10n", "random3"): "b51e116c617ded2c98be095ba8b3abae8adfa6caa54f7f6eedf50c7aed013d44",
-    ("cifar100n", "noisy"): "4a1efd5da7a214b299cf6ac0bafe3f0d48c065b7aa2d40aa185d4711714bb311",
-}
-"""sha256 of the published labels as little-endian int64; the files around them were published more
-than once."""
+"""What the published files call each set of labels."""
 
 
-def human_labels(name: str, labels: str, root: Path, clean: np.ndarray) -> np.ndarray:
+def human_labels(name: str, labels: HumanLabels, root: Path, clean: np.ndarray) -> np.ndarray:
     """A set of human labels for CIFAR's training images: int64 (N,), in the order of `clean`.
 
     `clean` are the data set's own labels. Raises WorkError where the file is absent, is not what
     was published, or belongs to other images.
     """
-    file = root / HUMAN_FILES[name]
+    record = CATALOG[name]
+    file = root / record.human_file
     if not file.is_file():
         raise WorkError(
             f"dataset {name}: {file.resolve()}: no such file; put {file.name} there, as published "
@@ -236,7 +236,7 @@ def human_labels(name: str, labels: str, root: Path, clean: np.ndarray) -> np.nd
     if not np.array_equal(arrays["clean_label"], clean):
         raise WorkError(f"dataset {name}: {file}: clean_label is not what {root.resolve()} holds")
     found = np.ascontiguousarray(arrays[HUMAN_KEYS[labels]], dtype="<i8")
-    if hashlib.sha256(found.tobytes()).hexdigest() != HUMAN_DIGESTS[name, labels]:
+    if hashlib.sha256(found.tobytes()).hexdigest() != record.human_labels[labels].sha256:
         raise WorkError(f"dataset {name}: {file}: {HUMAN_KEYS[labels]} is not as it was published")
     return found
 

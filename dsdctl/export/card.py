@@ -62,6 +62,8 @@ class Exported:
     linked: bool
     """Whether there are channels that could have been removed."""
     latencies: tuple[Latency, ...]
+    refused: str = ""
+    """Why there is no file in ONNX although what it takes is installed."""
 
     @property
     def removed(self) -> bool:
@@ -119,7 +121,9 @@ def model_card(chosen: Chosen, exported: Exported) -> str:
     """What a network is and was, in Markdown."""
     result, identity = chosen.result, chosen.identity
     recipe = chosen.row_plan.row.recipe
-    onnx = f"ONNX opset {OPSET}. " if "model.onnx" in exported.bytes_of else ""
+    in_onnx = "model.onnx" in exported.bytes_of
+    onnx = f"ONNX opset {OPSET}. " if in_onnx else ""
+    refused = [f"No ONNX: {escaped_line(exported.refused)}.", ""] if exported.refused else []
     return "\n".join(
         [
             f"# {chosen.row_plan.experiment}: {recipe.recipe}, seed {chosen.trajectory.seed}",
@@ -138,6 +142,7 @@ def model_card(chosen: Chosen, exported: Exported) -> str:
             "",
             LIMITS,
             "",
+            *refused,
             f"{onnx}Compared with the stored network on test images:",
             "",
             *[f"- {check.line}" for check in exported.checks],
@@ -146,7 +151,7 @@ def model_card(chosen: Chosen, exported: Exported) -> str:
             "",
             "## Use",
             "",
-            *_use(chosen, exported),
+            *_use(chosen, in_onnx=in_onnx),
             "",
             "## Provenance",
             "",
@@ -209,7 +214,7 @@ def processor_name() -> str:
     return platform.machine()
 
 
-def _use(chosen: Chosen, exported: Exported) -> list[str]:
+def _use(chosen: Chosen, *, in_onnx: bool) -> list[str]:
     images, facts = chosen.identity.images, chosen.trajectory.setup.images.facts
     centre = images.size.test_crop if images.size else None
     height, width = (centre, centre) if centre else (facts.height, facts.width)
@@ -222,7 +227,7 @@ def _use(chosen: Chosen, exported: Exported) -> list[str]:
         "",
         *_in_torch(chosen),
         "",
-        *(IN_ONNXRUNTIME if "compact.onnx" in exported.bytes_of else ()),
+        *(IN_ONNXRUNTIME if in_onnx else ()),
         "`model.safetensors` has the names of the network's state_dict; a recipe may let it teach, "
         "`distill: {teacher: {weights: model.safetensors}}`.",
     ]

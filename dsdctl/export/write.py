@@ -1,7 +1,7 @@
 """`dsdctl export`: load the chosen network, compact it, check both, write everything at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -43,33 +43,34 @@ class Batch:
 def export(
     chosen: Chosen, store: Store, folder: Path, block: int = BLOCK, *, timed: bool = True
 ) -> Exported:
-    """Write the network's files into a new `folder`, those in ONNX where that is installed;
-    convolutions of the compacted network keep multiples of `block` channels. Where they are not
-    `timed`, equal networks give equal bytes.
+    """Write the network's files into a new `folder`, those in ONNX where that is installed and
+    takes the network; convolutions of the compacted network keep multiples of `block` channels.
+    Where they are not `timed`, equal networks give equal bytes.
 
-    Raises InputError where `folder` is there already or cannot be written, WorkError where a file
-    does not compute what the network does. Either way nothing is written.
+    Raises InputError where `folder` is there already or cannot be written, WorkError where the
+    compacted network does not compute what the whole one does. Either way nothing is written.
     """
     if folder.exists():
         raise InputError(f"--output: {folder}: already exists")
     batch = _test_images(chosen, store)
     whole = _network(chosen, store)
     smaller = compacted(whole, block)
-    files = _files(chosen, {"model": whole, "compact": smaller}, batch)
+    facts, both = _facts(chosen), {"model": whole, "compact": smaller}
     logits = _logits(whole, batch.images)
+    onnx = _onnx(both, facts, batch, logits)
     checks = [_check("compact.safetensors", _logits(smaller, batch.images), logits, batch)]
-    checks += [
-        _check(name, run_onnx(content, batch.images), logits, batch)
-        for name, content in files.items()
-        if name.endswith(".onnx")
-    ]
+    files = {**onnx.files} | {
+        f"{name}.safetensors": tensor_bytes(network.state_dict(), facts)
+        for name, network in both.items()
+    }
     # Where nothing was removed, both are one.
     names = ["model", "compact"][: 1 + (_parameters(whole) > _parameters(smaller))]
     networks = [whole, smaller][: len(names)]
     models = [files[f"{name}.onnx"] for name in names if f"{name}.onnx" in files]
     exported = Exported(
-        checks=tuple(checks),
-        bytes_of={name: len(content) for name, content in files.items()},
+        checks=(*checks, *onnx.checks),
+        refused=onnx.refused,
+        bytes_of={name: len(files[name]) for name in sorted(files, reverse=True)},
         whole=_counts(whole, batch),
         compact=_counts(smaller, batch),
         block=block,
@@ -84,14 +85,30 @@ def export(
     return exported
 
 
-def _files(chosen: Chosen, networks: Mapping[str, nn.Module], batch: Batch) -> dict[str, bytes]:
-    facts, size = _facts(chosen), batch.images.shape[1:]
-    files = {}
-    for name, network in networks.items():
-        files[f"{name}.safetensors"] = tensor_bytes(network.state_dict(), facts)
-        if without_onnx() is None:
-            files[f"{name}.onnx"] = onnx_bytes(network, size, facts)
-    return files
+@dataclass(frozen=True)
+class _Onnx:
+    """Files in ONNX and how they compare, or why there are none of a network that was tried."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    refused: str = ""
+
+
+def _onnx(
+    networks: Mapping[str, nn.Module], facts: Mapping[str, str], batch: Batch, logits: Tensor
+) -> _Onnx:
+    """Networks in ONNX, where that is installed; not every network of a user's own can be."""
+    if without_onnx() is not None:
+        return _Onnx()
+    files, checks = {}, []
+    try:
+        for name, network in networks.items():
+            file = f"{name}.onnx"
+            files[file] = onnx_bytes(network, batch.images.shape[1:], facts)
+            checks.append(_check(file, run_onnx(files[file], batch.images), logits, batch))
+    except WorkError as error:
+        return _Onnx(refused=str(error))
+    return _Onnx(files, tuple(checks))
 
 
 def _counts(network: nn.Module, batch: Batch) -> Counts:

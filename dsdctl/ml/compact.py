@@ -16,60 +16,11 @@ of a user's own, of which it is not known which layers read what others write.
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.mlp import MLP
-from dsdctl.ml.networks.resnet import BasicBlock
-from dsdctl.ml.networks.vgg import VGGLike
-from dsdctl.ml.networks.vgg16 import VGG16
-
-Layer = nn.Conv2d | nn.Linear
-
-
-@dataclass(frozen=True)
-class Link:
-    """The C channels that `writer` writes and, after the modules `between`, `reader` reads.
-
-    `positions` of the reader's inputs belong to each channel: 1, or those of a map that a Linear
-    layer reads.
-    """
-
-    writer: Layer
-    between: tuple[nn.Module, ...]
-    reader: Layer
-    positions: int = 1
-
-    @property
-    def read(self) -> Tensor:
-        """The reader's weights by channel: (outputs, C, ...)."""
-        weight = self.reader.weight
-        return weight.view(len(weight), -1, self.positions) if self.positions > 1 else weight
-
-    def constants(self) -> Tensor:
-        """What each channel is where no weight writes it: (C,)."""
-        weight, bias = self.writer.weight, self.writer.bias
-        value = weight.new_zeros(len(weight)) if bias is None else bias
-        maps = value.view(1, -1, 1, 1) if isinstance(self.writer, nn.Conv2d) else value.view(1, -1)
-        for module in self.between:
-            maps = module(maps)
-        return maps.flatten()
-
-    def keep(self, channels: Tensor) -> None:
-        """Leave only these channels, given by index."""
-        read = self.read[:, channels]
-        flat = isinstance(self.reader, nn.Linear)
-        self.reader.weight = nn.Parameter(read.flatten(1) if flat else read)
-        self.writer.weight = nn.Parameter(self.writer.weight[channels])
-        if self.writer.bias is not None:
-            self.writer.bias = nn.Parameter(self.writer.bias[channels])
-        for norm in self.between:
-            if isinstance(norm, nn.BatchNorm2d):
-                _shrink(norm, channels)
-        _state_sizes(self.writer)
-        _state_sizes(self.reader)
+from dsdctl.ml.networks.network import Link, Network, state_sizes
 
 
 @torch.no_grad()
@@ -88,35 +39,7 @@ def compacted(network: nn.Module, block: int = 1) -> nn.Module:
 
 def links_of(network: nn.Module) -> Iterator[Link]:
     """Every set of channels of a network that may shrink by itself."""
-    if isinstance(network, MLP):
-        layers = [m for m in network.hidden if isinstance(m, nn.Linear)]
-        for writer, reader in zip(layers, [*layers[1:], network.classifier], strict=True):
-            yield Link(writer, (nn.ReLU(),), reader)
-    elif isinstance(network, VGGLike | VGG16):
-        yield from _links_of_vgg(network)
-    else:
-        yield from _links_of_blocks(network)
-
-
-def _links_of_vgg(network: VGGLike | VGG16) -> Iterator[Link]:
-    modules = list(network.features)
-    places = [k for k, module in enumerate(modules) if isinstance(module, nn.Conv2d)]
-    for place, after in zip(places, [*places[1:], None], strict=True):
-        writer, *between = modules[place : place + 3]
-        assert isinstance(writer, nn.Conv2d)
-        reader = network.classifier if after is None else modules[after]
-        assert isinstance(reader, nn.Conv2d | nn.Linear)
-        positions = 1
-        if after is None and isinstance(network, VGGLike):
-            positions = int(network.pool.output_size) ** 2  # type: ignore[arg-type]
-        yield Link(writer, tuple(between), reader, positions)
-
-
-def _links_of_blocks(network: nn.Module) -> Iterator[Link]:
-    """The channels inside the blocks of the paper's ResNet-18."""
-    for block in network.modules():
-        if isinstance(block, BasicBlock):
-            yield Link(block.conv1, (block.bn1, block.relu1), block.conv2)
+    return network.links() if isinstance(network, Network) else iter(())
 
 
 def _without_unread(link: Link, block: int) -> bool:
@@ -167,22 +90,6 @@ def _beside(values: Tensor, weights: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (weights.dim() - 2))
 
 
-def _shrink(norm: nn.BatchNorm2d, channels: Tensor) -> None:
-    norm.weight, norm.bias = nn.Parameter(norm.weight[channels]), nn.Parameter(norm.bias[channels])
-    assert norm.running_mean is not None and norm.running_var is not None
-    norm.running_mean, norm.running_var = norm.running_mean[channels], norm.running_var[channels]
-    norm.num_features = len(channels)
-
-
-def _state_sizes(layer: Layer) -> None:
-    """Make a layer say the sizes that its weights have."""
-    outputs, inputs = layer.weight.shape[:2]
-    if isinstance(layer, nn.Conv2d):
-        layer.out_channels, layer.in_channels = outputs, inputs
-    else:
-        layer.out_features, layer.in_features = outputs, inputs
-
-
 def fit_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give the layers of a network the numbers of channels that its compacted `tensors` have."""
     for name, module in network.named_modules():
@@ -198,4 +105,4 @@ def fit_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.num_features = len(module.weight)
         elif module.weight.dim() > 1:
-            _state_sizes(module)
+            state_sizes(module)

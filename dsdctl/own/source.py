@@ -19,6 +19,8 @@ from dsdctl.errors import InputError, WorkError
 from dsdctl.own.syntax import ANY_NAME, bound_names, imported, parse
 from dsdctl.spec.fields import Model
 from dsdctl.spec.problems import nearest
+from dsdctl.system.atomic import write_output
+from dsdctl.system.files import is_there
 
 MAX_BYTES, MAX_FILES = 4 * 2**20, 2000
 """Of all files together; each level keeps a copy of them."""
@@ -73,6 +75,11 @@ class Source:
         return dotted(self.main) if self.package else PurePosixPath(self.main).stem
 
     @property
+    def arch(self) -> str:
+        """What a spec beside its root calls it."""
+        return f"{dotted(self.main) if self.package else self.main}:{self.name}"
+
+    @property
     def place(self) -> SourcePlace:
         """Where it is read again."""
         return SourcePlace(
@@ -112,6 +119,27 @@ def source_from_json(content: bytes, root: str) -> Source:
         path: text.encode(errors="surrogateescape") for path, text in facts.pop("files").items()
     }
     return Source(root=root, files=files, **facts)
+
+
+def write_source(source: Source, folder: Path) -> list[Path]:
+    """Write the files of a source into a folder, and return them. Raises InputError.
+
+    Where one of them is there already nothing is written.
+    """
+    contents = {folder / path: content for path, content in source.files.items()}
+    there = [file for file in contents if is_there(file)]
+    if there:
+        raise InputError(*(f"{file}: is there already, nothing was written" for file in there))
+    for path in map(PurePosixPath, source.files):
+        if path.is_absolute() or ".." in path.parts:  # of a store that others wrote
+            raise InputError(f"{path}: would be written outside of {folder}")
+    for file, content in contents.items():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_output(file, content)
+        except OSError as error:
+            raise InputError(f"{file}: {error.strerror or error}") from error
+    return list(contents)
 
 
 def read_again(place: SourcePlace) -> Source:

@@ -3,48 +3,29 @@
 Each check raises InputError with the line of the spec that does not fit. Torch is not imported.
 """
 
-import math
-
-from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.plan.own import Who
 from dsdctl.plan.rows import TrainingSetup
+from dsdctl.spec.catalog import Facts
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.experiment import StopRule
-from dsdctl.spec.network import MLP, VGG16, Network, ViT
+from dsdctl.spec.network import CodeNetwork, Network
 from dsdctl.spec.problems import nearest
 from dsdctl.spec.pruning import Pruning
-from dsdctl.spec.shapes import FIRST, LAST, ignored_layers, remaining_weights, smallest_side
+from dsdctl.spec.shapes import FIRST, LAST, ignored_layers, remaining_weights
 
 SHOWN_LAYERS = 25
 """Of deeper networks a message names the first layers and the last."""
 
 
 def check_network(document: Document, who: Who, network: Network, facts: Facts) -> None:
-    """The images must be large enough, and whole patches for a vision transformer."""
-    side = facts.smallest_side
-    if isinstance(network, MLP | ViT) and side != min(facts.height, facts.width):
-        reason = (
-            f"{network.arch} takes images of one size (allowed: dataset.size without test_crop)"
-        )
-        raise InputError(document.problem((who, "arch"), reason))
-    if isinstance(network, ViT):
-        if facts.height % network.patch or facts.width % network.patch:
-            common = math.gcd(facts.height, facts.width)
-            reason = (
-                f"does not divide images of {facts.height} x {facts.width} pixels "
-                f"(allowed: a divisor of {common})"
-            )
-            raise InputError(document.problem((who, "patch"), reason))
-    elif side < smallest_side(network):
-        if isinstance(network, VGG16):
-            reason = (
-                f"halves images of {side} pixels to nothing (allowed: {smallest_side(network)})"
-            )
-            raise InputError(document.problem((who, "arch"), reason))
-        most = int(math.log2(side))
-        reason = f"halves images of {side} pixels to nothing (allowed: at most {most})"
-        raise InputError(document.problem((who, "depth"), reason))
+    """The images must be of a size that the network takes; a user's own was tried on them."""
+    if isinstance(network, CodeNetwork):
+        return
+    problem = network.images_problem(facts.height, facts.width, facts.smallest_side)
+    if problem is not None:
+        key, reason = problem
+        raise InputError(document.problem((who, key), reason))
 
 
 def check_batches(document: Document, setup: TrainingSetup) -> None:
@@ -103,7 +84,9 @@ def check_rounds(document: Document, who: Who, setup: TrainingSetup) -> None:
 
 def check_criterion(document: Document, who: Who, setup: TrainingSetup) -> None:
     """SynFlow takes a network that only adds up and cuts off what is not positive."""
-    if setup.pruning.criterion == "synflow" and isinstance(setup.network, ViT):
+    network = setup.network
+    has_flow = isinstance(network, CodeNetwork) or not network.LAYERNORM
+    if setup.pruning.criterion == "synflow" and not has_flow:
         reason = (
             f"synflow sees no flow through the LayerNorms of the {who} "
             "(allowed: magnitude, random, gradient, snip)"

@@ -5,11 +5,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdctl.data.catalog import Facts, Sizes, dataset_facts, split_sizes
-from dsdctl.data.labels import CLASS_TARGETS, FlipRate, flip_rate
+from dsdctl.data.facts import Sizes, dataset_facts, split_sizes
+from dsdctl.data.labels import FlipRate, flip_rate
 from dsdctl.data.own import Prepare, Unprepared, own_data
 from dsdctl.errors import InputError
-from dsdctl.spec.dataset import HUMAN_LABELS, Dataset, LabelNoise
+from dsdctl.spec.catalog import CATALOG, Facts, images_record
+from dsdctl.spec.dataset import Dataset, LabelNoise
 from dsdctl.spec.document import Document, KeyPath
 from dsdctl.spec.experiment import Experiment
 
@@ -61,8 +62,10 @@ def resolve_images(document: Document, experiment: Experiment, datasets: DataSet
     """The data set of a spec and its label noise. Raises InputError where they do not fit."""
     dataset = experiment.dataset
     key: KeyPath = ("dataset", "root" if dataset.file is None else "file")
-    # The digits come with scikit-learn: they need no folder, and so nobody's home.
-    nobodys = dataset.name == "digits" and "root" not in dataset.model_fields_set
+    # What needs no folder, as the digits, which come with scikit-learn, needs nobody's home.
+    _, record = images_record(dataset.name)
+    rootless = record.facts is not None and not record.files
+    nobodys = rootless and "root" not in dataset.model_fields_set
     root = "." if nobodys else dataset.root
     path = path_of(document, key, dataset.file or root)
     try:
@@ -102,20 +105,21 @@ def _noise(document: Document, experiment: Experiment) -> LabelNoise:
     """The label noise, which the data set must offer, with the set of human labels filled in."""
     name, noise = experiment.dataset.name, experiment.label_noise
     key: KeyPath = ("label_noise", "kind")
-    if name in HUMAN_LABELS:
+    if CATALOG[name].human_labels:
         return _human_noise(document, name, noise)
     if noise.kind == "human":
-        reason = f"is human, but {name} has no human labels (allowed: {', '.join(HUMAN_LABELS)})"
+        allowed = ", ".join(name for name, record in CATALOG.items() if record.human_labels)
+        reason = f"is human, but {name} has no human labels (allowed: {allowed})"
         raise InputError(document.problem(key, reason))
-    if noise.kind == "asymmetric" and name not in CLASS_TARGETS:
+    if noise.kind == "asymmetric" and not CATALOG[name].class_targets:
         reason = f"is asymmetric, but {name} has no map of classes"
-        allowed = f"(allowed: the data sets {', '.join(CLASS_TARGETS)})"
-        raise InputError(document.problem(key, f"{reason} {allowed}"))
+        allowed = ", ".join(name for name, record in CATALOG.items() if record.class_targets)
+        raise InputError(document.problem(key, f"{reason} (allowed: the data sets {allowed})"))
     return noise
 
 
 def _human_noise(document: Document, name: str, noise: LabelNoise) -> LabelNoise:
-    published = HUMAN_LABELS[name]
+    published = tuple(CATALOG[name].human_labels)
     if noise.kind != "human":
         reason = f"is {noise.kind}, but {name} is trained on human labels (allowed: human)"
         raise InputError(document.problem(("label_noise", "kind"), reason))

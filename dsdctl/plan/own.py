@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from dsdctl.data.catalog import Facts
 from dsdctl.errors import InputError
 from dsdctl.own.inspection import Inspect, Inspection, Question
 from dsdctl.own.source import Source, find_package, find_source
 from dsdctl.plan.images import path_of
+from dsdctl.spec.catalog import Facts
 from dsdctl.spec.document import Document
 from dsdctl.spec.experiment import Teacher
-from dsdctl.spec.network import BuiltIn, CodeNetwork, Network, OwnNetwork, Student
+from dsdctl.spec.network import AnyBuiltIn, CodeNetwork, Network, OwnNetwork, Student
 
 Who = Literal["student", "teacher"]
 
@@ -103,7 +103,7 @@ def _sizes(facts: Facts) -> tuple[tuple[int, int], ...]:
     return tuple(dict.fromkeys(sides))
 
 
-_BUILT_IN: tuple[type[Network], ...] = get_args(get_args(BuiltIn)[0])
+_BUILT_IN: tuple[type[Network], ...] = get_args(AnyBuiltIn)
 
 
 def _bare(network: Student | Teacher) -> Network:

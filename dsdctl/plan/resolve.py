@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsdctl.data.catalog import file_sha256
+from dsdctl.data.facts import file_sha256
 from dsdctl.data.own import Prepare, Unprepared, not_prepared
 from dsdctl.errors import MAX_PROBLEMS, InputError, Problems
 from dsdctl.keys import TeacherIdentity

@@ -10,14 +10,15 @@ from dsdctl.keys import TeacherIdentity
 from dsdctl.own.source import SourcePlace
 from dsdctl.plan.images import Images
 from dsdctl.plan.own import Own
-from dsdctl.spec.dataset import Augment
 from dsdctl.spec.experiment import Experiment, LevelRule, Recipe, StopRule
 from dsdctl.spec.fields import Seed
 from dsdctl.spec.matrix import variant_name
 from dsdctl.spec.network import CodeNetwork, Network
+from dsdctl.spec.networks.base import Task
 from dsdctl.spec.pruning import Pruning
-from dsdctl.spec.shapes import has_batchnorm, ignored_layers, layer_weights
+from dsdctl.spec.shapes import ignored_layers
 from dsdctl.spec.training import Training
+from dsdctl.spec.views import Augment
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,16 @@ class TrainingSetup:
             return self.own.known.layers
         assert not isinstance(self.network, CodeNetwork)
         facts = self.images.facts
-        size = (facts.channels, facts.height, facts.width)
-        return layer_weights(self.network, *size, facts.classes)
+        task = Task(facts.channels, facts.height, facts.width, facts.classes)
+        return self.network.layer_weights(task)
 
     @property
     def has_batchnorm(self) -> bool:
         """Whether the network cannot be trained on a single image; raises as `layer_weights`."""
-        return has_batchnorm(self.network) if self.own is None else self.own.known.has_batchnorm
+        if self.own is not None:
+            return self.own.known.has_batchnorm
+        assert not isinstance(self.network, CodeNetwork)
+        return self.network.BATCHNORM
 
     @property
     def source(self) -> SourcePlace | None:

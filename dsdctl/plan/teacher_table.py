@@ -3,7 +3,7 @@
 from typing import Literal
 
 from dsdctl.plan.rows import TrainingSetup
-from dsdctl.spec.dataset import Augment
+from dsdctl.spec.views import Augment
 
 MAX_TABLE_BYTES = 4 * 2**30
 

@@ -8,7 +8,7 @@ from dsdctl.data.prepared import read_manifest
 from dsdctl.errors import DsdctlError
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.run.listener import ProgressListener
-from dsdctl.spec.dataset import LOADED_AS_THEY_ARE
+from dsdctl.spec.catalog import CATALOG
 
 if TYPE_CHECKING:
     from dsdctl.data.prepare import Files
@@ -25,7 +25,7 @@ def prepare_all(
     failures: dict[str, str] = {}
     for trajectory in trajectories:
         images, noise = trajectory.identity.images, trajectory.identity.noise
-        if trajectory.setup.images.dataset.name in LOADED_AS_THEY_ARE:
+        if not CATALOG[trajectory.setup.images.dataset.name].prepared:
             continue
         from dsdctl.data.prepare import Files, prepared_folder
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from dsdctl.cost.ledger import CountMacs, macs_per_trained_image
 from dsdctl.cost.throughput import learn_rehearsed, workload
 from dsdctl.cost.workloads import Outcome, Workload
-from dsdctl.data.catalog import is_there
+from dsdctl.data.facts import is_there
 from dsdctl.data.prepare import fallback_folder
 from dsdctl.errors import DsdctlError, describe_os_error
 from dsdctl.keys import canonical_json

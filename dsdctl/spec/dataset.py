@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
+from dsdctl.spec.catalog import CATALOG, DatasetName, HumanLabels
 from dsdctl.spec.fields import (
     PYTHON_NAME_PATTERN,
     Fraction,
@@ -12,41 +13,7 @@ from dsdctl.spec.fields import (
     Seed,
     string_or_mapping,
 )
-
-
-class Augment(Model):
-    """Random views of the training images, drawn again each epoch."""
-
-    flip: bool = Field(False, description="flip horizontally with probability one half")
-    crop: int = Field(0, ge=0, le=32, description="zero padding in pixels, then a random crop")
-    resized_crop: Fraction | None = Field(
-        None,
-        description="a random crop of at least this share of the image, resized to the whole",
-    )
-
-    @model_validator(mode="after")
-    def _one_crop(self) -> Self:
-        if self.crop and self.resized_crop is not None:
-            raise ValueError("give `crop` or `resized_crop`, not both")
-        return self
-
-
-class Size(Model):
-    """What is kept of images of all sizes: the shorter side resized, then the centre cut out."""
-
-    resize: int = Field(ge=1, le=2048, description="pixels of the shorter side")
-    crop: int = Field(ge=1, le=2048, description="side in pixels of the centre that is kept")
-    test_crop: int | None = Field(
-        None, ge=1, description="side of the centre on which is measured; default: all of it"
-    )
-
-    @model_validator(mode="after")
-    def _nested(self) -> Self:
-        if self.crop > self.resize:
-            raise ValueError(f"cannot cut {self.crop} pixels out of {self.resize}")
-        if self.test_crop is not None and self.test_crop > self.crop:
-            raise ValueError(f"cannot cut {self.test_crop} pixels out of {self.crop}")
-        return self
+from dsdctl.spec.views import Augment, Normalize, Size
 
 
 class HoldOut(Model):
@@ -66,47 +33,10 @@ class TestHoldOut(Model):
     fraction: Fraction = Field(description="share of all images")
 
 
-class Normalize(Model):
-    """Per-channel mean and standard deviation of pixels scaled to [0, 1]."""
-
-    mean: tuple[float, ...] = Field(min_length=1, max_length=16)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=16)
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"has {len(self.mean)} means but {len(self.std)} deviations")
-        return self
-
-
 Validation = Annotated[
     Annotated[Literal["test"], Tag("<word>")] | Annotated[HoldOut, Tag("<mapping>")],
     Discriminator(string_or_mapping),
 ]
-
-DatasetName = Literal[
-    "digits",
-    "cifar10",
-    "cifar100",
-    "cifar10n",
-    "cifar100n",
-    "flowers102",
-    "svhn",
-    "tiny-imagenet-200",
-    "imagenet",
-    "image-folder",
-    "npz",
-    "python",
-]
-
-BRINGS_NO_TEST_SET = ("digits",)
-MAY_BRING_NO_TEST_SET = ("image-folder", "npz", "python")
-OF_ALL_SIZES = ("flowers102", "imagenet", "image-folder")
-"""Data sets whose images are cut to one size when they are prepared."""
-LOADED_AS_THEY_ARE = ("digits", "npz")
-"""Data sets that need no preparation."""
-IMAGES_OF: dict[str, str] = {"cifar10n": "cifar10", "cifar100n": "cifar100"}
-"""Data sets that are another one's images with labels of their own."""
 
 
 class Dataset(Model):
@@ -147,14 +77,17 @@ class Dataset(Model):
         self._check_file()
         if self.test_folder is not None and self.name != "image-folder":
             raise ValueError("`test_folder` goes with `name: image-folder`")
-        if self.size is not None and self.name not in OF_ALL_SIZES:
+        record = CATALOG[self.name]
+        if self.size is not None and not record.of_all_sizes:
+            allowed = ", ".join(name for name, one in CATALOG.items() if one.of_all_sizes)
             raise ValueError(
-                f"{self.name} has images of one size; leave `size` out "
-                f"(allowed with: {', '.join(OF_ALL_SIZES)})"
+                f"{self.name} has images of one size; leave `size` out (allowed with: {allowed})"
             )
-        if self.name in BRINGS_NO_TEST_SET and self.test is None:
+        if record.facts is None:  # whether there is a test set is seen in its files
+            return self
+        if record.facts.test_images is None and self.test is None:
             raise ValueError(f"{self.name} has no test split; give `test: {{fraction: ...}}`")
-        if self.name not in BRINGS_NO_TEST_SET + MAY_BRING_NO_TEST_SET and self.test is not None:
+        if record.facts.test_images is not None and self.test is not None:
             raise ValueError(f"{self.name} brings a test set; leave `test` out")
         return self
 
@@ -169,15 +102,6 @@ class Dataset(Model):
         for key in ("make", "options"):
             if self.name != "python" and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` goes with `name: python`")
-
-
-HumanLabels = Literal["aggre", "worse", "random1", "random2", "random3", "noisy"]
-
-HUMAN_LABELS: dict[str, tuple[HumanLabels, ...]] = {
-    "cifar10n": ("aggre", "worse", "random1", "random2", "random3"),
-    "cifar100n": ("noisy",),
-}
-"""The sets of human labels that were published for a data set's training images."""
 
 
 class LabelNoise(Model):

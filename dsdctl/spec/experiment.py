@@ -3,26 +3,25 @@
 Models are frozen and refuse unknown keys. Nothing here imports torch.
 """
 
-from typing import Annotated, Any, Literal, Self
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from dsdctl.spec.dataset import Dataset, LabelNoise
 from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.fields import Fraction, Model, Name, PathText, Seed, Text, word_or_key
-from dsdctl.spec.network import (
-    BUILT_IN,
-    MLP,
-    OWN,
-    VGG16,
-    OwnNetwork,
-    ResNet18,
-    Student,
-    TorchvisionResNet,
-    VGGLike,
-    ViT,
-    whose,
-)
+from dsdctl.spec.network import BUILT_IN, OWN, AnyBuiltIn, OwnNetwork, Student, whose
+from dsdctl.spec.networks.base import BuiltInNetwork
 from dsdctl.spec.pruning import MAX_ROUNDS, Pruning, PruningField
 from dsdctl.spec.training import Training
 
@@ -49,47 +48,31 @@ class _TeacherOptions(Model):
     )
 
 
-class VGGLikeTeacher(VGGLike, _TeacherOptions):
-    """A VGG-like teacher."""
-
-
-class VGG16Teacher(VGG16, _TeacherOptions):
-    """A VGG-16 teacher."""
-
-
-class ResNet18Teacher(ResNet18, _TeacherOptions):
-    """A ResNet-18 teacher."""
-
-
-class TorchvisionResNetTeacher(TorchvisionResNet, _TeacherOptions):
-    """A teacher that is torchvision's ResNet."""
-
-
-class MLPTeacher(MLP, _TeacherOptions):
-    """A fully connected teacher."""
-
-
-class ViTTeacher(ViT, _TeacherOptions):
-    """A vision transformer as teacher."""
+def _teacher_of(network: type[BuiltInNetwork]) -> type[Model]:
+    """What a spec may say of this network as a teacher."""
+    bases: tuple[type[Model], ...] = (network, _TeacherOptions)
+    return create_model(
+        f"{network.__name__}Teacher",
+        __base__=bases,
+        __module__=__name__,
+        __doc__=f"{network.__name__} as a teacher.",
+    )
 
 
 class OwnTeacher(OwnNetwork, _TeacherOptions):
     """A teacher that is a network of your own."""
 
 
+if TYPE_CHECKING:
+
+    class AnyBuiltInTeacher(BuiltInNetwork, _TeacherOptions):
+        """A teacher that comes with dsdctl."""
+
+else:
+    AnyBuiltInTeacher = functools.reduce(operator.or_, map(_teacher_of, get_args(AnyBuiltIn)))
+
 Teacher = Annotated[
-    Annotated[
-        Annotated[
-            VGGLikeTeacher
-            | VGG16Teacher
-            | ResNet18Teacher
-            | TorchvisionResNetTeacher
-            | MLPTeacher
-            | ViTTeacher,
-            Field(discriminator="arch"),
-        ],
-        Tag(BUILT_IN),
-    ]
+    Annotated[Annotated[AnyBuiltInTeacher, Field(discriminator="arch")], Tag(BUILT_IN)]
     | Annotated[OwnTeacher, Tag(OWN)],
     Discriminator(whose),
 ]

@@ -1,7 +1,7 @@
-"""The networks that a spec may name, and their sizes. Nothing here imports torch."""
+"""The networks that a spec may name. Nothing here imports torch."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -9,71 +9,14 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
-    model_validator,
 )
 
 from dsdctl.spec.fields import OWN_PATTERN, Model, Name, PathText
-
-
-class VGGLike(Model):
-    """VGG-like: `depth` blocks of two conv3x3, `width` channels in the first, doubling."""
-
-    arch: Literal["vgg-like"]
-    depth: int = Field(5, ge=1, le=8)
-    width: int = Field(32, ge=1, le=4096)
-    pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
-
-
-class VGG16(Model):
-    """VGG-16 for small images as in OpenLTH and He et al. (2022): 13 conv3x3 -> BatchNorm -> ReLU
-    in five blocks with a 2x2 max-pool between them, the mean over each map, one Linear."""
-
-    arch: Literal["vgg16"]
-    width: int = Field(64, ge=1, le=4096, description="channels of the first block; 64 is VGG-16")
-    weights_init: Literal["kaiming-normal", "default"] = Field(
-        "kaiming-normal", description="of convolutions and Linear: over the inputs, or PyTorch's"
-    )
-    batchnorm_init: Literal["uniform", "ones"] = Field(
-        "uniform", description="of BatchNorm's scales: from [0, 1), or PyTorch's"
-    )
-
-
-class ResNet18(Model):
-    """ResNet-18 with a 3x3 stride-1 stem and the max-pool kept, as in the paper."""
-
-    arch: Literal["resnet18"]
-
-
-class TorchvisionResNet(Model):
-    """torchvision's ResNet-18 or ResNet-50, for large images: the stem is a 7x7 stride-2 one."""
-
-    arch: Literal["resnet18-imagenet", "resnet50-imagenet"]
-
-
-class MLP(Model):
-    """Fully connected layers with ReLUs between them; LeNet-300-100 unless `hidden` is given."""
-
-    arch: Literal["mlp"]
-    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
-        (300, 100), min_length=1, max_length=32, description="units of each hidden layer"
-    )
-
-
-class ViT(Model):
-    """A small vision transformer with GELUs, without dropout."""
-
-    arch: Literal["vit"]
-    patch: int = Field(4, ge=1, le=256, description="side of a patch in pixels")
-    dim: int = Field(512, ge=1, le=8192, description="features of a token")
-    depth: int = Field(6, ge=1, le=64, description="encoder blocks")
-    heads: int = Field(8, ge=1, le=256, description="attention heads of dim / heads features")
-    mlp_dim: int = Field(512, ge=1, le=65_536, description="hidden units of a block's MLP")
-
-    @model_validator(mode="after")
-    def _heads_share_the_features(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(f"has {self.heads} heads, which do not divide its dim of {self.dim}")
-        return self
+from dsdctl.spec.networks.mlp import MLP
+from dsdctl.spec.networks.resnet import ResNet18, TorchvisionResNet
+from dsdctl.spec.networks.vgg import VGGLike
+from dsdctl.spec.networks.vgg16 import VGG16
+from dsdctl.spec.networks.vit import ViT
 
 
 class OwnNetwork(Model):
@@ -120,14 +63,13 @@ class CodeNetwork(Model):
     options: dict[str, JsonValue]
 
 
-BuiltIn = Annotated[
-    VGGLike | VGG16 | ResNet18 | TorchvisionResNet | MLP | ViT, Field(discriminator="arch")
-]
+AnyBuiltIn = VGGLike | VGG16 | ResNet18 | TorchvisionResNet | MLP | ViT
+"""The networks that come with dsdctl. One that is named here may be named in specs, as a student
+and as a teacher."""
 
-Network = Annotated[
-    VGGLike | VGG16 | ResNet18 | TorchvisionResNet | MLP | ViT | CodeNetwork,
-    Field(discriminator="arch"),
-]
+BuiltIn = Annotated[AnyBuiltIn, Field(discriminator="arch")]
+
+Network = Annotated[AnyBuiltIn | CodeNetwork, Field(discriminator="arch")]
 """A network as work is identified by it."""
 
 

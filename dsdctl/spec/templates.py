@@ -22,6 +22,7 @@ class Manifest(Model):
 
     title: Text
     specs: tuple[Name, ...] = Field((), description="of specs/, besides those in the folder")
+    commands: tuple[Name, ...] = Field(("validate", "plan", "run"), description="to go on with")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Template:
     name: str
     title: str
     files: dict[Path, Path]
+    commands: tuple[str, ...]
+    """What to go on with, each with the first spec."""
 
     @property
     def specs(self) -> tuple[Path, ...]:
@@ -55,7 +58,7 @@ def _read(folder: Path) -> Template:
     own = sorted(file for file in folder.rglob("*") if file.is_file() and _belongs(file))
     files = {file.relative_to(folder): file for file in own if file != folder / MANIFEST}
     shared = {Path(name): packaged_folder("specs") / name for name in manifest.specs}
-    return Template(folder.name, manifest.title, {**shared, **files})
+    return Template(folder.name, manifest.title, {**shared, **files}, manifest.commands)
 
 
 def _belongs(file: Path) -> bool:

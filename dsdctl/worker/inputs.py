@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from dsdctl.data import sources
-from dsdctl.data.labels import CLASS_TARGETS
 from dsdctl.data.prepare import (
     Files,
     bare_name,
     human_labels_of,
     prepare_images,
     prepared_folder,
+    reader_of,
     stays_on_disk,
 )
 from dsdctl.data.prepared import open_part, read_manifest
@@ -24,6 +24,7 @@ from dsdctl.ml.data import Data, Images, MappedImages, Source, Split, split_sour
 from dsdctl.ml.large import ResizedCropReader, StreamedReader
 from dsdctl.ml.noise import Noise
 from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, ViewReader, Views
+from dsdctl.spec.catalog import CATALOG
 from dsdctl.spec.dataset import HoldOut
 
 
@@ -66,7 +67,7 @@ def _load_data(
         labels = human_labels_of(images, noise, files, source.train.labels.numpy())
         source = replace(source, human_labels=torch.from_numpy(labels))
     held_out = images.validation if isinstance(images.validation, HoldOut) else None
-    targets = CLASS_TARGETS.get(bare_name(images), ())
+    targets = CATALOG[bare_name(images)].class_targets
     data = split_source(
         source,
         split_seed=images.split_seed,
@@ -87,10 +88,12 @@ def _to(split: Split, device: torch.device) -> Split:
 
 def _load_source(images: ImagesIdentity, files: Files) -> Source:
     name = bare_name(images)
-    if name == "digits":
-        return as_source(sources.load_digits())
+    record = CATALOG[name]
     if name == "npz":
         return as_source(sources.load_npz(files.path, str(images.content)))
+    if not record.prepared:
+        assert record.reader is not None
+        return as_source(reader_of(record.reader)())
     on_disk = stays_on_disk(images, files)
     # What stays on the disk was read in full when the run began; that takes minutes.
     prepare_images(images, files, lambda _done, _total: None, thorough=not on_disk)

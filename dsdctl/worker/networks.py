@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from dsdctl.errors import WorkError
-from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.networks.build import build_network, network_class
 from dsdctl.ml.networks.own import build_own
 from dsdctl.own.load import load, raised_at
 from dsdctl.own.source import Source, SourcePlace, read_again
@@ -39,12 +39,8 @@ def new_network(
     height, width, channels = shape
     if isinstance(choice, CodeNetwork):
         return _own_network(choice, source, channels, classes, seed, level)
-    options = choice.model_dump()
-    arch = options.pop("arch")
-    size = (height, width)
-    return build_network(
-        arch, channels, classes, seed=seed, level=level, image_size=size, **options
-    )
+    make, arguments = network_class(choice.MODULE), choice.arguments((height, width))
+    return build_network(make, channels, classes, seed=seed, level=level, **arguments)
 
 
 def _own_network(

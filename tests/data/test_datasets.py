@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from builders import ROOT, line_of, only_problem, resolved, spec_data, write
 
-from dsdctl.data.catalog import Facts, Sizes, dataset_facts, split_sizes
+from dsdctl.data.facts import Sizes, dataset_facts, split_sizes
 from dsdctl.plan.resolve import resolve
-from dsdctl.spec.dataset import Dataset, HoldOut, Normalize, TestHoldOut
+from dsdctl.spec.catalog import Facts
+from dsdctl.spec.dataset import Dataset, HoldOut, TestHoldOut
+from dsdctl.spec.views import Normalize
 
 IMAGES = np.zeros((21, 8, 6), np.uint8)
 LABELS = np.arange(21) % 3

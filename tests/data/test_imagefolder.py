@@ -8,9 +8,11 @@ from archives import random_pixels, write_image_folder
 from builders import line_of, only_problem, resolved, spec_data, write
 from PIL import Image
 
-from dsdctl.data.catalog import Facts, dataset_facts
+from dsdctl.data.facts import dataset_facts
 from dsdctl.data.image_folder import EXTENSIONS, list_images, read_content
-from dsdctl.spec.dataset import Dataset, Size
+from dsdctl.spec.catalog import Facts
+from dsdctl.spec.dataset import Dataset
+from dsdctl.spec.views import Size
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from dsdctl.data.labels import CLASS_TARGETS, HUMAN_FLIPS, FlipRate, describe_noise, flip_rate
-from dsdctl.data.sources import HUMAN_DIGESTS, HUMAN_KEYS
+from dsdctl.data.labels import FlipRate, describe_noise, flip_rate
+from dsdctl.data.sources import HUMAN_KEYS
 from dsdctl.ml.noise import Noise, noisy_labels
 from dsdctl.ml.randomness import generator
-from dsdctl.spec.dataset import HUMAN_LABELS, LabelNoise
+from dsdctl.spec.catalog import CATALOG
+from dsdctl.spec.dataset import LabelNoise
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -39,7 +40,7 @@ lawn_mower rocket streetcar tank tractor
 
 
 def test_cifar10s_map_is_that_of_the_literature() -> None:
-    targets = [CIFAR10[target] for target in CLASS_TARGETS["cifar10"]]
+    targets = [CIFAR10[target] for target in CATALOG["cifar10"].class_targets]
     moved = {name: target for name, target in zip(CIFAR10, targets, strict=True) if name != target}
     assert moved == {
         "truck": "automobile",
@@ -58,14 +59,13 @@ def test_cifar100s_map_stays_within_each_superclass() -> None:
     for group in groups:
         for name, following in zip(group, group[1:] + group[:1], strict=True):
             expected[name] = following
-    targets = CLASS_TARGETS["cifar100"]
+    targets = CATALOG["cifar100"].class_targets
     assert {name: names[targets[label]] for label, name in enumerate(names)} == expected
 
 
-def test_all_published_labels_are_known_by_count_digest_and_key() -> None:
-    published = {(name, labels) for name, sets in HUMAN_LABELS.items() for labels in sets}
-    assert published == HUMAN_FLIPS.keys() == HUMAN_DIGESTS.keys()
-    assert {labels for _, labels in published} == HUMAN_KEYS.keys()
+def test_all_published_labels_have_a_name_in_their_file() -> None:
+    published = {labels for record in CATALOG.values() for labels in record.human_labels}
+    assert published == HUMAN_KEYS.keys()
 
 
 def rate_of(dataset: str, train: int, classes: int, **keys: Any) -> FlipRate:
@@ -89,7 +89,7 @@ def test_what_is_foretold_is_what_is_measured(
     train = 20_000 - 20_000 % classes
     foretold = rate_of(dataset, train, classes, kind=kind, rate=rate)
     labels = torch.arange(train) % classes
-    noise = Noise(kind, rate, 0, CLASS_TARGETS.get(dataset, ()))
+    noise = Noise(kind, rate, 0, CATALOG[dataset].class_targets)
     noisy = noisy_labels(labels, classes, noise, generator("label-noise", 0))
     measured = int((noisy != labels).sum()) / train
     if foretold.exact:

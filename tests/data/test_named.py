@@ -10,11 +10,12 @@ from builders import spec_data, write
 from PIL import Image
 from scipy.io import savemat
 
-from dsdctl.data.prepare import _SOURCES
+from dsdctl.data.prepare import reader_of
 from dsdctl.data.prepared import RawSplit
 from dsdctl.data.sources import svhn, tiny_imagenet
 from dsdctl.errors import WorkError
 from dsdctl.plan.resolve import resolve
+from dsdctl.spec.catalog import CATALOG, images_record
 
 
 def all_of(part: RawSplit) -> np.ndarray:
@@ -93,12 +94,20 @@ def test_where_tiny_imagenet_is_not_as_published_it_is_said(tmp_path: Path) -> N
         tiny_imagenet(tmp_path)
 
 
+def test_every_record_names_a_reader_and_what_it_is_read_from() -> None:
+    for name, record in CATALOG.items():
+        whose, images = images_record(name)
+        assert whose == (record.images_of or name)
+        assert images.images_of is None
+        assert images.reader is None or callable(reader_of(images.reader))
+        assert bool(record.human_labels) is bool(record.human_file)
+
+
 @pytest.mark.parametrize("name", ["svhn", "tiny-imagenet-200"])
 def test_a_spec_may_name_them(tmp_path: Path, name: str) -> None:
     changes = {"dataset": {"name": name, "root": "."}}
     (row,) = resolve(write(tmp_path / "spec.yaml", spec_data(changes))).rows
     assert row.student.images.facts.height == {"svhn": 32, "tiny-imagenet-200": 64}[name]
-    assert name in _SOURCES
 
 
 def test_small_pictures_that_would_be_enlarged_are_said(tmp_path: Path) -> None:

@@ -384,9 +384,9 @@ def test_a_compacted_network_that_is_slower_is_called_so(compact: float, slower:
 @pytest.mark.long
 def test_every_network_is_exported_for_batches_of_any_size(arch: str, side: int) -> None:
     import torch
+    from networks import build_network
 
     from dsdctl.export.as_onnx import onnx_bytes, run_onnx
-    from dsdctl.ml.networks.build import build_network
 
     options = {
         "vgg-like": {"depth": 2, "width": 4, "pool": 3},

@@ -31,7 +31,7 @@ from .inside import command, defects, ended, levels_run_here
 
 from archives import random_pixels, write_image_folder  # isort: skip
 
-from dsdctl.ml.networks.build import build_network
+from networks import build_network
 
 SPEC = """\
 experiment: small

@@ -334,7 +334,7 @@ def _refused(folder: Path, spec: str, wrong: list[str], what: str) -> int:
 
 def prepare(root: Path) -> Path:
     """A store, and beside it a teacher's weights; return the store."""
-    from dsdctl.ml.networks.build import build_network
+    from networks import build_network
 
     store = root / "store"
     network = build_network("vgg-like", 1, 3, seed=0, image_size=(8, 8), depth=1, width=4, pool=2)

@@ -11,6 +11,8 @@ from dsdctl.bench.cases import case_masks
 from dsdctl.bench.gpu import CountedCapture
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.networks.build import build_network
+from dsdctl.ml.networks.resnet import ResNet18
+from dsdctl.ml.networks.vgg import VGGLike
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table, cached_logits, direct_logits, distillation_from
 from dsdctl.ml.train import Trainer, cross_entropy
@@ -41,9 +43,9 @@ class Images:
 def network(kind: Kind, tiny: bool) -> nn.Module:
     """The student or teacher of specs/table1.yaml, on the CPU; or little ones of their kind."""
     if kind == "teacher" and not tiny:
-        return build_network("resnet18", 3, 10, seed=0)
+        return build_network(ResNet18, 3, 10, seed=0)
     depth, width = (2, 16) if tiny else (5, 32)
-    return build_network("vgg-like", 3, 10, seed=0, depth=depth, width=width)
+    return build_network(VGGLike, 3, 10, seed=0, depth=depth, width=width)
 
 
 def side_and_batch(tiny: bool) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.build import Network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.optimizers import Settings
 
 SETTINGS = Settings(

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from networks import build_network
 
 from dsdctl.ml import batches
 from dsdctl.ml.batches import BATCH, inference_batch_size
-from dsdctl.ml.networks.build import build_network
 
 
 def test_as_many_images_as_the_outputs_of_all_layers_leave_room_for(

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from networks import build_network
 from samples import in_float64
 from torch import Tensor, nn
 
 from dsdctl.ml.compact import compacted, links_of
 from dsdctl.ml.masks import prunable_weights
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.randomness import generator
 
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import build_network
 from samples import UNIT, in_float64, random_images
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from dsdctl.ml.device import precision
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.kernels.convolution import KERNELS, Conv3x3
 from dsdctl.ml.macs import count_macs
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
 from dsdctl.ml.views import Normalisation, ViewReader, Views

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import build_network
 from samples import SETTINGS
 from torch import Tensor
 
 from dsdctl.ml.divergence import BATCHES, BOUND, Diverged, LossWatch
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import Trainer, cross_entropy
 from dsdctl.ml.views import Batch, Normalisation, ViewReader, Views
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import build_network
 from samples import in_float64
 from torch import Tensor, nn
 
 from dsdctl.ml.entropy import ActivationCounter, binary_entropy_bits
-from dsdctl.ml.networks.build import build_network
 
 
 def bits(share: float) -> float:

@@ -13,6 +13,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import build_network
 from norms import drawn, norm_of
 from samples import SETTINGS, UNIT
 from test_graph import faithful
@@ -22,7 +23,6 @@ from dsdctl.bench.cases import case_masks
 from dsdctl.ml import gpu
 from dsdctl.ml.graph import Capture
 from dsdctl.ml.losses import distillation_loss
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
 from dsdctl.ml.views import Normalisation, ViewReader, Views

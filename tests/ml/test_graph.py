@@ -13,13 +13,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from networks import build_network
 from samples import SETTINGS, WITH_ALL_OPTIONS
 from torch import Tensor
 
 from dsdctl.ml import graph
 from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.graph import Capture, GraphedStep, capture_on, cuda_graph
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.ml.views import Normalisation, ViewReader, Views

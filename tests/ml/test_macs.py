@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
+from networks import build_network
 
 from dsdctl.ml.macs import count_macs
-from dsdctl.ml.networks.build import build_network
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import build_network
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -16,7 +17,6 @@ from dsdctl.ml.masks import (
     prunable_weights,
     remove_lowest,
 )
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.scores import magnitude_scores
 
 FRACTIONS = st.floats(0, 1, allow_subnormal=False)  # torch flushes denormals here

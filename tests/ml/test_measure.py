@@ -3,6 +3,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from networks import build_network
 from samples import in_float64
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from dsdctl.ml.batches import BATCH
 from dsdctl.ml.data import Data, Split
 from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.measure import measure, predict
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.noise import flip_symmetric
 from dsdctl.ml.views import Normalisation
 

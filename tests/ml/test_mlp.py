@@ -2,9 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from networks import build_network
 from samples import in_float64, random_images
-
-from dsdctl.ml.networks.build import build_network
 
 
 def test_is_linear_and_relu_for_each_hidden_layer_then_one_linear() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from networks import MODELS, build_network
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.build import NETWORKS, build_network
+from dsdctl.ml.networks.build import network_class
 from dsdctl.ml.randomness import generator
 from dsdctl.spec.experiment import Teacher
 from dsdctl.spec.network import BuiltIn
@@ -28,10 +29,12 @@ BUILT_IN_TEACHER = typing.get_args(typing.get_args(Teacher)[0])[0]
 
 
 @pytest.mark.parametrize("union", [BuiltIn, BUILT_IN_TEACHER], ids=["student", "teacher"])
-def test_a_spec_can_name_every_network_and_no_other(union: Any) -> None:
+def test_a_spec_can_name_every_network_as_student_and_teacher(union: Any) -> None:
     choices = typing.get_args(typing.get_args(union)[0])
     archs = [typing.get_args(choice.model_fields["arch"].annotation) for choice in choices]
-    assert sorted(NETWORKS) == sorted(arch for several in archs for arch in several)
+    assert sorted(MODELS) == sorted(arch for several in archs for arch in several)
+    for choice in choices:
+        assert network_class(choice.MODULE).__name__ == choice.__name__.removesuffix("Teacher")
 
 
 @pytest.mark.parametrize(("arch", "options"), ARCHS)
@@ -51,8 +54,11 @@ def test_initial_weights_are_a_function_of_seed_and_level(
 
 @pytest.mark.parametrize(("arch", "options"), ARCHS)
 def test_no_weight_is_left_as_the_constructor_drew_it(arch: str, options: dict[str, Any]) -> None:
+    options = dict(options)
     expected = build_network(arch, 3, 10, seed=0, level=2, **options).state_dict()
-    network = NETWORKS[arch](3, 10, **options)
+    size = options.pop("image_size", (8, 8))
+    choice = MODELS[arch](arch=arch, **options)
+    network = network_class(choice.MODULE)(3, 10, **choice.arguments(size))
     with torch.no_grad():
         for module in network.modules():
             if not isinstance(module, nn.BatchNorm2d | nn.LayerNorm):

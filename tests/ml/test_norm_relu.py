@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from networks import build_network
 from norms import assert_exact, calls, drawn, norm_of, outcome
 from samples import random_images
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.kernels.relu_norm import norm_relu
-from dsdctl.ml.networks.build import build_network
 from dsdctl.system.devices import KERNELS_VARIABLE
 
 SHAPES = [(2, 16, 4, 4), (3, 48, 5, 2), (5, 128, 2, 2), (70, 32, 1, 1), (2, 80, 5, 7)]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from batches import epoch_batches
+from networks import build_network
 from samples import SETTINGS, random_images
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -22,7 +23,7 @@ from torch.optim.lr_scheduler import (
 
 from dsdctl.ml.data import Split
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.optimizers import STATE, Settings, make_optimizer, set_lr
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.train import Trainer

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from networks import build_network
 from samples import in_float64, random_images, with_random_statistics
 from torch import nn
 
-from dsdctl.ml.networks.build import build_network
 from dsdctl.system.torchvision import models
 
 

@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import build_network
 from samples import in_float64, random_images, with_random_statistics
 from torch import Tensor
 from torch.nn.utils import prune
 
 from dsdctl.ml import batches
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores, synflow_scores
 
 WEIGHTS = {"a.weight": torch.ones(50, 40), "b.weight": torch.ones(30)}

@@ -20,9 +20,9 @@ from PIL import Image
 from dsdctl.data.image_folder import list_images, read_content
 from dsdctl.data.prepared import RawSplit
 from dsdctl.data.sources import (
-    HUMAN_FILES,
     ResizeAndCrop,
-    cifar,
+    cifar10,
+    cifar100,
     flowers102,
     human_labels,
     image_folder,
@@ -30,8 +30,11 @@ from dsdctl.data.sources import (
     load_npz,
 )
 from dsdctl.errors import WorkError
+from dsdctl.spec.catalog import CATALOG
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 from dsdctl.system.torchvision import transforms
+
+CIFAR = {"cifar10": cifar10, "cifar100": cifar100}
 
 
 def all_of(part: RawSplit) -> np.ndarray:
@@ -72,7 +75,7 @@ class TestCifar:
     ) -> None:
         written = Cifar(tmp_path, name)
         written.publish(monkeypatch)
-        original = cifar(name, tmp_path)
+        original = CIFAR[name](tmp_path)
         assert original.classes == written.classes
         train, test = original.parts["train"], original.parts["test"]
         assert np.array_equal(all_of(train), written.train_images)
@@ -87,7 +90,7 @@ class TestCifar:
     ) -> None:
         loader = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}[name]
         monkeypatch.setattr(getattr(torchvision_datasets, loader), "download", no_network)
-        message = error_of(lambda: cifar(name, tmp_path / "absent"))
+        message = error_of(lambda: CIFAR[name](tmp_path / "absent"))
         for part in (name, str(tmp_path / "absent"), "network is unreachable", "dataset.root"):
             assert part in message
 
@@ -99,7 +102,7 @@ class TestCifar:
         monkeypatch.setattr(torchvision_datasets.CIFAR10, "download", no_network)
         trap = pickle.dumps(Trap(tmp_path / "sprung"))
         (tmp_path / written.loader.base_folder / "data_batch_3").write_bytes(trap)
-        message = error_of(lambda: cifar("cifar10", tmp_path))
+        message = error_of(lambda: cifar10(tmp_path))
         folder = tmp_path / written.loader.base_folder
         assert message.startswith(f"dataset cifar10: {folder} is not whole, or not what was pub")
         assert "network is unreachable" in message
@@ -211,7 +214,7 @@ class TestHumanLabels:
     ) -> None:
         clean = np.arange(40) % 10
         written = write_human_labels(monkeypatch, tmp_path, "cifar100n", clean)
-        file = tmp_path / HUMAN_FILES["cifar100n"]
+        file = tmp_path / CATALOG["cifar100n"].human_file
         torch.save(written, file)
         text = file.read_bytes()
         assert (b"numpy._core.multiarray" in text) or (b"numpy.core.multiarray" in text)
@@ -241,7 +244,7 @@ class TestHumanLabels:
         clean = np.arange(40) % 10
         written = write_human_labels(monkeypatch, tmp_path, "cifar10n", clean)
         written["worse_label"][5] += 1
-        torch.save(written, tmp_path / HUMAN_FILES["cifar10n"])
+        torch.save(written, tmp_path / CATALOG["cifar10n"].human_file)
         message = error_of(lambda: human_labels("cifar10n", "worse", tmp_path, clean))
         assert "worse_label is not as it was published" in message
         assert human_labels("cifar10n", "aggre", tmp_path, clean).shape == (40,)
@@ -261,7 +264,7 @@ class TestHumanLabels:
     def test_in_no_file_of_arrays_are_refused(
         self, tmp_path: Path, content: Any, reason: str
     ) -> None:
-        file = tmp_path / HUMAN_FILES["cifar10n"]
+        file = tmp_path / CATALOG["cifar10n"].human_file
         if isinstance(content, bytes):
             file.write_bytes(content)
         else:

@@ -3,13 +3,14 @@ import copy
 import pytest
 import torch
 from batches import epoch_batches
+from networks import build_network
 from samples import UNIT, in_float64
 from torch import Tensor, nn
 
 from dsdctl.ml.batches import BATCH
 from dsdctl.ml.data import Split
 from dsdctl.ml.losses import distillation_loss
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import (
     TeacherLogits,

@@ -4,11 +4,11 @@ import functools
 
 import pytest
 import torch
+from networks import build_network
 from torch import Tensor, nn
 
 from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
 from dsdctl.ml.views import Normalisation, ViewReader, Views

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from batches import epoch_batches
+from networks import build_network
 from samples import SETTINGS, UNIT, in_float64, random_images
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -19,7 +20,7 @@ from dsdctl.ml.masks import (
     prunable_weights,
     remove_lowest,
 )
-from dsdctl.ml.networks.build import Network, build_network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.train import Epoch, Trainer

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import build_network
 from samples import UNIT, in_float64, random_images, with_random_statistics
 from torch import Tensor, nn
 
 from dsdctl.ml.device import precision
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.networks.vgg import AdaptivePool, VGGLike
 
 

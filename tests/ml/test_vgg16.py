@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from networks import build_network
 from samples import in_float64, random_images, with_random_statistics
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.networks.vgg16 import VGG16
 
 PLAN = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512]

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from networks import build_network
 from samples import in_float64, random_images
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.networks.vit import EncoderBlock, ViT
 
 

@@ -19,7 +19,7 @@ from dsdctl.errors import InputError, StoppedError, WorkError
 from dsdctl.keys import key_of
 from dsdctl.ml.randomness import stream_seed
 from dsdctl.own.inspection import Question, cached, keep
-from dsdctl.own.source import Source
+from dsdctl.own.source import Source, write_source
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
@@ -342,6 +342,47 @@ def test_a_level_keeps_its_code_and_is_loaded_without_the_file(tmp_path: Path) -
     network.load_state_dict(weights(tmp_path / "store"))
 
 
+def test_a_lost_file_is_written_back_and_none_overwritten(
+    tmp_path: Path, dsdctl: Callable[..., Any]
+) -> None:
+    write_net(tmp_path)
+    trajectory = only(planned(tmp_path))
+    level = run_task(task(trajectory), place(tmp_path / "store")).level
+    assert level is not None
+    line = ("store", "source", level.key[:8], "back", "--store", "store")
+    done = dsdctl(*line)
+    assert (done.returncode, done.stdout) == (0, "wrote back/blocks.py\nwrote back/nets.py\n")
+    assert done.stderr == "a spec beside them names it `arch: nets.py:Net`\n"
+    for name in ("nets.py", "blocks.py"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / name).read_bytes()
+    write(tmp_path / "back" / "nets.py", "mine")
+    (tmp_path / "back" / "blocks.py").unlink()
+    refused = dsdctl(*line)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "back/nets.py: is there already, nothing was written\n"
+    assert [file.name for file in (tmp_path / "back").iterdir()] == ["nets.py"]
+
+
+def test_a_level_without_code_of_ones_own_keeps_none(
+    tmp_path: Path, dsdctl: Callable[..., Any]
+) -> None:
+    changes = {"student": {"arch": "mlp", "hidden": [3]}}
+    level = run_task(task(only(planned(tmp_path, changes))), place(tmp_path / "store")).level
+    assert level is not None
+    for key, reason in ((level.key, "keeps no code"), ("xyz", "0 levels and tables have a key")):
+        refused = dsdctl("store", "source", key, "back", "--store", "store")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert reason in refused.stderr and refused.stderr.count("\n") == 1
+    assert not (tmp_path / "back").exists()
+
+
+def test_code_of_a_store_stays_in_the_folder(tmp_path: Path) -> None:
+    for path in ("../out.py", "/tmp/out.py"):
+        with pytest.raises(InputError, match="outside of"):
+            write_source(Source("", path, "Net", False, {path: b""}), tmp_path / "back")
+    assert list(tmp_path.iterdir()) == []
+
+
 DROPOUT = NET.replace("self.head = ", "self.drop = nn.Dropout(0.5)\n        self.head = ").replace(
     "self.head(self.features(images).mean((2, 3)))",
     "self.head(self.drop(self.features(images).mean((2, 3))))",
@@ -420,6 +461,37 @@ def test_only_who_computes_runs_the_code(tmp_path: Path, dsdctl: Callable[..., A
     assert "parameters are no weights of Conv2d and Linear layers" in report["networks"][0]
     said("status", file)
     assert (tmp_path / "was-run").read_text() == ran
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("images * (2 if float(images.sum()) > 0 else 1)", "torch.onnx refuses it (GuardOnData"),
+        ("torch.special.bessel_j0(images)", "torch.onnx refuses it (DispatchError: No ONNX"),
+        ("images * (0 if torch.compiler.is_exporting() else 1)", "model.onnx: a logit is off by "),
+    ],
+    ids=["control flow", "operator", "another network"],
+)
+def test_what_onnx_refuses_is_exported_without_it(
+    tmp_path: Path, dsdctl: Callable[..., Any], change: str, reason: str
+) -> None:
+    pytest.importorskip("onnxscript")
+    write_net(tmp_path, NET.replace("self.features(images)", f"self.features({change})"))
+    trajectory = only(planned(tmp_path, {"pruning.levels": 0}))
+    assert run_task(task(trajectory), place(tmp_path / "store")).level is not None
+    line = ("export", tmp_path / "spec.yaml", "--recipe", "vanilla", "--no-latency")
+    done = dsdctl(*line, "--store", "store", "--output", "out")
+    assert done.returncode == 3
+    (error,) = done.stderr.splitlines()[-1:]
+    assert error.startswith(f"error: no ONNX: {reason}")
+    assert error.endswith("; the other files are written")
+    assert "def forward" not in done.stderr
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"README.md", "model.safetensors", "compact.safetensors"} <= files
+    assert not [name for name in files if name.endswith(".onnx")]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "No ONNX: " in card and "onnxruntime.InferenceSession" not in card
 
 
 @pytest.mark.long

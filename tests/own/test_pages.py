@@ -17,8 +17,12 @@ from dsdctl.own.source import find_source
 from dsdctl.plan.resolve import resolve
 from dsdctl.spec.dataset import Dataset
 from dsdctl.spec.network import CodeNetwork
+from dsdctl.worker.inspection import inspect
 
 DOCS = ROOT / "docs"
+
+BOUND = {"hf_nets.py": "Net"}
+"""What the pages' files for networks of others bind, if not `net`."""
 
 
 def files_of(page: str, folder: Path) -> list[str]:
@@ -70,20 +74,23 @@ def test_the_functions_shown_give_data(tmp_path: Path, name: str) -> None:
 def test_the_networks_of_others_are_found_where_they_are_shown(tmp_path: Path) -> None:
     names = [name for name in files_of("own-networks", tmp_path) if name.endswith("_nets.py")]
     assert len(names) == 3
-    (spec, _), bound = blocks(DOCS / "own-networks.md", "yaml"), {"hf_nets.py": "Net"}
+    spec, _ = blocks(DOCS / "own-networks.md", "yaml")
     for name in names:
-        student = {"arch": f"{name}:{bound.get(name, 'net')}"}
+        student = {"arch": f"{name}:{BOUND.get(name, 'net')}"}
         assert resolve(write(tmp_path / "own.yaml", {**yaml.safe_load(spec), "student": student}))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["timm_nets", "torchvision_nets"])
-def test_the_networks_of_others_are_made_as_shown(tmp_path: Path, name: str) -> None:
-    from dsdctl.worker.inspection import inspect
-
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("timm_nets", "timm"), ("torchvision_nets", "torchvision"), ("hf_nets", "transformers")],
+)
+def test_the_networks_of_others_are_made_as_shown(tmp_path: Path, name: str, library: str) -> None:
+    """Those of libraries that are installed; none of them is needed otherwise."""
     importlib.import_module("dsdctl.system.torchvision")
-    pytest.importorskip(name.removesuffix("_nets"))
+    pytest.importorskip(library)
     files_of("own-networks", tmp_path)
-    source = find_source(tmp_path / f"{name}.py", "net", ())
-    network = CodeNetwork(arch="own", name="net", code=source.digest, version=None, options={})
-    assert inspect(Question(source, network, 3, ((32, 32),), 10)).activations > 10
+    bound = BOUND.get(f"{name}.py", "net")
+    source = find_source(tmp_path / f"{name}.py", bound, ())
+    network = CodeNetwork(arch="own", name=bound, code=source.digest, version=None, options={})
+    assert inspect(Question(source, network, 3, ((32, 32),), 10)).activations > 5

@@ -16,10 +16,10 @@ from builders import (
 )
 
 from dsdctl.plan.resolve import resolve
-from dsdctl.spec.dataset import Augment
 from dsdctl.spec.document import Document
 from dsdctl.spec.matrix import variants
-from dsdctl.spec.network import VGGLike
+from dsdctl.spec.networks.vgg import VGGLike
+from dsdctl.spec.views import Augment
 from dsdctl.spec.yaml import read_document
 
 

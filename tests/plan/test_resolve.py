@@ -20,10 +20,10 @@ from builders import (
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.rows import Row, TeacherSource
 from dsdctl.plan.teacher_table import table_bytes, view_count
-from dsdctl.spec.dataset import Augment
 from dsdctl.spec.experiment import SparsestWithin
-from dsdctl.spec.network import VGGLike
+from dsdctl.spec.networks.vgg import VGGLike
 from dsdctl.spec.recipe_files import recipe_file
+from dsdctl.spec.views import Augment
 
 DENSE = {"recipes": ["kd-dense-teacher"]}
 BEST = {"recipes": ["kd-pruned-teacher"]}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_code import own_spec
 from ray_nodes import Nodes
 from soak import (
     SPEC,
@@ -208,6 +209,20 @@ def test_without_a_cluster_one_is_started_for_the_run_alone(
     assert done.stderr.count("Ray") == 1
     _assert_as_local(store, done, local)
     _assert_nothing_is_left(process, own)
+
+
+@pytest.mark.long
+def test_workers_of_a_cluster_load_own_code_by_its_digest(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSDCTL_CACHE", str(tmp_path / "cache"))
+    own_spec(tmp_path)
+    local = dsdctl(tmp_path, "run", "small.yaml", "--store", "local")
+    assert local.returncode == 0, local.stderr
+    done = dsdctl(tmp_path, *ALONE)
+    assert done.returncode == 0, done.stderr
+    assert result_bytes(tmp_path / "dsdctl-store") == result_bytes(tmp_path / "local")
+    assert list(own.iterdir()) == []
 
 
 @pytest.mark.long

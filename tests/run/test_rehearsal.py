@@ -16,14 +16,14 @@ from dsdctl.cost import throughput
 from dsdctl.cost.forecast import by_rehearsal, plan_for_cluster, seconds_estimate
 from dsdctl.cost.ledger import PETA, macs_per_trained_image
 from dsdctl.cost.throughput import workload
-from dsdctl.data.catalog import is_there
+from dsdctl.data.facts import is_there
 from dsdctl.errors import describe_os_error
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.report.plan.time import too_long
 from dsdctl.run.rehearsal import AFTER_WARM_UP, BATCHES, batches_of, workloads
-from dsdctl.spec.dataset import DatasetName
+from dsdctl.spec.catalog import DatasetName
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.store import Store
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import build_network
 from soak import (
     Checkpoints,
     assert_workers_end_with,
@@ -31,7 +32,6 @@ from tiny import ROOT
 from dsdctl.cost.macs import FILE as MACS
 from dsdctl.ml.data import Split
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import cached_logits, distillation_from

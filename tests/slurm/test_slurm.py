@@ -1,6 +1,7 @@
 """`dsdctl run --engine slurm`: what is submitted, and that a real Slurm runs it to equal bytes."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders import planned, problems, write
+from own_code import change_code, own_spec
 from slurm_node import PROGRAMS, SlurmNode
 from soak import Checkpoints, dsdctl, inflight, levels, result_bytes, spec, wait_until
 
@@ -206,6 +208,31 @@ def test_what_jobs_have_finished_on_gpus_is_compared_where_there_is_none(tmp_pat
     assert done.stdout == here.stdout
 
 
+@pytest.mark.long
+def test_what_a_job_runs_loads_own_code_as_it_was_submitted_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the lines of a dry run, which are those of jobs, on a node without the user's cache."""
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    monkeypatch.setenv("DSDCTL_CACHE", str(tmp_path / "cache"))
+    own_spec(tmp_path)
+    write(tmp_path / "cluster.yaml", CLUSTER)
+    local = dsdctl(tmp_path, "run", "small.yaml", "--store", "local")
+    assert local.returncode == 0, local.stderr
+    shown = dsdctl(tmp_path, *SLURM, "--dry-run").stdout
+    (line,) = re.findall(r"^#   .*: \S+ -m dsdctl (run .*)$", shown, re.M)
+    monkeypatch.setenv("DSDCTL_CACHE", str(tmp_path / "node"))
+    change_code(tmp_path)
+    refused = dsdctl(tmp_path, *shlex.split(line))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "or code that it runs has changed since the run was planned" in refused.stderr
+    assert not levels(tmp_path / "dsdctl-store")
+    own_spec(tmp_path)
+    done = dsdctl(tmp_path, *shlex.split(line))
+    assert done.returncode == 0, done.stderr
+    assert result_bytes(tmp_path / "dsdctl-store") == result_bytes(tmp_path / "local")
+
+
 # A real Slurm
 
 
@@ -266,6 +293,17 @@ def test_jobs_are_submitted_once_and_end_as_a_local_run(slurm: SlurmNode, tmp_pa
     longer = dsdctl(tmp_path, "status", "longer.yaml").stdout
     assert "1/3 levels, ready" in longer or "2/3 levels, ready" in longer
     assert "job" not in longer  # those that ended did not fail, and none was submitted for this
+
+
+@pytest.mark.long
+def test_jobs_with_own_code_end_as_a_local_run(slurm: SlurmNode, tmp_path: Path) -> None:
+    own_spec(tmp_path)
+    write(tmp_path / "cluster.yaml", "partition: debug\n")
+    local = dsdctl(tmp_path, "run", "small.yaml", "--store", "local")
+    (tmp_path / "stdout").write_text(local.stdout)
+    assert "1 jobs submitted" in dsdctl(tmp_path, *SLURM).stderr
+    wait_until(lambda: not slurm.queue())
+    _assert_as_local(tmp_path)
 
 
 @pytest.mark.long

@@ -8,17 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights, remove_lowest
-from dsdctl.ml.networks.build import build_network
-from dsdctl.spec.network import MLP, VGG16, Network, ResNet18, TorchvisionResNet, VGGLike, ViT
+from dsdctl.spec.network import Network
+from dsdctl.spec.networks.base import Task
+from dsdctl.spec.networks.mlp import MLP
+from dsdctl.spec.networks.resnet import ResNet18, TorchvisionResNet
+from dsdctl.spec.networks.vgg import VGGLike
+from dsdctl.spec.networks.vgg16 import VGG16
+from dsdctl.spec.networks.vit import ViT
 from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import (
-    has_batchnorm,
     ignored_layers,
     kept_weights,
-    layer_weights,
     remaining_weights,
 )
-from dsdctl.spec.shapes import smallest_side as smallest
+from dsdctl.worker.networks import new_network
 
 NETWORKS = [
     VGGLike(arch="vgg-like"),
@@ -36,9 +39,7 @@ NETWORKS = [
 
 
 def built(network: Network, channels: int, height: int, width: int, classes: int) -> Any:
-    options = network.model_dump(exclude={"arch"})
-    size = (height, width)
-    return build_network(network.arch, channels, classes, seed=0, image_size=size, **options)
+    return new_network(network, (height, width, channels), classes)
 
 
 @pytest.mark.parametrize(("channels", "size", "classes"), [(1, (8, 8), 10), (3, (12, 8), 100)])
@@ -48,7 +49,7 @@ def test_layer_weights_are_those_of_the_built_network(
 ) -> None:
     weights = prunable_weights(built(network, channels, *size, classes))
     expected = {name.removesuffix(".weight"): w.numel() for name, w in weights.items()}
-    found = layer_weights(network, channels, *size, classes)
+    found = network.layer_weights(Task(channels, *size, classes))
     assert list(found.items()) == list(expected.items())
 
 
@@ -71,11 +72,11 @@ def test_layer_weights_are_those_of_the_built_network(
 def test_weights_are_counted_in_closed_form(
     network: Network, shape: tuple[int, int, int, int], weights: int
 ) -> None:
-    assert sum(layer_weights(network, *shape).values()) == weights
+    assert sum(network.layer_weights(Task(*shape)).values()) == weights
 
 
 def test_layers_are_ignored_by_name_and_by_place_in_the_order_of_the_network() -> None:
-    layers = layer_weights(VGGLike(arch="vgg-like", depth=1), 1, 8, 8, 10)
+    layers = VGGLike(arch="vgg-like", depth=1).layer_weights(Task(1, 8, 8, 10))
     assert list(layers) == ["features.0", "features.3", "classifier"]
     assert ignored_layers(layers, []) == ()
     assert ignored_layers(layers, ["last", "features.3"]) == ("features.3", "classifier")
@@ -86,7 +87,7 @@ def test_layers_are_ignored_by_name_and_by_place_in_the_order_of_the_network() -
 def test_has_batchnorm_where_the_built_network_has(network: Network) -> None:
     modules = built(network, 1, 8, 8, 10).modules()
     found = any(isinstance(module, torch.nn.BatchNorm2d) for module in modules)
-    assert has_batchnorm(network) is found
+    assert network.BATCHNORM is found
 
 
 def test_remaining_weights_are_rounded_level_by_level() -> None:
@@ -145,7 +146,7 @@ def test_remaining_weights_are_what_pruning_leaves(fraction: float) -> None:
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_a_vgg_like_runs_on_its_smallest_side_and_on_no_smaller_one(depth: int) -> None:
     network = VGGLike(arch="vgg-like", depth=depth, width=1)
-    side = smallest(network)
+    side = network.smallest_side
     net = built(network, 1, side, side, 2).eval()
     assert net(torch.zeros(1, 1, side, side)).shape == (1, 2)
     with pytest.raises(RuntimeError, match="too small"):
@@ -154,7 +155,7 @@ def test_a_vgg_like_runs_on_its_smallest_side_and_on_no_smaller_one(depth: int) 
 
 @pytest.mark.parametrize("network", NETWORKS[3:], ids=str)
 def test_the_other_networks_run_on_their_smallest_side(network: Network) -> None:
-    side = smallest(network)
+    side = network.smallest_side
     assert side == (16 if isinstance(network, VGG16) else getattr(network, "patch", 1))
     net = built(network, 1, side, side, 2).eval()
     assert net(torch.zeros(1, 1, side, side)).shape == (1, 2)

@@ -14,7 +14,7 @@ from tiny import ROOT, Dsdctl
 
 from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.resolve import resolve, resolve_all
-from dsdctl.spec.network import VGGLike
+from dsdctl.spec.networks.vgg import VGGLike
 from dsdctl.spec.yaml import read_document
 from dsdctl.store.store import Store
 from dsdctl.worker.level import LevelTask, WorkerConfig, run_task

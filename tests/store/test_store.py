@@ -28,9 +28,9 @@ from dsdctl.keys import (
     key_of,
 )
 from dsdctl.results import Diverged, Environment
-from dsdctl.spec.dataset import Augment, Normalize
-from dsdctl.spec.network import VGGLike
+from dsdctl.spec.networks.vgg import VGGLike
 from dsdctl.spec.training import Training
+from dsdctl.spec.views import Augment, Normalize
 from dsdctl.store.at_work import Stage
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.folders import tensor_bytes

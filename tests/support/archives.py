@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dsdctl.data import catalog, sources
+from dsdctl.data import sources
+from dsdctl.spec.catalog import CATALOG, HumanSet
 from dsdctl.system.torchvision import datasets as torchvision_datasets
 
 CIFAR_TRAIN, CIFAR_TEST = 250, 60
@@ -85,8 +86,10 @@ class Cifar:
 
 
 def publish_sizes(monkeypatch: pytest.MonkeyPatch, name: str, train: int, test: int) -> None:
-    facts = replace(catalog.NAMED[name], train_images=train, test_images=test)
-    monkeypatch.setitem(catalog.NAMED, name, facts)
+    record = CATALOG[name]
+    assert record.facts is not None
+    facts = replace(record.facts, train_images=train, test_images=test)
+    monkeypatch.setitem(CATALOG, name, replace(record, facts=facts))
 
 
 def write_human_labels(
@@ -95,13 +98,16 @@ def write_human_labels(
     """The published file of `name`; in every set of labels another share is wrong."""
     classes = 10 if name == "cifar10n" else 100
     arrays = {"clean_label": clean.astype(np.int64)}
-    for number, labels in enumerate(sorted(k[1] for k in sources.HUMAN_DIGESTS if k[0] == name), 1):
+    record = CATALOG[name]
+    sets = {}
+    for number, labels in enumerate(sorted(record.human_labels), 1):
         wrong = np.arange(len(clean)) % (number + 2) == 0
         array = np.where(wrong, (clean + number) % classes, clean).astype(np.int64)
         arrays[sources.HUMAN_KEYS[labels]] = array
         digest = hashlib.sha256(array.tobytes()).hexdigest()
-        monkeypatch.setitem(sources.HUMAN_DIGESTS, (name, labels), digest)
-    torch.save(arrays, root / sources.HUMAN_FILES[name])
+        sets[labels] = HumanSet(record.human_labels[labels].wrong, digest)
+    monkeypatch.setitem(CATALOG, name, replace(record, human_labels=sets))
+    torch.save(arrays, root / record.human_file)
     return arrays
 
 

@@ -13,6 +13,7 @@ import torch
 from archives import Cifar, write_flowers, write_human_labels, write_image_folder
 from batches import epoch_batches
 from builders import resolved
+from networks import build_network
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from dsdctl.errors import WorkError
 from dsdctl.keys import TrajectoryIdentity
 from dsdctl.ml.data import Data, MappedImages, Split
 from dsdctl.ml.measure import measure
-from dsdctl.ml.networks.build import build_network
 from dsdctl.plan.plan import make_plan
 from dsdctl.worker import inputs
 from dsdctl.worker.inputs import kept, load_data, measuring_normalisation, training_reader
@@ -191,7 +191,7 @@ def test_once_prepared_a_folder_is_known_without_reading_it_again(
     before = identity_of(tmp_path, dataset=FOLDER)
     load(before, root)
     reads: list[object] = []
-    monkeypatch.setattr("dsdctl.data.catalog.read_content", reads.append)
+    monkeypatch.setattr("dsdctl.data.facts.read_content", reads.append)
     assert identity_of(tmp_path, dataset=FOLDER) == before
     os.utime(root / "train" / "bee" / "0.png", (0, 0))
     identity_of(tmp_path, dataset={**FOLDER, "validation": {"fraction": 0.5}})

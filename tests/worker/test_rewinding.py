@@ -8,6 +8,7 @@ import pytest
 import torch
 from batches import epoch_batches
 from builders import only_trajectory, planned, spec_data, write
+from networks import build_network
 from soak import dsdctl, result_bytes
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from dsdctl.cost.remaining import (
 )
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.train import cross_entropy
 from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.plan.next_work import unfinished

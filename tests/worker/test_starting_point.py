@@ -14,7 +14,7 @@ from dsdctl.errors import WorkError
 from dsdctl.keys import LevelIdentity, PruningIdentity, key_of
 from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights
-from dsdctl.ml.networks.build import Network
+from dsdctl.ml.networks.network import Network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores, synflow_scores
 from dsdctl.ml.views import Normalisation
 from dsdctl.results import Diverged, Environment

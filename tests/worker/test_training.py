@@ -9,13 +9,13 @@ import pytest
 import torch
 from batches import epoch_batches
 from builders import only_problem, only_trajectory, resolved, write_recipe
+from networks import build_network
 from soak import result_bytes
 from torch import Tensor, nn
 
 from dsdctl.cost.ledger import Macs, nonzero_training_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.ml.networks.build import build_network
 from dsdctl.ml.views import Normalisation, ViewReader, Views
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured

@@ -1,15 +1,16 @@
 """A fully connected network, by default LeNet-300-100. Every ReLU is a module of its own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.network import Link, Network
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Linear -> ReLU for each width in `hidden`, then one Linear layer.
 
     Initialised as PyTorch does by default.
@@ -41,3 +42,9 @@ class MLP(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 default_init(module, stream)
+
+    def links(self) -> Iterator[Link]:
+        """The units of each hidden layer."""
+        layers = [module for module in self.hidden if isinstance(module, nn.Linear)]
+        for writer, reader in zip(layers, [*layers[1:], self.classifier], strict=True):
+            yield Link(writer, (nn.ReLU(),), reader)

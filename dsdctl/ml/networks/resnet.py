@@ -3,12 +3,15 @@
 Shapes: B images, C channels, H x W pixels, K classes.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.kernels.relu_norm import FusedSequential, norm_relu
 from dsdctl.ml.networks.initialisation import initialise_resnet
+from dsdctl.ml.networks.network import Link, Network
 
 
 class BasicBlock(nn.Module):
@@ -35,7 +38,7 @@ class BasicBlock(nn.Module):
         return norm_relu(self.bn2, self.relu2, self.conv2(out), self.shortcut(maps))
 
 
-class ResNet18(nn.Module):
+class ResNet18(Network):
     """ResNet-18 as the paper has it: 3x3 stride-1 stem with the 3x3 stride-2 max-pool kept.
 
     Convolutions are initialised Kaiming-normal (fan out), the Linear layer as PyTorch does.
@@ -65,3 +68,9 @@ class ResNet18(nn.Module):
     def initialise(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order."""
         initialise_resnet(self, stream)
+
+    def links(self) -> Iterator[Link]:
+        """The channels inside each block; to what comes out of it others add theirs."""
+        for block in self.modules():
+            if isinstance(block, BasicBlock):
+                yield Link(block.conv1, (block.bn1, block.relu1), block.conv2)

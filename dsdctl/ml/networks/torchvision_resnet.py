@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dsdctl.ml.networks.initialisation import initialise_resnet
+from dsdctl.ml.networks.network import Network
 from dsdctl.system.torchvision import models
 
 _LAYOUTS = {
@@ -15,7 +16,7 @@ _LAYOUTS = {
 }
 
 
-class TorchvisionResNet(models.ResNet):  # type: ignore[misc]
+class TorchvisionResNet(models.ResNet, Network):  # type: ignore[misc]
     """ResNet-`depth` with torchvision's names, so that its published weights can teach.
 
     Only the first convolution is another where the images have not three channels. Convolutions

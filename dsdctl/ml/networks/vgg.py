@@ -4,6 +4,7 @@ Shapes: B images, C channels, H x W pixels, K classes.
 """
 
 import functools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.kernels.observed import has_hooks, is_tracing
 from dsdctl.ml.kernels.relu_norm import FusedSequential
 from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.network import Link, Network, links_in_a_row
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):
@@ -57,7 +59,7 @@ def _matrix(length: int, size: int, dtype: torch.dtype, device: torch.device) ->
     return pooling_matrix(length, size).to(dtype).to(device)
 
 
-class VGGLike(nn.Module):
+class VGGLike(Network):
     """VGG-like(depth, width): per block two conv3x3 -> ReLU -> BatchNorm, then a 2x2 max-pool.
 
     Block i (from 1) has width * 2**(i - 1) channels; then adaptive average pooling to
@@ -98,3 +100,8 @@ class VGGLike(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 default_init(module, stream)
+
+    def links(self) -> Iterator[Link]:
+        """The channels of each convolution; the classifier reads a whole map of the last."""
+        pooled = int(self.pool.output_size) ** 2  # type: ignore[arg-type]
+        return links_in_a_row(self.features, self.classifier, pooled)

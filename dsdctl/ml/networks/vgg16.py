@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H x W pixels, K classes.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.kernels.relu_norm import FusedSequential
 from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.network import Link, Network, links_in_a_row
 
 BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 """Convolutions of each block, and its channels by those of the first."""
 
 
-class VGG16(nn.Module):
+class VGG16(Network):
     """13 conv3x3 -> BatchNorm -> ReLU in five blocks, a 2x2 max-pool between two of them.
 
     The mean over each map, which of images of 32 pixels is one of 2x2, goes into one Linear layer.
@@ -59,3 +61,7 @@ class VGG16(nn.Module):
                     nn.init.kaiming_normal_(module.weight, generator=stream)
             elif isinstance(module, nn.BatchNorm2d) and self._batchnorm_init == "uniform":
                 nn.init.uniform_(module.weight, generator=stream)
+
+    def links(self) -> Iterator[Link]:
+        """The channels of each convolution."""
+        return links_in_a_row(self.features, self.classifier)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.network import Network
 
 
 class Attention(nn.Module):
@@ -51,7 +52,7 @@ class EncoderBlock(nn.Module):
         return tokens + self.linear2(self.gelu(self.linear1(self.norm2(tokens))))  # type: ignore[no-any-return]
 
 
-class ViT(nn.Module):
+class ViT(Network):
     """Vision transformer over `patch` x `patch` patches; the class token is classified.
 
     Linear layers are initialised as PyTorch does, class token and position embedding from N(0, 1).

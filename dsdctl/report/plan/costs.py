@@ -5,7 +5,8 @@ from dsdctl.cost.remaining import missing_rewind_checkpoints
 from dsdctl.plan.progress import Progress
 from dsdctl.report.plan.summary import PlanSummary
 from dsdctl.report.plan.time import time_words
-from dsdctl.spec.dataset import IMAGES_OF, LOADED_AS_THEY_ARE, Size
+from dsdctl.spec.catalog import CATALOG, images_record
+from dsdctl.spec.views import Size
 from dsdctl.units import flops, size
 
 UNIT = (
@@ -51,10 +52,10 @@ def _prepared(progress: Progress) -> list[tuple[str, str]]:
     for trajectory in progress.plan.trajectories.values():
         images = trajectory.setup.images
         facts, name = images.facts, images.dataset.name
-        if name not in LOADED_AS_THEY_ARE:
+        if CATALOG[name].prepared:
             pixels = facts.height * facts.width * facts.channels
             count = facts.train_images + (facts.test_images or 0)
-            prepared[IMAGES_OF.get(name, name), facts.content, facts.size] = count * pixels
+            prepared[images_record(name)[0], facts.content, facts.size] = count * pixels
     total = sum(prepared.values())
     return [("prepared images", f"{size(total)} beside the data, made once")] if total else []
 

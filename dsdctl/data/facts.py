@@ -1,4 +1,4 @@
-"""What is known of a data set before any image is decoded: sizes, classes, normalisation."""
+"""What is known of a spec's data set before any image is decoded: sizes, classes, normalisation."""
 
 import hashlib
 import math
@@ -13,52 +13,12 @@ from dsdctl.data.image_folder import Listing, list_images, read_content
 from dsdctl.data.own import check_labels, images_problem, labels_problem
 from dsdctl.data.prepared import FOLDER, read_manifest
 from dsdctl.errors import InputError
-from dsdctl.spec.dataset import IMAGES_OF, Augment, Dataset, DatasetName, HoldOut, Normalize, Size
+from dsdctl.spec.catalog import CATALOG, IMAGENET, DatasetName, Facts, images_record
+from dsdctl.spec.dataset import Dataset, HoldOut
+from dsdctl.spec.views import Normalize
 
 if TYPE_CHECKING:
     import numpy as np
-
-IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CIFAR100 = Normalize(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
-SVHN = Normalize(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
-GREY = Normalize(mean=(0.3,), std=(0.37,))
-
-NO_AUGMENTATION = Augment()
-FLIP_AND_CROP = Augment(flip=True, crop=4)
-FLIP_AND_RESIZED_CROP = Augment(flip=True, resized_crop=0.08)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Sizes of a data set as networks see it, and what a spec leaves open.
-
-    `version` or, for npz and image-folder, `content` (sha256) is part of what it is.
-    """
-
-    version: int
-    train_images: int
-    test_images: int | None
-    classes: int
-    channels: int
-    height: int
-    width: int
-    normalize: Normalize
-    augment: Augment = NO_AUGMENTATION
-    size: Size | None = None
-    test_folder: str | None = None
-    content: str | None = None
-    warning: str = ""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image in memory: (H, W, C)."""
-        return self.height, self.width, self.channels
-
-    @property
-    def smallest_side(self) -> int:
-        """The shortest side, in pixels, of what networks are trained or measured on."""
-        side = min(self.height, self.width)
-        return min(side, (self.size and self.size.test_crop) or side)
 
 
 @dataclass(frozen=True)
@@ -70,43 +30,12 @@ class Sizes:
     test: int
 
 
-NAMED = {
-    "digits": Facts(1, 1797, None, 10, 1, 8, 8, GREY),
-    # The paper normalises CIFAR with ImageNet's values, but for CIFAR-100N.
-    "cifar10": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
-    "cifar100": Facts(1, 50_000, 10_000, 100, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
-    "cifar10n": Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
-    "cifar100n": Facts(1, 50_000, 10_000, 100, 3, 32, 32, CIFAR100, FLIP_AND_CROP),
-    "svhn": Facts(1, 73_257, 26_032, 10, 3, 32, 32, SVHN),
-    "tiny-imagenet-200": Facts(1, 100_000, 10_000, 200, 3, 64, 64, IMAGENET, FLIP_AND_CROP),
-    "flowers102": Facts(
-        1, 1020, 6149, 102, 3, 128, 128, IMAGENET, NO_AUGMENTATION, Size(resize=156, crop=128)
-    ),
-    "imagenet": Facts(
-        1, 1_281_167, 50_000, 1000, 3, 256, 256, IMAGENET, FLIP_AND_RESIZED_CROP,
-        Size(resize=256, crop=256, test_crop=224), "val",
-    ),
-}  # fmt: skip
-"""Data sets that are what they are called. Those made of images of all sizes, at their own size."""
-
-
-_FILES = {
-    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
-    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
-    "svhn": ("train_32x32.mat",),
-    "flowers102": ("flowers-102",),
-    "tiny-imagenet-200": ("tiny-imagenet-200",),
-    "imagenet": ("train",),
-}
-"""Of data sets that go by their name, what under their root tells that they are there."""
-
-
 def is_there(name: DatasetName, root: Path) -> bool:
     """Whether a data set is on this machine, prepared or in its own files, whole or not."""
-    originals = _FILES.get(IMAGES_OF.get(name, name))
-    if originals is None or any((root / one).exists() for one in originals):
+    whose, record = images_record(name)
+    if not record.files or any((root / one).exists() for one in record.files):
         return True
-    return any(root.glob(f"{FOLDER}/{IMAGES_OF.get(name, name)}-*"))
+    return any(root.glob(f"{FOLDER}/{whose}-*"))
 
 
 def dataset_facts(dataset: Dataset, path: Path) -> Facts:
@@ -118,7 +47,7 @@ def dataset_facts(dataset: Dataset, path: Path) -> Facts:
         return _npz_facts(path)
     if dataset.name == "python":
         return _prepared_facts(path)
-    facts = _folder_facts(dataset, path) if dataset.name == "image-folder" else NAMED[dataset.name]
+    facts = CATALOG[dataset.name].facts or _folder_facts(dataset, path)
     if dataset.size is None:
         return facts
     side = dataset.size.crop
@@ -141,15 +70,16 @@ def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
 def _folder_facts(dataset: Dataset, root: Path) -> Facts:
     """Facts of an image folder, which has the size and the views of ImageNet unless told."""
     listing = list_images(root, dataset.test_folder)
-    whole = NAMED["imagenet"].height
+    like = CATALOG["imagenet"].facts
+    assert like is not None
     return replace(
-        NAMED["imagenet"],
+        like,
         train_images=len(listing.train),
         test_images=len(listing.test) or None,
         classes=len(listing.classes),
         test_folder=listing.test_folder,
         content=_known_content(listing) or read_content(listing),
-        warning="" if dataset.size is not None else _enlarged(listing, whole),
+        warning="" if dataset.size is not None else _enlarged(listing, like.height),
     )
 
 
