@@ -15,7 +15,6 @@ from dsdctl.data.prepare import Files, fallback_folder
 from dsdctl.errors import (
     BusyError,
     DamagedError,
-    DriftError,
     StoppedError,
     WorkError,
     describe_os_error,
@@ -27,28 +26,27 @@ from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.divergence import Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.masks import count_nonzero, dense_masks, prunable_weights
-from dsdctl.ml.measure import measure
+from dsdctl.ml.masks import dense_masks, prunable_weights
 from dsdctl.ml.networks.own import seed_training
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table
 from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.own.inspection import versions_of
-from dsdctl.own.source import Source
 from dsdctl.results import Diverged as DivergedResult
-from dsdctl.results import Environment, FinishedLevel, LevelResult, Measured, environment_line
+from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
 from dsdctl.spec.network import CodeNetwork
 from dsdctl.store.at_work import Stage, Teller
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.levels import EpochRow
 from dsdctl.store.store import Store
 from dsdctl.system.kill_points import kill_point
-from dsdctl.worker.inputs import load_data, measuring_normalisation, training_reader
+from dsdctl.worker.inputs import load_data, training_reader
 from dsdctl.worker.networks import source_of
-from dsdctl.worker.starting_point import State, initial_network, starting_point
+from dsdctl.worker.starting_point import starting_point
 from dsdctl.worker.task_result import TaskResult
 from dsdctl.worker.tasks import LevelTask, StopRequested, TableTask, Task, WorkerConfig
 from dsdctl.worker.teachers import load_teacher, loss_of
+from dsdctl.worker.trained import check_masked, measured
 
 
 def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: False) -> TaskResult:
@@ -141,8 +139,8 @@ def _run_level(
         _train(identity, trainer, data, epochs, checkpoints, stop, teller)
         teller.notify(Stage(name="measuring"))
         check_finite(state.network, epochs[-1].epoch)
-        _check_masked(identity, state)
-        result = _measured(identity, state, data, epochs[-1], source)
+        check_masked(identity, state)
+        result = measured(identity, state, data, epochs[-1], source)
     except Diverged as error:
         result = DivergedResult(level=identity.level, epoch=error.epoch)
     weights = prunable_weights(state.network)
@@ -272,66 +270,6 @@ def _run_table(
     logits = build_table(teacher, reader, len(data.train), identity.precision, device, tell)
     kill_point("table-built")
     store.tables.commit(identity, clock.environment(), logits)
-
-
-# Teachers
-
-
-# After training
-
-
-def _measured(
-    identity: LevelIdentity, state: State, data: Data, last: Epoch, source: Source | None
-) -> Measured:
-    normalisation = measuring_normalisation(identity.images)
-    measurement = measure(state.network, data, normalisation, identity.training.precision)
-    weights = prunable_weights(state.network)
-    masks = state.masks or dense_masks(weights)
-    density = {name: int(mask.count_nonzero()) / mask.numel() for name, mask in masks.items()}
-    total = sum(mask.numel() for mask in masks.values())
-    nonzero = count_nonzero(masks)
-    return Measured(
-        level=identity.level,
-        train_loss=last.loss,
-        total_weights=total,
-        nonzero_weights=nonzero,
-        sparsity=1 - nonzero / total,
-        density_per_layer=density,
-        learning_distance=_learning_distance(identity, state, data, source),
-        warnings=_warnings(density, measurement.entropy_bits_per_layer),
-        **vars(measurement),
-    )
-
-
-def _warnings(density: Mapping[str, float], bits: Mapping[str, float]) -> tuple[str, ...]:
-    unseen = () if bits else ("no ReLU or GELU module seen: entropy of 0 layers",)
-    return (*(f"{name} has no weight left" for name, d in density.items() if d == 0), *unseen)
-
-
-def _check_masked(identity: LevelIdentity, state: State) -> None:
-    """A removed weight that moved is an error, never passed on."""
-    weights = prunable_weights(state.network)
-    for name, mask in (state.masks or {}).items():
-        if bool(weights[name].detach()[~mask].any()):
-            raise DriftError(f"level {identity.level}: removed weights of {name} are not zero")
-
-
-def _learning_distance(
-    identity: LevelIdentity, state: State, data: Data, source: Source | None
-) -> float:
-    """l2 distance of the kept Conv2d and Linear weights from their initialisation."""
-    weights = prunable_weights(state.network)
-    reinit = identity.pruning is not None and identity.pruning.retrain.mode == "reinit"
-    level = identity.level if reinit else 0
-    device = next(iter(weights.values())).device
-    initial = prunable_weights(initial_network(identity, data, device, level, source))
-    squares = 0.0
-    for name, weight in weights.items():
-        difference = (weight - initial[name]).detach().double()
-        if state.masks is not None:
-            difference = difference * state.masks[name]
-        squares += float(difference.square().sum())
-    return math.sqrt(squares)
 
 
 def settings_of(identity: LevelIdentity) -> Settings:
