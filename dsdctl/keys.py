@@ -54,7 +54,7 @@ class RetrainIdentity(Model):
     """What a pruned network is retrained from, and how its learning rate is scaled.
 
     `iterations` counts the batches of level 0's training after which its state is rewound to; 0
-    is the initialisation.
+    is the initialization.
     """
 
     mode: RetrainMode

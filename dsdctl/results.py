@@ -31,7 +31,7 @@ class Measured(Model):
     nonzero_weights: int = Field(description="of these, those the masks keep")
     sparsity: Share
     density_per_layer: dict[Line, Share]
-    learning_distance: float = Field(description="l2 from initialisation, over kept weights")
+    learning_distance: float = Field(description="l2 from initialization, over kept weights")
     warnings: tuple[Line, ...] = ()
 
 

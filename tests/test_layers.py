@@ -127,7 +127,7 @@ LONG_FUNCTIONS = {
     "cli.run.run", "cli.report.report", "cli.rehearse.rehearse", "cli.plan.plan",
     "cli.export.export",
     # Records of many fields, each computed in a line; a kernel, which Triton wants in one piece.
-    "report.rows.make_row", "bench.run.run_bench", "ml.gpu.norm_kernels.normalise_maps",
+    "report.rows.make_row", "bench.run.run_bench", "ml.gpu.norm_kernels.normalize_maps",
 }  # fmt: skip
 """Functions that may be longer, and why."""
 

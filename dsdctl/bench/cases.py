@@ -23,7 +23,7 @@ from dsdctl.ml.networks.resnet import ResNet18
 from dsdctl.ml.networks.vgg import VGGLike
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
-from dsdctl.ml.views import Normalisation, Views
+from dsdctl.ml.views import Normalization, Views
 from dsdctl.spec.dataset import Dataset
 from dsdctl.spec.fields import Model, Precision
 from dsdctl.system.devices import Device
@@ -36,8 +36,8 @@ LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
 ADAMW_LR, CLIP_NORM, LABEL_SMOOTHING = 0.001, 1.0, 0.1
 WARMUP = 1_000_000
 """Batches, so many that the rate still rises when the bench ends."""
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-GREY = Normalisation((0.3,), (0.37,))
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = Normalization((0.3,), (0.37,))
 
 BATCH = 128
 DIGITS_IMAGES, DIGITS_EPOCHS = 800, 30
@@ -83,7 +83,7 @@ class Job(Model):
         return Views() if self.is_digits else Views(flip=True, crop=4)
 
     @property
-    def normalisation(self) -> Normalisation:
+    def normalization(self) -> Normalization:
         return GREY if self.is_digits else IMAGENET
 
 

@@ -15,7 +15,7 @@ from dsdctl.ml.device import configure
 from dsdctl.ml.graph import Capture, capture_on
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 from dsdctl.system.devices import Device
 from dsdctl.units import size
 
@@ -111,8 +111,8 @@ def _trained(device: Device, capture: Capture | None) -> dict[str, Tensor]:
     count = BATCH * BATCHES
     pixels = torch.randint(0, 256, (count, 32, 32, 3), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, 10, (count,), generator=stream).to(device)
-    normalisation = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    reader = ViewReader(pixels.to(device), normalisation, Views(flip=True, crop=4))
+    normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    reader = ViewReader(pixels.to(device), normalization, Views(flip=True, crop=4))
     settings = Settings(
         epochs=1, batch_size=BATCH, lr=0.01, momentum=0.9, weight_decay=1e-4, milestones=(),
         gamma=1.0, precision="bf16",

@@ -50,7 +50,7 @@ def _training(job: Job, split: Split) -> Work:
     loss = _loss(job, split.labels)
     capture = capture_on(device) if job.recorded else None
     trainer = Trainer(network, case_masks(network), case_settings(job), loss, capture)
-    reader = ViewReader(split.pixels, job.normalisation, job.views)
+    reader = ViewReader(split.pixels, job.normalization, job.views)
     data = Data(split, split.labels, split, split, CLASSES)
     epoch = 0
 
@@ -61,7 +61,7 @@ def _training(job: Job, split: Split) -> Work:
             trainer.train_epoch(reader, split.labels, seed=SEED, level=1, epoch=epoch)
             epoch += 1
         if job.is_digits:
-            measure(network, data, job.normalisation, job.precision)
+            measure(network, data, job.normalization, job.precision)
         return epochs * len(split)
 
     return Work(run)
@@ -85,7 +85,7 @@ def _measuring(job: Job, split: Split) -> Work:
     data = Data(train, train.labels, test, test, CLASSES)
 
     def run() -> int:
-        measure(network, data, job.normalisation, job.precision)
+        measure(network, data, job.normalization, job.precision)
         return 2 * half
 
     return Work(run)
@@ -94,7 +94,7 @@ def _measuring(job: Job, split: Split) -> Work:
 def _building_a_table(job: Job, split: Split) -> Work:
     device = split.images.device
     teacher = case_network("teacher").to(device)
-    reader = ViewReader(split.pixels, job.normalisation, Views(flip=True))
+    reader = ViewReader(split.pixels, job.normalization, Views(flip=True))
 
     def run() -> int:
         build_table(teacher, reader, len(split), job.precision, device)

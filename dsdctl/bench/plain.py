@@ -1,7 +1,7 @@
 """The other side: the loop that one would write first, in the open.
 
 PIL images through torchvision transforms in a DataLoader, torch.nn.utils.prune's masks, an eager
-optimiser, contiguous fp32 tensors, the teacher called for every batch, one process with all cores.
+optimizer, contiguous fp32 tensors, the teacher called for every batch, one process with all cores.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ class PilImages(Dataset[tuple[Tensor, int]]):
         self.pictures = [Image.fromarray(np.squeeze(image)) for image in split.pixels.numpy()]
         self.labels: list[int] = split.labels.tolist()
         views = [transforms.RandomHorizontalFlip(), transforms.RandomCrop(32, padding=4)]
-        normalise = transforms.Normalize(job.normalisation.mean, job.normalisation.std)
-        plain = [transforms.ToTensor(), normalise]
+        normalize = transforms.Normalize(job.normalization.mean, job.normalization.std)
+        plain = [transforms.ToTensor(), normalize]
         self.transform = transforms.Compose([*(views if augmented else []), *plain])
 
     def __len__(self) -> int:

@@ -73,7 +73,7 @@ def plan(
         seconds = seconds_estimate(progress, macs, where, slots)
         on = "cuda" if device is DeviceChoice.auto else device.value
         cluster = plan_for_cluster(progress, macs, on, gpus, images_per_second)
-        summary = plan_summary.summarise(progress, macs, seconds, cluster)
+        summary = plan_summary.summarize(progress, macs, seconds, cluster)
         if graph is not None:
             write(graph, plan_graph.graph(summary))
         if as_json:

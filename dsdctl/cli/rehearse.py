@@ -56,7 +56,7 @@ def rehearse(
         from dsdctl.cost.forecast import seconds_estimate
         from dsdctl.cost.macs import MacCache
         from dsdctl.plan.progress import Progress
-        from dsdctl.report.plan.rehearsal import rehearsal_lines, summarise_rehearsal
+        from dsdctl.report.plan.rehearsal import rehearsal_lines, summarize_rehearsal
         from dsdctl.run.rehearsal import rehearse as rehearse_plan
         from dsdctl.run.rehearsal import update_rates
         from dsdctl.store.store import Store
@@ -76,7 +76,7 @@ def rehearse(
         warn(progress.store.damage)
         seconds = seconds_estimate(progress, macs, where, slots)
         if as_json:
-            found = summarise_rehearsal(outcomes, progress, where, seconds)
+            found = summarize_rehearsal(outcomes, progress, where, seconds)
             print_result(found.model_dump_json(by_alias=True, indent=2))
         else:
             for line in rehearsal_lines(outcomes, progress, where, slots, seconds):

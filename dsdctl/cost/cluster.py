@@ -25,7 +25,7 @@ class Stretch(Model):
 
 
 class OnGpus(Model):
-    """The missing work on a number of GPUs, one process each; `busy` is their utilisation."""
+    """The missing work on a number of GPUs, one process each; `busy` is their utilization."""
 
     gpus: int
     makespan: float

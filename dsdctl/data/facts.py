@@ -1,4 +1,4 @@
-"""What is known of a spec's data set before any image is decoded: sizes, classes, normalisation."""
+"""What is known of a spec's data set before any image is decoded: sizes, classes, normalization."""
 
 import hashlib
 import math

@@ -141,6 +141,6 @@ def exceeds(budget: int, images: ImagesIdentity, size: int) -> bool:
     """Whether images of `size` bytes, with the copies that views are cut from, take more than so
     many bytes."""
     random = images.augment.flip or images.augment.crop or images.augment.resized_crop
-    # Padded, and where no view is random normalised once for all, in four bytes instead of one.
+    # Padded, and where no view is random normalized once for all, in four bytes instead of one.
     copies = 2 if random else 6
     return copies * size > budget

@@ -33,7 +33,7 @@ def without_onnx() -> str | None:
 def onnx_bytes(network: nn.Module, size: Sequence[int], facts: Mapping[str, str]) -> bytes:
     """A network as an ONNX file with `facts` as its metadata, for batches of images of `size`.
 
-    Its input is `images`, float32 (B, C, H, W), normalised; its output `logits` (B, K).
+    Its input is `images`, float32 (B, C, H, W), normalized; its output `logits` (B, K).
     Raises WorkError, with a line of the exporter's, where it refuses a network.
     """
     import onnx
@@ -94,7 +94,7 @@ def session_of(model: bytes, threads: int = 0) -> Any:
 
 
 def run_onnx(model: bytes, images: Tensor) -> Tensor:
-    """Logits (N, K) by onnxruntime on the CPU, of normalised images (N, C, H, W).
+    """Logits (N, K) by onnxruntime on the CPU, of normalized images (N, C, H, W).
 
     Raises WorkError, with a line of onnxruntime's, where that does not run it.
     """

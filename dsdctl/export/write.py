@@ -19,7 +19,7 @@ from dsdctl.ml.macs import count_macs
 from dsdctl.ml.masks import prunable_weights
 from dsdctl.store.folders import tensor_bytes, write_folder
 from dsdctl.store.store import Store
-from dsdctl.worker.inputs import load_data, measuring_normalisation
+from dsdctl.worker.inputs import load_data, measuring_normalization
 from dsdctl.worker.starting_point import stored_network
 
 CHECKED = 1000
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Batch:
-    """Real test images, normalised: float32 (N, C, H, W), and their labels (N,)."""
+    """Real test images, normalized: float32 (N, C, H, W), and their labels (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -129,8 +129,8 @@ def _test_images(chosen: Chosen, store: Store) -> Batch:
     data = load_data(identity.images, identity.noise, files, torch.device("cpu"))
     first = torch.arange(min(CHECKED, len(data.test)))
     pixels = data.test.images[first]
-    normalised = measuring_normalisation(identity.images)(pixels)
-    return Batch(normalised.contiguous(), data.test.labels[first])
+    normalized = measuring_normalization(identity.images)(pixels)
+    return Batch(normalized.contiguous(), data.test.labels[first])
 
 
 def _network(chosen: Chosen, store: Store) -> nn.Module:

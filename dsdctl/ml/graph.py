@@ -106,7 +106,7 @@ class GraphedStep:
 
     The first replay is compared, bit for bit, with the step as it is. Where they differ, or where
     nothing can be recorded, training goes on without the recording and `refused` says why. Smaller
-    batches are never replayed, nor is the first batch, in which the optimiser allocates its state.
+    batches are never replayed, nor is the first batch, in which the optimizer allocates its state.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsdctl.ml.data import MappedImages
 from dsdctl.ml.randomness import generator
-from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, Views
+from dsdctl.ml.views import Normalization, Reader, ResizedCrops, Views
 
 LOG_RATIO = math.log(4 / 3)
 """A crop's sides are in a ratio between 3:4 and 4:3, drawn uniformly in its logarithm."""
@@ -25,11 +25,11 @@ class ResizedCropReader:
     is nothing to antialias.
     """
 
-    def __init__(self, images: Tensor, normalisation: Normalisation, views: ResizedCrops):
+    def __init__(self, images: Tensor, normalization: Normalization, views: ResizedCrops):
         """images: uint8 (N, H, W, C), on the device where batches are wanted."""
         self.views = views
         self._images = images
-        self._normalisation = normalisation
+        self._normalization = normalization
         height, width = images.shape[1:3]
         self._shapes, self._room = _shapes_and_room(height, width, views.area, images.device)
 
@@ -44,7 +44,7 @@ class ResizedCropReader:
         shape = (len(views), *pixels.shape[2:])
         grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], -1)
         resized = F.grid_sample(pixels, grid, padding_mode="border", align_corners=True)
-        batch = self._normalisation(resized.permute(0, 2, 3, 1))
+        batch = self._normalization(resized.permute(0, 2, 3, 1))
         return batch.contiguous(memory_format=torch.channels_last)
 
     def crops(self, views: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from dsdctl.ml.batches import inference_batch_size
 from dsdctl.ml.data import Data, Images, Split
 from dsdctl.ml.device import precision
 from dsdctl.ml.entropy import ActivationCounter
-from dsdctl.ml.views import Normalisation
+from dsdctl.ml.views import Normalization
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class Measurement:
 
 
 def measure(
-    network: nn.Module, data: Data, normalisation: Normalisation, precision_name: str
+    network: nn.Module, data: Data, normalization: Normalization, precision_name: str
 ) -> Measurement:
     """Measure `network` on all images of `data`; the entropy is that of the training images."""
     network.eval()
     first = data.train.images[torch.zeros(1, dtype=torch.int64)]
-    at_once = inference_batch_size(network, normalisation(first))
+    at_once = inference_batch_size(network, normalization(first))
     with ActivationCounter(network) as counter:
-        logits = predict(network, data.train.images, normalisation, precision_name, at_once)
+        logits = predict(network, data.train.images, normalization, precision_name, at_once)
     train = logits.argmax(1)
     bits = counter.layer_bits()
     flipped = data.train.labels != data.clean_labels
     count = int(flipped.count_nonzero())
     fitted = train[flipped]
-    test = _accuracy(network, data.test, normalisation, precision_name, at_once)
+    test = _accuracy(network, data.test, normalization, precision_name, at_once)
     validation = test
     if data.validation is not data.test:
-        validation = _accuracy(network, data.validation, normalisation, precision_name, at_once)
+        validation = _accuracy(network, data.validation, normalization, precision_name, at_once)
     return Measurement(
         train_accuracy=_share(train == data.train.labels),
         flip_rate=_share(flipped),
@@ -60,24 +60,24 @@ def measure(
 def predict(
     network: nn.Module,
     images: Images,
-    normalisation: Normalisation,
+    normalization: Normalization,
     precision_name: str,
     at_once: int,
 ) -> Tensor:
     """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode, `at_once` a batch."""
     network.eval()
     with precision(precision_name, images.device):
-        return torch.cat([network(normalisation(part)).float() for part in images.split(at_once)])
+        return torch.cat([network(normalization(part)).float() for part in images.split(at_once)])
 
 
 def _accuracy(
     network: nn.Module,
     split: Split,
-    normalisation: Normalisation,
+    normalization: Normalization,
     precision_name: str,
     at_once: int,
 ) -> float:
-    predicted = predict(network, split.images, normalisation, precision_name, at_once).argmax(1)
+    predicted = predict(network, split.images, normalization, precision_name, at_once).argmax(1)
     return _share(predicted == split.labels)
 
 

@@ -1,4 +1,4 @@
-"""How a level is optimised: its settings, its learning rate batch by batch, torch's optimisers."""
+"""How a level is optimized: its settings, its learning rate batch by batch, torch's optimizers."""
 
 import math
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ STATE = {
     "exp_avg_sq": "exp_avg_sq",
     "step": "step",
 }
-"""What torch's optimisers keep of each parameter, and its name in a checkpoint."""
+"""What torch's optimizers keep of each parameter, and its name in a checkpoint."""
 
 
 def make_optimizer(

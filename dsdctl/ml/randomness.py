@@ -1,6 +1,6 @@
 """Random streams that depend on names and numbers, never on global state.
 
-Every draw (order of an epoch, augmentation, initialisation, label noise, splits) comes from
+Every draw (order of an epoch, augmentation, initialization, label noise, splits) comes from
 its own stream, so an interrupted run draws what an uninterrupted one would have drawn.
 """
 

@@ -36,7 +36,7 @@ def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
     """|w dL/dw|, L being the cross-entropy summed over `images` (B, C, H, W) with `labels` (B,).
 
     In eval mode, so that images do not depend on one another, and in fp32. Of a network as it was
-    initialised it is the connection sensitivity of Lee et al. 2019 (SNIP), whose mean over the
+    initialized it is the connection sensitivity of Lee et al. 2019 (SNIP), whose mean over the
     images and normalization rank alike.
     """
     network.eval()

@@ -41,7 +41,7 @@ def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) ->
 
 
 class Trainer:
-    """Trains one network for one level with a fresh optimiser; removed weights stay zero.
+    """Trains one network for one level with a fresh optimizer; removed weights stay zero.
 
     Weight decay is on all parameters, BatchNorm and biases included (the paper's protocol).
     """
@@ -151,7 +151,7 @@ class Trainer:
         ]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on: parameters, buffers, the optimiser's state."""
+        """Everything that the next epoch depends on: parameters, buffers, the optimizer's state."""
         network = {f"network/{name}": x for name, x in self.network.state_dict().items()}
         return network | self.update.state()
 

@@ -1,4 +1,4 @@
-"""One update of a network from the gradients of a loss, with what an optimiser keeps for it."""
+"""One update of a network from the gradients of a loss, with what an optimizer keeps for it."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -45,7 +45,7 @@ def make_update(network: nn.Module, masks: Masks | None, settings: Settings) -> 
 
 
 class PerTensor:
-    """torch's optimiser, the gradients clipped before it and the masks applied after it, since
+    """torch's optimizer, the gradients clipped before it and the masks applied after it, since
     decay and momentum know nothing of them."""
 
     def __init__(self, network: nn.Module, masks: Masks | None, settings: Settings):
@@ -53,7 +53,7 @@ class PerTensor:
         self._network = network
         self._clip_norm = settings.clip_norm
         self._parameters = dict(network.named_parameters())
-        # In other orders than that of memory the optimiser would copy the channels-last ones.
+        # In other orders than that of memory the optimizer would copy the channels-last ones.
         self._flat = {
             name: _in_memory_order(parameter.detach()).requires_grad_()
             for name, parameter in self._parameters.items()

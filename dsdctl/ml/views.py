@@ -14,7 +14,7 @@ from dsdctl.ml.randomness import generator
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """Per-channel mean and standard deviation of pixels scaled to [0, 1]; with `centre` of the
     centre of that many pixels a side alone."""
 
@@ -96,7 +96,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images (B, C, H, W), labels (B,), and which image in which view each is (B,)."""
+    """Normalized images (B, C, H, W), labels (B,), and which image in which view each is (B,)."""
 
     images: Tensor
     labels: Tensor
@@ -105,26 +105,26 @@ class Batch:
 
 
 class ViewReader:
-    """Gathers augmented, normalised views of a split's images by index arithmetic."""
+    """Gathers augmented, normalized views of a split's images by index arithmetic."""
 
-    def __init__(self, images: Tensor, normalisation: Normalisation, views: Views):
+    def __init__(self, images: Tensor, normalization: Normalization, views: Views):
         """images: uint8 (N, H, W, C), on the device where batches are wanted."""
         self.height, self.width = images.shape[1:3]
         self.views = views
-        self.normalisation = normalisation
+        self.normalization = normalization
         crop = views.crop
         self._padded = F.pad(images, (0, 0, crop, crop, crop, crop))
-        # Without augmentation every epoch sees the same pixels: normalise them once.
-        self._plain = normalisation(images).permute(0, 2, 3, 1) if views.count == 1 else None
+        # Without augmentation every epoch sees the same pixels: normalize them once.
+        self._plain = normalization(images).permute(0, 2, 3, 1) if views.count == 1 else None
 
     def __call__(self, indices: Tensor, views: Tensor) -> Tensor:
         """indices, views: int64 (B,) -> float32 (B, C, H, W), channels-last in memory."""
         if self._plain is not None:
             return self._plain.index_select(0, indices).permute(0, 3, 1, 2)
-        if gpu.used(self._padded) and self.normalisation.centre is None:
+        if gpu.used(self._padded) and self.normalization.centre is None:
             from dsdctl.ml.gpu.views import read
 
-            constants = self.normalisation.constants(self._padded.device)
+            constants = self.normalization.constants(self._padded.device)
             return read(self._padded, indices, views, *constants, self.views.crop)
         offsets = self.views.offsets
         left, top, flip = views % offsets, views // offsets % offsets, views // offsets**2
@@ -133,7 +133,7 @@ class ViewReader:
         columns = torch.arange(self.width, device=device).expand(len(views), -1)
         columns = torch.where(flip[:, None] == 1, self.width - 1 - columns, columns) + left[:, None]
         pixels = self._padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return self.normalisation(pixels)
+        return self.normalization(pixels)
 
 
 def epoch_order(

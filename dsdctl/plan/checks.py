@@ -29,12 +29,12 @@ def check_network(document: Document, who: Who, network: Network, facts: Facts) 
 
 
 def check_batches(document: Document, setup: TrainingSetup) -> None:
-    """No batch may be a single one of the training images where that cannot be normalised."""
+    """No batch may be a single one of the training images where that cannot be normalized."""
     images = setup.images.sizes.train
     if images % setup.training.batch_size == 1 and setup.has_batchnorm:
         reason = (
             f"leaves a last batch of one of {images} training images, which BatchNorm cannot "
-            "normalise (allowed: another size)"
+            "normalize (allowed: another size)"
         )
         raise InputError(document.problem(("training", "batch_size"), reason))
 

@@ -78,7 +78,7 @@ class TrainingSetup:
 
     @property
     def rewind_iterations(self) -> int:
-        """Batches of level 0 after which its state is rewound to; 0 is the initialisation."""
+        """Batches of level 0 after which its state is rewound to; 0 is the initialization."""
         retrain = self.pruning.retraining
         return (retrain.epoch or 0) * self.steps_per_epoch + (retrain.iteration or 0)
 

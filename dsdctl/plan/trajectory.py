@@ -123,7 +123,7 @@ class Trajectory:
         return level_identity_of(self.identity, level, pruning, parent, distillation)
 
     def rewind_checkpoint(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
-        """The identity of the state that its levels rewind to, where that is no initialisation."""
+        """The identity of the state that its levels rewind to, where that is no initialization."""
         return rewind_checkpoint(self.level_identity(1, None, distillation))
 
     def _pruning(self, level: int) -> PruningIdentity:

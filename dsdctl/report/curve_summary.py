@@ -49,7 +49,7 @@ class Curve(Model):
     mean_fitted_true: tuple[float, ...] | None
 
 
-def summarise_curve(
+def summarize_curve(
     recipe: str, variant: str, seeds: Sequence[Sequence[Measured]], cut_short: str = ""
 ) -> Curve:
     """Read the levels 0, 1, ... of each seed; `cut_short` says why they are not all there."""

@@ -9,7 +9,7 @@ from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.stopping import StopDecision
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.report.curve_summary import Curve, summarise_curve
+from dsdctl.report.curve_summary import Curve, summarize_curve
 from dsdctl.report.seeds import PairedDifference, Stats, stats
 from dsdctl.results import FinishedLevel, Measured, environment_line
 from dsdctl.spec.experiment import ReferenceRow, Select
@@ -244,7 +244,7 @@ def make_curve(progress: Progress, row_plan: RowPlan) -> Curve:
     """The mean curve of a row's trajectories, as far as all seeds have come."""
     row, levels = row_plan.row, row_plan.row.student.levels
     seeds = [progress.known[key].measured[:levels] for key in row_plan.students]
-    return summarise_curve(row.recipe.recipe, row.variant, seeds, _cut_short(progress, row_plan))
+    return summarize_curve(row.recipe.recipe, row.variant, seeds, _cut_short(progress, row_plan))
 
 
 def _cut_short(progress: Progress, row_plan: RowPlan) -> str:

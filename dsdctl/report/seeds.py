@@ -37,7 +37,7 @@ class PairedDifference(Model):
 
 
 def stats(values: Sequence[float | int | None]) -> Stats:
-    """Summarise one value a seed."""
+    """Summarize one value a seed."""
     known = [value for value in values if value is not None]
     return Stats(
         mean=statistics.fmean(known) if known else None,

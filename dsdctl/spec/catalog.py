@@ -96,7 +96,7 @@ CATALOG: dict[str, Record] = {
     "digits": Record(
         Facts(1, 1797, None, 10, 1, 8, 8, GREY), reader="sources:load_digits", prepared=False
     ),
-    # The paper normalises CIFAR with ImageNet's values, but for CIFAR-100N.
+    # The paper normalizes CIFAR with ImageNet's values, but for CIFAR-100N.
     "cifar10": Record(
         Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
         reader="sources:cifar10",

@@ -27,7 +27,7 @@ class Retrain(Model):
         None, description="continue: what the learning rate of every epoch is multiplied by"
     )
     epoch: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="rewind: epochs of level 0's training; the initialisation unless given"
+        None, description="rewind: epochs of level 0's training; the initialization unless given"
     )
     iteration: Annotated[int, Field(ge=0)] | None = Field(
         None, description="rewind: the same, in batches"
@@ -53,7 +53,7 @@ _IN_FULL: dict[RetrainMode, Retrain] = {
     "reinit": Retrain(mode="reinit"),
 }
 
-AT_INITIALISATION: tuple[Criterion, ...] = ("snip", "synflow")
+AT_INITIALIZATION: tuple[Criterion, ...] = ("snip", "synflow")
 """Criteria that score the weights as level 0's training begins, whatever became of them since."""
 
 _OPTIONS: dict[str, tuple[Criterion, ...]] = {
@@ -110,7 +110,7 @@ class Pruning(Model):
     )
     retrain: RetrainField = Field(
         "continue",
-        description="from the last weights, the original initialisation, or a new one per level",
+        description="from the last weights, the original initialization, or a new one per level",
     )
 
     @field_validator("sparsities")

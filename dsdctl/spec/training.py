@@ -101,7 +101,7 @@ class Schedule(Extended):
 
 
 class Loss(Extended):
-    """What is minimised: the cross-entropy with the labels, or what noise in them moves less.
+    """What is minimized: the cross-entropy with the labels, or what noise in them moves less.
 
     `gce` is (1 - p^q) / q, `sce` alpha x cross-entropy + beta x 4 (1 - p), p being the probability
     of the label.

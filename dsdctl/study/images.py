@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsdctl.ml.data import Split
-from dsdctl.ml.views import Normalisation
+from dsdctl.ml.views import Normalization
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class ImageSet:
     labels: Tensor
     true_labels: Tensor
     _split: Split
-    _normalisation: Normalisation
+    _normalization: Normalization
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,4 +36,4 @@ class ImageSet:
         """Yield normalized images, float32 (B, C, H, W), and their labels (B,), in order."""
         parts = zip(self._split.images.split(size), torch.split(self.labels, size), strict=True)
         for pixels, labels in parts:
-            yield self._normalisation(pixels), labels
+            yield self._normalization(pixels), labels

@@ -136,7 +136,7 @@ class Study:
 
         from dsdctl.data.prepare import Files, fallback_folder
         from dsdctl.study.images import ImageSet
-        from dsdctl.worker.inputs import load_data, measuring_normalisation
+        from dsdctl.worker.inputs import load_data, measuring_normalization
 
         if split not in ("train", "validation", "test"):
             raise InputError(f"split: is {split} (allowed: train, validation, test)")
@@ -146,7 +146,7 @@ class Study:
         data = load_data(identity.images, identity.noise, files, torch.device("cpu"))
         found = {"train": data.train, "validation": data.validation, "test": data.test}[split]
         true = data.clean_labels if split == "train" else found.labels
-        return ImageSet(found.labels, true, found, measuring_normalisation(identity.images))
+        return ImageSet(found.labels, true, found, measuring_normalization(identity.images))
 
     def _row(self, recipe: str, variant: str | None) -> RowPlan:
         rows = {p.row.variant: p for p in self._plan.rows if p.row.recipe.recipe == recipe}

@@ -6,7 +6,7 @@ from dsdctl.cost.ledger import CountMacs
 from dsdctl.plan.progress import Progress
 from dsdctl.report.cells import HEADINGS, cells
 from dsdctl.report.ledger import executed
-from dsdctl.report.plan.summary import summarise
+from dsdctl.report.plan.summary import summarize
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report
 from dsdctl.store.store import Store
@@ -37,7 +37,7 @@ def attached(
         },
         images={figure.name: figure.png for figure in figures(report)},
         files={
-            "plan.json": summarise(progress, count_macs).model_dump_json(by_alias=True, indent=2),
+            "plan.json": summarize(progress, count_macs).model_dump_json(by_alias=True, indent=2),
             "report.json": report.model_dump_json(by_alias=True, indent=2),
         },
         networks=tuple(_networks(progress.store, report)) if networks else (),

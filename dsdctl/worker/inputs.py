@@ -23,7 +23,7 @@ from dsdctl.keys import ImagesIdentity, NoiseIdentity
 from dsdctl.ml.data import Data, Images, MappedImages, Source, Split, split_source
 from dsdctl.ml.large import ResizedCropReader, StreamedReader
 from dsdctl.ml.noise import Noise
-from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, ViewReader, Views
+from dsdctl.ml.views import Normalization, Reader, ResizedCrops, ViewReader, Views
 from dsdctl.spec.catalog import CATALOG
 from dsdctl.spec.dataset import HoldOut
 
@@ -138,7 +138,7 @@ def _prepared_split(folder: Path, part: str, on_disk: bool) -> Split:
 
 def training_reader(images: ImagesIdentity, train: Split) -> Reader:
     """What reads the augmented views of the training images."""
-    normalisation = Normalisation(images.normalize.mean, images.normalize.std)
+    normalization = Normalization(images.normalize.mean, images.normalize.std)
     augment = images.augment
     views: Views | ResizedCrops = Views(augment.flip, augment.crop)
     if augment.resized_crop is not None:
@@ -146,15 +146,15 @@ def training_reader(images: ImagesIdentity, train: Split) -> Reader:
 
     def reader_of(batch: Tensor) -> Reader:
         if isinstance(views, ResizedCrops):
-            return ResizedCropReader(batch, normalisation, views)
-        return ViewReader(batch, normalisation, views)
+            return ResizedCropReader(batch, normalization, views)
+        return ViewReader(batch, normalization, views)
 
     if isinstance(train.images, MappedImages):
         return StreamedReader(train.images, views, reader_of)
     return reader_of(train.images)
 
 
-def measuring_normalisation(images: ImagesIdentity) -> Normalisation:
+def measuring_normalization(images: ImagesIdentity) -> Normalization:
     """What networks are measured on: whole images or, where the spec says so, their centres."""
     centre = images.size.test_crop if images.size else None
-    return Normalisation(images.normalize.mean, images.normalize.std, centre)
+    return Normalization(images.normalize.mean, images.normalize.std, centre)

@@ -1,4 +1,4 @@
-"""Where a level's training starts: a network initialised, loaded, pruned, rewound."""
+"""Where a level's training starts: a network initialized, loaded, pruned, rewound."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from dsdctl.ml.scores import (
     synflow_scores,
 )
 from dsdctl.own.source import Source
-from dsdctl.spec.pruning import AT_INITIALISATION
+from dsdctl.spec.pruning import AT_INITIALIZATION
 from dsdctl.spec.shapes import kept_on_the_way, kept_weights
 from dsdctl.store.store import Store
-from dsdctl.worker.inputs import measuring_normalisation
+from dsdctl.worker.inputs import measuring_normalization
 from dsdctl.worker.networks import new_network
 
 
@@ -40,7 +40,7 @@ def starting_point(
     device: torch.device,
     source: Source | None = None,
 ) -> State:
-    """The network of a level as its training starts: initialised, or pruned from its parent.
+    """The network of a level as its training starts: initialized, or pruned from its parent.
 
     `source` is the code of a user's own network.
     """
@@ -66,7 +66,7 @@ def initial_network(
     level: int = 0,
     source: Source | None = None,
 ) -> nn.Module:
-    """The network as it is initialised; anew for a `level` that is re-initialised."""
+    """The network as it is initialized; anew for a `level` that is re-initialized."""
     network = new_network(
         identity.network,
         data.train.images.shape[1:],
@@ -143,7 +143,7 @@ def _next_masks(
     if pruning.criterion == "none":
         return None
     network = parent
-    if pruning.criterion in AT_INITIALISATION:
+    if pruning.criterion in AT_INITIALIZATION:
         network = initial_network(identity, data, data.train.labels.device, source=source)
     before = _parents_masks(identity, store, network)
     masks = before
@@ -204,14 +204,14 @@ def _scores(
         case "random":
             return random_scores(prunable_weights(network), **draw)
         case "synflow":
-            images = _normalised(identity, data, torch.zeros(1, dtype=torch.int64))
+            images = _normalized(identity, data, torch.zeros(1, dtype=torch.int64))
             scores, what = synflow_scores(network, images, masks), "flow"
         case _:
             assert pruning.sample is not None
-            if pruning.criterion in AT_INITIALISATION:
+            if pruning.criterion in AT_INITIALIZATION:
                 draw["level"] = 0  # the same images for all levels
             chosen = gradient_sample(len(data.train), pruning.sample, **draw)
-            images = _normalised(identity, data, chosen)
+            images = _normalized(identity, data, chosen)
             labels = data.train.labels[chosen.to(data.train.labels.device)]
             scores, what = gradient_scores(network, images, labels), "gradients"
     if not all(bool(score.isfinite().all()) for score in scores.values()):
@@ -219,7 +219,7 @@ def _scores(
     return scores
 
 
-def _normalised(identity: LevelIdentity, data: Data, indices: Tensor) -> Tensor:
+def _normalized(identity: LevelIdentity, data: Data, indices: Tensor) -> Tensor:
     """Training images (B, C, H, W) as they are measured; indices: (B,)."""
     chosen = indices.to(data.train.labels.device)
-    return measuring_normalisation(identity.images)(data.train.images[chosen])
+    return measuring_normalization(identity.images)(data.train.images[chosen])

@@ -11,7 +11,7 @@ from dsdctl.ml.measure import measure
 from dsdctl.ml.train import Epoch
 from dsdctl.own.source import Source
 from dsdctl.results import Measured
-from dsdctl.worker.inputs import measuring_normalisation
+from dsdctl.worker.inputs import measuring_normalization
 from dsdctl.worker.starting_point import State, initial_network
 
 
@@ -19,8 +19,8 @@ def measured(
     identity: LevelIdentity, state: State, data: Data, last: Epoch, source: Source | None
 ) -> Measured:
     """The result of a level after its `last` epoch."""
-    normalisation = measuring_normalisation(identity.images)
-    measurement = measure(state.network, data, normalisation, identity.training.precision)
+    normalization = measuring_normalization(identity.images)
+    measurement = measure(state.network, data, normalization, identity.training.precision)
     weights = prunable_weights(state.network)
     masks = state.masks or dense_masks(weights)
     density = {name: int(mask.count_nonzero()) / mask.numel() for name, mask in masks.items()}
@@ -55,7 +55,7 @@ def check_masked(identity: LevelIdentity, state: State) -> None:
 def _learning_distance(
     identity: LevelIdentity, state: State, data: Data, source: Source | None
 ) -> float:
-    """l2 distance of the kept Conv2d and Linear weights from their initialisation."""
+    """l2 distance of the kept Conv2d and Linear weights from their initialization."""
     weights = prunable_weights(state.network)
     reinit = identity.pruning is not None and identity.pruning.retrain.mode == "reinit"
     level = identity.level if reinit else 0

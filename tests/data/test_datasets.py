@@ -222,7 +222,7 @@ def test_an_archive_needs_a_test_share_just_where_it_holds_no_test_set(tmp_path:
     assert "leave `test` out" in only_problem(lambda: resolved(tmp_path, share))
 
 
-def test_a_normalisation_must_have_one_value_a_channel(tmp_path: Path) -> None:
+def test_a_normalization_must_have_one_value_a_channel(tmp_path: Path) -> None:
     changes = {"dataset.normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
     problem = only_problem(lambda: resolved(tmp_path, changes))
     assert "dataset.normalize: has 3 values (allowed: 1, one a channel)" in problem
@@ -263,7 +263,7 @@ def test_a_share_that_leaves_a_part_empty_is_refused(
     )
 
 
-def test_the_paper_normalises_cifar10_with_the_values_of_imagenet() -> None:
+def test_the_paper_normalizes_cifar10_with_the_values_of_imagenet() -> None:
     (row, *_) = resolve(ROOT / "specs" / "table1.yaml").rows
     assert row.student.images.facts.normalize.mean == (0.485, 0.456, 0.406)
     assert row.student.images.facts.normalize.std == (0.229, 0.224, 0.225)

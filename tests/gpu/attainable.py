@@ -26,7 +26,7 @@ def attainable(case: CaseName, ceilings: Ceilings) -> dict[str, Any]:
 
     Arithmetic: three forward passes, 2 FLOPs a multiply-accumulate. Memory: the fewest bytes, with
     all that is no convolution or Linear layer done on the way, in bf16; weights, gradients and the
-    optimiser's state in fp32.
+    optimizer's state in fp32.
     """
     network = case_network(case)
     macs = count_macs(network, 3, 32, 32).total

@@ -16,7 +16,7 @@ from dsdctl.ml.teacher import build_table, cached_logits, direct_logits
 from dsdctl.ml.views import Batch, ViewReader, Views
 
 from .gradients import KINDS, distance, gradient, on_all_cores
-from .training import NORMALISATION, PRECISIONS, Images, network, side_and_batch
+from .training import NORMALIZATION, PRECISIONS, Images, network, side_and_batch
 
 SUMS = 1e-4
 """Of fp32 logits: sums of up to 4,608 products in twenty layers, each sum off by less than 2^-24
@@ -94,7 +94,7 @@ def entropy(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     for place in ("cpu", device):
         model = model.to(place)
         with precision("fp32", torch.device(place)), ActivationCounter(model) as counter:
-            model(NORMALISATION(images.pixels.to(place)))
+            model(NORMALIZATION(images.pixels.to(place)))
         counts = {name: count.cpu() for name, count in counter.counts.items()}
         counted.append((counts, counter.layer_bits()))
     (here, bits), (there, bits_there) = counted
@@ -112,7 +112,7 @@ def table_lookup(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     side, batch = side_and_batch(tiny)
     images = Images.made(batch, side, device)
     views = Views(flip=True)
-    reader = ViewReader(images.pixels, NORMALISATION, views)
+    reader = ViewReader(images.pixels, NORMALIZATION, views)
     teacher = network("teacher", tiny).to(device).eval()
     count = len(images.labels)
     table = build_table(teacher, reader, count, "fp32", torch.device(device))
@@ -122,7 +122,7 @@ def table_lookup(device: str, tiny: bool, folder: Path) -> dict[str, Any]:
         asked = Batch(reader(indices, chosen), images.labels[indices], indices, chosen)
         called_logits = direct_logits(teacher)(asked)
     found = cached_logits(table.to(device))(asked)
-    here = ViewReader(images.pixels.cpu(), NORMALISATION, views)
+    here = ViewReader(images.pixels.cpu(), NORMALIZATION, views)
     expected = build_table(teacher.cpu(), here, count, "fp32", torch.device("cpu"))
     details = {
         "looked_up_from_called": distance(found.double(), called_logits.double()),

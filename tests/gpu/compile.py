@@ -95,7 +95,7 @@ def step(case: str) -> None:
         table = torch.zeros(len(images), job.views.count, CLASSES)
         loss = distillation_from(cached_logits(table), alpha=0.8, temperature=10.0)
     trainer = Trainer(network, case_masks(network), case_settings(job), loss)
-    reader = ViewReader(images, job.normalisation, job.views)
+    reader = ViewReader(images, job.normalization, job.views)
     try:
         trainer.train_epoch(reader, labels, seed=0, level=0, epoch=0)
     except Diverged:

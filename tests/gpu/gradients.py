@@ -18,7 +18,7 @@ from dsdctl.ml.device import configure, precision
 from dsdctl.ml.kernels.choice import kernel_mode
 from dsdctl.system.devices import usable_cores
 
-from .training import NORMALISATION, PRECISIONS, Images, Kind, network, side_and_batch
+from .training import NORMALIZATION, PRECISIONS, Images, Kind, network, side_and_batch
 
 KINDS: tuple[Kind, ...] = ("student", "teacher")
 IMAGES = 64
@@ -36,7 +36,7 @@ def gradient(kind: Kind, name: str, device: str, tiny: bool, *, smooth: bool = F
     if smooth:
         _smoothen(model)
     model = model.to(device).train()
-    batch_images = NORMALISATION(images.pixels)
+    batch_images = NORMALIZATION(images.pixels)
     if name == "float64":
         model, batch_images = model.double(), batch_images.double()
         logits = model(batch_images)

@@ -16,11 +16,11 @@ from dsdctl.ml.networks.vgg import VGGLike
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table, cached_logits, direct_logits, distillation_from
 from dsdctl.ml.train import Trainer, cross_entropy
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 
 Kind = Literal["student", "teacher", "distilled-table", "distilled-called", "adamw-clip"]
 PRECISIONS = ("fp32", "tf32", "bf16")
-NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+NORMALIZATION = Normalization((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 BATCH = 128
 
 
@@ -73,7 +73,7 @@ def ten_steps(
     """Two epochs of four full batches and a ragged one; the trainer's state, on the CPU."""
     side, batch = side_and_batch(tiny)
     images = Images.made(4 * batch + batch // 3, side, device)
-    reader = ViewReader(images.pixels, NORMALISATION, Views(flip=True, crop=1))
+    reader = ViewReader(images.pixels, NORMALIZATION, Views(flip=True, crop=1))
     student = network(kind, tiny).to(device)
     loss: Any = cross_entropy
     if kind.startswith("distilled"):

@@ -12,7 +12,7 @@ import torch
 
 from dsdctl.ml.data import Split
 from dsdctl.ml.kernels import kernels
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 from dsdctl.system.devices import KERNELS_VARIABLE
 from hatch_build import compile_kernels
 
@@ -85,4 +85,4 @@ def pictures() -> Split:
 @pytest.fixture(scope="session")
 def reader(pictures: Split) -> ViewReader:
     """Reader of `pictures` in 18 views."""
-    return ViewReader(pictures.images, Normalisation((0.4,), (0.3,)), Views(flip=True, crop=1))
+    return ViewReader(pictures.images, Normalization((0.4,), (0.3,)), Views(flip=True, crop=1))

@@ -33,7 +33,7 @@ def drawn(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int 
 def outcome(network: nn.Module, *maps: Tensor) -> dict[str, Tensor]:
     """A training step's outputs, gradients and statistics; the network is left as it was.
 
-    `maps` are what is normalised and, if anything is, what is added.
+    `maps` are what is normalized and, if anything is, what is added.
     """
     network = copy.deepcopy(network)
     inputs = [each.detach().clone().requires_grad_() for each in maps]

@@ -18,9 +18,9 @@ from dsdctl.ml.kernels.convolution import KERNELS, Conv3x3
 from dsdctl.ml.macs import count_macs
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 
-NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def results(
@@ -220,7 +220,7 @@ def test_ten_steps_agree_with_the_plain_convolution(monkeypatch: pytest.MonkeyPa
     stream = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (160, 16, 16, 3), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, 10, (160,), generator=stream)
-    reader = ViewReader(Split(pixels, labels).images, NORMALISATION, Views(flip=True))
+    reader = ViewReader(Split(pixels, labels).images, NORMALIZATION, Views(flip=True))
     settings = Settings(1, 16, 0.001, 0.9, 1e-4, (), 0.1, "fp32")
 
     def trained() -> tuple[float, dict[str, Tensor]]:

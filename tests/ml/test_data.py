@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsdctl.ml.data import Data, MappedImages, Source, Split, split_source
 from dsdctl.ml.noise import Noise
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 
 # Splitting: a picture of one pixel that holds its own number, of class number % 7.
 
@@ -149,7 +149,7 @@ def random_images(count: int, height: int, width: int, channels: int) -> Tensor:
 
 
 def naive_view(image: np.ndarray, flip: bool, crop: int, top: int, left: int) -> np.ndarray:
-    """Pad the raw pixels with zeros, cut out, mirror, then normalise: (H, W, C) -> (C, H, W)."""
+    """Pad the raw pixels with zeros, cut out, mirror, then normalize: (H, W, C) -> (C, H, W)."""
     height, width, _ = image.shape
     padded = np.pad(image, ((crop, crop), (crop, crop), (0, 0)))
     cut = padded[top : top + height, left : left + width]
@@ -163,7 +163,7 @@ def naive_view(image: np.ndarray, flip: bool, crop: int, top: int, left: int) ->
 )
 def test_each_view_is_a_padded_cropped_mirrored_picture(views: Views) -> None:
     images = random_images(3, 5, 4, 3)
-    reader = ViewReader(images, Normalisation(MEAN, STD), views)
+    reader = ViewReader(images, Normalization(MEAN, STD), views)
     side = 2 * views.crop + 1
     numbered_views = [
         (flip, top, left)
@@ -185,30 +185,30 @@ def test_each_view_is_a_padded_cropped_mirrored_picture(views: Views) -> None:
 
 def test_a_batch_mixes_views_image_by_image() -> None:
     images = random_images(4, 5, 4, 3)
-    reader = ViewReader(images, Normalisation(MEAN, STD), Views(flip=True, crop=1))
+    reader = ViewReader(images, Normalization(MEAN, STD), Views(flip=True, crop=1))
     indices, views = torch.tensor([3, 1, 1, 0]), torch.tensor([0, 17, 5, 9])
     alone = [reader(indices[i : i + 1], views[i : i + 1]) for i in range(4)]
     assert torch.equal(reader(indices, views), torch.cat(alone))
 
 
-def test_normalisation_is_that_of_torchvision_transforms() -> None:
+def test_normalization_is_that_of_torchvision_transforms() -> None:
     import dsdctl.system.torchvision  # noqa: I001, F401  torchvision beside a CPU build of torch
     from torchvision.transforms import v2
 
     images = random_images(3, 6, 5, 3)
     scaled = v2.functional.to_dtype(images.permute(0, 3, 1, 2), torch.float64, scale=True)
     expected = v2.functional.normalize(scaled, list(MEAN), list(STD))
-    ours = Normalisation(MEAN, STD)(images).double()
+    ours = Normalization(MEAN, STD)(images).double()
     torch.testing.assert_close(ours, expected, rtol=0, atol=ROUNDING)
 
 
-def test_a_centre_is_cut_out_before_normalising() -> None:
+def test_a_centre_is_cut_out_before_normalizing() -> None:
     images = random_images(2, 7, 8, 3)
-    centre = Normalisation(MEAN, STD, 4)(images)
+    centre = Normalization(MEAN, STD, 4)(images)
     # torchvision rounds (7 - 4) / 2 to 2 and takes 2 of 8 - 4.
-    assert torch.equal(centre, Normalisation(MEAN, STD)(images[:, 2:6, 2:6]))
+    assert torch.equal(centre, Normalization(MEAN, STD)(images[:, 2:6, 2:6]))
     assert torch.equal(
-        Normalisation(MEAN, STD, 7)(images[:, :, :7]), Normalisation(MEAN, STD)(images[:, :, :7])
+        Normalization(MEAN, STD, 7)(images[:, :, :7]), Normalization(MEAN, STD)(images[:, :, :7])
     )
 
 
@@ -235,7 +235,7 @@ def test_an_epoch_shows_every_image_once_and_keeps_the_last_batch(
 
 def test_views_are_drawn_uniformly() -> None:
     images = random_images(1_800, 1, 1, 1)
-    reader = ViewReader(images, Normalisation((0.5,), (0.5,)), Views(flip=True, crop=1))
+    reader = ViewReader(images, Normalization((0.5,), (0.5,)), Views(flip=True, crop=1))
     views = order_of(reader, torch.zeros(1_800, dtype=torch.int64), 0, 0, 0)[1]
     counts = torch.bincount(views, minlength=18)
     assert len(counts) == 18

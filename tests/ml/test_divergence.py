@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dsdctl.ml.divergence import BATCHES, BOUND, Diverged, LossWatch
 from dsdctl.ml.train import Trainer, cross_entropy
-from dsdctl.ml.views import Batch, Normalisation, ViewReader, Views
+from dsdctl.ml.views import Batch, Normalization, ViewReader, Views
 
 
 def watched(*means: float) -> None:
@@ -40,7 +40,7 @@ def test_what_comes_back_has_not() -> None:
 def test_a_training_ends_long_before_its_epoch() -> None:
     images = torch.zeros(20 * BATCHES, 4, 4, 1, dtype=torch.uint8)
     labels = torch.arange(len(images)) % 2
-    reader = ViewReader(images, Normalisation((0.5,), (0.25,)), Views())
+    reader = ViewReader(images, Normalization((0.5,), (0.25,)), Views())
     network = build_network("mlp", 1, 2, seed=0, image_size=(4, 4), hidden=(4,))
     steps = 0
 

@@ -25,12 +25,12 @@ from dsdctl.ml.graph import Capture
 from dsdctl.ml.losses import distillation_loss
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 
 pytest.importorskip("triton")
 
 from dsdctl.ml.gpu import convolution, loss, sgd, views
-from dsdctl.ml.gpu.norm import Kind, normalise
+from dsdctl.ml.gpu.norm import Kind, normalize
 
 ADDITIONS = 200
 """One after the other in a sum, at most: 16 tiles, the tile's rows as a tree, 128 parts."""
@@ -64,7 +64,7 @@ KINDS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(2, 16, 4, 4), (3, 48, 6, 2), (33, 80, 2, 4)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_normalisation_with_what_surrounds_it_equals_torchs_modules(
+def test_normalization_with_what_surrounds_it_equals_torchs_modules(
     kind: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     what, biased, adds = KINDS[kind]
@@ -73,7 +73,7 @@ def test_normalisation_with_what_surrounds_it_equals_torchs_modules(
     norm = norm_of(shape[1])
     reference = copy.deepcopy(norm).double()
     given = [each.requires_grad_() for each in (maps, bias, added) if each is not None]
-    ours = normalise(maps, bias, norm, what, added)
+    ours = normalize(maps, bias, norm, what, added)
 
     exact_maps, exact_bias, exact_added = (
         None if each is None else each.detach().double().requires_grad_()
@@ -105,7 +105,7 @@ def test_a_channel_that_hardly_varies_keeps_its_variance() -> None:
     maps = (1000 + drawn((8, 16, 4, 4)) / 512).contiguous(memory_format=torch.channels_last)
     norm = nn.BatchNorm2d(16)
     exact = copy.deepcopy(norm).double()
-    expected, ours = exact(maps.double()), normalise(maps, None, norm, Kind())
+    expected, ours = exact(maps.double()), normalize(maps, None, norm, Kind())
     assert norm.running_var is not None
     assert exact.running_var is not None
     assert_near(norm.running_var, exact.running_var)
@@ -118,7 +118,7 @@ def test_a_channel_that_hardly_varies_keeps_its_variance() -> None:
 def test_what_diverges_stays_visible() -> None:
     maps = drawn((2, 16, 4, 4))
     maps[0, 3, 0, 0] = torch.nan
-    out = normalise(maps, None, nn.BatchNorm2d(16), Kind(relu_after=True))
+    out = normalize(maps, None, nn.BatchNorm2d(16), Kind(relu_after=True))
     assert out[:, 3].isnan().all()
     assert out[:, :3].isfinite().all()
 
@@ -147,13 +147,13 @@ def test_a_convolution_equals_torchs(channels: tuple[int, int], shape: tuple[int
 def test_views_are_those_of_torchs_operations_bit_for_bit() -> None:
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (20, 8, 6, 3), generator=stream, dtype=torch.uint8)
-    normalisation = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    reader = ViewReader(images, normalisation, Views(flip=True, crop=2))
+    normalization = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    reader = ViewReader(images, normalization, Views(flip=True, crop=2))
     indices = torch.randint(20, (13,), generator=stream)
     which = torch.randint(reader.views.count, (13,), generator=stream)
     expected = reader(indices, which)
     padded = F.pad(images, (0, 0, 2, 2, 2, 2))
-    constants = normalisation.constants(images.device)
+    constants = normalization.constants(images.device)
     ours = views.read(padded, indices, which, *constants, 2)
     assert torch.equal(ours, expected)
     assert ours.stride() == expected.stride()
@@ -267,7 +267,7 @@ def trained(arch: str, capture: Capture | None = None, steps: int | None = None)
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (18, 8, 8, 3), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, 10, (18,), generator=stream)
-    reader = ViewReader(images, Normalisation((0.5,) * 3, (0.25,) * 3), Views(flip=True, crop=1))
+    reader = ViewReader(images, Normalization((0.5,) * 3, (0.25,) * 3), Views(flip=True, crop=1))
     if steps != 0:
         trainer.train_epoch(reader, labels, seed=0, level=1, epoch=0, steps=steps)
     return trainer

@@ -16,4 +16,4 @@ def test_all_that_a_step_calls_compiles_for_an_h100() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "_sgd(" in done.stdout
-    assert "normalise_maps(" in done.stdout
+    assert "normalize_maps(" in done.stdout

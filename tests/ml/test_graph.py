@@ -22,7 +22,7 @@ from dsdctl.ml.device import configure, own_stream
 from dsdctl.ml.graph import Capture, GraphedStep, capture_on, cuda_graph
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Epoch, Trainer
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 
 Function = Callable[[], None]
 
@@ -58,7 +58,7 @@ def trained(
     settings: Settings, capture: Capture | None, device: str = "cpu"
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
     images, labels = (tensor.to(device) for tensor in images_and_labels())
-    reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views(flip=True, crop=1))
+    reader = ViewReader(images, Normalization((0.4,), (0.3,)), Views(flip=True, crop=1))
     network = build_network("vgg-like", 1, 4, seed=0, depth=2, width=4, pool=2).to(device)
     trainer = Trainer(network, None, settings, capture=capture)
     epochs = [
@@ -230,7 +230,7 @@ def test_steps_are_recorded_on_gpus_alone() -> None:
 @pytest.mark.parametrize("capture", [None, faithful])
 def test_nothing_of_a_level_outlives_its_trainer(capture: Capture | None) -> None:
     images, labels = images_and_labels()
-    reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views())
+    reader = ViewReader(images, Normalization((0.4,), (0.3,)), Views())
     network = build_network("mlp", 1, 4, seed=0, image_size=(8, 8), hidden=(4,))
     trainer = Trainer(network, None, SETTINGS, capture=capture)
     trainer.train_epoch(reader, labels, seed=0, level=0, epoch=0)

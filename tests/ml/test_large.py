@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dsdctl.ml.data import MappedImages
 from dsdctl.ml.large import ResizedCropReader, StreamedReader, crop_shapes
-from dsdctl.ml.views import Normalisation, Reader, ResizedCrops, ViewReader, Views
+from dsdctl.ml.views import Normalization, Reader, ResizedCrops, ViewReader, Views
 from dsdctl.system.torchvision import transforms
 
-PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 UNIT = ResizedCrops.UNIT
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,7 +42,7 @@ def drawn(views: ResizedCrops | Views, count: int) -> Tensor:
 def test_each_view_is_torchvisions_resized_crop(flip: bool, height: int, width: int) -> None:
     images = random_images(5, height, width)
     views = ResizedCrops(flip, 0.08)
-    reader = ResizedCropReader(images, Normalisation(MEAN, STD), views)
+    reader = ResizedCropReader(images, Normalization(MEAN, STD), views)
     indices, numbers = torch.arange(40) % 5, drawn(views, 40)
     batch = reader(indices, numbers)
     assert batch.shape == (40, 3, height, width)
@@ -66,7 +66,7 @@ def test_each_view_is_torchvisions_resized_crop(flip: bool, height: int, width: 
 def test_the_whole_image_is_left_as_it_is() -> None:
     images = random_images(2, 9, 9)
     reader = ResizedCropReader(
-        images, Normalisation((0.0,) * 3, (1.0,) * 3), ResizedCrops(True, 0.999)
+        images, Normalization((0.0,) * 3, (1.0,) * 3), ResizedCrops(True, 0.999)
     )
     whole = int((reader._shapes == 9).all(1).nonzero()[0])
     plain = reader(torch.tensor([1]), torch.tensor([whole * UNIT**2]))
@@ -128,12 +128,12 @@ def mapped(images: Tensor, file: Path, rows: Tensor | None = None) -> MappedImag
 )
 def test_images_on_the_disk_give_the_same_bits(views: Views | ResizedCrops, tmp_path: Path) -> None:
     images = random_images(30, 8, 8)
-    normalisation = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    normalization = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
     def reader_of(batch: Tensor) -> Reader:
         if isinstance(views, ResizedCrops):
-            return ResizedCropReader(batch, normalisation, views)
-        return ViewReader(batch, normalisation, views)
+            return ResizedCropReader(batch, normalization, views)
+        return ViewReader(batch, normalization, views)
 
     streamed = StreamedReader(mapped(images, tmp_path / "x.npy"), views, reader_of)
     in_memory = reader_of(images)

@@ -14,9 +14,9 @@ from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.measure import measure, predict
 from dsdctl.ml.networks.network import Network
 from dsdctl.ml.noise import flip_symmetric
-from dsdctl.ml.views import Normalisation
+from dsdctl.ml.views import Normalization
 
-NORMALISATION = Normalisation((0.4,), (0.3,))
+NORMALIZATION = Normalization((0.4,), (0.3,))
 
 
 def random_split(count: int, seed: int) -> Split:
@@ -39,7 +39,7 @@ def network() -> Network:
     """A network in train mode that predicts every class now and then."""
     network = build_network("vgg-like", 1, 3, seed=0, depth=1, width=4, pool=2)
     with torch.no_grad():
-        images = NORMALISATION(random_split(50, 9).images)
+        images = NORMALIZATION(random_split(50, 9).images)
         network(images)  # moves BatchNorm's statistics
         network.eval()
         network.classifier.bias.sub_(network(images).mean(0))
@@ -67,7 +67,7 @@ def test_accuracies_and_memorisation_equal_a_count_image_by_image(
         hits = [a == b for a, b in zip(predicted, split.labels.tolist(), strict=True)]
         return sum(hits) / len(hits)
 
-    measured = asdict(measure(network, data, NORMALISATION, "fp32"))
+    measured = asdict(measure(network, data, NORMALIZATION, "fp32"))
 
     expected = {
         "train_accuracy": sum(guess == noisy for guess, noisy, _ in rows) / len(rows),
@@ -84,8 +84,8 @@ def test_accuracies_and_memorisation_equal_a_count_image_by_image(
 def test_entropy_is_the_plain_mean_over_layers_on_the_training_images(data: Data) -> None:
     network = in_float64(build_network("vgg-like", 1, 3, seed=0, depth=2, width=4, pool=2)).eval()
     with ActivationCounter(network) as counter:
-        network(NORMALISATION(data.train.images))
-    measured = measure(network, data, NORMALISATION, "fp32")
+        network(NORMALIZATION(data.train.images))
+    measured = measure(network, data, NORMALIZATION, "fp32")
     assert measured.entropy_bits_per_layer == pytest.approx(counter.layer_bits())
     layers = measured.entropy_bits_per_layer.values()
     assert len(layers) == 4
@@ -96,9 +96,9 @@ def test_entropy_is_the_plain_mean_over_layers_on_the_training_images(data: Data
 def test_measuring_in_smaller_batches_gives_the_same(
     network: Network, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = asdict(measure(network, data, NORMALISATION, "fp32"))
+    whole = asdict(measure(network, data, NORMALIZATION, "fp32"))
     monkeypatch.setattr(batches, "BATCH", 7)
-    parts = asdict(measure(network, data, NORMALISATION, "fp32"))
+    parts = asdict(measure(network, data, NORMALIZATION, "fp32"))
     assert parts.pop("entropy_bits_per_layer") == pytest.approx(whole.pop("entropy_bits_per_layer"))
     assert parts == pytest.approx(whole)
 
@@ -107,7 +107,7 @@ def test_without_flipped_labels_there_is_no_memorisation(network: Network, data:
     clean = Data(
         Split(data.train.images, data.clean_labels), data.clean_labels, data.test, data.test, 3
     )
-    measured = measure(network, clean, NORMALISATION, "fp32")
+    measured = measure(network, clean, NORMALIZATION, "fp32")
     assert measured.fitted_noisy is None
     assert measured.fitted_true is None
     assert measured.validation_accuracy == measured.test_accuracy
@@ -115,7 +115,7 @@ def test_without_flipped_labels_there_is_no_memorisation(network: Network, data:
 
 def test_measuring_does_not_change_weights_or_statistics(network: Network, data: Data) -> None:
     before = copy.deepcopy(network.state_dict())
-    measure(network, data, NORMALISATION, "fp32")
+    measure(network, data, NORMALIZATION, "fp32")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert not any(module._forward_hooks for module in network.modules())
@@ -125,7 +125,7 @@ def test_measuring_does_not_change_weights_or_statistics(network: Network, data:
 def test_predictions_are_float32_logits_without_gradient(
     name: str, network: Network, data: Data
 ) -> None:
-    logits = predict(network, data.train.images, NORMALISATION, name, BATCH)
+    logits = predict(network, data.train.images, NORMALIZATION, name, BATCH)
     assert logits.shape == (BATCH + 37, 3)
     assert logits.dtype == torch.float32
     assert not logits.requires_grad

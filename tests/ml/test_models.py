@@ -64,7 +64,7 @@ def test_no_weight_is_left_as_the_constructor_drew_it(arch: str, options: dict[s
             if not isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
                 for parameter in module.parameters(recurse=False):
                     parameter.fill_(9)
-        network.initialise(generator("initialisation", 0, 2))
+        network.initialize(generator("initialisation", 0, 2))
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, expected[name])
 

@@ -1,4 +1,4 @@
-"""Rates, optimisers and clipping agree with torch's own, step by step."""
+"""Rates, optimizers and clipping agree with torch's own, step by step."""
 
 import copy
 import itertools
@@ -126,7 +126,7 @@ def pruned_with_torch(network: nn.Module, masks: dict[str, Tensor]) -> None:
 
 
 def unfused(settings: Settings, network: nn.Module) -> torch.optim.Optimizer:
-    """torch's optimiser in its plainest form, parameter by parameter."""
+    """torch's optimizer in its plainest form, parameter by parameter."""
     plain: dict[str, Any] = {"foreach": False, "fused": False}
     plain |= {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
@@ -147,7 +147,7 @@ def batches(count: int) -> Iterator[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("clip_norm", [None, 0.05, 1e6])
 @pytest.mark.parametrize("pruned", [False, True], ids=["dense", "pruned"])
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
-def test_each_step_is_that_of_torchs_optimiser_pruning_and_clipping(
+def test_each_step_is_that_of_torchs_optimizer_pruning_and_clipping(
     options: dict[str, Any], pruned: bool, clip_norm: float | None
 ) -> None:
     """In float64, whose rounding of 1e-16 a dozen steps amplify by far less than 1e6."""
@@ -189,7 +189,7 @@ def test_each_step_is_that_of_torchs_optimiser_pruning_and_clipping(
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
-def test_an_epoch_is_a_loop_with_torchs_fused_optimiser_bit_for_bit(
+def test_an_epoch_is_a_loop_with_torchs_fused_optimizer_bit_for_bit(
     options: dict[str, Any], pictures: Split, reader: ViewReader
 ) -> None:
     settings = replace(SETTINGS, **options, warmup=1)

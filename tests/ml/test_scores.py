@@ -133,7 +133,7 @@ def test_synaptic_flow_of_a_perceptron_has_its_closed_form() -> None:
 
 
 def test_synaptic_flow_is_conserved_from_layer_to_layer() -> None:
-    """Without biases all that flows out has come through each layer, pooled or normalised."""
+    """Without biases all that flows out has come through each layer, pooled or normalized."""
     network = small_network().float()
     for name, tensor in network.state_dict().items():
         if "bias" in name or "running_mean" in name:

@@ -20,7 +20,7 @@ from dsdctl.ml.teacher import (
     distillation_from,
 )
 from dsdctl.ml.train import Trainer
-from dsdctl.ml.views import Batch, Normalisation, ViewReader, Views
+from dsdctl.ml.views import Batch, Normalization, ViewReader, Views
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(2, 8, 0.05, 0.9, 1e-4, (), 0.1, "fp32")
@@ -64,7 +64,7 @@ def test_a_table_of_more_images_than_one_batch_keeps_their_order(teacher: Networ
     count = BATCH + 3
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 4, 4, 1), generator=stream, dtype=torch.uint8)
-    reader = ViewReader(images, Normalisation((0.4,), (0.3,)), Views(flip=True))
+    reader = ViewReader(images, Normalization((0.4,), (0.3,)), Views(flip=True))
     table = build_table(teacher, reader, count, "fp32", CPU)
     assert table.shape == (count, 2, 4)
     chosen = torch.tensor([0, BATCH - 1, BATCH, count - 1])
@@ -75,9 +75,9 @@ def test_a_table_of_more_images_than_one_batch_keeps_their_order(teacher: Networ
 def test_a_student_agrees_for_ten_steps_however_its_teacher_is_asked(
     teacher: Network, pictures: Split
 ) -> None:
-    normalisation = Normalisation((0.4,), (0.3,))
+    normalization = Normalization((0.4,), (0.3,))
     images, labels = pictures.images[:40], pictures.labels[:40]  # five batches an epoch
-    reader = ViewReader(images, normalisation, Views(flip=True, crop=1))
+    reader = ViewReader(images, normalization, Views(flip=True, crop=1))
     table = build_table(teacher, reader, 40, "fp32", CPU)
 
     def student(logits: TeacherLogits) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from dsdctl.ml.divergence import Diverged
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.train import Trainer
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 from dsdctl.system.devices import KERNELS_VARIABLE
 
 NETWORKS: dict[str, dict[str, int]] = {
@@ -25,7 +25,7 @@ def trained(arch: str, name: str, lr: float = 1e-4, dtype: torch.dtype = torch.f
     stream = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (160, 16, 16, 3), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, 10, (160,), generator=stream)
-    half = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    half = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     reader = ViewReader(pixels, half, Views(flip=True))
     network = build_network(arch, 3, 10, seed=0, **NETWORKS[arch]).to(dtype)
     before = in_a_row(network)

@@ -100,11 +100,11 @@ def test_a_hook_on_what_follows_the_features_is_called(part: str) -> None:
     assert len(seen) == 1
 
 
-def test_vgg_like_is_initialised_as_torch_does_by_default() -> None:
+def test_vgg_like_is_initialized_as_torch_does_by_default() -> None:
     torch.manual_seed(7)
     expected = VGGLike(3, 10, depth=2, width=4)
     network = VGGLike(3, 10, depth=2, width=4)
-    network.initialise(torch.Generator().manual_seed(7))
+    network.initialize(torch.Generator().manual_seed(7))
     for name, tensor in expected.state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor)
 

@@ -1,4 +1,4 @@
-"""VGG-16 is that of the literature, layer by layer, and is initialised as its keys say."""
+"""VGG-16 is that of the literature, layer by layer, and is initialized as its keys say."""
 
 import math
 
@@ -63,7 +63,7 @@ def test_weights_are_kaiming_normal_over_the_inputs_and_scales_uniform() -> None
             assert not module.bias.any()
 
 
-def test_pytorchs_own_initialisation_is_a_choice() -> None:
+def test_pytorchs_own_initialization_is_a_choice() -> None:
     for module in made(width=4, weights_init="default", batchnorm_init="ones").modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1 / math.sqrt(module.weight[0].numel())

@@ -19,7 +19,7 @@ from dsdctl.cost.throughput import RunTimings, workload
 from dsdctl.plan.plan import make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
-from dsdctl.report.plan.summary import summarise
+from dsdctl.report.plan.summary import summarize
 from dsdctl.results import Diverged, Environment, FinishedLevel, LevelResult
 from dsdctl.store.store import Store
 
@@ -52,7 +52,7 @@ def test_the_pieces_are_the_work_of_the_plan_each_once(
     levels = [piece for piece in pieces if piece.name.endswith(" level")]
     assert len(levels) == sum(levels_to_run(progress).values())
     tables = [piece for piece in pieces if piece.name == "cached teacher logits"]
-    summary = summarise(progress, fvcore_macs)
+    summary = summarize(progress, fvcore_macs)
     assert len(tables) == len(summary.teacher_tables)
     states = [piece for piece in pieces if piece.name == "rewind checkpoint"]
     assert len(states) == len(missing_rewind_checkpoints(progress))

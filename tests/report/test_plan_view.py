@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dsdctl.cli.app import app
 from dsdctl.plan.progress import Progress
-from dsdctl.report.plan.summary import summarise
+from dsdctl.report.plan.summary import summarize
 from dsdctl.report.shortening import short_variant
 from dsdctl.store.store import Store
 from dsdctl.units import flops
@@ -36,21 +36,21 @@ def plan_text(folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
         (
             {"criterion": "random", "scope": "layer", "retrain": "reinit"},
             "20 % of the remaining weights, in each layer, at random "
-            "trained from a new initialisation",
+            "trained from a new initialization",
         ),
         (
             {"criterion": "gradient", "sample": 64, "retrain": "rewind"},
             "20 % of the remaining weights, over all layers, by |weight x gradient| on 64 images "
-            "rewound to the initialisation",
+            "rewound to the initialization",
         ),
         (
             {"criterion": "snip", "sample": 128, "sparsities": [0.9], "retrain": "rewind"},
-            "90% in one shot, over all layers, by SNIP of the initialisation on 128 images "
-            "rewound to the initialisation",
+            "90% in one shot, over all layers, by SNIP of the initialization on 128 images "
+            "rewound to the initialization",
         ),
         (
             {"criterion": "synflow", "iterations": 100},
-            "20 % of the remaining weights, over all layers, by SynFlow of the initialisation "
+            "20 % of the remaining weights, over all layers, by SynFlow of the initialization "
             "in 100 iterations fine-tuned",
         ),
         (
@@ -97,7 +97,7 @@ def test_why_a_teacher_has_a_table_or_none_is_in_the_json(tmp_path: Path) -> Non
     def tables(**changes: object) -> list[tuple[bool | None, str | None]]:
         plan = planned(tmp_path, {"recipes": ["vanilla", "kd-dense-teacher"], **changes})
         progress = Progress(plan, Store(tmp_path / "store"))
-        shown = summarise(progress, paper_macs).trajectories
+        shown = summarize(progress, paper_macs).trajectories
         return [(t.teacher_table, t.teacher_table_reason) for t in shown]
 
     views = {"dataset.augment": {"flip": True, "crop": 4}, "pruning.levels": 0}

@@ -20,7 +20,7 @@ from dsdctl.plan.plan import Plan, make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.report.notes import notes
-from dsdctl.report.plan.summary import summarise
+from dsdctl.report.plan.summary import summarize
 from dsdctl.report.plan.tables import data_lines, direct_teacher_lines
 from dsdctl.report.table import make_report
 from dsdctl.run.event_log import read_events
@@ -189,7 +189,7 @@ def test_the_plan_says_what_is_expected_and_then_what_was_measured(ran: Path) ->
     assert 0 < measured <= 0.5
     assert 24 * measured == pytest.approx(round(24 * measured))
     for progress, exact in ((before, False), (after, True)):
-        summary = summarise(progress, paper_macs)
+        summary = summarize(progress, paper_macs)
         assert [t.flip_rate_exact for t in summary.trajectories] == 2 * [exact]
 
 

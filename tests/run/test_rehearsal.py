@@ -76,7 +76,7 @@ def test_each_distinct_training_is_rehearsed_and_nothing_but_its_rate_kept(tmp_p
 
 @pytest.mark.long
 def test_a_rehearsal_of_all_batches_sees_the_losses_of_level_0(tmp_path: Path) -> None:
-    """It is the same training: same initialisation, images, order and noise."""
+    """It is the same training: same initialization, images, order and noise."""
     spec(tmp_path, {**ONE, "pruning.levels": 0, "training.epochs": 2})
     arguments = ("spec.yaml", "--store", "store", "--device", "cpu")
     done = dsdctl(tmp_path, "rehearse", *arguments, "--json")

@@ -36,7 +36,7 @@ from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.scores import magnitude_scores
 from dsdctl.ml.teacher import cached_logits, distillation_from
 from dsdctl.ml.train import Epoch, Trainer
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 from dsdctl.results import Environment
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.store import Store
@@ -62,7 +62,7 @@ def _pictures() -> tuple[Split, ViewReader]:
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (44, 8, 8, 1), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, 4, (44,), generator=stream)
-    return Split(images, labels), ViewReader(images, Normalisation((0.4,), (0.3,)), Views(True, 1))
+    return Split(images, labels), ViewReader(images, Normalization((0.4,), (0.3,)), Views(True, 1))
 
 
 def _trainer(settings: Settings) -> Trainer:

@@ -25,7 +25,7 @@ from dsdctl.ml.data import Data, MappedImages, Split
 from dsdctl.ml.measure import measure
 from dsdctl.plan.plan import make_plan
 from dsdctl.worker import inputs
-from dsdctl.worker.inputs import kept, load_data, measuring_normalisation, training_reader
+from dsdctl.worker.inputs import kept, load_data, measuring_normalization, training_reader
 
 CPU = torch.device("cpu")
 
@@ -167,9 +167,9 @@ def test_images_on_the_disk_give_the_same_numbers_as_images_in_memory(
         assert torch.equal(labels, mapped_labels)
         assert images.shape[1:] == (3, 16, 16)
     network = build_network("vgg-like", 3, 3, seed=0, depth=1, width=2, pool=2)
-    normalisation = measuring_normalisation(identity.images)
-    assert normalisation.centre == 12
-    one, other = (measure(network, d, normalisation, "fp32") for d in (in_memory, on_disk))
+    normalization = measuring_normalization(identity.images)
+    assert normalization.centre == 12
+    one, other = (measure(network, d, normalization, "fp32") for d in (in_memory, on_disk))
     assert one == other
     assert one.flip_rate == int(0.4 * len(in_memory.train)) / len(in_memory.train)
 

@@ -27,7 +27,7 @@ from dsdctl.cost.remaining import (
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
 from dsdctl.ml.train import cross_entropy
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 from dsdctl.plan.next_work import unfinished
 from dsdctl.plan.progress import Progress
 from dsdctl.results import Measured
@@ -71,7 +71,7 @@ def weights_of_a_plain_loop(identity: LevelIdentity, batches: int) -> dict[str, 
     )
     normalize = identity.images.normalize
     reader = ViewReader(
-        data.train.images, Normalisation(normalize.mean, normalize.std), Views(False, 0)
+        data.train.images, Normalization(normalize.mean, normalize.std), Views(False, 0)
     )
     for epoch in range(4):
         optimizer.param_groups[0]["lr"] = 0.1 if epoch == 0 else 0.1 * 0.1

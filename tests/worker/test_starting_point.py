@@ -16,7 +16,7 @@ from dsdctl.ml.data import Data
 from dsdctl.ml.masks import Masks, count_nonzero, dense_masks, prunable_weights
 from dsdctl.ml.networks.network import Network
 from dsdctl.ml.scores import gradient_sample, gradient_scores, random_scores, synflow_scores
-from dsdctl.ml.views import Normalisation
+from dsdctl.ml.views import Normalization
 from dsdctl.results import Diverged, Environment
 from dsdctl.spec.shapes import remaining_weights
 from dsdctl.store.store import Store
@@ -74,7 +74,7 @@ def scores(identity: LevelIdentity, parent: Network, data: Data) -> dict[str, Te
     if identity.pruning.criterion == "gradient":
         chosen = gradient_sample(len(data.train), 500, seed=identity.seed, level=level)
         normalize = identity.images.normalize
-        images = Normalisation(normalize.mean, normalize.std)(data.train.images[chosen])
+        images = Normalization(normalize.mean, normalize.std)(data.train.images[chosen])
         return gradient_scores(parent, images, data.train.labels[chosen])
     return {name: weight.detach().abs() for name, weight in weights.items()}
 
@@ -185,12 +185,12 @@ def test_continuing_starts_from_the_last_weights(
     assert_is_masked(state, end)
 
 
-def test_rewinding_starts_from_the_initialisation(store: Store, tmp_path: Path) -> None:
+def test_rewinding_starts_from_the_initialization(store: Store, tmp_path: Path) -> None:
     state, _, data, identity = next_state(store, tmp_path, "rewind", 2)
     assert_is_masked(state, initial_network(identity, data, CPU))
 
 
-def test_re_initialising_starts_from_another_initialisation_each_level(
+def test_re_initializing_starts_from_another_initialization_each_level(
     store: Store, tmp_path: Path
 ) -> None:
     for level in (1, 2):
@@ -245,7 +245,7 @@ def assert_same_masks(found: Masks | None, expected: Masks) -> None:
 
 
 @pytest.mark.parametrize("retrain", ["continue", "rewind"])
-def test_by_snip_each_level_is_one_shot_from_the_initialisation(
+def test_by_snip_each_level_is_one_shot_from_the_initialization(
     retrain: str, store: Store, tmp_path: Path
 ) -> None:
     options = {"criterion": "snip", "sample": 30, "fraction": 0.4}
@@ -253,7 +253,7 @@ def test_by_snip_each_level_is_one_shot_from_the_initialisation(
     initial = initial_network(identity, data, CPU)
     chosen = gradient_sample(len(data.train), 30, seed=identity.seed, level=0)
     normalize = identity.images.normalize
-    images = Normalisation(normalize.mean, normalize.std)(data.train.images[chosen])
+    images = Normalization(normalize.mean, normalize.std)(data.train.images[chosen])
     scores = gradient_scores(initial, images, data.train.labels[chosen])
     count = sum(score.numel() for score in scores.values())
     for _ in range(3):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dsdctl.cost.ledger import Macs, nonzero_training_pflops
 from dsdctl.errors import StoppedError
 from dsdctl.keys import LevelIdentity, key_of
-from dsdctl.ml.views import Normalisation, ViewReader, Views
+from dsdctl.ml.views import Normalization, ViewReader, Views
 from dsdctl.plan.trajectory import Trajectory
 from dsdctl.results import Measured
 from dsdctl.spec.training import Training
@@ -178,7 +178,7 @@ def plain_loop(identity: LevelIdentity) -> tuple[dict[str, Tensor], list[float]]
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
     normalize = identity.images.normalize
     reader = ViewReader(
-        data.train.pixels, Normalisation(normalize.mean, normalize.std), Views(False, 0)
+        data.train.pixels, Normalization(normalize.mean, normalize.std), Views(False, 0)
     )
     rates, step = [], 0
     for epoch in range(4):

@@ -1,7 +1,7 @@
 """BatchNorm in training with what surrounds it, in two kernels forward and two backward.
 
     z = relu(maps + conv_bias)  or  z = maps
-    out = z normalised; then 2x2 max-pooled;  or  relu(z normalised + added)
+    out = z normalized; then 2x2 max-pooled;  or  relu(z normalized + added)
 
 Every kernel first adds up parts of sums that the one before it has left, each of its programs by
 itself and all in the same order: that takes less time than to start one more kernel.
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from dsdctl.ml.gpu.norm_kernels import (
     gradients_of_maps,
-    normalise_maps,
+    normalize_maps,
     sums_of_gradients,
     sums_of_maps,
 )
@@ -36,7 +36,7 @@ _SUMS = 3
 
 @dataclass(frozen=True)
 class Kind:
-    """What comes with the normalisation."""
+    """What comes with the normalization."""
 
     relu_before: bool = False
     relu_after: bool = False
@@ -71,7 +71,7 @@ class _Tiling:
         return self.parts, self.groups
 
 
-def normalise(
+def normalize(
     maps: Tensor,
     conv_bias: Tensor | None,
     norm: torch.nn.BatchNorm2d,
@@ -84,10 +84,10 @@ def normalise(
     before; added: of the shape of maps, added before the last ReLU. Returns (B, C, H, W), pooled
     (B, C, H / 2, W / 2).
     """
-    return _Normalise.apply(maps, conv_bias, norm.weight, norm.bias, added, norm, kind)
+    return _Normalize.apply(maps, conv_bias, norm.weight, norm.bias, added, norm, kind)
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -117,7 +117,7 @@ class _Normalise(torch.autograd.Function):
             ROWS=tiling.rows, COLUMNS=tiling.columns, num_warps=WARPS,
         )  # fmt: skip
         outs = _Tiling.of(out.numel() // channels, channels)
-        normalise_maps[outs.grid](
+        normalize_maps[outs.grid](
             maps, conv_bias, added, sums, weight, bias,
             norm.running_mean, norm.running_var, norm.num_batches_tracked, statistics, out,
             out.numel() // channels, pixels, channels, outs.per_part, tiling.parts, width,

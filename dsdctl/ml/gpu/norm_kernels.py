@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _before(y, RELU: tl.constexpr):
-    """What is normalised; NaN stays NaN."""
+    """What is normalized; NaN stays NaN."""
     if RELU:
         return tl.where(y <= 0, 0.0, y)
     return y
@@ -31,7 +31,7 @@ def _unscaled(y, mean, inverse, RELU: tl.constexpr):
 
 
 @triton.jit
-def _normalised(y, mean, factor, constant, RELU: tl.constexpr):
+def _normalized(y, mean, factor, constant, RELU: tl.constexpr):
     """(rows, columns) as BatchNorm leaves them."""
     return (_before(y, RELU) - mean[None, :]) * factor[None, :] + constant[None, :]
 
@@ -105,13 +105,13 @@ def _larger(one, other):
 @triton.jit(
     do_not_specialize=["out_rows", "pixels", "per_part", "parts", "width", "eps", "momentum"]
 )
-def normalise_maps(
+def normalize_maps(
     maps, conv_bias, added, sums, weight, bias, running_mean, running_var, tracked, statistics, out,
     out_rows, pixels, channels, per_part, parts, width, eps, momentum,
     RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
     POOL: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Normalise by the sums; one program of a channel also keeps and updates its statistics."""
+    """Normalize by the sums; one program of a channel also keeps and updates its statistics."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there = columns < channels
     y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
@@ -144,14 +144,14 @@ def normalise_maps(
         if POOL:
             corner = _corner(rows, width)
             y = _load(maps, corner, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
+            value = _normalized(y, mean, factor, constant, RELU)
             for pixel in tl.static_range(1, 4):
                 other = _one_of_four(corner, pixel, width)
                 y = _load(maps, other, columns, inside, y_bias, channels)
-                value = _larger(value, _normalised(y, mean, factor, constant, RELU))
+                value = _larger(value, _normalized(y, mean, factor, constant, RELU))
         else:
             y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
+            value = _normalized(y, mean, factor, constant, RELU)
         if ADDED:
             value += tl.load(added + offsets, mask=inside, other=0.0).to(tl.float32)
         value = _before(value, RELU_AFTER)
@@ -200,12 +200,12 @@ def _chosen(
 ):
     """Which of four pixels max-pooling took: 0 to 3."""
     y = _load(maps, corner, columns, inside, bias, channels)
-    best = _normalised(y, mean, factor, constant, RELU)
+    best = _normalized(y, mean, factor, constant, RELU)
     choice = tl.zeros(best.shape, tl.int32)
     for pixel in tl.static_range(1, 4):
         other = _one_of_four(corner, pixel, width)
         y = _load(maps, other, columns, inside, bias, channels)
-        value = _normalised(y, mean, factor, constant, RELU)
+        value = _normalized(y, mean, factor, constant, RELU)
         choice = tl.where((value > best) | (value != value), pixel, choice)
         best = _larger(best, value)
     return choice
@@ -218,7 +218,7 @@ def sums_of_gradients(
     RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
     POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """For each channel the sums of the gradient g, of g times the normalised z, and of those g
+    """For each channel the sums of the gradient g, of g times the normalized z, and of those g
     that belong to maps above zero."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
@@ -245,7 +245,7 @@ def sums_of_gradients(
                 above += tl.where(y > 0, own, 0.0)
         else:
             y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
+            value = _normalized(y, mean, factor, constant, RELU)
             g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
             plain += g
             scaled += g * _unscaled(y, mean, inverse, RELU)
@@ -273,8 +273,8 @@ def gradients_of_maps(
         tl.store(small + columns, plain, mask=there)
         tl.store(small + channels + columns, scaled, mask=there)
         if BIASED:
-            # The maps' gradients added up: of those above zero, whose normalised values add up to
-            # minus that of the others, which are all zero before the normalisation.
+            # The maps' gradients added up: of those above zero, whose normalized values add up to
+            # minus that of the others, which are all zero before the normalization.
             above = _sum_of_parts(sums, 2, parts, columns, channels, PARTS)
             count = tl.load(statistics + 2 * channels + columns, mask=there, other=0.0)
             others = (pixels - count) * mean * inverse
@@ -300,7 +300,7 @@ def gradients_of_maps(
         else:
             offsets = rows.to(tl.int64)[:, None] * channels + columns[None, :]
             y = _load(maps, rows, columns, inside, y_bias, channels)
-            value = _normalised(y, mean, factor, constant, RELU)
+            value = _normalized(y, mean, factor, constant, RELU)
             g = _upstream(gradient, out, value, rows, columns, inside, channels, ADDED, RELU_AFTER)
             if ADDED:
                 tl.store(of_added + offsets, g.to(of_added.dtype.element_ty), mask=inside)
@@ -310,7 +310,7 @@ def gradients_of_maps(
 
 @triton.jit
 def _of_maps(g, y, mean, inverse, factor, plain, scaled, pixels, RELU: tl.constexpr):
-    """factor (g - mean of g - normalised z x mean of g times it), where the ReLU let y through."""
+    """factor (g - mean of g - normalized z x mean of g times it), where the ReLU let y through."""
     unscaled = _unscaled(y, mean, inverse, RELU)
     result = factor[None, :] * (g - (plain[None, :] + unscaled * scaled[None, :]) / pixels)
     if RELU:

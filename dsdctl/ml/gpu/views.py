@@ -1,4 +1,4 @@
-"""Augmented views of images, gathered and normalised in one kernel instead of eighteen."""
+"""Augmented views of images, gathered and normalized in one kernel instead of eighteen."""
 
 import torch
 import triton

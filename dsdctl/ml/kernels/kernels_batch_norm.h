@@ -2,7 +2,7 @@
 //
 // Maps are channels-last, (rows, width, channels) with the rows of all images one after another
 // and the channels a multiple of 16, in float or bfloat16. Per channel, n being the pixels that
-// sums and means are over, x is what is normalised:
+// sums and means are over, x is what is normalized:
 //
 //     z  = x scale + shift     inverse = 1 / sqrt(variance + eps)
 //                              scale = weight inverse, shift = bias - mean scale
@@ -62,7 +62,7 @@ INLINE void sum_all(Shape shape, Terms terms, double* sums) {
     }
 }
 
-// What normalises each channel.
+// What normalizes each channel.
 struct Affine {
     std::vector<float> scale, shift;
     INLINED Affine(int64_t channels, const float* weight, const float* bias, const float* mean,

@@ -3,7 +3,7 @@
 // Included once for each target.
 
 template <class T>
-INLINE void normalise_and_rectify(const T* y, Shape shape, const float* scale, const float* shift,
+INLINE void normalize_and_rectify(const T* y, Shape shape, const float* scale, const float* shift,
                                   T* z) {
     for (int64_t p = 0; p < shape.pixels(); p++)
         for (int64_t c = 0; c < shape.channels; c += LANES) {
@@ -13,13 +13,13 @@ INLINE void normalise_and_rectify(const T* y, Shape shape, const float* scale, c
 }
 
 template <class T>
-INLINE void normalise_add_and_rectify(const T* y, const T* added, Shape shape, const float* scale,
+INLINE void normalize_add_and_rectify(const T* y, const T* added, Shape shape, const float* scale,
                                       const float* shift, T* z) {
     for (int64_t p = 0; p < shape.pixels(); p++)
         for (int64_t c = 0; c < shape.channels; c += LANES) {
             const int64_t at = p * shape.channels + c;
-            const Floats normalised = load(y + at) * load(scale + c) + load(shift + c);
-            store(z + at, relu(normalised + load(added + at)));
+            const Floats normalized = load(y + at) * load(scale + c) + load(shift + c);
+            store(z + at, relu(normalized + load(added + at)));
         }
 }
 
@@ -32,9 +32,9 @@ INLINE int norm_relu_forward(const T* y, const T* added, Shape shape, const floa
     const Affine affine(shape.channels, weight, bias, mean, inverse);
     const float *scale = affine.scale.data(), *shift = affine.shift.data();
     if (added)
-        normalise_add_and_rectify(y, added, shape, scale, shift, z);
+        normalize_add_and_rectify(y, added, shape, scale, shift, z);
     else
-        normalise_and_rectify(y, shape, scale, shift, z);
+        normalize_and_rectify(y, shape, scale, shift, z);
     return DONE;
 } catch (const std::bad_alloc&) {
     return OUT_OF_MEMORY;

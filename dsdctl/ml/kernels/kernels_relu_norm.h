@@ -6,7 +6,7 @@
 // Included once for each target.
 
 template <class T>
-INLINE void normalise(const T* y, Shape shape, const float* scale, const float* shift, T* z) {
+INLINE void normalize(const T* y, Shape shape, const float* scale, const float* shift, T* z) {
     for (int64_t p = 0; p < shape.pixels(); p++)
         for (int64_t c = 0; c < shape.channels; c += LANES) {
             const int64_t at = p * shape.channels + c;
@@ -16,7 +16,7 @@ INLINE void normalise(const T* y, Shape shape, const float* scale, const float* 
 
 // Of equals the first is chosen, as torch has it.
 template <class T>
-INLINE void normalise_and_pool(const T* y, Shape shape, const float* scale, const float* shift,
+INLINE void normalize_and_pool(const T* y, Shape shape, const float* scale, const float* shift,
                                T* z, uint8_t* choice) {
     const int64_t channels = shape.channels, row = shape.row();
     const int64_t steps[4] = {0, channels, row, row + channels};
@@ -116,9 +116,9 @@ INLINE int relu_norm_forward(const T* y, Shape shape, const float* weight, const
     statistics<Rectified>(y, shape, eps, mean, variance, inverse);
     const Affine affine(shape.channels, weight, bias, mean, inverse);
     if (choice)
-        normalise_and_pool(y, shape, affine.scale.data(), affine.shift.data(), z, choice);
+        normalize_and_pool(y, shape, affine.scale.data(), affine.shift.data(), z, choice);
     else
-        normalise(y, shape, affine.scale.data(), affine.shift.data(), z);
+        normalize(y, shape, affine.scale.data(), affine.shift.data(), z);
     return DONE;
 } catch (const std::bad_alloc&) {
     return OUT_OF_MEMORY;

@@ -41,11 +41,11 @@ def norm_relu(
     """(B, C, H, W), (B, C, H, W) -> relu(norm(maps) + added), of the same shape."""
     alike = added is None or (added.dtype, added.shape) == (maps.dtype, maps.shape)
     if alike and not is_tracing() and _fits_gpu(maps, norm, relu):
-        from dsdctl.ml.gpu.norm import Kind, normalise
+        from dsdctl.ml.gpu.norm import Kind, normalize
 
         if added is not None:
             added = added.contiguous(memory_format=torch.channels_last)
-        return normalise(maps, None, norm, Kind(relu_after=True), added)
+        return normalize(maps, None, norm, Kind(relu_after=True), added)
     fits = alike and (added is None or kernels.supports(added))
     if fits and not is_tracing() and _fits(norm, relu, maps):
         out, mean, variance = _NormRelu.apply(  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ def _forward(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
 
 
 def _forward_gpu(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
-    from dsdctl.ml.gpu.norm import Kind, normalise
+    from dsdctl.ml.gpu.norm import Kind, normalize
 
     match layers:
         case [Conv3x3() as conv, nn.ReLU() as relu, nn.BatchNorm2d() as norm, *rest] if not any(
@@ -78,10 +78,10 @@ def _forward_gpu(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
             out = conv.without_bias(maps)
             if _fits_gpu(out, norm, relu):
                 pooled = _pools(rest[:1], out)
-                return normalise(out, conv.bias, norm, Kind(True, pool=pooled)), 3 + pooled
+                return normalize(out, conv.bias, norm, Kind(True, pool=pooled)), 3 + pooled
             return conv.with_bias(out), 1
         case [nn.BatchNorm2d() as norm, *_] if _fits_gpu(maps, norm):
-            return normalise(maps, None, norm, Kind()), 1
+            return normalize(maps, None, norm, Kind()), 1
     return layers[0](maps), 1
 
 
@@ -105,7 +105,7 @@ def _fits(norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor) -> bool:
 
 
 def _trains(norm: nn.BatchNorm2d, maps: Tensor) -> bool:
-    """Whether it normalises `maps` by their own statistics, and keeps running ones."""
+    """Whether it normalizes `maps` by their own statistics, and keeps running ones."""
     return (
         maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
         and norm.training
@@ -128,11 +128,11 @@ def _pools(layers: list[nn.Module], maps: Tensor) -> bool:
 
 
 def _relu_norm(maps: Tensor, norm: nn.BatchNorm2d, pooled: bool) -> Tensor:
-    normalised, mean, variance = _ReluNorm.apply(  # type: ignore[no-untyped-call]
+    normalized, mean, variance = _ReluNorm.apply(  # type: ignore[no-untyped-call]
         maps, norm.weight, norm.bias, norm.eps, pooled
     )
     _update_statistics(norm, mean, variance, maps.numel() // maps.shape[1])
-    return normalised  # type: ignore[no-any-return]
+    return normalized  # type: ignore[no-any-return]
 
 
 def _update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, pixels: int) -> None:

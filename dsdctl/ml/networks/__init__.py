@@ -1,1 +1,1 @@
-"""The networks, and how one is built and initialised."""
+"""The networks, and how one is built and initialized."""

@@ -29,11 +29,11 @@ def build_network(
 ) -> Network:
     """Build a network with the initial weights of (`seed`, `level`).
 
-    Level 0 gives a trajectory's original initialisation; `retrain: reinit` draws a new one a level.
+    Level 0 gives a trajectory's original initialization; `retrain: reinit` draws a new one a level.
     Channels-last, which is what the convolutions of CPUs and tensor cores want.
     """
     with torch.random.fork_rng(devices=[]):  # module constructors draw from global state
         network = make(in_channels, classes, **arguments)
     with torch.no_grad():
-        network.initialise(generator("initialisation", seed, level))
+        network.initialize(generator("initialisation", seed, level))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

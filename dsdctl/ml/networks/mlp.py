@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.initialization import default_init
 from dsdctl.ml.networks.network import Link, Network
 
 
 class MLP(Network):
     """Linear -> ReLU for each width in `hidden`, then one Linear layer.
 
-    Initialised as PyTorch does by default.
+    Initialized as PyTorch does by default.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class MLP(Network):
         """(B, C, H, W) -> logits (B, K)."""
         return self.classifier(self.hidden(images.flatten(1)))  # type: ignore[no-any-return]
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order."""
         for module in self.modules():
             if isinstance(module, nn.Linear):

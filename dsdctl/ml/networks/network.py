@@ -58,7 +58,7 @@ class Network(nn.Module):
     Each ReLU and GELU is a module, so that the entropy of its units is seen.
     """
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`."""
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.kernels.relu_norm import FusedSequential, norm_relu
-from dsdctl.ml.networks.initialisation import initialise_resnet
+from dsdctl.ml.networks.initialization import initialize_resnet
 from dsdctl.ml.networks.network import Link, Network
 
 
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 class ResNet18(Network):
     """ResNet-18 as the paper has it: 3x3 stride-1 stem with the 3x3 stride-2 max-pool kept.
 
-    Convolutions are initialised Kaiming-normal (fan out), the Linear layer as PyTorch does.
+    Convolutions are initialized Kaiming-normal (fan out), the Linear layer as PyTorch does.
     """
 
     def __init__(self, in_channels: int, classes: int):
@@ -65,9 +65,9 @@ class ResNet18(Network):
         maps = self.maxpool(norm_relu(self.bn, self.relu, self.conv(images)))
         return self.classifier(self.pool(self.blocks(maps)).flatten(1))  # type: ignore[no-any-return]
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order."""
-        initialise_resnet(self, stream)
+        initialize_resnet(self, stream)
 
     def links(self) -> Iterator[Link]:
         """The channels inside each block; to what comes out of it others add theirs."""

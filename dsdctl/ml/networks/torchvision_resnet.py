@@ -6,7 +6,7 @@ A block calls its one ReLU two or three times; the entropy counter counts each c
 import torch
 from torch import nn
 
-from dsdctl.ml.networks.initialisation import initialise_resnet
+from dsdctl.ml.networks.initialization import initialize_resnet
 from dsdctl.ml.networks.network import Network
 from dsdctl.system.torchvision import models
 
@@ -20,7 +20,7 @@ class TorchvisionResNet(models.ResNet, Network):  # type: ignore[misc]
     """ResNet-`depth` with torchvision's names, so that its published weights can teach.
 
     Only the first convolution is another where the images have not three channels. Convolutions
-    are initialised Kaiming-normal (fan out), the Linear layer as PyTorch does.
+    are initialized Kaiming-normal (fan out), the Linear layer as PyTorch does.
     """
 
     def __init__(self, in_channels: int, classes: int, *, depth: int):
@@ -29,6 +29,6 @@ class TorchvisionResNet(models.ResNet, Network):  # type: ignore[misc]
         if in_channels != 3:
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order."""
-        initialise_resnet(self, stream)
+        initialize_resnet(self, stream)

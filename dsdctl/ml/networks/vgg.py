@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.kernels.observed import has_hooks, is_tracing
 from dsdctl.ml.kernels.relu_norm import FusedSequential
-from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.initialization import default_init
 from dsdctl.ml.networks.network import Link, Network, links_in_a_row
 
 
@@ -63,7 +63,7 @@ class VGGLike(Network):
     """VGG-like(depth, width): per block two conv3x3 -> ReLU -> BatchNorm, then a 2x2 max-pool.
 
     Block i (from 1) has width * 2**(i - 1) channels; then adaptive average pooling to
-    `pool` x `pool` and one Linear layer. Initialised as PyTorch does by default.
+    `pool` x `pool` and one Linear layer. Initialized as PyTorch does by default.
     """
 
     def __init__(self, in_channels: int, classes: int, *, depth: int, width: int, pool: int = 7):
@@ -95,7 +95,7 @@ class VGGLike(Network):
             return F.linear(maps.flatten(1), summed, self.classifier.bias)
         return self.classifier(self.pool(maps).flatten(1))  # type: ignore[no-any-return]
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dsdctl.ml.kernels.convolution import Conv3x3
 from dsdctl.ml.kernels.relu_norm import FusedSequential
-from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.initialization import default_init
 from dsdctl.ml.networks.network import Link, Network, links_in_a_row
 
 BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
@@ -52,7 +52,7 @@ class VGG16(Network):
         """(B, C, H, W) -> logits (B, K)."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, in module order; biases as PyTorch does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

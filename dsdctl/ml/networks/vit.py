@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsdctl.ml.networks.initialisation import default_init
+from dsdctl.ml.networks.initialization import default_init
 from dsdctl.ml.networks.network import Network
 
 
@@ -55,7 +55,7 @@ class EncoderBlock(nn.Module):
 class ViT(Network):
     """Vision transformer over `patch` x `patch` patches; the class token is classified.
 
-    Linear layers are initialised as PyTorch does, class token and position embedding from N(0, 1).
+    Linear layers are initialized as PyTorch does, class token and position embedding from N(0, 1).
     """
 
     def __init__(  # noqa: PLR0913 - its options are those of a spec
@@ -88,7 +88,7 @@ class ViT(Network):
         tokens = torch.cat([class_tokens, self.embedding(patches)], dim=1) + self.positions
         return self.classifier(self.norm(self.blocks(tokens)[:, 0]))  # type: ignore[no-any-return]
 
-    def initialise(self, stream: torch.Generator) -> None:
+    def initialize(self, stream: torch.Generator) -> None:
         """Draw all weights anew from `stream`, the Linear layers in module order."""
         nn.init.normal_(self.class_token, generator=stream)
         nn.init.normal_(self.positions, generator=stream)

@@ -38,12 +38,12 @@ def _gpu_hours(asked: OnGpus, cluster: ClusterPlan) -> str:
     if asked.gpu_hours is None:
         return "unknown"
     working = cluster.work / 3600
-    return f"{asked.gpu_hours:.3g} allocated, {working:.3g} utilised ({100 * asked.busy:.0f} %)"
+    return f"{asked.gpu_hours:.3g} allocated, {working:.3g} utilized ({100 * asked.busy:.0f} %)"
 
 
 def _by_gpus(cluster: ClusterPlan) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("GPUs", "makespan", "times as fast as one", "utilised", "GPU-hours allocated"):
+    for heading in ("GPUs", "makespan", "times as fast as one", "utilized", "GPU-hours allocated"):
         table.add_column(heading, justify="right")
     for entry in cluster.by_gpus if cluster.pieces else ():
         table.add_row(

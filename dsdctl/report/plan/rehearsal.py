@@ -38,7 +38,7 @@ class Rehearsal(Model):
     disk_bytes: int
 
 
-def summarise_rehearsal(
+def summarize_rehearsal(
     outcomes: Sequence[Outcome], progress: Progress, device: Device, seconds: float | None
 ) -> Rehearsal:
     """All of a rehearsal as plain data."""

@@ -90,13 +90,13 @@ class PlanSummary(Model):
     cluster: ClusterPlan | None = Field(None, description="with --gpus")
 
 
-def summarise(
+def summarize(
     progress: Progress,
     count_macs: CountMacs,
     seconds_estimate: float | None = None,
     cluster: ClusterPlan | None = None,
 ) -> PlanSummary:
-    """Summarise a plan; `seconds_estimate` is None when uncalibrated."""
+    """Summarize a plan; `seconds_estimate` is None when uncalibrated."""
     plan = progress.plan
     tables = plan_tables(progress, count_macs)
     distinct_tables = tuple({table.key: table for table in tables.values()}.values())

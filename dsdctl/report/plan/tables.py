@@ -227,8 +227,8 @@ def _removed(setup: TrainingSetup) -> str:
         "magnitude": "by magnitude",
         "random": "at random",
         "gradient": f"by |weight x gradient| on {pruning.gradient_sample} images",
-        "snip": f"by SNIP of the initialisation on {pruning.gradient_sample} images",
-        "synflow": "by SynFlow of the initialisation"
+        "snip": f"by SNIP of the initialization on {pruning.gradient_sample} images",
+        "synflow": "by SynFlow of the initialization"
         + (f" in {pruning.iterations} iterations" if pruning.iterations else ""),
     }
     return f"{share}, {where}, {criterion[pruning.criterion]}"
@@ -239,10 +239,10 @@ def _retrained_from(setup: TrainingSetup) -> str:
     retrain = setup.pruning.retraining
     match retrain.mode:
         case "reinit":
-            return "trained from a new initialisation"
+            return "trained from a new initialization"
         case "rewind":
             batches = setup.rewind_iterations
-            start = f"level 0 after {batches} batches" if batches else "the initialisation"
+            start = f"level 0 after {batches} batches" if batches else "the initialization"
             return f"rewound to {start}"
         case "continue":
             scaled = retrain.lr_scale not in (None, 1)

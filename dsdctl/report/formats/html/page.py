@@ -27,7 +27,7 @@ from dsdctl.report.formats.html.svg import inline_svg
 from dsdctl.report.formats.html.template import html_page
 from dsdctl.report.ledger import make_ledger, places
 from dsdctl.report.notes import DIP_RULE, notes, trajectory_names
-from dsdctl.report.plan.summary import summarise
+from dsdctl.report.plan.summary import summarize
 from dsdctl.report.plan.tables import data_lines
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
@@ -52,7 +52,7 @@ def html(
         finding_headings=FINDINGS,
         sections=[_section(report) for report in reports],
         data_lines=data_lines(progress),
-        plan=summarise(progress, count_macs),
+        plan=summarize(progress, count_macs),
         ledger=make_ledger(progress, reports, count_macs),
         places=places(progress),
         files=list(dict.fromkeys(file for spec in progress.plan.specs for file in _files(spec))),

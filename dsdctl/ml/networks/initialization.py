@@ -7,14 +7,14 @@ from torch import nn
 
 
 def default_init(module: nn.Conv2d | nn.Linear, stream: torch.Generator) -> None:
-    """Initialise as PyTorch's `reset_parameters` does, but from `stream`."""
+    """Initialize as PyTorch's `reset_parameters` does, but from `stream`."""
     nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=stream)
     if module.bias is not None:
         bound = 1 / math.sqrt(module.weight[0].numel())
         nn.init.uniform_(module.bias, -bound, bound, generator=stream)
 
 
-def initialise_resnet(network: nn.Module, stream: torch.Generator) -> None:
+def initialize_resnet(network: nn.Module, stream: torch.Generator) -> None:
     """Draw convolutions Kaiming-normal (fan out) and Linear layers as PyTorch does."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
