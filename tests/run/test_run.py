@@ -17,6 +17,7 @@ from tiny import TINY, Dsdctl
 
 from dsdctl.ml.kernels import kernels
 from dsdctl.run.event_log import read_events
+from dsdctl.units import flops_unit, magnitude
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +196,10 @@ def test_each_format_holds_the_rows(finished: Path, dsdctl: Dsdctl) -> None:
         return done.stdout
 
     vanilla, _ = [line for line in out("markdown").splitlines() if "| vanilla |" in line]
-    nonzero = _report(dsdctl, finished)["rows"][0]["pflops_nonzero"]["mean"]
-    assert f" | {nonzero:.2g} | " in vanilla  # the second line is among the findings
+    rows = _report(dsdctl, finished)["rows"]
+    unit = flops_unit(max(row["total_pflops"] for row in rows))
+    nonzero = magnitude(unit.per_pflop * rows[0]["pflops_nonzero"]["mean"])
+    assert f" | {nonzero} | " in vanilla  # the second line is among the findings
     latex = out("latex")
     assert latex.count("\\checkmark") == 1 + 2 + 3 + 1
     assert "\\toprule" in latex
@@ -304,7 +307,8 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
         "teacher_level", "test_accuracy", "sparsity", "stop_reason", "phase", "reference",
         "label_noise", "flip_rate", "pflops_nonzero", "axes", "teacher_keys", "stop_reasons",
         "diverged_at", "environments", "trainings_max", "select", "total_pflops",
-        "teacher_trainings", "wall_seconds", "teacher_wall_seconds", "difference",
+        "teacher_trainings", "wall_seconds", "teacher_wall_seconds",
+        "removable_layers", "difference",
     ]  # fmt: skip
     assert list(report["answers"][0]) == [
         "variant", "axes", "sparsest_within", "complete", "recommended", "saved",
@@ -352,7 +356,7 @@ def test_a_damaged_level_is_quarantined_and_recomputed(
     shutil.copy(finished / "tiny.yaml", tmp_path)
     damaged = next(iter(sorted(store.glob("levels/*/*/result.json"))))
     damaged.write_text(damaged.read_text().replace('"level"', '"lovel"'))
-    assert "checksum does not fit" in dsdctl("status", "tiny.yaml").stderr
+    assert "checksum mismatch (counts as missing)" in dsdctl("status", "tiny.yaml").stderr
     again = _run(tmp_path)
     assert again.returncode == 0
     assert "quarantined" in again.stderr
