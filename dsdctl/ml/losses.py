@@ -68,12 +68,7 @@ def distillation_loss(
             label_smoothing=label_smoothing,
         )
     hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    soft = F.kl_div(
-        F.log_softmax(logits / temperature, dim=1),
-        F.log_softmax(teacher_logits / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    soft = _divergence(logits, teacher_logits, temperature)
     return (1 - alpha) * hard + alpha * temperature**2 * soft
 
 
@@ -103,13 +98,17 @@ def softened_divergence(
     logits: Tensor, teacher_logits: Tensor, _labels: Tensor, *, temperature: float
 ) -> Tensor:
     """tau^2 KL(teacher / tau || student / tau), batch mean; shapes as in TeacherLoss."""
-    soft = F.kl_div(
+    return temperature**2 * _divergence(logits, teacher_logits, temperature)
+
+
+def _divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """KL(teacher / tau || student / tau), batch mean."""
+    return F.kl_div(
         F.log_softmax(logits / temperature, dim=1),
         F.log_softmax(teacher_logits / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
-    return temperature**2 * soft
 
 
 def logit_error(logits: Tensor, teacher_logits: Tensor, _labels: Tensor) -> Tensor:
