@@ -90,7 +90,7 @@ def test_seeds_are_those_of_all_specs_on_the_line() -> None:
         ("dsdctl plan x.yaml --device ", "auto cpu cuda"),
         ("dsdctl bench --case student-", "student-adamw student-distilled"),
         ("dsdctl schema ", "spec recipe cli"),
-        ("dsdctl store ", "list diff check gc"),
+        ("dsdctl store ", "list diff source check gc"),
     ],
 )
 def test_words_of_a_fixed_list_are_offered(line: str, words: str) -> None:

@@ -79,8 +79,8 @@ def test_kernels_that_are_off_are_so_for_the_doctor_and_a_wrong_wish_is_bad_inpu
     assert not list(tmp_path.iterdir())
 
 
-def test_doctor_does_not_take_a_store_without_its_marker_for_none(folder: Path) -> None:
-    (folder / "dsdctl-store" / "store.json").unlink()
-    done = dsdctl(folder, "doctor")
+def test_doctor_does_not_take_a_store_without_its_marker_for_none(tmp_path: Path) -> None:
+    (tmp_path / "dsdctl-store" / "levels").mkdir(parents=True)
+    done = dsdctl(tmp_path, "doctor")
     assert done.returncode == 3
     assert "BAD  store dsdctl-store: not a store, there is no store.json in it" in done.stdout

@@ -102,7 +102,7 @@ def test_a_second_template_shares_the_schema_and_an_other_schema_stays(
     (tmp_path / "digits.yaml").unlink()
     third = dsdctl("init", "digits")
     assert third.returncode == 0
-    assert f"{SCHEMA_FILE}: kept, though not this version's" in third.stderr
+    assert f"{SCHEMA_FILE}: kept, though of another version" in third.stderr
     assert (tmp_path / SCHEMA_FILE).read_text() == "mine"
 
 

@@ -500,10 +500,10 @@ FORGED: dict[str, tuple[Callable[[Path], Path], str]] = {
         tensors_of(_level, WEIGHTS, lambda w: w.update({FIRST: torch.ones(2)})),
         "stops",
     ),
-    "weights that are no tensors": (content_of(_level, WEIGHTS, lambda _: b"none"), "set aside"),
+    "weights that are no tensors": (content_of(_level, WEIGHTS, lambda _: b"none"), "quarantined"),
     "a giant header": (
         content_of(_level, WEIGHTS, lambda c: (2**40).to_bytes(8, "little") + c[8:]),
-        "set aside",
+        "quarantined",
     ),
     "masks": (tensors_of(_level, MASKS, lambda m: m[FIRST].fill_(True)), "believed"),
     "no masks": (tensors_of(_level, MASKS, lambda m: m.clear()), "stops"),
@@ -512,8 +512,8 @@ FORGED: dict[str, tuple[Callable[[Path], Path], str]] = {
         tensors_of(_table, TABLE_FILE, lambda t: t.update(logits=torch.ones(2, 2, 2))),
         "stops",
     ),
-    "a checkpoint of nothing": (checkpoint_of(lambda _: b""), "set aside"),
-    "a checkpoint without a header": (checkpoint_of(lambda _: bytes(100)), "set aside"),
+    "a checkpoint of nothing": (checkpoint_of(lambda _: b""), "quarantined"),
+    "a checkpoint without a header": (checkpoint_of(lambda _: bytes(100)), "quarantined"),
     "a checkpoint of other tensors": (
         checkpoint_of(lambda c: save({"x": torch.ones(2)}, _metadata(c))),
         "stops",
@@ -540,7 +540,7 @@ FORGED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
 }
 """What is forged with a checksum that fits, and what comes of it: `believed`; `refused` at once by
-all commands; `set aside` or one error, `stops`, by the run that reads it; `ignored`."""
+all commands; `quarantined` or one error, `stops`, by the run that reads it; `ignored`."""
 
 
 def _metadata(checkpoint: bytes) -> dict[str, str]:
@@ -577,12 +577,12 @@ def try_forgery(name: str, made: Made, place: Path) -> tuple[str, list[str]]:
         wrong.append("an escape reaches the terminal")
     said = {
         "refused": (str(path.parent.relative_to(folder)) in report.stderr, run.returncode == 0),
-        "set aside": (shown in run.stderr and "set aside" in run.stderr, run.returncode == 0),
+        "quarantined": (shown in run.stderr and "set aside" in run.stderr, run.returncode == 0),
         "stops": (run.returncode == 3, "error: " in run.stderr),
     }.get(expected, (run.returncode == 0, not report.stderr))
     if not all(said):
         wrong.append(f"is not {expected}: {_last(report.stderr)}; {_last(run.stderr)}")
-    if expected in ("refused", "set aside", "ignored"):
+    if expected in ("refused", "quarantined", "ignored"):
         wrong += _ended_as_it_must(folder, made)
     return " ".join(str(one.returncode) for one in done), wrong
 

@@ -74,7 +74,7 @@ class TestRecipes:
         spec = write(tmp_path / "spec.yaml", spec_data({"recipes": ["vanilla", "nonesuch"]}))
         problem = only_problem(lambda: resolve(spec))
         assert problem.startswith(f"{spec}:{line_of(spec, 'nonesuch')}: recipes[1]: no recipe")
-        assert "(allowed: early-stop, entropy-early-stop, kd-dense-full, " in problem
+        assert "(allowed: early-stop, entropy-early-stop, " in problem
 
     def test_that_are_broken_are_all_reported(self, tmp_path: Path) -> None:
         one = write(tmp_path / "one.yaml", "recipe: one\ntitel: One\n")

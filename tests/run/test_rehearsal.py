@@ -101,7 +101,7 @@ def test_random_images_stand_for_a_data_set_that_is_not_there(tmp_path: Path) ->
     line = ("rehearse", "spec.yaml", "--store", "store", "--device", "cpu", "--batches", "2")
     done = dsdctl(tmp_path, *line, "--json")
     assert done.returncode == 0, done.stderr
-    assert "cifar10: not in nowhere; random images and labels in its place" in done.stderr
+    assert "cifar10: not in nowhere; random images and labels instead" in done.stderr
     found = json.loads(done.stdout)
     assert found["schema"] == "dsdctl.run.rehearsal/1"
     for one in found["workloads"]:

@@ -62,7 +62,9 @@ def stopped_writer(place: Path, make: str) -> Iterator[Path]:
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         try:
-            yield place.with_name(writer.stdout.readline().strip())
+            name = writer.stdout.readline().strip()
+            os.waitpid(writer.pid, os.WUNTRACED)  # else it might stop after it was told to go on
+            yield place.with_name(name)
         finally:
             writer.send_signal(signal.SIGCONT)
         assert writer.wait() == 0
