@@ -577,7 +577,7 @@ def try_forgery(name: str, made: Made, place: Path) -> tuple[str, list[str]]:
         wrong.append("an escape reaches the terminal")
     said = {
         "refused": (str(path.parent.relative_to(folder)) in report.stderr, run.returncode == 0),
-        "quarantined": (shown in run.stderr and "set aside" in run.stderr, run.returncode == 0),
+        "quarantined": (shown in run.stderr and "quarantined" in run.stderr, run.returncode == 0),
         "stops": (run.returncode == 3, "error: " in run.stderr),
     }.get(expected, (run.returncode == 0, not report.stderr))
     if not all(said):
