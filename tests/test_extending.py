@@ -84,4 +84,4 @@ def test_a_network_takes_two_files_and_a_data_set_one_record(tmp_path: Path) -> 
     assert "kd-dense-teacher" in dsdctl("run", "spec.yaml", "--device", "cpu")
     line = ("export", "spec.yaml", "--recipe", "vanilla", "--level", "1", "--block", "1")
     dsdctl(*line, "--no-latency", "--output", "out")
-    assert "Removed were channels" in (tmp_path / "out" / "README.md").read_text()
+    assert "Removed channels" in (tmp_path / "out" / "README.md").read_text()
