@@ -142,8 +142,8 @@ def test_a_lost_head_ends_the_run_and_a_new_one_goes_on(
     done = ended(process)
     assert done.returncode == 3
     assert (
-        f"error: the head of the Ray cluster at {nodes.address} is lost; once there is one the "
-        "same command goes on from here"
+        f"error: the head of the Ray cluster at {nodes.address} is lost; once there is "
+        "one, re-run the command to resume"
     ) in done.stderr
     nodes.complete()
     _assert_as_local(store, dsdctl(store.parent, *_run(nodes)), local)

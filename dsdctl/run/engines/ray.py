@@ -141,7 +141,7 @@ class RayCluster:
         deadline = time.monotonic() + seconds
         while not _answers(self._head):
             if time.monotonic() > deadline:
-                lost = f"the head of the Ray cluster at {self.address} is lost; once there is one "
+                lost = f"the head of the Ray cluster at {self.address} is lost; once there is one, "
                 raise WorkError(
                     (f"{self} is lost; " if self.own else lost) + "re-run the command to resume"
                 )
