@@ -10,8 +10,8 @@
     calibration.json  macs.json  store.json
     prepared/               images whose own folder cannot be written
 
-Each file's checksum is checked when the file is read; a folder that fails is set aside, never
-deleted, and its work counts as missing.
+Each file's checksum is checked when the file is read. The work of a folder that fails counts as
+missing; who computes it again moves the folder to setaside/, and nothing is deleted.
 """
 
 import json
