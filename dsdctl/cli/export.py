@@ -98,10 +98,10 @@ def export(
         _tell(exported)
         words = f"level {chosen.result.level} of {recipe} ({pruned_words(chosen.result)})"
         print_line(f"{folder}: {words}, see README.md there")
-        if exported.refused:
-            raise WorkError(f"no ONNX: {exported.refused}; the other files are written")
         if push_to is not None:
             print_line(push(folder, push_to, private=private))
+        if exported.refused:
+            raise WorkError(f"no ONNX: {exported.refused}; the other files are written")
 
 
 def _tell(exported: "Exported") -> None:
