@@ -48,9 +48,9 @@ def cost_unit(rows: Iterable[ReportRow]) -> FlopsUnit:
     return flops_unit(max((cost for cost in costs if cost is not None), default=0.0))
 
 
-def headings(unit: FlopsUnit) -> list[str]:
-    """HEADINGS with another unit of costs."""
-    return [heading.replace(PFLOPS.name, unit.name) for heading in HEADINGS]
+def headings(unit: FlopsUnit, columns: Iterable[str] = HEADINGS) -> list[str]:
+    """Headings of columns, with the unit that their costs are given in."""
+    return [heading.replace(PFLOPS.name, unit.name) for heading in columns]
 
 
 def cells(row: ReportRow, unit: FlopsUnit = PFLOPS) -> list[str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
-from dsdctl.report.cells import difference_text, flops_text, number_text, percent_text
+from dsdctl.report.cells import difference_text, flops_text, headings, number_text, percent_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare, varied_axes
 from dsdctl.report.formats.csv import axis_columns, written
 from dsdctl.report.formats.html.template import html_page
@@ -20,14 +20,13 @@ from dsdctl.report.formats.latex import floating, math, table_line, tex
 from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import Report, make_report
-from dsdctl.units import PFLOPS, FlopsUnit, flops_unit, magnitude
+from dsdctl.units import FlopsUnit, flops_unit, magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
 
 
 def _headings(comparison: Comparison) -> list[str]:
-    """HEADINGS with the unit of the costs."""
-    return [heading.replace(PFLOPS.name, _unit(comparison).name) for heading in HEADINGS]
+    return headings(_unit(comparison), HEADINGS)
 
 
 def _unit(comparison: Comparison) -> FlopsUnit:
@@ -85,9 +84,9 @@ def _json(comparison: Comparison) -> str:
 
 def _latex(comparison: Comparison) -> str:
     body = []
-    for row in comparison.rows:
+    for lines in _rows(comparison):
         body.append("\\midrule")
-        for name, report, *values in _lines(comparison, row):
+        for name, report, *values in lines:
             body.append(table_line([tex(name), tex(report), *map(math, values)]))
     return floating(
         caption=_title(comparison),
@@ -104,7 +103,7 @@ def _html(comparison: Comparison) -> str:
         "compare.html.jinja",
         title=_title(comparison),
         headings=_headings(comparison),
-        rows=[_lines(comparison, row) for row in comparison.rows],
+        rows=_rows(comparison),
         notes=comparison_notes(comparison),
     )
 
@@ -129,7 +128,7 @@ def _csv_line(comparison: Comparison, row: ComparedRow) -> dict[str, object]:
 
 
 def _markdown(comparison: Comparison) -> str:
-    lines = [line for row in comparison.rows for line in _lines(comparison, row)]
+    lines = [line for lines in _rows(comparison) for line in lines]
     lines = [[escaped(cell) for cell in line] for line in lines]
     table = markdown_table(_headings(comparison), ("---", "---", *["--:"] * 4), lines)
     notes = "\n".join(f"- {escaped_line(line)}" for line in comparison_notes(comparison))
@@ -141,8 +140,8 @@ def _table(comparison: Comparison) -> Table:
     table.title_justify = "left"
     for number, heading in enumerate(_headings(comparison)):
         table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
-    for row in comparison.rows:
-        for line in _lines(comparison, row):
+    for lines in _rows(comparison):
+        for line in lines:
             table.add_row(*map(escape, line))
         table.add_section()
     return table
@@ -152,9 +151,14 @@ def _title(comparison: Comparison) -> str:
     return f"{comparison.second} compared with {comparison.first}"
 
 
-def _lines(comparison: Comparison, row: ComparedRow) -> list[list[str]]:
-    """A row's three lines: the first report, the second, and the difference."""
+def _rows(comparison: Comparison) -> list[list[list[str]]]:
+    """The lines of each row."""
     unit = _unit(comparison)
+    return [_lines(comparison, row, unit) for row in comparison.rows]
+
+
+def _lines(comparison: Comparison, row: ComparedRow, unit: FlopsUnit) -> list[list[str]]:
+    """A row's three lines: the first report, the second, and the difference."""
     return [
         [row.name, comparison.first, *_side(row.first, unit)],
         ["", comparison.second, *_side(row.second, unit)],

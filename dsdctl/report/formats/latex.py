@@ -4,19 +4,19 @@ import re
 from collections.abc import Sequence
 
 from dsdctl.report.axes import variant_words
-from dsdctl.report.cells import IN_80_COLUMNS, cells, cost_unit, reference_cells
+from dsdctl.report.cells import IN_80_COLUMNS, cells, cost_unit, headings, reference_cells
 from dsdctl.report.notes import table_notes
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
-from dsdctl.units import PFLOPS, FlopsUnit
+from dsdctl.units import FlopsUnit
 
 _HEADINGS = (
     ("Recipe", ""),
     ("Early", "stop"),
     ("Distil-", "lation"),
     ("Pruned", "teacher"),
-    ("Student", PFLOPS.name),
-    ("Total", PFLOPS.name),
+    ("Student", "PFLOPs"),
+    ("Total", "PFLOPs"),
     ("Test accuracy", "[\\%]"),
     ("Sparsity", "[\\%]"),
 )
@@ -65,10 +65,7 @@ def _table(report: Report) -> str:
         caption=report.title or report.experiment,
         label=report.experiment,
         columns="lcccrrrr",
-        headings=[
-            [unit.name if part == PFLOPS.name else part for part in line]
-            for line in zip(*_HEADINGS, strict=True)
-        ],
+        headings=[headings(unit, line) for line in zip(*_HEADINGS, strict=True)],
         body=body,
         notes=table_notes(report),
     )

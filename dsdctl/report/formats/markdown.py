@@ -19,10 +19,11 @@ def markdown(reports: Sequence[Report]) -> str:
         if report.title:
             parts.append(escaped_line(report.title))
         parts += [escaped_line(line) for line in answer_lines(report)]
+        unit = cost_unit(report.rows)
         for variant, rows in by_variant(report):
             if variant:
                 parts.append(f"### {escaped(variant)}")
-            parts.append(_comparison(rows, cost_unit(report.rows)))
+            parts.append(_comparison(rows, unit))
         findings = [[escaped(cell) for cell in line] for line in finding_cells(report)]
         parts.append(markdown_table(FINDINGS, ("---", "--:", *["---"] * 3), findings))
         parts.append("\n".join(f"- {escaped_line(line)}" for line in notes(report)))
