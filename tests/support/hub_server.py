@@ -2,65 +2,40 @@
 
 import base64
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
+from local_server import LocalServer
 
-class Hub:
-    """Keeps the files that it is sent, by repository. Use as a context manager.
+
+class Hub(LocalServer):
+    """Keeps the files that it is sent, by repository.
 
     `role` is what its one token may do; with `closed` no file is taken.
     """
 
     def __init__(self, folder: Path, *, role: str = "write", closed: bool = False):
+        super().__init__()
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self._role, self._closed = role, closed
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.environment = {
-            "HF_ENDPOINT": f"http://127.0.0.1:{self._http.server_port}",
+            "HF_ENDPOINT": self.address,
             "HF_TOKEN": "hf_right",
             "HF_HOME": str(folder),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
 
-    def __enter__(self) -> "Hub":
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-        return self
+    def headers(self, status: int) -> dict[str, str]:
+        return {"X-Error-Code": "RepoNotFound"} if status == 404 else {}
 
-    def __exit__(self, *_error: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+    def answer(self, path: str, headers: Message, content: bytes) -> tuple[int, Any]:
+        if headers.get("Authorization") != "Bearer hf_right":
+            return 401, {"error": "Invalid credentials"}
+        return self._of_its_owner(path.partition("?")[0], content)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if self.headers.get("Authorization") != "Bearer hf_right":
-                    status, answer = 401, {"error": "Invalid credentials"}
-                else:
-                    status, answer = outer._answer(self.path.partition("?")[0], content)
-                body = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                if status == 404:
-                    self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_GET = do_POST  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
-
-    def _answer(self, path: str, content: bytes) -> tuple[int, Any]:
+    def _of_its_owner(self, path: str, content: bytes) -> tuple[int, Any]:
         if path == "/api/whoami-v2":
             token = {"displayName": "a token", "role": self._role}
             return 200, {"type": "user", "name": "somebody", "auth": {"accessToken": token}}
@@ -69,7 +44,7 @@ class Hub:
             name = f"{asked.get('organization') or 'somebody'}/{asked['name']}"
             self.files.setdefault(name, {})
             self.private[name] = asked.get("private", False) or asked.get("visibility") == "private"
-            return 200, {"url": f"{self.environment['HF_ENDPOINT']}/{name}"}
+            return 200, {"url": f"{self.address}/{name}"}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         name = "/".join(path.split("/")[3:5])
@@ -84,7 +59,7 @@ class Hub:
                 if line["key"] == "file":
                     file = line["value"]
                     self.files[name][file["path"]] = base64.b64decode(file["content"])
-            page = f"{self.environment['HF_ENDPOINT']}/{name}"
+            page = f"{self.address}/{name}"
             return 200, {"commitUrl": f"{page}/commit/1", "commitOid": "1" * 40, "success": True}
         if path == f"/api/models/{name}" and name in self.files:
             return 200, {"id": name}
