@@ -81,12 +81,9 @@ def write(file: Path, text: str) -> None:
 
     Raises InputError where that cannot be written.
     """
-    from dsdctl.system.atomic import write_output
+    from dsdctl.system.writing import write_named
 
-    try:
-        write_output(file, (text + "\n").encode("utf-8", errors="backslashreplace"))
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
+    write_named(file, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 @contextmanager

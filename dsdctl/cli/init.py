@@ -65,8 +65,10 @@ def write_template(template: "Template", folder: Path) -> Iterator[Path]:
         contents[schema] = content
     elif schema.read_bytes() != content:
         notify(f"{schema}: kept, though of another version; `dsdctl schema` prints that")
+    from dsdctl.system.writing import write_named
+
     for file, content in contents.items():
-        _write_new(file, content)
+        write_named(file, content, parents=True)
         yield file
 
 
@@ -79,13 +81,3 @@ def _schema() -> bytes:
     from dsdctl.spec.schema import spec_schema
 
     return (json.dumps(spec_schema(), indent=2) + "\n").encode()
-
-
-def _write_new(file: Path, content: bytes) -> None:
-    from dsdctl.system.atomic import write_output
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_output(file, content)
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error

@@ -19,8 +19,8 @@ from dsdctl.errors import InputError, WorkError
 from dsdctl.own.syntax import ANY_NAME, bound_names, imported, parse
 from dsdctl.spec.fields import Model
 from dsdctl.spec.problems import nearest
-from dsdctl.system.atomic import write_output
 from dsdctl.system.files import is_there
+from dsdctl.system.writing import write_named
 
 MAX_BYTES, MAX_FILES = 4 * 2**20, 2000
 """Of all files together; each level keeps a copy of them."""
@@ -134,11 +134,7 @@ def write_source(source: Source, folder: Path) -> list[Path]:
         if path.is_absolute() or ".." in path.parts:  # of a store that others wrote
             raise InputError(f"{path}: would be written outside of {folder}")
     for file, content in contents.items():
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_output(file, content)
-        except OSError as error:
-            raise InputError(f"{file}: {error.strerror or error}") from error
+        write_named(file, content, parents=True)
     return list(contents)
 
 
