@@ -196,12 +196,12 @@ class _Settings:
         self.experiment = experiment
         self._networks = lookups.networks
         images = resolve_images(document, experiment, lookups.datasets)
-        self.student = _regime(document, experiment, images, "student", self._networks)
+        self.student = _setup(document, experiment, images, "student", self._networks)
 
     @functools.cached_property
     def teacher(self) -> TrainingSetup:
         """How a teacher is trained. Raises InputError."""
-        return _teacher_regime(self.document, self.experiment, self.student, self._networks)
+        return _teacher_setup(self.document, self.experiment, self.student, self._networks)
 
 
 def _check_references(cell: Document, experiment: Experiment) -> None:
@@ -234,7 +234,7 @@ def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> St
     return recipe.stop.model_copy(update={k: v for k, v in settings.items() if k not in given})
 
 
-def _regime(
+def _setup(
     document: Document, experiment: Experiment, images: Images, who: Who, networks: Networks
 ) -> TrainingSetup:
     choice = experiment.student if who == "student" else experiment.teacher
@@ -281,7 +281,7 @@ def _teacher_source(settings: _Settings, recipe: RecipeFile) -> TeacherSource:
     return TeacherSource(setup, teacher.seed, level, file, use_table, why)
 
 
-def _teacher_regime(
+def _teacher_setup(
     document: Document, experiment: Experiment, student: TrainingSetup, networks: Networks
 ) -> TrainingSetup:
     """Lay the teacher's own training, augmentation and pruning over the spec's."""
@@ -297,7 +297,7 @@ def _teacher_regime(
             differs = True
     if differs:
         experiment = validate(Experiment, laid_over)
-    return _regime(laid_over, experiment, student.images, "teacher", networks)
+    return _setup(laid_over, experiment, student.images, "teacher", networks)
 
 
 def _with_augment(document: Document, student: TrainingSetup) -> Document:

@@ -96,10 +96,10 @@ def translate_errors(config: WorkerConfig) -> Iterator[None]:
     """Turn what machines run out of into an error that names it."""
     try:
         yield
+    except WorkError:
+        raise
     except Exception as error:
-        words = (
-            None if isinstance(error, WorkError) else describe_os_error(error, full=config.store)
-        )
+        words = describe_os_error(error, full=config.store)
         if words is None:
             raise
         raise WorkError(words) from error

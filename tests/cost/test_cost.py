@@ -39,7 +39,7 @@ def student(plan: Plan, recipe: str) -> Trajectory:
     return plan.trajectories[row_of(plan, recipe).students[0]]
 
 
-def teacher_regime(plan: Plan) -> TrainingSetup:
+def teacher_setup(plan: Plan) -> TrainingSetup:
     need = student(plan, "kd-dense-teacher").teacher
     assert need is not None
     return need.setup
@@ -54,7 +54,7 @@ def test_a_training_of_table_1s_student_is_1_628_pflops(table1: Plan) -> None:
 
 
 def test_a_training_of_table_1s_teacher_is_3_389_pflops(table1: Plan) -> None:
-    setup = teacher_regime(table1)
+    setup = teacher_setup(table1)
     assert training_pflops(setup, paper_macs(setup)) == pytest.approx(3.389, rel=1e-3)
 
 
@@ -132,7 +132,7 @@ class TestExecuted:
     def test_table_1s_teacher_table_takes_8_100_000_forwards(self, table1: Plan) -> None:
         setup = student(table1, "kd-dense-teacher").setup
         assert table_forwards(setup) == 8_100_000
-        price = table_pflops(setup, paper_macs(teacher_regime(table1)))
+        price = table_pflops(setup, paper_macs(teacher_setup(table1)))
         assert price == pytest.approx(8_100_000 * PAPER_MACS["resnet18"] / 1e15)
 
     def test_calling_the_teacher_takes_a_forward_an_image_and_epoch(self, table1: Plan) -> None:

@@ -32,19 +32,19 @@ def store(tmp_path: Path, plan: Plan) -> Store:
     store = Store(tmp_path / "dsdctl-store")
     store.open_for_writing()
     macs = MacCache(store)
-    for setup in _regimes(plan):
+    for setup in _setups(plan):
         macs(setup)
     macs.save()
     return store
 
 
-def _regimes(plan: Plan) -> list[TrainingSetup]:
+def _setups(plan: Plan) -> list[TrainingSetup]:
     return [trajectory.setup for trajectory in plan.trajectories.values()]
 
 
 def _counts(store: Store, plan: Plan) -> list[tuple[int, list[tuple[str, int]]]]:
     """Of each trajectory's network, with its layers in their order, on which sums depend."""
-    return [_listed(MacCache(store)(setup)) for setup in _regimes(plan)]
+    return [_listed(MacCache(store)(setup)) for setup in _setups(plan)]
 
 
 def _listed(macs: Macs) -> tuple[int, list[tuple[str, int]]]:
@@ -55,7 +55,7 @@ def test_what_is_kept_is_what_fvcore_counts(store: Store, plan: Plan) -> None:
     kept = store.read_json(FILE)
     assert kept is not None
     assert len(kept["counts"]) == 2
-    assert _counts(store, plan) == [_listed(fvcore_macs(setup)) for setup in _regimes(plan)]
+    assert _counts(store, plan) == [_listed(fvcore_macs(setup)) for setup in _setups(plan)]
 
 
 def test_what_is_kept_is_used(store: Store, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_was_altered_is_counted_anew(change: Any, store: Store, plan: Plan)
     assert kept is not None
     change(kept)
     store.write_json(FILE, kept)
-    assert _counts(store, plan) == [_listed(fvcore_macs(setup)) for setup in _regimes(plan)]
+    assert _counts(store, plan) == [_listed(fvcore_macs(setup)) for setup in _setups(plan)]
 
 
 def test_what_another_version_counted_is_counted_anew(
@@ -100,12 +100,12 @@ def test_what_another_version_counted_is_counted_anew(
     wrong = Macs(1, {})
     with monkeypatch.context() as patched:
         patched.setattr("importlib.metadata.version", lambda _package: "0")
-        patched.setattr("dsdctl.cost.macs.fvcore_macs", lambda _regime: wrong)
+        patched.setattr("dsdctl.cost.macs.fvcore_macs", lambda _setup: wrong)
         macs = MacCache(store)
-        assert [macs(setup) for setup in _regimes(plan)] == [wrong] * 3
+        assert [macs(setup) for setup in _setups(plan)] == [wrong] * 3
         macs.save()
         assert _counts(store, plan) == [_listed(wrong)] * 3
-    assert _counts(store, plan) == [_listed(fvcore_macs(setup)) for setup in _regimes(plan)]
+    assert _counts(store, plan) == [_listed(fvcore_macs(setup)) for setup in _setups(plan)]
 
 
 def test_where_torch_sees_a_gpu_there_is_a_driver() -> None:

@@ -248,7 +248,7 @@ def test_lists_of_sparsities_share_the_levels_that_they_have_in_common(tmp_path:
 
 
 def test_a_state_to_rewind_to_costs_its_batches_and_a_measurement(tmp_path: Path) -> None:
-    def macs(_regime: object) -> Macs:
+    def macs(_setup: object) -> Macs:
         return Macs(1000, {})
 
     retrain = {"mode": "rewind", "epoch": 1}
