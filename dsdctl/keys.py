@@ -20,7 +20,7 @@ from dsdctl.spec.views import Augment, Normalize, Size
 SCHEMA_VERSION = 2
 """Raised when the fields of an identity change."""
 
-NUMERICS_VERSION = 5
+NUMERICS_VERSION = 6
 """Raised when the same identity would give other numbers, be it in the last bit on one device."""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsdctl.ml.device import precision
-from dsdctl.ml.divergence import Diverged, LossWatch
+from dsdctl.ml.divergence import LossWatch
 from dsdctl.ml.graph import Capture, GraphedStep, Step
 from dsdctl.ml.losses import is_fused, label_loss
 from dsdctl.ml.masks import Masks
@@ -99,10 +99,9 @@ class Trainer:
                 step(indices, views)
                 images += len(indices)
                 watch.look(batch + 1, images, self._loss_sum)
-        mean_loss = float(self._loss_sum) / images
-        if not math.isfinite(mean_loss):
-            raise Diverged(epoch)
-        return Epoch(epoch, lr, mean_loss, int(self._correct) / images)
+        total = float(self._loss_sum)
+        watch.end(batch + 1, images, total)
+        return Epoch(epoch, lr, total / images, int(self._correct) / images)
 
     def _step_on(self, reader: Reader, labels: Tensor) -> Step:
         """How a batch of `reader` is trained on; `labels` are those of its images."""

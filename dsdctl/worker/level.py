@@ -200,6 +200,10 @@ def _train(
         )
         if isinstance(identity.network, CodeNetwork):
             seed_training(identity.seed, identity.level, epoch)
+        before = epochs[-1].loss if epochs else 0.0
+        watch = _ToldWatch(
+            epoch, before, is_last=epoch + 1 == len(steps), stage=here, teller=teller
+        )
         epochs.append(
             trainer.train_epoch(
                 reader,
@@ -208,7 +212,7 @@ def _train(
                 level=identity.level,
                 epoch=epoch,
                 steps=steps[epoch],
-                watch=_ToldWatch(epoch, here, teller),
+                watch=watch,
             )
         )
         kill_point("training")
@@ -232,8 +236,8 @@ class _Checkpoints:
 class _ToldWatch(LossWatch):
     """Says now and then which batch of an epoch is done, beside looking at its loss."""
 
-    def __init__(self, epoch: int, stage: Stage, teller: Teller):
-        super().__init__(epoch)
+    def __init__(self, epoch: int, before: float, *, is_last: bool, stage: Stage, teller: Teller):
+        super().__init__(epoch, before, is_last=is_last)
         self._stage = stage
         self._teller = teller
 

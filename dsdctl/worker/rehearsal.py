@@ -14,7 +14,7 @@ from torch import Tensor
 from dsdctl.data.prepare import MEMORY_BUDGET, Files, exceeds
 from dsdctl.ml.data import Data, Images, MappedImages, Split
 from dsdctl.ml.device import configure
-from dsdctl.ml.divergence import BATCHES, BOUND, Diverged, LossWatch, check_finite
+from dsdctl.ml.divergence import Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.randomness import generator, stream_seed
 from dsdctl.ml.teacher import cached_logits, direct_logits
@@ -66,15 +66,14 @@ def run_job(job: Job, show: Callable[[int], None]) -> Rehearsed:
 def _train(job: Job, trainer: Trainer, reader: Reader, labels: Tensor, record: "_Record") -> None:
     """Train on the job's batches, as a level does. Raises Diverged."""
     identity = job.identity
-    all_steps = math.ceil(len(labels) / identity.training.batch_size)
-    for epoch, steps in enumerate(steps_of(identity, len(labels))):
-        watch = _RecordedWatch(epoch, steps or all_steps, record)
-        trainer.train_epoch(
+    before = 0.0
+    all_steps = steps_of(identity, len(labels))
+    for epoch, steps in enumerate(all_steps):
+        watch = _RecordedWatch(epoch, before, is_last=epoch + 1 == len(all_steps), record=record)
+        before = trainer.train_epoch(
             reader, labels, seed=identity.seed, level=0, epoch=epoch, steps=steps, watch=watch
-        )
+        ).loss
     check_finite(trainer.network, epoch)
-    if record.ends_high():
-        raise Diverged(epoch, why=f"ends above {BOUND:,.0f}")
 
 
 class _Record:
@@ -98,10 +97,6 @@ class _Record:
         ends = self._seen[:1] + self._seen[1:][-1:]
         return tuple(loss for _, _, loss in ends if math.isfinite(loss))
 
-    def ends_high(self) -> bool:
-        """Whether the last mean loss is one that a level, which looks once more, may end by."""
-        return self._seen[-1][2] > BOUND
-
     def rate(self) -> float:
         """Images a second; the first batches, which set much up, are left out if others follow."""
         images, seconds, _ = self._seen[-1]
@@ -112,21 +107,19 @@ class _Record:
 
 
 class _RecordedWatch(LossWatch):
-    """Adds to a record whenever a level looks at its losses, and at the end of the epoch."""
+    """Adds to a record whenever the losses are looked at."""
 
-    def __init__(self, epoch: int, steps: int, record: _Record):
-        super().__init__(epoch)
-        self._steps = steps
+    def __init__(self, epoch: int, before: float, *, is_last: bool, record: _Record):
+        super().__init__(epoch, before, is_last=is_last)
         self._record = record
         self._last = (0, 0, 0.0)
 
-    def look(self, batch: int, images: int, loss_sum: Tensor) -> None:
-        if batch % BATCHES == 0 or batch == self._steps:
-            batches_before, images_before, total_before = self._last
-            new, total = images - images_before, float(loss_sum)
-            self._record.add(batch - batches_before, new, (total - total_before) / new)
-            self._last = (batch, images, total)
-        super().look(batch, images, loss_sum)
+    def check(self, batch: int, images: int, total: float) -> None:
+        batches_before, images_before, total_before = self._last
+        new = images - images_before
+        self._record.add(batch - batches_before, new, (total - total_before) / new)
+        self._last = (batch, images, total)
+        super().check(batch, images, total)
 
 
 # What stands for what is not there

@@ -37,6 +37,29 @@ def test_what_comes_back_has_not() -> None:
     watched(2.3, 177.0, 2 * BOUND, 2.2, 2 * BOUND, 0.1)
 
 
+def ended(mean: float, *, before: float = 2.3, is_last: bool = False) -> None:
+    """An epoch of three batches of 10 images ends whose mean loss is this."""
+    watch = LossWatch(epoch=3, before=before, is_last=is_last)
+    for batch in range(1, 4):
+        watch.look(batch, 10 * batch, torch.tensor(10 * batch * mean))
+    watch.end(3, 30, 30 * mean)
+
+
+def test_epochs_shorter_than_a_look_are_looked_at_at_their_end() -> None:
+    with pytest.raises(Diverged, match="stays above 1,000,000 in epoch 3, seen after 3 batches"):
+        ended(2 * BOUND, before=2 * BOUND)
+    with pytest.raises(Diverged, match="not finite in epoch 3, seen after 3 batches"):
+        ended(math.nan)
+    ended(2 * BOUND)
+    ended(2.2, before=2 * BOUND)
+
+
+def test_no_level_ends_beyond_the_bound() -> None:
+    with pytest.raises(Diverged, match="ends above 1,000,000 in epoch 3, seen after 3 batches"):
+        ended(2 * BOUND, is_last=True)
+    ended(2.2, before=2 * BOUND, is_last=True)
+
+
 def test_a_training_ends_long_before_its_epoch() -> None:
     images = torch.zeros(20 * BATCHES, 4, 4, 1, dtype=torch.uint8)
     labels = torch.arange(len(images)) % 2

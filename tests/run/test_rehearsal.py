@@ -138,13 +138,19 @@ def test_a_training_that_diverges_is_said_with_what_to_try(tmp_path: Path) -> No
     assert "time  unknown: what diverges or fails tells no rate" in done.stdout
 
 
-def test_a_loss_beyond_all_bounds_at_a_short_rehearsals_end_diverges_too(tmp_path: Path) -> None:
-    """A level looks again fifty batches later; a rehearsal of few batches has no later."""
+def test_a_loss_beyond_all_bounds_at_a_short_end_diverges_too(tmp_path: Path) -> None:
+    """Of a rehearsal and of a level, whose losses have not been looked at before."""
     network = {"student": {"arch": "mlp", "hidden": [16]}, "training.optimizer": {"lr": 1000}}
-    spec(tmp_path, {**ONE, **network})
+    spec(tmp_path, {**ONE, **network, "training.epochs": 1, "training.batch_size": 64})
     done = dsdctl(tmp_path, "rehearse", "spec.yaml", "--batches", "20", "--device", "cpu")
     assert done.returncode == 3
-    assert "DIVERGES, the training loss ends above 1,000,000 in epoch " in done.stdout
+    assert (
+        "DIVERGES, the training loss ends above 1,000,000 in epoch 0, seen after 14 batches"
+        in done.stdout
+    )
+    done = dsdctl(tmp_path, "run", "spec.yaml", "--jobs", "1", "--device", "cpu")
+    assert done.returncode == 3
+    assert "level 0 diverged in epoch 0" in done.stderr
 
 
 def test_where_the_memory_is_full_a_smaller_batch_is_what_to_try() -> None:
