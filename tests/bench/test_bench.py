@@ -176,6 +176,7 @@ def test_streams_of_one_process_are_timed_together(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("one_deterministic_thread")
+@pytest.mark.long
 def test_a_process_of_a_side_goes_from_one_job_to_the_next() -> None:
     jobs = [a_job("ours", case).model_dump_json() for case in ("student", "measure")]
     line = [sys.executable, "-m", "dsdctl.bench.side"]

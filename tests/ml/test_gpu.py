@@ -297,6 +297,7 @@ def test_a_step_is_that_of_torchs_operations(
 
 
 @pytest.mark.usefixtures("on")
+@pytest.mark.long
 def test_a_recorded_step_and_a_restored_state_go_on_alike() -> None:
     one, other = trained("vgg-like"), trained("vgg-like", faithful)
     for name, tensor in one.state().items():

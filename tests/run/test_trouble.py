@@ -285,6 +285,7 @@ def test_fail_fast_starts_nothing_more_after_a_failure(tmp_path: Path) -> None:
 # Damage
 
 
+@pytest.mark.long
 def test_a_truncated_parent_is_named_quarantined_and_recomputed(tmp_path: Path) -> None:
     spec(tmp_path)
     spec(tmp_path, ("levels: 1", "levels: 2"), name="longer")

@@ -181,6 +181,7 @@ def test_a_trajectory_that_no_spec_has_is_bad_input(tmp_path: Path) -> None:
     assert not (tmp_path / "dsdctl-store").exists()
 
 
+@pytest.mark.long
 def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> None:
     spec(tmp_path, TAUGHT)
     plan = make_plan([resolve(tmp_path / "small.yaml")])

@@ -37,6 +37,7 @@ def _offline_runs(store: Path) -> dict[str, dict]:
     return {run["name"]: run for run in runs}
 
 
+@pytest.mark.long
 def test_an_offline_run_holds_every_trajectory_and_the_comparison(
     tiny: Path, dsdctl: Dsdctl, tmp_path: Path
 ) -> None:
