@@ -129,7 +129,7 @@ def write_source(source: Source, folder: Path) -> list[Path]:
     contents = {folder / path: content for path, content in source.files.items()}
     there = [file for file in contents if is_there(file)]
     if there:
-        raise InputError(*(f"{file}: is there already, nothing was written" for file in there))
+        raise InputError(*(f"{file}: already exists, nothing was written" for file in there))
     for path in map(PurePosixPath, source.files):
         if path.is_absolute() or ".." in path.parts:  # of a store that others wrote
             raise InputError(f"{path}: would be written outside of {folder}")

@@ -18,6 +18,7 @@ from dsdctl.ml.scores import (
     synflow_scores,
 )
 from dsdctl.own.source import Source
+from dsdctl.spec.network import CodeNetwork
 from dsdctl.spec.pruning import AT_INITIALIZATION
 from dsdctl.spec.shapes import kept_on_the_way, kept_weights
 from dsdctl.store.store import Store
@@ -205,7 +206,7 @@ def _scores(
             return random_scores(prunable_weights(network), **draw)
         case "synflow":
             images = _normalized(identity, data, torch.zeros(1, dtype=torch.int64))
-            scores, what = synflow_scores(network, images, masks), "flow"
+            scores, what = _flow(identity, network, images, masks), "flow"
         case _:
             assert pruning.sample is not None
             if pruning.criterion in AT_INITIALIZATION:
@@ -217,6 +218,20 @@ def _scores(
     if not all(bool(score.isfinite().all()) for score in scores.values()):
         raise WorkError(f"level {identity.level}: the {what} to prune by are not finite")
     return scores
+
+
+def _flow(
+    identity: LevelIdentity, network: nn.Module, images: Tensor, masks: Masks
+) -> dict[str, Tensor]:
+    try:
+        return synflow_scores(network, images, masks)
+    except RuntimeError as error:
+        if not isinstance(identity.network, CodeNetwork):
+            raise
+        raise WorkError(
+            f"level {identity.level}: synflow runs the network in float64, which it refuses: "
+            f"{error} (let it make its tensors in the dtype of the images)"
+        ) from error
 
 
 def _normalized(identity: LevelIdentity, data: Data, indices: Tensor) -> Tensor:

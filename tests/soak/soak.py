@@ -73,7 +73,7 @@ def soak(folder: Path, kills: int, seed: int, epochs: int, minutes: float) -> st
 
     while not over():
         store, rounds, before = folder / f"store-{completed}", 0, killed
-        pace = Pace(dice, 4.0, growth=1.05)
+        pace = Pace(dice, 3.0, growth=1.02)
         while True:
             point = f"{dice.choice(POINTS)}:{dice.randint(1, 2 * epochs)}"
             point = point if rounds % 4 == 3 else ""
