@@ -267,9 +267,9 @@ def _written(folder: Path, *changes: tuple[str, str]) -> Path:
     return folder / "dsdctl-store"
 
 
-def _assert_as_local(folder: Path) -> None:
+def _assert_as_local(folder: Path, notice: str = "") -> None:
     done = dsdctl(folder, *SLURM)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, notice)
     assert done.stdout == (folder / "stdout").read_text()
     assert result_bytes(folder / "dsdctl-store") == result_bytes(folder / "local")
 
@@ -304,7 +304,7 @@ def test_jobs_with_own_code_end_as_a_local_run(slurm: SlurmNode, tmp_path: Path)
     (tmp_path / "stdout").write_text(local.stdout)
     assert "1 jobs submitted" in dsdctl(tmp_path, *SLURM).stderr
     wait_until(lambda: not slurm.queue())
-    _assert_as_local(tmp_path)
+    _assert_as_local(tmp_path, "runs code from nets.py\n")
 
 
 @pytest.mark.long
