@@ -17,9 +17,9 @@ if not Path("/proc/driver/nvidia").exists():
     # Before anything imports Triton, whose kernels its interpreter runs where there is no GPU.
     os.environ["TRITON_INTERPRET"] = "1"
 LONGEST_FIRST = (
-    "test_digits", "test_run", "test_trouble", "test_resume", "test_tracking", "test_restore",
+    "test_digits", "test_finished", "test_trouble", "test_resume", "test_tracking", "test_restore",
     "test_gpu_engine", "test_two_at_once", "test_portable", "test_ray", "test_slurm", "test_specs",
-    "test_formats",
+    "test_formats", "test_unfinished",
     "test_bench", "test_maintenance", "test_teacher_file", "test_preparing", "test_readme",
     "test_rewinding", "test_figures", "test_rehearsal",
 )  # fmt: skip
