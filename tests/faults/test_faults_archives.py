@@ -5,16 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.archives import (
-    class_is_a_link,
-    loop_upwards,
-    many_loops,
-    pipe_of_an_image,
-    try_archive,
-    try_folder,
-    try_image,
-    try_weights,
-)
+from faults.archives import try_archive, try_folder, try_image, try_weights
+from faults.odd_images import class_is_a_link, loop_upwards, many_loops, pipe_of_an_image
 
 pytestmark = [pytest.mark.usefixtures("one_deterministic_thread"), pytest.mark.linux]
 

@@ -11,7 +11,9 @@ from dsdctl.errors import DamagedError
 from dsdctl.store import maintenance
 from dsdctl.store.store import Store
 from dsdctl.system import files
-from faults.corruption import Damage, Made, attempt, damages, make, try_forgery
+from faults.corruption import attempt, try_forgery
+from faults.damage import Damage, damages
+from faults.finished_store import Made, make
 
 pytestmark = [pytest.mark.usefixtures("one_deterministic_thread"), pytest.mark.linux]
 

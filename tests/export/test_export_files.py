@@ -1,9 +1,8 @@
-"""`dsdctl export`: what it writes computes what the store's network does, or nothing is written."""
+"""`dsdctl export`: what it writes computes what the store's network does, and is measured."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,63 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import spec_data, write, write_recipe
-from tiny import TINY
-from typer.testing import CliRunner, Result
+from exporting import export, store_of
 
 import dsdctl
-from dsdctl.cli.app import app
 from dsdctl.export.speed import Latency, Spread, slower_lines
 from dsdctl.export.write import TOLERANCE
-from dsdctl.keys import LevelIdentity
-from dsdctl.plan.next_work import next_piece
-from dsdctl.plan.plan import make_plan
-from dsdctl.plan.progress import Progress
-from dsdctl.plan.resolve import resolve
-from dsdctl.spec.yaml import parse_document
-from dsdctl.store.store import Store
-from dsdctl.worker.level import LevelTask, WorkerConfig, run_task
 
 pytest.importorskip("onnxruntime", reason="dsdctl[export] is not installed")
 pytest.importorskip("onnxscript", reason="dsdctl[export] is not installed")
-
-SPEC = parse_document(TINY, Path("tiny.yaml")).data | {
-    "title": "a | title <b>",
-    "recipes": ["vanilla"],
-    "seeds": [0],
-    "matrix": {"student.width": [4, 6]},
-}
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory, one_deterministic_thread: None) -> Path:
-    """A spec of two variants that was run, its store beside it."""
-    file = write(tmp_path_factory.mktemp("run") / "spec.yaml", SPEC)
-    _run(file)
-    return file
-
-
-def _run(spec: Path) -> None:
-    """All levels of a spec without a teacher, in this process."""
-    store = Store(_store(spec))
-    store.open_for_writing()
-    progress = Progress(make_plan([resolve(spec)]), store)
-    place = WorkerConfig(store=str(store.root), device="cpu", threads=1)
-    for trajectory in progress.plan.trajectories.values():
-        while (identity := next_piece(progress, trajectory)) is not None:
-            assert isinstance(identity, LevelIdentity)
-            level = run_task(LevelTask(identity=identity, dataset_path="."), place).level
-            assert level is not None
-            progress.add(trajectory, level)
-
-
-def _store(spec: Path) -> Path:
-    return spec.parent / "store"
-
-
-def _export(spec: Path, *options: object) -> Result:
-    line = ["export", spec, "--recipe", "vanilla", "--store", _store(spec), *options]
-    return CliRunner().invoke(app, [str(part) for part in line])
 
 
 @pytest.mark.long
@@ -77,13 +27,15 @@ def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
     import onnxruntime
 
     options = ("--block", 1, "--output", tmp_path / "out")
-    done = _export(spec, "--variant", "student.width=6", *options)
+    done = export(spec, "--variant", "student.width=6", *options)
     assert done.exit_code == 0, done.output
     folder = tmp_path / "out"
     model = onnx.load(folder / "model.onnx")
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    result = json.loads(next(_store(spec).glob(f"levels/*/{facts['key']}/result.json")).read_text())
+    result = json.loads(
+        next(store_of(spec).glob(f"levels/*/{facts['key']}/result.json")).read_text()
+    )
     images, labels = _test_images(json.loads(facts["mean"]), json.loads(facts["std"]))
     for name in ("model", "compact"):
         session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
@@ -93,7 +45,7 @@ def test_files_compute_what_was_measured(spec: Path, tmp_path: Path) -> None:
         second, first = np.sort(logits, axis=1)[:, -2:].T
         undecided = (first - second < 1e-4 * np.abs(logits).max()).sum()
         assert abs(hits - result["test_accuracy"] * len(labels)) < undecided + 0.5
-    weights = next(_store(spec).glob(f"levels/*/{facts['key']}/weights.safetensors"))
+    weights = next(store_of(spec).glob(f"levels/*/{facts['key']}/weights.safetensors"))
     _same_tensors(weights, folder / "model.safetensors")
     card = (folder / "README.md").read_text()
     assert facts["key"] in card
@@ -115,7 +67,7 @@ def test_the_lines_of_the_card_load_both_kinds_of_files(
 ) -> None:
     folder = tmp_path / "out"
     options = ("--variant", "student.width=6", "--block", 1, "--no-latency", "--output", folder)
-    done = _export(spec, *options)
+    done = export(spec, *options)
     assert done.exit_code == 0, done.output
     monkeypatch.chdir(folder)
     torchs, onnxs = _code_in_card(folder)
@@ -179,146 +131,11 @@ def _same_tensors(one: Path, other: Path) -> None:
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_row_that_reports_the_sparsest_close_level_is_exported_at_it(
-    spec: Path, tmp_path: Path
-) -> None:
-    write_recipe(tmp_path, "mine", select={"sparsest_within": 0.9})
-    other = write(tmp_path / "spec.yaml", SPEC | {"recipes": ["vanilla", "mine"]})
-    shutil.copytree(_store(spec), tmp_path / "store")
-    cards = {}
-    for recipe in ("vanilla", "mine"):
-        options = ("--variant", "student.width=4", "--output", tmp_path / recipe)
-        done = _export(other, "--recipe", recipe, *options)
-        assert done.exit_code == 0, done.output
-        cards[recipe] = (tmp_path / recipe / "README.md").read_text()
-    chosen = "- chosen: sparsest level within 90 points of the best, on the validation images"
-    assert chosen in cards["mine"].splitlines()
-    assert "- chosen: best level, on the validation images" in cards["vanilla"].splitlines()
-    last = SPEC["pruning"]["levels"]
-    assert f"\nLevel {last}, " in cards["mine"]
-    assert f"\nLevel {last}, " not in cards["vanilla"]
-
-
-class TestNothingIsWritten:
-    @pytest.fixture
-    def copy(self, spec: Path, tmp_path: Path) -> Path:
-        """The same run in a store that may be damaged."""
-        shutil.copytree(_store(spec), tmp_path / "store")
-        return Path(shutil.copy(spec, tmp_path))
-
-    def refused(self, spec: Path, code: int, *options: object) -> str:
-        before = sorted(spec.parent.iterdir())
-        output = spec.parent / "out"
-        done = _export(spec, "--output", output, *options)
-        assert done.exit_code == code, done.output
-        assert sorted(spec.parent.iterdir()) == before
-        (line,) = done.stderr.splitlines()
-        return line
-
-    WIDTH_4 = ("--variant", "student.width=4")
-
-    def test_where_the_variant_is_not_clear(self, copy: Path) -> None:
-        line = self.refused(copy, 2)
-        assert line == "--variant: missing (allowed: student.width=4; student.width=6)"
-        assert "is not in the spec" in self.refused(copy, 2, "--variant", "x")
-
-    def test_where_there_is_no_store(self, copy: Path) -> None:
-        shutil.rmtree(_store(copy))
-        assert "no such folder" in self.refused(copy, 2, *self.WIDTH_4)
-
-    def test_where_no_level_is_there(self, copy: Path) -> None:
-        shutil.rmtree(_store(copy) / "levels")
-        line = self.refused(copy, 3, *self.WIDTH_4)
-        assert line.endswith("vanilla seed 0: not finished, 0 of 4 levels; there is no network to "
-                             "export")  # fmt: skip
-
-    def test_where_the_weights_were_dropped(self, copy: Path) -> None:
-        store = Store(_store(copy))
-        for folder in _store(copy).glob("levels/*/*"):
-            store.levels.drop_weights(folder.name)
-        assert "were dropped by `dsdctl store gc`" in self.refused(copy, 3, *self.WIDTH_4)
-
-    def test_where_the_weights_are_damaged(self, copy: Path) -> None:
-        for file in _store(copy).glob("levels/*/*/weights.safetensors"):
-            content = bytearray(file.read_bytes())
-            content[-1] ^= 1
-            file.write_bytes(content)
-        assert "checksum mismatch" in self.refused(copy, 3, *self.WIDTH_4)
-
-    @pytest.mark.usefixtures("one_deterministic_thread")
-    def test_where_level_0_diverged(self, tmp_path: Path) -> None:
-        changes = {"training.optimizer": {"lr": 1000.0}, "pruning.levels": 0}
-        spec = write(tmp_path / "spec.yaml", spec_data(changes))
-        _run(spec)
-        assert "vanilla seed 0: diverged" in self.refused(spec, 3)
-
-    def test_into_a_folder_that_is_there(self, copy: Path) -> None:
-        output = copy.parent / "out"
-        output.mkdir()
-        assert self.refused(copy, 2, *self.WIDTH_4) == f"--output: {output}: already exists"
-        assert list(output.iterdir()) == []
-
-    def test_into_a_folder_that_cannot_be_made(self, copy: Path) -> None:
-        output = copy / "out"
-        line = self.refused(copy, 2, *self.WIDTH_4, "--output", output)
-        assert re.fullmatch(f"--output: {output}: (File exists|Not a directory)", line)
-
-    @pytest.mark.parametrize(
-        ("options", "code", "reason"),
-        [
-            (("--level", 4), 2, "--level: is 4 (allowed: 0 to 3)"),
-            (("--level", 1, "--best"), 2, "--best: not with --level"),
-            (("--sparsest-within", 1), 2, "--sparsest-within: is 1.0 (allowed: >= 0, < 1)"),
-        ],
-    )
-    def test_where_the_level_is_not_clear(
-        self, copy: Path, options: tuple[object, ...], code: int, reason: str
-    ) -> None:
-        assert self.refused(copy, code, *self.WIDTH_4, *options) == reason
-
-
-class TestLevels:
-    """Which level is exported where one is asked for, in the words of its card."""
-
-    @pytest.mark.parametrize(
-        ("options", "level", "words"),
-        [
-            (("--level", 0), 0, "level 0, as asked"),
-            (("--level", 2), 2, "level 2, as asked"),
-            (
-                ("--sparsest-within", 0.9),
-                3,
-                "sparsest level within 90 points of the best, on the validation images, as asked",
-            ),
-            (("--best",), None, "best level, on the validation images, as asked"),
-        ],
-    )
-    def test_are_those_that_are_asked_for(
-        self,
-        spec: Path,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        options: tuple[object, ...],
-        level: int | None,
-        words: str,
-    ) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # only to be quick
-        width = ("--variant", " student.width = 4 ", "--no-latency")
-        done = _export(spec, *width, *options, "--output", tmp_path / "out")
-        assert done.exit_code == 0, done.output
-        card = (tmp_path / "out/README.md").read_text()
-        assert f"- chosen: {words}" in card.splitlines()
-        if level is not None:
-            assert f"\nLevel {level}, " in card
-            dense = "dense: no weight is removed"
-            assert (dense in card) is (dense in done.stdout) is (level == 0)
-
-
 def test_without_the_extra_there_is_all_but_onnx(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    done = _export(spec, "--variant", "student.width=4", "--output", tmp_path / "out")
+    done = export(spec, "--variant", "student.width=4", "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "README.md", "checksums.json", "compact.safetensors", "model.safetensors",
@@ -339,7 +156,7 @@ def test_what_is_written_is_measured_and_counted(spec: Path, tmp_path: Path) -> 
     """MACs in closed form: 8x8 pixels, 3x3 kernels of 1 -> 4 -> 4 channels, 10 classes; and two
     BatchNorms, whose MACs fvcore counts twice a value, and a pooling."""
     options = ("--variant", "student.width=4", "--level", 1, "--output", tmp_path / "out")
-    done = _export(spec, *options)
+    done = export(spec, *options)
     assert done.exit_code == 0, done.output
     facts = {entry.split(": ")[0]: entry for entry in done.stdout.splitlines()}
     weights = 9 * 4 + 9 * 4 * 4 + 4 * 2 * 2 * 10
