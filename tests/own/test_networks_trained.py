@@ -19,6 +19,7 @@ from dsdctl.own.source import Source, write_source
 from dsdctl.store.store import Store
 from dsdctl.worker.level import run_task
 from dsdctl.worker.networks import new_network
+from dsdctl.worker.tasks import LevelTask
 
 pytestmark = pytest.mark.usefixtures("one_deterministic_thread")
 
@@ -80,7 +81,7 @@ def test_a_lost_file_is_written_back_and_none_overwritten(
     (tmp_path / "back" / "blocks.py").unlink()
     refused = dsdctl(*line)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "back/nets.py: is there already, nothing was written\n"
+    assert refused.stderr == "back/nets.py: already exists, nothing was written\n"
     assert [file.name for file in (tmp_path / "back").iterdir()] == ["nets.py"]
 
 
@@ -144,6 +145,18 @@ def test_without_activations_the_entropy_is_of_no_layer(tmp_path: Path) -> None:
 
 
 # The commands
+
+
+def test_what_synflow_asks_of_a_network_is_said_where_it_refuses(tmp_path: Path) -> None:
+    """Scores are computed in float64, and the tensors that this one makes are of float32."""
+    write_net(tmp_path, NET.replace("mean((2, 3))", "mean((2, 3)) @ torch.eye(3)"))
+    trajectory = only(planned(tmp_path, {"pruning.criterion": "synflow"}))
+    level = run_task(task(trajectory), place(tmp_path / "store")).level
+    assert level is not None
+    identity = trajectory.level_identity(1, level.key, None)
+    work = LevelTask(identity=identity, dataset_path=".", source=trajectory.setup.source)
+    with pytest.raises(WorkError, match=r"level 1: synflow runs .* float64, .*: expected .* dtype"):
+        run_task(work, place(tmp_path / "store"))
 
 
 def test_only_who_computes_runs_the_code(tmp_path: Path, dsdctl: Callable[..., Any]) -> None:
