@@ -4,6 +4,7 @@ It is drawn anew in its place, is never higher than the window, and is gone at t
 finished is printed above it, a line a level.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -121,11 +122,7 @@ class LiveDisplay:
         room = width - levels - max(map(cell_len, stages), default=0) - 4
         names = min(room, max((cell_len(piece.name) for _, piece in shown), default=0))
         lines: list[RenderableType] = [
-            Text(
-                f"{filled(piece.name, names)}  {piece.level:<{levels}}  {stage}",
-                no_wrap=True,
-                overflow="crop",
-            )
+            _row(name_in_columns(piece.name, names), names, f"{piece.level:<{levels}}  {stage}")
             for (_, piece), stage in zip(shown, stages, strict=True)
         ]
         more = len(pieces) - len(shown)
@@ -159,6 +156,10 @@ class LiveDisplay:
         return begun
 
 
+def _row(name: str, width: int, rest: str) -> Text:
+    return Text(f"{filled(name, width)}  {rest}", no_wrap=True, overflow="crop")
+
+
 def _name(trajectory: Trajectory) -> str:
     """Its label, with a variant in few words."""
     return trajectory.label.replace(trajectory.variant, short_variant(trajectory.variant))
@@ -189,7 +190,19 @@ def finished_line(event: Event, width: int) -> str:
     room = width - min(cell_len(name), width // 3) - 2
     lines = list(_numbers(event.trajectory, level, level.measured))
     numbers = next((line for line in lines if len(line) <= room), lines[-1])
-    return f"{in_columns(name, width - len(numbers) - 2)}: {numbers}"
+    return f"{name_in_columns(name, width - len(numbers) - 2)}: {numbers}"
+
+
+def name_in_columns(name: str, width: int) -> str:
+    """A trajectory's name in at most so many columns: the values of its variant and the seed, which
+    tell it from others, stay longest."""
+    if cell_len(name) <= width:
+        return name
+    recipes, bracket, rest = re.sub(r"[\w.]+=", "", name).partition(" [")
+    room = width - cell_len(bracket + rest)
+    if bracket and room > 1:
+        return in_columns(recipes, room) + bracket + rest
+    return in_columns(name, width)
 
 
 def _numbers(trajectory: Trajectory, level: FinishedLevel, result: Measured) -> Iterator[str]:

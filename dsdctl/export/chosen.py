@@ -10,6 +10,7 @@ from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.stopping import describe_rule
 from dsdctl.plan.trajectory import Trajectory
+from dsdctl.report.axes import is_named
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.spec.experiment import SparsestWithin
 
@@ -109,20 +110,15 @@ def _rule(row_plan: RowPlan, wish: Wish | None) -> str:
 
 
 def _row(progress: Progress, recipe: str, variant: str | None) -> RowPlan:
-    """The row of a variant, whose name may be written with other spaces. Raises InputError."""
-    rows = {
-        plan.row.variant: plan for plan in progress.plan.rows if plan.row.recipe.recipe == recipe
-    }
+    """The row of a variant. Raises InputError."""
+    rows = [plan for plan in progress.plan.rows if plan.row.recipe.recipe == recipe]
     if variant is None and len(rows) == 1:
-        return next(iter(rows.values()))
-    allowed = "; ".join(rows) if any(rows) else "none, there is no matrix"
+        return rows[0]
+    names = [plan.row.variant for plan in rows]
+    allowed = "; ".join(names) if any(names) else "none, there is no matrix"
     if variant is None:
         raise InputError(f"--variant: missing (allowed: {allowed})")
-    found = {_without_spaces(name): row for name, row in rows.items()}
-    if _without_spaces(variant) not in found:
+    found = [plan for plan in rows if is_named(plan.row.axes, variant)]
+    if len(found) != 1:
         raise InputError(f"--variant: {variant} is not in the spec (allowed: {allowed})")
-    return found[_without_spaces(variant)]
-
-
-def _without_spaces(variant: str) -> str:
-    return "".join(variant.split())
+    return found[0]

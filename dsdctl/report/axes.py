@@ -3,6 +3,9 @@
 import re
 from collections.abc import Mapping
 
+from dsdctl.report.shortening import short_variant
+from dsdctl.spec.matrix import variant_name
+
 SHARES = {"label_noise.rate": "noise", "pruning.fraction": "pruned per round"}
 """Axes whose values are shares, and what these are called."""
 
@@ -27,3 +30,10 @@ def axis_words(axis: str, value: str) -> str:
 def variant_words(axes: Mapping[str, str]) -> str:
     """A variant by all its values; empty without a matrix."""
     return ", ".join(axis_words(axis, value) for axis, value in axes.items())
+
+
+def is_named(axes: Mapping[str, str], name: str) -> bool:
+    """Whether a variant is called so, spaces aside, by a table, a plan or a recommendation."""
+    full = variant_name(axes)
+    names = (full, short_variant(full), variant_words(axes))
+    return "".join(name.split()) in ("".join(other.split()) for other in names)

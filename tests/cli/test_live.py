@@ -21,7 +21,7 @@ from rich.console import Console
 from tiny import TINY
 
 from dsdctl.cli.display import STOPPING, displayed
-from dsdctl.cli.live import LiveDisplay
+from dsdctl.cli.live import LiveDisplay, finished_line, name_in_columns
 from dsdctl.keys import key_of
 from dsdctl.plan.plan import Plan
 from dsdctl.plan.progress import Progress
@@ -247,3 +247,22 @@ def test_nothing_of_it_is_left_after_ctrl_c(real: tuple[subprocess.Popen[bytes],
         STOPPING,
         "interrupted; re-run the command to resume",
     ]
+
+
+@pytest.mark.parametrize(
+    ("width", "short"),
+    [
+        (43, "kd-dense-teacher [rate=0.2, width=8] seed 1"),
+        (32, "kd-dense-teacher [0.2, 8] seed 1"),
+        (22, "kd-…er [0.2, 8] seed 1"),
+        (17, "kd-dense…] seed 1"),
+    ],
+)
+def test_a_name_keeps_what_tells_variants_apart(width: int, short: str) -> None:
+    assert name_in_columns("kd-dense-teacher [rate=0.2, width=8] seed 1", width) == short
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_lines_of_different_variants_differ(run: Run, width: int) -> None:
+    lines = {finished_line(run.finished(number), width) for number in range(20)}
+    assert len(lines) == 20

@@ -162,6 +162,13 @@ class TestVariants:
         assert comparison.only_in_first == ("vanilla [label_noise.rate=0.2]",)
         assert comparison.only_in_second == ("vanilla [label_noise.rate=0.8]",)
 
+    def test_are_shown_in_words_none_of_which_is_broken_at_80_columns(self, tmp_path: Path) -> None:
+        matrix = {"label_noise.rate": [0.2, 0.5], "student.width": [16]}
+        console = Console(width=80)
+        text = render_comparison(self.compared(tmp_path, matrix, matrix), "rich", console)
+        assert {"vanilla", "[noise", "difference"} <= set(text.split())
+        assert "label_noise" not in text
+
     @pytest.mark.parametrize("turned", [False, True])
     def test_of_an_axis_that_one_spec_fixes_are_those_of_its_value(
         self, tmp_path: Path, turned: bool

@@ -37,6 +37,7 @@ from dsdctl.report.formats.html.svg import SVG
 from dsdctl.report.panels import clouds, panels
 from dsdctl.report.table import Report
 from dsdctl.results import Measured
+from dsdctl.units import FlopsUnit
 
 ALL_KINDS: dict[str, Any] = {
     "experiment": "all-kinds",
@@ -169,6 +170,17 @@ def test_what_a_teacher_costs_is_no_error_bar(report: Report) -> None:
     assert {line.get_markerfacecolor() for line in parts} == {"white"}
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "its teacher's part" in names
+
+
+def test_costs_of_small_networks_are_drawn_in_a_unit_that_can_be_read(report: Report) -> None:
+    """The dots lie where they lay, with other numbers below."""
+    with style.settings():
+        (large,) = against_pflops(None, clouds(report)).axes
+        (small,) = against_pflops(None, clouds(report), FlopsUnit("GFLOPs", 1e6)).axes
+    assert small.get_xlabel() == "training GFLOPs, the teacher's included"
+    assert small.get_xlim() == pytest.approx([1e6 * limit for limit in large.get_xlim()])
+    texts = "".join(str(line.get_label()) for line in small.lines)
+    assert "GFLOPs" in texts and "PFLOPs" not in texts
 
 
 def _page(report: Report, quantities: Sequence[Any]) -> list[Figure]:
@@ -339,6 +351,7 @@ from pathlib import Path
 import dsdctl.cli.app
 from dsdctl.report.formats.text import FORMATS
 from dsdctl.report.table import Report
+from dsdctl.units import FlopsUnit
 assert "matplotlib" not in sys.modules
 from dsdctl.report.figures.draw import figures
 assert len(list(figures(Report.model_validate_json(Path(sys.argv[1]).read_text())))) == 3

@@ -230,6 +230,13 @@ def test_only_a_file_of_html_can_be_opened(tmp_path: Path) -> None:
     assert not output.exists()
 
 
+def test_findings_name_variants_in_words(tmp_path: Path) -> None:
+    """Paths of a matrix would push the last column out of a window of 1,280 pixels."""
+    plan = planned(tmp_path, {"matrix": {"label_noise.rate": [0.2, 0.4], "student.width": [8]}})
+    page = Page(page_of(progress_of(tmp_path, plan, double_descent)))
+    assert "vanilla [noise 20 %, width 8]" in page.text
+
+
 class TestLedger:
     def test_executed_counts_shared_work_once(self, tmp_path: Path) -> None:
         """early-stop reads vanilla's levels: attributed again, executed once."""

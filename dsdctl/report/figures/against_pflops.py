@@ -21,13 +21,13 @@ from dsdctl.report.figures.layout import (
 from dsdctl.report.figures.style import Look, Pen, look
 from dsdctl.report.panels import Cloud, recipe_names
 from dsdctl.report.rows import ReportRow
-from dsdctl.units import magnitude
+from dsdctl.units import PFLOPS, FlopsUnit, magnitude
 
 
-def against_pflops(width: float | None, shown: Sequence[Cloud]) -> Figure:
+def against_pflops(width: float | None, shown: Sequence[Cloud], unit: FlopsUnit = PFLOPS) -> Figure:
     """Each row at what one seed of it costs, its teacher included, and the Pareto front.
 
-    `width` is in inches, None that of a paper's columns.
+    `width` is in inches, None that of a paper's columns; costs are in `unit`.
     """
     columns = columns_of(len(shown))
     figure = paper_figure(len(shown), 0.55 if columns == 1 else 0.3, width)
@@ -38,9 +38,9 @@ def against_pflops(width: float | None, shown: Sequence[Cloud]) -> Figure:
     shapes = dict(zip(labels, itertools.cycle(SHAPES), strict=False))
     handles: dict[str, Line2D] = {}
     for axes, cloud in zip(grid.flat, shown, strict=False):
-        _scatter(axes, cloud, looks, shapes, handles)
+        _scatter(axes, cloud, unit, looks, shapes, handles)
         entitle(axes, cloud.title, panel_points(figure, len(shown)))
-        axes.set_xlabel("training PFLOPs, the teacher's included")
+        axes.set_xlabel(f"training {unit.name}, the teacher's included")
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     for axes in grid[:, 0]:
@@ -86,7 +86,7 @@ def _marker(color: str, shape: str, *, filled: bool = True) -> Pen:
 
 @dataclass(frozen=True)
 class Point:
-    """A row by what one seed costs, alone and with its teacher (PFLOPs), and what it reaches."""
+    """A row by what one seed costs, alone and with its teacher, and what it reaches."""
 
     row: ReportRow
     line: str
@@ -104,11 +104,16 @@ class Point:
         return _marker(style.color, shape or (style.marker if first else "o"), filled=first)
 
 
-def _points(cloud: Cloud) -> list[Point]:
+def _points(cloud: Cloud, unit: FlopsUnit) -> list[Point]:
     """The rows of which cost and accuracy are known."""
     return [
         Point(
-            row, recipe_names(rows), label, own, own + (row.teacher_pflops or 0.0), 100 * accuracy
+            row,
+            recipe_names(rows),
+            label,
+            unit.per_pflop * own,
+            unit.per_pflop * (own + (row.teacher_pflops or 0.0)),
+            100 * accuracy,
         )
         for rows, label in zip(cloud.groups, cloud.labels, strict=True)
         for row in rows
@@ -118,18 +123,19 @@ def _points(cloud: Cloud) -> list[Point]:
 
 def priced(clouds: Sequence[Cloud]) -> list[Cloud]:
     """Those of `clouds` in which there are points to compare."""
-    return [cloud for cloud in clouds if len(_points(cloud)) > 1]
+    return [cloud for cloud in clouds if len(_points(cloud, PFLOPS)) > 1]
 
 
 def _scatter(
     axes: Axes,
     cloud: Cloud,
+    unit: FlopsUnit,
     looks: Mapping[str, Look],
     shapes: Mapping[str, str],
     handles: dict[str, Line2D],
 ) -> None:
     """Draw a cloud, and add what it needs to the legend's `handles`."""
-    points = _points(cloud)
+    points = _points(cloud, unit)
     front = pareto_front([(point.cost, point.accuracy) for point in points])
     axes.set_xscale("log")
     axes.step([x for x, _ in front], [y for _, y in front], where="post", zorder=1, **FRONT)
@@ -141,7 +147,7 @@ def _scatter(
         variant = f", {point.variant}" if point.variant else ""
         drawn.lines[0].set_label(
             f"{row.recipe}{variant}\ntest accuracy (%) {point.accuracy:.2f} ± {spread:.2f}\n"
-            f"{magnitude(point.cost)} PFLOPs"
+            f"{magnitude(point.cost)} {unit.name}"
         )
         if point.own < point.cost:
             part = {**TEACHERS_PART, "color": style.color}

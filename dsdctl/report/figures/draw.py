@@ -10,6 +10,7 @@ from typing import TypeVar
 from matplotlib.figure import Figure
 
 from dsdctl.errors import InputError
+from dsdctl.report.cells import cost_unit
 from dsdctl.report.figures.against_pflops import against_pflops, priced
 from dsdctl.report.figures.by_level import CURVES, MEMORISATION, by_level
 from dsdctl.report.figures.style import settings
@@ -57,7 +58,7 @@ def figures(report: Report, theme: Theme = PAPER) -> Iterator[Drawn]:
     spread = _spread(report)
     curves = partial(by_level, CURVES, spread, width)
     memorisation = partial(by_level, MEMORISATION, spread, width)
-    costs = partial(against_pflops, width)
+    costs = partial(against_pflops, width, unit=cost_unit(report.rows))
     yield from _drawn(report, theme, "curves", shown, curves)
     yield from _drawn(report, theme, "memorisation", flipped, memorisation)
     yield from _drawn(report, theme, "pflops", priced(clouds(report)), costs)
@@ -66,7 +67,7 @@ def figures(report: Report, theme: Theme = PAPER) -> Iterator[Drawn]:
 TITLES = {
     "curves": "test accuracy and entropy against sparsity",
     "memorisation": "flipped labels fitted to the noisy and to the true class against sparsity",
-    "pflops": "test accuracy against training PFLOPs",
+    "pflops": "test accuracy against what the training costs",
 }
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
+from dsdctl.report.axes import variant_words
 from dsdctl.report.cells import difference_text, flops_text, headings, number_text, percent_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare, varied_axes
 from dsdctl.report.formats.csv import axis_columns, written
@@ -20,6 +21,8 @@ from dsdctl.report.formats.latex import floating, math, table_line, tex
 from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import Report, make_report
+from dsdctl.report.word_wrapped import WordWrappedTable
+from dsdctl.spec.matrix import row_name
 from dsdctl.units import FlopsUnit, flops_unit, magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
@@ -135,7 +138,7 @@ def _markdown(comparison: Comparison) -> str:
     return f"## {escaped(_title(comparison))}\n\n{table}\n\n{notes}"
 
 
-def _table(comparison: Comparison) -> Table:
+def _table(comparison: Comparison) -> WordWrappedTable:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(_title(comparison)))
     table.title_justify = "left"
     for number, heading in enumerate(_headings(comparison)):
@@ -144,7 +147,7 @@ def _table(comparison: Comparison) -> Table:
         for line in lines:
             table.add_row(*map(escape, line))
         table.add_section()
-    return table
+    return WordWrappedTable(table)
 
 
 def _title(comparison: Comparison) -> str:
@@ -160,7 +163,7 @@ def _rows(comparison: Comparison) -> list[list[list[str]]]:
 def _lines(comparison: Comparison, row: ComparedRow, unit: FlopsUnit) -> list[list[str]]:
     """A row's three lines: the first report, the second, and the difference."""
     return [
-        [row.name, comparison.first, *_side(row.first, unit)],
+        [row_name(row.recipe, variant_words(row.axes)), comparison.first, *_side(row.first, unit)],
         ["", comparison.second, *_side(row.second, unit)],
         [
             "",

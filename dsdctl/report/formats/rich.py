@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dsdctl.report.axes import variant_words
 from dsdctl.report.cells import (
     FINDINGS,
     HEADINGS,
@@ -82,7 +83,8 @@ def _whole_table(report: Report, console: Console) -> Table:
     unit = cost_unit(report.rows)
     if len(variants) == 1:
         return _table(report.rows, variants[0][0], console, unit, UNTIMED)
-    return _fitting_table(variants, console, unit, UNTIMED)
+    in_words = [(variant_words(rows[0].axes), rows) for _, rows in variants]
+    return _fitting_table(in_words, console, unit, UNTIMED)
 
 
 UNTIMED = HEADINGS.index("wall time")
@@ -164,7 +166,7 @@ def _verdicts(report: Report, console: Console) -> Table:
         _, difference, verdict, *phase_ends = cells_of_row
         if row.variant != variant:
             variant = row.variant
-            table.add_row(Text(variant, style="bold"))
+            table.add_row(Text(variant_words(row.axes), style="bold"))
         table.add_row(*[row.recipe, difference, verdict.partition(":")[0], *phase_ends][:shown])
     return table
 

@@ -32,6 +32,7 @@ from dsdctl.report.plan.tables import data_lines
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
 from dsdctl.report.words import answer_lines
+from dsdctl.spec.matrix import row_name
 from dsdctl.spec.recipe_files import recipe_file
 from dsdctl.units import FlopsUnit
 
@@ -71,7 +72,7 @@ def _section(report: Report) -> dict[str, Any]:
             for _, rows in by_variant(report)
         ],
         "answer": answer_lines(report),
-        "findings": finding_cells(report),
+        "findings": _findings(report),
         "notes": [note for note in notes(report) if note != DIP_RULE],
         "figures": [
             (figure, inline_svg(figure.svg, f"{figure.name}-", figure.title, figure.values))
@@ -79,6 +80,14 @@ def _section(report: Report) -> dict[str, Any]:
         ],
         "trajectories": [(trajectory, names[trajectory.key]) for trajectory in report.trajectories],
     }
+
+
+def _findings(report: Report) -> list[list[str]]:
+    """The findings, rows named by the words for their variant, so that the table fits a window."""
+    return [
+        [row_name(row.recipe, variant_words(row.axes)), *others]
+        for row, (_, *others) in zip(report.rows, finding_cells(report), strict=True)
+    ]
 
 
 def _lines(row: ReportRow, unit: FlopsUnit) -> list[tuple[str, list[str]]]:
