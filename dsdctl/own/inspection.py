@@ -24,6 +24,9 @@ from dsdctl.system.files import mapping_bytes, read_mapping
 
 CACHE_VARIABLE = "DSDCTL_CACHE"
 
+QUESTIONS = "2"
+"""Raised with what is asked of a network, so that older answers are not taken for its."""
+
 
 class Inspection(Model):
     """What closed forms say of other networks, and what a reader must know of this one.
@@ -58,7 +61,8 @@ class Inspection(Model):
         if self.draws:
             lines.append(
                 "it draws random numbers while it trains (dropout, say), anew in each epoch by "
-                "seed, level and epoch; several levels at once on one GPU share that stream"
+                "seed, level and epoch; of several levels at once on one GPU only one trains at a "
+                "time"
             )
         return lines
 
@@ -150,7 +154,7 @@ def from_mapping(found: Mapping[str, Any] | None) -> Inspection | None:
 def _versions(question: Question) -> dict[str, str]:
     """Of all that an answer depends on beside the code."""
     modules = ("torch", "fvcore", *question.source.third_party)
-    return {**versions_of(modules), "dsdctl": dsdctl.__version__}
+    return {**versions_of(modules), "dsdctl": dsdctl.__version__, "questions": QUESTIONS}
 
 
 def cache_folder() -> Path:

@@ -60,6 +60,11 @@ class TrainingSetup:
         return None if self.own is None else self.own.source.place
 
     @property
+    def draws(self) -> bool:
+        """Whether the network may draw random numbers while it trains, as a user's own may."""
+        return self.own is not None and (self.own.inspection is None or self.own.inspection.draws)
+
+    @property
     def levels(self) -> int:
         """Trainings of a whole trajectory: the dense one and one a prune round."""
         return self.pruning.rounds + 1

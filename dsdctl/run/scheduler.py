@@ -205,5 +205,6 @@ def _task(trajectory: Trajectory, identity: Identity) -> Task:
         dataset_path=path,
         teacher_weights=weights,
         source=trajectory.setup.source,
+        draws=trajectory.setup.draws,
         teacher_source=teacher_source,
     )

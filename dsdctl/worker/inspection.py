@@ -4,10 +4,13 @@ What goes wrong is an InputError with a reason, where it is the user's code that
 place.
 """
 
+import copy
 import math
+import random
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +18,7 @@ from dsdctl.errors import DsdctlError, InputError
 from dsdctl.ml.entropy import ActivationCounter
 from dsdctl.ml.macs import PRODUCTS, count_macs
 from dsdctl.ml.masks import prunable_weights
-from dsdctl.ml.networks.own import build_own
+from dsdctl.ml.networks.own import build_own, seeded_training
 from dsdctl.own.inspection import Inspection, Question
 from dsdctl.own.load import load, raised_at
 
@@ -101,6 +104,8 @@ def _check_logits(question: Question, network: nn.Module, size: tuple[int, int])
             raise InputError(
                 f"it gives {tuple(logits.shape)} for 2 images (allowed: logits (B, K) = {expected})"
             )
+        if not bool(logits.isfinite().all()):
+            raise InputError(f"it gives logits that are not finite in {_mode(network)}")
 
 
 def _watched(question: Question, network: nn.Module) -> tuple[int, bool]:
@@ -111,10 +116,33 @@ def _watched(question: Question, network: nn.Module) -> tuple[int, bool]:
         one = _forward(question, network, images)
     if not torch.equal(one, _forward(question, network, images)):
         raise InputError("in eval mode it gives other logits for the same images")
-    state = torch.random.get_rng_state()
+    return len(counter.counts), _draws(question, network, images)
+
+
+def _draws(question: Question, network: nn.Module, images: Tensor) -> bool:
+    """Whether it draws from a global generator in training. Raises InputError if from another."""
+    before = copy.deepcopy(network.state_dict())
     network.train()
-    _forward(question, network, images)
-    return len(counter.counts), not torch.equal(state, torch.random.get_rng_state())
+    logits, draws = [], False
+    for _ in range(2):
+        network.load_state_dict(before)
+        with seeded_training(0, 0, 0):
+            states = _generator_states()
+            logits.append(_forward(question, network, images))
+            draws = _generator_states() != states
+    if not torch.equal(*logits):
+        raise InputError(
+            "in training it gives other logits for the same images, weights, buffers and seed "
+            "(allowed: what torch's, numpy's and Python's global generators draw)"
+        )
+    return draws
+
+
+def _generator_states() -> tuple[object, ...]:
+    """Of the global generators of torch, numpy and Python."""
+    numpys = np.random.get_state(legacy=False)["state"]
+    place = numpys["key"].tolist(), numpys["pos"]
+    return torch.random.get_rng_state().tolist(), *place, random.getstate()
 
 
 def _needs_several(question: Question, network: nn.Module) -> bool:
@@ -134,9 +162,12 @@ def _needs_several(question: Question, network: nn.Module) -> bool:
 @torch.no_grad()
 def _forward(question: Question, network: nn.Module, images: Tensor) -> Tensor:
     shape = f"{question.channels} x {images.shape[2]} x {images.shape[3]}"
-    mode = "training" if network.training else "eval mode"
-    before = f"it does not take images of {shape} in {mode}: "
+    before = f"it does not take images of {shape} in {_mode(network)}: "
     return _tried(question, lambda: network(images), before)  # type: ignore[no-any-return]
+
+
+def _mode(network: nn.Module) -> str:
+    return "training" if network.training else "eval mode"
 
 
 def _images(question: Question, size: tuple[int, int]) -> Tensor:

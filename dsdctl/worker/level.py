@@ -4,7 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,14 +27,13 @@ from dsdctl.ml.divergence import Diverged, LossWatch, check_finite
 from dsdctl.ml.graph import capture_on
 from dsdctl.ml.kernels import kernels
 from dsdctl.ml.masks import dense_masks, prunable_weights
-from dsdctl.ml.networks.own import seed_training
+from dsdctl.ml.networks.own import seeded_training
 from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.teacher import build_table
 from dsdctl.ml.train import Epoch, Trainer
 from dsdctl.own.inspection import versions_of
 from dsdctl.results import Diverged as DivergedResult
 from dsdctl.results import Environment, FinishedLevel, LevelResult, environment_line
-from dsdctl.spec.network import CodeNetwork
 from dsdctl.store.at_work import Stage, Teller
 from dsdctl.store.checkpoints import Checkpoint
 from dsdctl.store.levels import EpochRow
@@ -136,7 +135,7 @@ def _run_level(
     checkpoints = _Checkpoints(keep, checkpoint_every)
     result: LevelResult
     try:
-        _train(identity, trainer, data, epochs, checkpoints, stop, teller)
+        _train(task, trainer, data, epochs, checkpoints, stop, teller)
         teller.notify(Stage(name="measuring"))
         check_finite(state.network, epochs[-1].epoch)
         check_masked(identity, state)
@@ -179,7 +178,7 @@ def _rows(epochs: Iterable[Epoch]) -> list[EpochRow]:
 
 
 def _train(
-    identity: LevelIdentity,
+    task: LevelTask,
     trainer: Trainer,
     data: Data,
     epochs: list[Epoch],
@@ -188,6 +187,7 @@ def _train(
     teller: Teller,
 ) -> None:
     """Train from the end of `epochs` to the last epoch, adding to them."""
+    identity = task.identity
     reader = training_reader(identity.images, data.train)
     steps = steps_of(identity, len(data.train))
     batches = math.ceil(len(data.train) / identity.training.batch_size)
@@ -198,23 +198,16 @@ def _train(
         here = Stage(
             name="epoch", number=epoch + 1, count=len(steps), batches=steps[epoch] or batches
         )
-        if isinstance(identity.network, CodeNetwork):
-            seed_training(identity.seed, identity.level, epoch)
         before = epochs[-1].loss if epochs else 0.0
         watch = _ToldWatch(
             epoch, before, is_last=epoch + 1 == len(steps), stage=here, teller=teller
         )
-        epochs.append(
-            trainer.train_epoch(
-                reader,
-                data.train.labels,
-                seed=identity.seed,
-                level=identity.level,
-                epoch=epoch,
-                steps=steps[epoch],
-                watch=watch,
+        draw = {"seed": identity.seed, "level": identity.level, "epoch": epoch}
+        with seeded_training(**draw) if task.draws and task.source else nullcontext():
+            done = trainer.train_epoch(
+                reader, data.train.labels, **draw, steps=steps[epoch], watch=watch
             )
-        )
+        epochs.append(done)
         kill_point("training")
         checkpoints.keep_if_due()
 

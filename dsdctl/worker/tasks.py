@@ -15,8 +15,8 @@ from dsdctl.system.devices import Device
 class LevelTask(Model):
     """One level to run, and where its inputs lie on this machine.
 
-    `source` is the code of its network, if that is a user's own; `teacher_source` that of a teacher
-    from a weights file.
+    `source` is the code of its network, if that is a user's own, and `draws` whether that may draw
+    random numbers while it trains; `teacher_source` is the code of a teacher from a weights file.
     """
 
     kind: Literal["level"] = "level"
@@ -24,6 +24,7 @@ class LevelTask(Model):
     dataset_path: str
     teacher_weights: str | None = None
     source: SourcePlace | None = None
+    draws: bool = True
     teacher_source: SourcePlace | None = None
 
 

@@ -172,6 +172,23 @@ REFUSED = {
         "        self.b.weight = self.a.weight\n",
         r"a\.weight and b\.weight are one tensor",
     ),
+    "no numbers": (
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, c, k): super().__init__(64, k)\n"
+        "    def forward(self, x): return super().forward(x.flatten(1)) / 0\n",
+        "it gives logits that are not finite in training",
+    ),
+    "draws of its own": (
+        "import numpy\n\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, c, k):\n"
+        "        super().__init__(64, k)\n"
+        "        self.draws = numpy.random.default_rng(0)\n"
+        "    def forward(self, x):\n"
+        "        x = super().forward(x.flatten(1))\n"
+        "        return x * self.draws.random() if self.training else x\n",
+        "in training it gives other logits for the same images, weights, buffers and seed",
+    ),
     "computed weights": (
         "def Net(c, k): return nn.Sequential(nn.Flatten(),"
         " nn.utils.parametrizations.weight_norm(nn.Linear(64, k)))\n",

@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from builders import write
@@ -111,11 +113,25 @@ DROPOUT = NET.replace("self.head = ", "self.drop = nn.Dropout(0.5)\n        self
 )
 
 
-def test_dropout_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
-    write_net(tmp_path, DROPOUT)
-    work = task(only(planned(tmp_path)))
+SCALED = "import numpy\nimport random\n" + NET.replace(
+    "self.features(images)",
+    "(self.features(images) * (1 + {} * self.training))",
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [DROPOUT, SCALED.format("random.random()"), SCALED.format("float(numpy.random.rand())")],
+    ids=["torch", "random", "numpy"],
+)
+def test_what_is_drawn_is_the_same_whatever_was_drawn_before(tmp_path: Path, text: str) -> None:
+    write_net(tmp_path, text)
+    trajectory = only(planned(tmp_path))
+    assert trajectory.setup.draws
+    work = task(trajectory)
     for seed in (1, 2):
-        torch.manual_seed(seed)
+        for seeded in (torch.manual_seed, numpy.random.seed, random.seed):
+            seeded(seed)
         run_task(work, place(tmp_path / f"store{seed}"))
     one, other = (weights(tmp_path / f"store{seed}") for seed in (1, 2))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,17 +1,20 @@
 """Networks of a user's own, built from a seed although they know of none."""
 
+import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dsdctl.errors import WorkError
 from dsdctl.ml.randomness import stream_seed
 
-_BUILDING = threading.Lock()
-"""Held while a network draws from torch's global generator, which all threads share."""
+_GLOBAL_GENERATORS = threading.Lock()
+"""Held while a network draws from torch's global generators, which all threads share."""
 
 
 def build_own(
@@ -28,7 +31,7 @@ def build_own(
     It draws them from torch's global generator, which is seeded for it and then as before.
     Raises whatever `make` raises, and WorkError where it gives no module or a lazy one.
     """
-    with _BUILDING, torch.random.fork_rng(devices=[]):
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("initialisation", seed, level))
         network = make(in_channels, classes, **options)
     if not isinstance(network, nn.Module):
@@ -39,7 +42,15 @@ def build_own(
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def seed_training(seed: int, level: int, epoch: int) -> None:
-    """Let what draws from torch's global generators in an epoch, as dropout does, depend on these
-    numbers alone."""
-    torch.manual_seed(stream_seed("training", seed, level, epoch))
+@contextmanager
+def seeded_training(seed: int, level: int, epoch: int) -> Iterator[None]:
+    """Within, what draws from global generators, as dropout does, depends on these numbers alone.
+
+    The generators are those of torch, numpy and Python's `random`. One thread at a time is within.
+    """
+    with _GLOBAL_GENERATORS:
+        number = stream_seed("training", seed, level, epoch)
+        torch.manual_seed(number)
+        np.random.seed(number % 2**32)
+        random.seed(number)
+        yield
