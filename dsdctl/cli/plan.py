@@ -87,4 +87,4 @@ def plan(
                 from dsdctl.plan.reuse import missing
                 from dsdctl.report.plan.reuse import rich_reuse
 
-                out().print(rich_reuse(list(missing(progress))), soft_wrap=True)
+                out().print(rich_reuse(list(missing(progress))))
