@@ -26,7 +26,9 @@ def bench(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", min=1, help="trainings at once: processes, a core each; on a GPU streams"
+            "--jobs",
+            min=1,
+            help="trainings at once: processes with a core each, on a GPU CUDA streams",
         ),
     ] = None,
     images: Annotated[
