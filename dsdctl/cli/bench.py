@@ -26,9 +26,7 @@ def bench(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs",
-            min=1,
-            help="trainings at once: processes with a core each, on a GPU CUDA streams",
+            "--jobs", min=1, help="trainings at once: a process and core each; on a GPU, streams"
         ),
     ] = None,
     images: Annotated[
