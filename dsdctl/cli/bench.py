@@ -26,7 +26,7 @@ def bench(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", min=1, help="trainings at once: processes, a core each; on a GPU streams"
+            "--jobs", min=1, help="trainings at once: a process and core each; on a GPU, streams"
         ),
     ] = None,
     images: Annotated[

@@ -51,18 +51,21 @@ def export(
             "--block",
             min=1,
             max=1024,
-            help="compacted convolutions keep a multiple of so many channels; 1: remove all idle",
+            help="compacted convolutions keep a multiple of this many channels; 1: no idle ones",
         ),
     ] = 16,
     no_latency: Annotated[
         bool,
         typer.Option(
             "--no-latency",
-            help="do not measure latency: the same network then gives the same bytes",
+            help="do not measure latency; the same network then gives the same bytes",
         ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="a new folder")
+        Path | None,
+        typer.Option(
+            "--output", metavar="DIR", help="new folder; default: named after spec, recipe and key"
+        ),
     ] = None,
     push_to: Annotated[
         str | None,

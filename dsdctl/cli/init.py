@@ -32,7 +32,7 @@ def init(
         bool, typer.Option("--list", help="list the templates, and write nothing")
     ] = False,
 ) -> None:
-    """Write specs to begin with, with comments and a schema for editors. Overwrites nothing."""
+    """Write a template's specs, with comments, and a schema for editors. Overwrites nothing."""
     with reported():
         from dsdctl.spec.templates import templates
 

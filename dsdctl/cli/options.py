@@ -43,7 +43,7 @@ Seeds = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option(
-        "--jobs", min=1, help="levels at once; default: one a core on a CPU, one on a GPU"
+        "--jobs", min=1, help="levels at once; default: one per core on a CPU, one on a GPU"
     ),
 ]
 Memory = Annotated[

@@ -47,8 +47,8 @@ def plan(
         float | None,
         typer.Option(
             min=1e-3,
-            help="with --gpus: images/s at which one GPU trains the first row's student, "
-            "undistilled; without it: the measured speed of this store's levels on such a device",
+            help="with --gpus: images/s at which one GPU trains the first row's student without a "
+            "teacher; default: the speed of this store's levels on such a device",
         ),
     ] = None,
 ) -> None:
@@ -87,4 +87,4 @@ def plan(
                 from dsdctl.plan.reuse import missing
                 from dsdctl.report.plan.reuse import rich_reuse
 
-                out().print(rich_reuse(list(missing(progress))), soft_wrap=True)
+                out().print(rich_reuse(list(missing(progress))))

@@ -32,7 +32,7 @@ def rehearse(
             "--batches",
             min=1,
             max=1_000_000,
-            help="batches of each training; default: 300, or past the spec's warm-up if later",
+            help="batches of each training; default: 300, or 100 past the warm-up if that is more",
         ),
     ] = None,
     jobs: Annotated[
@@ -47,8 +47,8 @@ def rehearse(
     seed: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what was seen as JSON")] = False,
 ) -> None:
-    """Train each distinct network of a plan for some hundred batches: does it diverge, how fast is
-    it, what does it take? Weights are thrown away; rates are kept for `plan`."""
+    """Train each distinct network of a plan for a few hundred batches: does it diverge, how fast is
+    it, how much memory does it need? Weights are thrown away; speeds are kept for `plan`."""
     with reported():
         made = make_plan_to_run(specs, recipe, seed, runs=True)
         pass_on_warnings(made.specs)

@@ -65,7 +65,7 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     style: Annotated[
         Format | None,
-        typer.Option("--format", help="output format; default: by the ending of --output"),
+        typer.Option("--format", help="output format; default: by the extension of --output"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="write to this file instead")
@@ -94,13 +94,13 @@ def report(
     recipe: Recipes = None,
     seed: Seeds = None,
     wandb: Annotated[
-        bool, typer.Option("--wandb", help="also upload to W&B what it has not seen yet")
+        bool, typer.Option("--wandb", help="also upload to W&B what it has not received yet")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="also write TensorBoard's files into the store")
     ] = False,
     show: Annotated[
-        bool, typer.Option("--open", help="also open the file in a browser, where it is HTML")
+        bool, typer.Option("--open", help="also open the HTML file in a browser")
     ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="compare the second of two specs with the first")

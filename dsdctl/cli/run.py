@@ -71,14 +71,14 @@ def run(
         typer.Option(
             "--address",
             envvar="RAY_ADDRESS",
-            help="Ray cluster, auto: one that runs on this machine; without it one is started here",
+            help="Ray cluster; default: the one that `ray start` made here, else a new one",
         ),
     ] = None,
     cluster: Annotated[
         Path, typer.Option("--cluster", metavar="FILE", help="settings of Slurm's jobs")
     ] = Path("cluster.yaml"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the scripts for Slurm, submit nothing")
+        bool, typer.Option("--dry-run", help="print the sbatch scripts, submit nothing")
     ] = False,
     trajectory: Annotated[
         list[str] | None,
@@ -105,12 +105,12 @@ def run(
             min=0,
             max=86_400,
             metavar="SECONDS",
-            help="how long an interrupted level may take to its next checkpoint",
+            help="how long an interrupted level may take to write its last checkpoint",
         ),
     ] = 60.0,
     memory: Memory = 8.0,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="start nothing more after a failure")
+        bool, typer.Option("--fail-fast", help="start no further work after a failure")
     ] = False,
     verbose: Annotated[bool, typer.Option("-v", help="print the log to standard error")] = False,
 ) -> None:

@@ -24,7 +24,9 @@ def schema(
     ] = SchemaOf.spec,
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="print it as a reference page: of all files, or of cli"),
+        typer.Option(
+            "--markdown", help="print a reference page: of all files or, for cli, of the commands"
+        ),
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec or recipe, for editors."""

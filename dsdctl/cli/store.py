@@ -53,7 +53,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="KEY", help="the other key")],
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Show in which fields two levels or tables of logits differ that decide their numbers."""
+    """Show in which fields the identities of two levels, or of two tables of logits, differ."""
     with reported():
         from dsdctl.cli.store_table import difference_table, key_beginning
         from dsdctl.store.store import Store

@@ -44,19 +44,19 @@ class Cluster(Model):
     qos: Text | None = Field(None, description="as for sbatch")
     constraint: Text | None = Field(None, description="as for sbatch")
     gres: Text | None = Field(None, description="as for sbatch: gpu:1")
-    cpus: int = Field(1, ge=1, description="of a job")
-    memory_gib: float | None = Field(None, gt=0, description="of a job")
+    cpus: int = Field(1, ge=1, description="cores per job")
+    memory_gib: float | None = Field(None, gt=0, description="memory per job")
     time: Annotated[int | str, AfterValidator(_checked_time)] = Field(
-        60, description="minutes, or `[days-]hours:minutes:seconds`, of a job until it is requeued"
+        60, description="of a job until it is requeued: minutes or `[days-]hours:minutes:seconds`"
     )
     warning_seconds: int = Field(
         120,
         ge=1,
-        description="left for a last checkpoint; longer than an epoch takes, shorter than `time`",
+        description="left for the last checkpoint: longer than an epoch, shorter than `time`",
     )
     requeues: int = Field(50, ge=0, description="how often a job may run out of time")
     at_once: int = Field(256, ge=1, description="jobs of an array that run at once")
-    setup: tuple[Text, ...] = Field((), description="lines before the work: module load cuda")
+    setup: tuple[Text, ...] = Field((), description="shell lines that run first: module load cuda")
 
     @model_validator(mode="after")
     def _time_before_the_warning(self) -> Self:

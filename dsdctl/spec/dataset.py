@@ -47,12 +47,12 @@ class Dataset(Model):
         "~/data", description="folder of the data set's files (all but npz, python)"
     )
     file: PathText | None = Field(
-        None, description="the archive (npz), or the Python file that gives the data (python)"
+        None, description="the archive (npz), or the Python file that makes the data (python)"
     )
     make: Annotated[str, Field(pattern=PYTHON_NAME_PATTERN)] | None = Field(
         None,
-        description="python: the function in it; it gives x_train, y_train, maybe with x_test, "
-        "y_test, or two torch Datasets",
+        description="python: the function in it; it returns x_train, y_train and optionally "
+        "x_test, y_test, or two torch Datasets",
     )
     options: dict[str, JsonValue] | None = Field(
         None, description="python: keyword arguments of the function"
@@ -69,8 +69,10 @@ class Dataset(Model):
     validation: Validation = Field(
         "test", description="`test` (the paper's protocol) or a share of the training images"
     )
-    test: TestHoldOut | None = Field(None, description="only where there is no test set")
-    split_seed: Seed = 0
+    test: TestHoldOut | None = Field(
+        None, description="holds out test images, for data without a test split"
+    )
+    split_seed: Seed = Field(0, description="seed of the held-out images' draw")
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -107,23 +109,23 @@ class Dataset(Model):
 class LabelNoise(Model):
     """Training labels that are replaced by other ones.
 
-    symmetric      another class, drawn uniformly; `rate` is thus the true flip rate
+    symmetric      another class, drawn uniformly, so `rate` is the true flip rate
     symmetric-all  any class, drawn uniformly, the true one included (He et al. 2022)
-    asymmetric     the class that it is most easily taken for (cifar10, cifar100); a class that is
-                   taken for none keeps its label, though it counts as selected
+    asymmetric     the class that it is most easily mistaken for (cifar10, cifar100); a class
+                   without one keeps its label, though it counts as selected
     pair-flip      the next class, and the first one after the last
     human          labels that people gave (cifar10n, cifar100n); they have no rate and no seed
     """
 
     kind: Literal["symmetric", "symmetric-all", "asymmetric", "pair-flip", "human"] = "symmetric"
     rate: float | None = Field(
-        None, ge=0, le=1, description="share of the labels that is selected, exactly int(N rate)"
+        None, ge=0, le=1, description="share of the labels that is selected: int(N x rate) of them"
     )
     labels: HumanLabels | None = Field(
-        None, description="which set of human labels; cifar100n has one only, `noisy`"
+        None, description="human: which set of labels; cifar100n has only `noisy`"
     )
     seed: Seed | Literal["per-trajectory"] = Field(
-        0, description="one draw for all seeds, or a draw per trajectory (with paired teachers)"
+        0, description="one draw for all seeds, or one per trajectory (needs paired teachers)"
     )
 
     @model_validator(mode="after")

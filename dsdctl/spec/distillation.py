@@ -21,22 +21,21 @@ class DistillationLoss(Extended):
     OMITTED: ClassVar = frozenset({"kind", "target_weight", "nontarget_weight"})
 
     kind: Literal["kl", "mse", "dkd"] = Field(
-        "kl", description="of what is learnt: soft classes, logits, or decoupled soft classes"
+        "kl", description="what is distilled: soft classes, logits, or decoupled soft classes"
     )
     alpha: float = Field(0.8, ge=0, le=1, description="weight of the teacher's term")
     temperature: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None,
         validate_default=True,
-        description="kl, dkd: temperature T, both networks' logits are divided by it; 10 unless "
-        "given",
+        description="kl, dkd: both networks' logits are divided by it; 10 unless given",
     )
     target_weight: Weight | None = Field(
         None,
         validate_default=True,
-        description="dkd: of the label's class against the others; 1 unless given",
+        description="dkd: weight of the label's class against the others; 1 unless given",
     )
     nontarget_weight: Weight | None = Field(
-        None, validate_default=True, description="dkd: of the other classes; 8 unless given"
+        None, validate_default=True, description="dkd: weight of the other classes; 8 unless given"
     )
 
     @field_validator("temperature")

@@ -38,13 +38,14 @@ class _TeacherOptions(Model):
         None, description="overrides the spec's pruning"
     )
     level: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
-        None, description="the teacher checkpoint where a recipe asks for `best`"
+        None, description="this level teaches in recipes that ask for `best`"
     )
     seed: Seed | Literal["paired"] = Field(
         0, description="one teacher for all student seeds, or `paired`: one per seed"
     )
     table: Literal["auto", "always", "never"] = Field(
-        "auto", description="whether the teacher's logits for every view are computed once"
+        "auto",
+        description="cache the teacher's logits for all views; auto: if that fits and pays off",
     )
 
 
@@ -85,7 +86,7 @@ class SparsestWithin(Model):
     """
 
     sparsest_within: float = Field(
-        ge=0, lt=1, description="how far below the best's: accuracy, as a fraction"
+        ge=0, lt=1, description="how far below the best accuracy, as a fraction; 0.01 is a point"
     )
 
     def __str__(self) -> str:
@@ -106,7 +107,7 @@ class TeacherLevel(Model):
 
 
 class TeacherWeights(Model):
-    """A teacher read from a safetensors file with the names of the network's state_dict."""
+    """A teacher read from a safetensors file that has the keys of the network's state_dict."""
 
     weights: PathText = Field(description="path, relative to the recipe's file")
 
@@ -121,8 +122,7 @@ TeacherRule = Annotated[
 
 
 class Distill(DistillationLoss):
-    """Who teaches, and what is learnt: (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2) unless
-    `kind` says otherwise."""
+    """The teacher and the loss; `kl` is (1 - alpha) CE + alpha temperature^2 KL (DSD2, eq. 2)."""
 
     teacher: TeacherRule = Field(
         description="`dense`, `best`, {sparsest_within: 0.01}, {level: N} or {weights: FILE}"
@@ -142,16 +142,16 @@ Select = Annotated[
 
 
 class StopSettings(Model):
-    """A spec's own values of what its recipes' stop rules leave open."""
+    """Settings for those keys of the recipes' stop rules that the recipes leave open."""
 
     patience: Annotated[int, Field(ge=1, le=500)] | None = Field(
-        None, description="consecutive levels; a rule's own is 1 unless given"
+        None, description="consecutive levels; default: the rule's, or 1"
     )
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="accuracy, as a fraction; a rule's own is 0 unless given"
+        None, description="accuracy, as a fraction; default: the rule's, or 0"
     )
     entropy_drop: Fraction | None = Field(
-        None, description="share of its highest value; a rule's own is 0.05 unless given"
+        None, description="share of the highest value; default: the rule's, or 0.05"
     )
 
 
@@ -165,8 +165,10 @@ class StopRule(Model):
     monitor: Literal["validation_accuracy"] = Field(
         "validation_accuracy", description="what must not fall"
     )
-    patience: int = Field(1, ge=1, le=500, description="consecutive levels")
-    tolerance: float = Field(0.0, ge=0, lt=1, description="accuracy, as a fraction")
+    patience: int = Field(1, ge=1, le=500, description="consecutive levels below the best")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1, description="how far below counts, in accuracy as a fraction"
+    )
     after: Literal["entropy-drop"] | None = Field(
         None, description="wait for the entropy to fall; without it the rule acts from level 0"
     )
@@ -207,15 +209,15 @@ class Recipe(Model):
 
 
 class Wandb(Model):
-    """Weights & Biases: `auto` is online where there is a key and a network, offline elsewhere."""
+    """A mirror of each run at Weights & Biases."""
 
     project: Name = Field(description="W&B's project")
-    entity: Name | None = Field(None, description="user or team; default: the key's own")
+    entity: Name | None = Field(None, description="user or team; default: that of the key")
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        "auto", description="auto: online where it can be"
+        "auto", description="auto: online if there is a key and a network, otherwise offline"
     )
-    tags: tuple[Name, ...] = Field((), max_length=20, description="of all its runs")
-    group: Name | None = Field(None, description="of all its runs; the experiment's name without")
+    tags: tuple[Name, ...] = Field((), max_length=20, description="tags of all its runs")
+    group: Name | None = Field(None, description="group of all its runs; default: the experiment")
     networks: bool = Field(
         False, description="whether the networks that rows report are uploaded as artifacts"
     )
@@ -224,7 +226,7 @@ class Wandb(Model):
 class Tracking(Model):
     """Where results are mirrored; the store is always the record."""
 
-    wandb: Wandb | None = None
+    wandb: Wandb | None = Field(None, description="default: no mirror at W&B")
     tensorboard: bool = Field(
         False, description="whether TensorBoard's event files are written into the store"
     )
@@ -240,10 +242,10 @@ class MeanStd(Model):
 class ReferenceRow(Model):
     """A published row, shown beside ours. Accuracy and sparsity are fractions."""
 
-    pflops: float | None = None
-    teacher_pflops: float | None = None
-    test_accuracy: MeanStd | None = None
-    sparsity: MeanStd | None = None
+    pflops: float | None = Field(None, description="training of the student")
+    teacher_pflops: float | None = Field(None, description="training of its teacher")
+    test_accuracy: MeanStd | None = Field(None, description="a fraction")
+    sparsity: MeanStd | None = Field(None, description="a fraction")
     note: Text = Field("", description="what a reader must know of the published values")
 
 
@@ -252,24 +254,32 @@ class Experiment(Model):
 
     WRITTEN_BESIDE = ("matrix",)
 
-    experiment: Name
-    title: Text = ""
+    experiment: Name = Field(description="its name, also in the names of figures and exports")
+    title: Text = Field("", description="title of the report")
     warning: Text = Field(
-        "", description="what to know before running it; validate, plan, run and reports say it"
+        "", description="what to know before running it; validate, plan, run and reports print it"
     )
     deviations: tuple[Text, ...] = Field(
-        (), max_length=50, description="what is not as in the paper; reports say it"
+        (), max_length=50, description="what differs from the paper; reports print it"
     )
-    dataset: Dataset
-    label_noise: LabelNoise = LabelNoise(rate=0.0)
-    student: Student
-    teacher: Teacher | None = None
-    training: Training
-    pruning: PruningField = Pruning()
-    stop: StopSettings = StopSettings()
-    recipes: tuple[Name, ...] = Field(min_length=1, max_length=100)
-    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=1000)
-    tracking: Tracking = Tracking()
+    dataset: Dataset = Field(description="images, their splits and their augmentation")
+    label_noise: LabelNoise = Field(
+        LabelNoise(rate=0.0), description="which training labels are made wrong; default: none"
+    )
+    student: Student = Field(description="the network that is pruned")
+    teacher: Teacher | None = Field(None, description="for recipes that distil")
+    training: Training = Field(description="how each level is trained")
+    pruning: PruningField = Field(Pruning(), description="what each round prunes")
+    stop: StopSettings = Field(StopSettings(), description="settings for the recipes' stop rules")
+    recipes: tuple[Name, ...] = Field(
+        min_length=1,
+        max_length=100,
+        description="names of recipes; each is a row of the comparison",
+    )
+    seeds: tuple[Seed, ...] = Field(
+        min_length=1, max_length=1000, description="each recipe is run once with each seed"
+    )
+    tracking: Tracking = Field(Tracking(), description="mirrors of a run, as TensorBoard's")
     reference: dict[Name, ReferenceRow] = Field({}, description="published rows, by recipe")
 
     @field_validator("recipes", "seeds")

@@ -30,13 +30,13 @@ class OwnNetwork(Model):
     sources: tuple[PathText, ...] = Field(
         (),
         max_length=100,
-        description="further Python files beside FILE that belong to it; those that it or they "
+        description="more Python files beside FILE that belong to it; those that it or they "
         "import are found",
     )
     version: Name | None = Field(
         None,
-        description="stands in keys for what the code holds: results stay while it stays, "
-        "whatever is edited",
+        description="replaces the code's hash in keys: results stay valid while it stays, even "
+        "if the code is edited",
     )
 
     @property

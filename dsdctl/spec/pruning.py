@@ -21,16 +21,16 @@ class Retrain(Model):
     """What a pruned network is retrained from; always with a fresh optimizer and all epochs."""
 
     mode: RetrainMode = Field(
-        description="from the last weights, earlier ones of level 0, or new ones per level"
+        description="start from the last weights, earlier ones of level 0, or new ones per level"
     )
     lr_scale: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="continue: what the learning rate of every epoch is multiplied by"
+        None, description="continue: factor of the learning rate in every epoch"
     )
     epoch: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="rewind: epochs of level 0's training; the initialization unless given"
+        None, description="rewind: to level 0 after this many epochs; default: initialization"
     )
     iteration: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="rewind: the same, in batches"
+        None, description="rewind: to level 0 after this many batches"
     )
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ RetrainField = Annotated[
 
 
 class Pruning(Model):
-    """Which weights go each round, for how many rounds, and how the rest is retrained."""
+    """Which weights each round prunes, how many rounds there are, and how the rest is retrained."""
 
     criterion: Criterion = Field(
         "magnitude",
@@ -78,34 +78,34 @@ class Pruning(Model):
         "pruning, as a control",
     )
     scope: Literal["global", "layer"] = Field(
-        "global", description="rank the weights of all layers together, or of each by itself"
+        "global", description="rank the weights of all layers together, or layer by layer"
     )
     fraction: Fraction | None = Field(
         None, description="share of the remaining weights that each round prunes; 0.2 unless given"
     )
     levels: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] | None = Field(
-        None, description="prune rounds after level 0; 29 unless until_sparsity is given"
+        None, description="pruning rounds after level 0; 29 unless until_sparsity is given"
     )
     until_sparsity: Fraction | None = Field(
-        None, description="up to the first level whose nominal sparsity is at least this"
+        None, description="instead of levels: prune until the nominal sparsity is at least this"
     )
     # Not strict, since what lies behind a BeforeValidator (below) is no JSON any more.
     sparsities: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] | None = Field(
         None,
-        description="instead: the sparsity of each level after level 0; one of them is one-shot",
+        description="instead of fraction and levels: sparsity of each level; [0.9] is one-shot",
     )
     sample: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="gradient, snip: training images that it is taken on; 500 unless given"
+        None, description="gradient, snip: training images for the scores; 500 unless given"
     )
     iterations: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None,
-        description="synflow: steps of a round, of which each scores anew what the last one left; "
+        description="synflow: steps of a round; each scores the remaining weights again; "
         "1 unless given",
     )
     # Not strict as above. Whether there are such layers is checked where the network is known.
     ignore: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = Field(
         (),
-        description="layers that are not pruned, as `classifier`, `features.0`, `first` or `last`; "
+        description="layers that are not pruned: `classifier`, `features.0`, `first` or `last`; "
         "fraction, until_sparsity and sparsities are then of the weights in the others",
     )
     retrain: RetrainField = Field(

@@ -18,7 +18,7 @@ class Optimizer(Extended):
     OMITTED: ClassVar = frozenset({"kind", "momentum", "nesterov", "betas", "eps"})
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0, le=1000, description="must be given for adamw")
+    lr: float = Field(0.1, gt=0, le=1000, description="learning rate; must be given for adamw")
     momentum: Rate | None = Field(None, validate_default=True, description="sgd: 0.9 unless given")
     nesterov: bool = Field(False, description="sgd: Nesterov's momentum")
     betas: tuple[Rate, Rate] | None = Field(
@@ -56,7 +56,7 @@ class Optimizer(Extended):
 
 
 class Schedule(Extended):
-    """The learning rate by epoch, and by batch while it is warmed up.
+    """The learning rate by epoch, and by batch during the warm-up.
 
     `step` multiplies it by `gamma` at each of the epochs in `milestones`, `cosine` takes it down
     along half a cosine, `constant` leaves it as it is.
@@ -69,15 +69,19 @@ class Schedule(Extended):
         0, ge=0, description="epochs over which the rate rises linearly, batch by batch"
     )
     milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=100)] | None = (
-        Field(None, validate_default=True, description="step: epochs, counted from 0")
+        Field(
+            None,
+            validate_default=True,
+            description="step: epochs at which the rate falls, counted from 0",
+        )
     )
     gamma: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, validate_default=True, description="step: 0.1 unless given"
+        None, validate_default=True, description="step: factor at each milestone; 0.1 unless given"
     )
     min_lr_factor: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
         validate_default=True,
-        description="cosine: the share of the rate that it goes down to; 0 unless given",
+        description="cosine: final rate as a fraction of `lr`; 0 unless given",
     )
 
     @field_validator("milestones")
@@ -101,7 +105,7 @@ class Schedule(Extended):
 
 
 class Loss(Extended):
-    """What is minimized: the cross-entropy with the labels, or what noise in them moves less.
+    """The loss against the labels: cross-entropy, or one that is more robust to label noise.
 
     `gce` is (1 - p^q) / q, `sce` alpha x cross-entropy + beta x 4 (1 - p), p being the probability
     of the label.
@@ -147,19 +151,19 @@ class Training(Extended):
 
     OMITTED: ClassVar = frozenset({"clip_norm", "loss", "label_smoothing"})
 
-    epochs: int = Field(ge=1, le=100_000, description="of every level")
+    epochs: int = Field(ge=1, le=100_000, description="epochs of every level")
     batch_size: int = Field(ge=2, le=1_000_000, description="images; a smaller last batch is kept")
     optimizer: Optimizer = Field(Optimizer(), description="fresh for each level")
-    schedule: Schedule = Field(Schedule(), description="the learning rate's, over all epochs")
+    schedule: Schedule = Field(Schedule(), description="of the learning rate, over all epochs")
     clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
-        None, description="the most that the norm of all gradients together may be"
+        None, description="largest l2 norm of all gradients together; default: no clipping"
     )
-    loss: Loss = Field(Loss(), description="against the labels, the teacher's share apart")
+    loss: Loss = Field(Loss(), description="against the labels, without the teacher's term")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="of the cross-entropy; a teacher's share of the loss has none"
+        0.0, ge=0, lt=1, description="of the cross-entropy; the teacher's term is not smoothed"
     )
     precision: Precision = Field(
-        "fp32", description="bf16: autocast with fp32 weights; tf32: matrix units' mode on GPUs"
+        "fp32", description="bf16: autocast with fp32 weights; tf32: TensorFloat-32 on GPUs"
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,9 @@ import pytest
 from builders import planned, spec_data, write
 from soak import dsdctl
 from stored import fill
+from typer.testing import CliRunner
 
+from dsdctl.cli.app import app
 from dsdctl.cli.store_table import users
 from dsdctl.keys import key_of
 from dsdctl.plan.progress import Progress
@@ -163,6 +165,10 @@ def test_plan_says_why_and_diff_says_the_same(tmp_path: Path) -> None:
         "  vanilla seeds 0, 1, level 1: pruning.fraction is 0.3, there 0.2 (nearest: "
     )
     assert second.startswith("  vanilla seed 2, level 0: seed is 2, there ")
+    line = ["plan", str(tmp_path / "other.yaml"), "--why"]
+    line += ["--store", str(tmp_path / "dsdctl-store")]
+    narrow = CliRunner().invoke(app, line, env={"COLUMNS": "60"}).output
+    assert " ".join(first.split()) in " ".join(narrow.split())  # wrapped, not cut off
     refused = dsdctl(tmp_path, "plan", "other.yaml", "--why", "--json")
     assert (refused.returncode, refused.stderr) == (2, "--why: not with --json\n")
 

@@ -14,8 +14,8 @@ class VGGLike(BuiltInNetwork):
     MODULE: ClassVar = "vgg:VGGLike"
 
     arch: Literal["vgg-like"]
-    depth: int = Field(5, ge=1, le=8)
-    width: int = Field(32, ge=1, le=4096)
+    depth: int = Field(5, ge=1, le=8, description="blocks of two 3x3 convolutions")
+    width: int = Field(32, ge=1, le=4096, description="channels of the first block")
     pool: int = Field(7, ge=1, le=32, description="side of the adaptive average pool")
 
     def layer_weights(self, task: Task) -> dict[str, int]:
