@@ -137,6 +137,8 @@ def _wish(level: int | None, sparsest_within: float | None, *, best: bool) -> "W
         raise InputError(f"{asked[1]}: not with {asked[0]}")
     if sparsest_within is not None:
         if not 0 <= sparsest_within < 1:
-            raise InputError(f"--sparsest-within: is {sparsest_within} (allowed: >= 0, < 1)")
+            raise InputError(
+                f"--sparsest-within: is {sparsest_within} (allowed: >= 0, < 1; 0.01 is a point)"
+            )
         return SparsestWithin(sparsest_within=sparsest_within)
     return "best" if best else level

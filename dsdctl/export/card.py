@@ -177,7 +177,8 @@ def _compaction(exported: Exported) -> str:
     after, before = exported.compact.parameters, exported.whole.parameters
     unknown = NOTHING_TO_REMOVE if exported.linked else NOT_COMPACTED
     why = REMOVED if exported.removed else unknown
-    words = f"`compact.*` compute the same with {after:,} instead of {before:,} parameters. {why}"
+    fewer = f" with {after:,} instead of {before:,} parameters" if after < before else ""
+    words = f"`compact.*` compute the same{fewer}. {why}"
     in_blocks = exported.linked and exported.block > 1
     return f"{words} {BLOCKS.format(exported.block)}" if in_blocks else words
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dsdctl.errors import InputError, WorkError
-from dsdctl.own.syntax import ANY_NAME, bound_names, imported, parse
+from dsdctl.own.syntax import ANY_NAME, bound_names, defined_names, imported, parse
 from dsdctl.spec.fields import Model
 from dsdctl.spec.problems import nearest
 from dsdctl.system.files import is_there
@@ -159,7 +159,10 @@ def find_source(file: Path, name: str, more: Sequence[str]) -> Source:
     """
     root = file.parent
     if not file.is_file():
-        raise InputError(f"{file}: no such file")
+        raise InputError(
+            f"{file}: no such file (of a level that was trained with it, "
+            "`dsdctl store source KEY DIR` writes it back)"
+        )
     files: dict[str, bytes] = {}
     waiting = [file.name, *(_listed(root, path) for path in more)]
     while waiting:
@@ -244,12 +247,13 @@ def _file_names(module: str) -> tuple[str, str]:
 
 
 def _check_name(source: Source) -> None:
-    names = bound_names(parse(source.files[source.main], source.shown))
+    tree = parse(source.files[source.main], source.shown)
+    names = bound_names(tree)
     if source.name not in names and ANY_NAME not in names:
-        public = [name for name in names if not name.startswith("_")]
-        allowed = f" (allowed: {', '.join(public)})" if public else ""
+        likely = defined_names(tree)
+        allowed = f" (allowed: {', '.join(likely)})" if likely else ""
         raise InputError(
-            f"{source.shown} has no {source.name}{nearest(source.name, public)}{allowed}"
+            f"{source.shown} has no {source.name}{nearest(source.name, names)}{allowed}"
         )
 
 

@@ -26,6 +26,13 @@ def bound_names(tree: ast.Module) -> list[str]:
     return list(dict.fromkeys(_bound(tree)))
 
 
+def defined_names(tree: ast.Module) -> list[str]:
+    """The public functions and classes that a module defines itself."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = [node.name for node in tree.body if isinstance(node, kinds)]
+    return [name for name in names if not name.startswith("_")]
+
+
 def _bound(node: ast.AST) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         match child:

@@ -25,6 +25,8 @@ def check_network(document: Document, who: Who, network: Network, facts: Facts) 
     problem = network.images_problem(facts.height, facts.width, facts.smallest_side)
     if problem is not None:
         key, reason = problem
+        if facts.warning:
+            reason = f"{reason}; {facts.warning}"
         raise InputError(document.problem((who, key), reason))
 
 

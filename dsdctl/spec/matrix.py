@@ -91,7 +91,10 @@ def _check_count(document: Document, products: Sequence[Mapping[str, Sequence[An
 
 def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
     if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
-        reason = "must map dotted paths to lists of values, or be a list of such mappings"
+        reason = (
+            "must map dotted paths to lists of values, or be a list of such mappings "
+            "(allowed: label_noise.rate: [0.2, 0.4], say)"
+        )
         raise InputError(document.problem(path, reason))
     for name in axes:
         if name.split(".")[0] not in VARIED:

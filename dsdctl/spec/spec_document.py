@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dsdctl.errors import InputError
 from dsdctl.spec.document import Document
+from dsdctl.spec.recipe_files import packaged_folder
 from dsdctl.spec.spec_files import nearest_spec
 from dsdctl.spec.templates import template_with
 from dsdctl.spec.yaml import read_document
@@ -26,6 +27,8 @@ def _absence(file: Path) -> str:
     if near is not None:
         return f"No such file or directory; did you mean {near}?"
     name = file.name if file.suffix == ".yaml" else f"{file.name}.yaml"
+    if (packaged_folder("recipes") / name).is_file():
+        return f"no such file; {file.stem} is a recipe, which a spec names under `recipes`"
     template = template_with(name)
     if template is None:
         return "No such file or directory"

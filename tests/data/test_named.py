@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archives import write_image_folder
-from builders import spec_data, write
+from builders import only_problem, spec_data, write
 from PIL import Image
 from scipy.io import savemat
 
@@ -116,5 +116,8 @@ def test_small_pictures_that_would_be_enlarged_are_said(tmp_path: Path) -> None:
     (warning,) = resolve(write(tmp_path / "a.yaml", spec_data({"dataset": dataset}))).warnings
     assert "has 30 x 20 pixels, and is enlarged to 256 x 256" in warning
     assert "dataset.size: {resize: 20, crop: 20}" in warning
+    flat = spec_data({"dataset": dataset, "student": {"arch": "mlp", "hidden": [16]}})
+    problem = only_problem(lambda: resolve(write(tmp_path / "flat.yaml", flat)))
+    assert "mlp takes images of one size" in problem and warning in problem
     sized = {**dataset, "size": {"resize": 20, "crop": 20}}
     assert not resolve(write(tmp_path / "b.yaml", spec_data({"dataset": sized}))).warnings

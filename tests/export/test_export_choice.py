@@ -103,7 +103,11 @@ class TestNothingIsWritten:
         [
             (("--level", 4), 2, "--level: is 4 (allowed: 0 to 3)"),
             (("--level", 1, "--best"), 2, "--best: not with --level"),
-            (("--sparsest-within", 1), 2, "--sparsest-within: is 1.0 (allowed: >= 0, < 1)"),
+            (
+                ("--sparsest-within", 1),
+                2,
+                "--sparsest-within: is 1.0 (allowed: >= 0, < 1; 0.01 is a point)",
+            ),
         ],
     )
     def test_where_the_level_is_not_clear(

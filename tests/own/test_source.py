@@ -102,7 +102,10 @@ def test_a_package_is_all_its_python_files(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("def Other(): pass\n", r"nets\.py has no Net \(allowed: Other\)$"),
+        (
+            "from torch import nn\nclass Other(nn.Module): pass\ndef _part(): pass\n",
+            r"nets\.py has no Net \(allowed: Other\)$",
+        ),
         ("def net(): pass\n", r"has no Net; did you mean net\? \(allowed: net\)$"),
         ("x = 1\ndef Net(:\n", r"nets\.py:2: SyntaxError: invalid syntax$"),
         ("\0", r"nets\.py: (not Python code|SyntaxError)"),

@@ -152,6 +152,11 @@ def test_of_a_spec_that_is_not_there_the_nearest_is_named(
     assert line == f"{typed}: No such file or directory{suggestion}"
 
 
+def test_a_recipe_in_place_of_a_spec_is_said_to_be_one(tmp_path: Path) -> None:
+    line = only_problem(lambda: resolve(tmp_path / "vanilla"))
+    assert line.endswith("vanilla is a recipe, which a spec names under `recipes`")
+
+
 def test_of_a_recipe_and_a_key_that_are_unknown_the_nearest_are_named(tmp_path: Path) -> None:
     write_recipe(tmp_path / "recipes", "ours-tuned")
     changes = {"recipes": ["vanila", "our-tuned", "qq"], "matrx": {}}
