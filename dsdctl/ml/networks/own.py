@@ -1,4 +1,4 @@
-"""Networks of a user's own, built from a seed although they know of none."""
+"""Networks of a user's own, which draw from torch's global generator, built from a seed."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -23,10 +23,11 @@ def build_own(
     seed: int,
     level: int = 0,
 ) -> nn.Module:
-    """What `make` gives with the initial weights of (`seed`, `level`), channels-last.
+    """The network of `make(in_channels, classes, **options)`, channels-last, with the initial
+    weights of (`seed`, `level`).
 
-    It draws them from torch's global generator, which is seeded for it and then as before.
-    Raises whatever `make` raises, and WorkError where it gives no module or a lazy one.
+    It draws them from torch's global generator, which is seeded before and restored after.
+    Raises what `make` raises, and WorkError if it returns no module or one with lazy parameters.
     """
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("initialisation", seed, level))
@@ -40,6 +41,5 @@ def build_own(
 
 
 def seed_training(seed: int, level: int, epoch: int) -> None:
-    """Let what draws from torch's global generators in an epoch, as dropout does, depend on these
-    numbers alone."""
+    """Seed torch's global generators, from which dropout and the like draw in an epoch."""
     torch.manual_seed(stream_seed("training", seed, level, epoch))
