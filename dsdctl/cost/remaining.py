@@ -114,7 +114,7 @@ def missing_rewind_checkpoints(
             continue
         identity = rewind_checkpoint(progress, trajectory)
         # It has no key while the teacher's level is not known.
-        key = trajectory.early_name if identity is None else key_of(identity)
+        key = trajectory.rewind_name if identity is None else key_of(identity)
         if progress.store.levels.get(key) is None:
             states.setdefault(key, []).append(trajectory)
     return states
