@@ -158,7 +158,8 @@ class Pruning(Model):
             return DEFAULT_ROUNDS if self.levels is None else self.levels
         # The least k with 1 - (1 - fraction)^k >= until_sparsity, but for rounding.
         fraction = DEFAULT_FRACTION if self.fraction is None else self.fraction
-        return math.ceil(math.log1p(-self.until_sparsity) / math.log1p(-fraction) - 1e-9)
+        rounds = math.log1p(-self.until_sparsity) / math.log1p(-fraction)
+        return math.ceil(min(rounds, 1e18) - 1e-9)  # tiny fractions give infinity
 
     def share(self, level: int) -> tuple[float | None, float | None]:
         """What round `level` (from 1) prunes: (fraction of the remaining weights, None), or (None,
