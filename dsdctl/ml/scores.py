@@ -63,7 +63,8 @@ def synflow_scores(network: nn.Module, images: Tensor, masks: Masks) -> dict[str
     positive = copy.deepcopy(network).double().eval()
     with torch.no_grad():
         for tensor in positive.state_dict().values():
-            tensor.abs_()
+            if tensor.dtype != torch.bool:  # such as an attention mask, which has no abs
+                tensor.abs_()
     weights = prunable_weights(positive)
     apply_masks(weights, masks)
     flow = positive(torch.ones_like(images, dtype=torch.float64)).sum()
