@@ -73,6 +73,11 @@ def _check_tensors(network: nn.Module, again: nn.Module) -> None:
         if not isinstance(weight, nn.Parameter):
             raise InputError(f"{name} is computed from others (allowed: a plain parameter)")
     tensors = network.state_dict()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):  # what get_extra_state returns
+            raise InputError(
+                f"{name} in its state_dict is a {type(tensor).__name__} (allowed: tensors alone)"
+            )
     places: dict[int, str] = {}
     for name, tensor in tensors.items():
         if tensor.numel() and places.setdefault(tensor.data_ptr(), name) != name:

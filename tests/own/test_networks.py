@@ -234,6 +234,14 @@ REFUSED = {
         " nn.utils.parametrizations.weight_norm(nn.Linear(64, k)))\n",
         r"1\.weight is computed from others",
     ),
+    "more than tensors": (
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, c, k): super().__init__(64, k)\n"
+        "    def forward(self, x): return super().forward(x.flatten(1))\n"
+        "    def get_extra_state(self): return {'steps': 0}\n"
+        "    def set_extra_state(self, state): pass\n",
+        r"_extra_state in its state_dict is a dict \(allowed: tensors alone\)",
+    ),
     "other randomness": (
         "import random\n"
         "def Net(c, k):\n"
