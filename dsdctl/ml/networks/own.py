@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dsdctl.errors import WorkError
 from dsdctl.ml.randomness import stream_seed
@@ -37,7 +37,15 @@ def build_own(
     for name, parameter in network.named_parameters():
         if torch.nn.parameter.is_lazy(parameter):
             raise WorkError(f"{name} has no shape yet (allowed: modules that are not lazy)")
+        # The optimizer works on flat views in the order of memory, so that gaps are not allowed.
+        if not _is_dense(parameter):
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the values of a tensor, in any order, fill its part of memory without gaps."""
+    return torch.empty_like(tensor).stride() == tensor.stride()
 
 
 def seed_training(seed: int, level: int, epoch: int) -> None:
