@@ -1,1 +1,1 @@
-"""What work costs: the ledger of PFLOPs, MACs, rates, remaining work, hours and disk."""
+"""What work costs: PFLOPs, MACs, measured rates, remaining work, hours and disk space."""

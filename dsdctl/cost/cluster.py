@@ -1,4 +1,4 @@
-"""What a plan takes on several GPUs, as plain data: makespan, GPU-hours, and how many help."""
+"""A plan's cost on several GPUs, as plain data: makespan, GPU-hours, and how many GPUs help."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Unit = Literal["seconds", "levels"]
 
 
 class Stretch(Model):
-    """Pieces of the critical path that follow each other and are of a kind."""
+    """Consecutive pieces of the critical path with the same name."""
 
     piece: str
     count: int
@@ -25,7 +25,8 @@ class Stretch(Model):
 
 
 class OnGpus(Model):
-    """The missing work on a number of GPUs, one process each; `busy` is their utilization."""
+    """The missing work on a number of GPUs, one process each. `busy` is their utilization, a
+    fraction; `makespan` is in the plan's unit."""
 
     gpus: int
     makespan: float
@@ -37,7 +38,7 @@ class OnGpus(Model):
 
 
 class ClusterPlan(Model):
-    """The missing work as a list schedule, the longest chain first, at most: up to the last levels.
+    """A list schedule of the missing work, longest chain first, if no recipe stops early.
 
     Costs are in `unit`: seconds, or levels of the first row's first student by executed PFLOPs.
     """
@@ -94,8 +95,11 @@ def _on_gpus(schedules: ListSchedules, gpus: int, work: float, unit: Unit) -> On
 def at_images_per_second(
     plan: Plan, count_macs: CountMacs, images: float
 ) -> tuple[CostFunction, str]:
-    """The seconds of work on a GPU that trains the first row's student on `images` a second, alone
-    and not distilled; all else scales with its executed PFLOPs. And that in words."""
+    """The cost in seconds if a GPU trains the first row's student, without a teacher, on `images`
+    per second, and all other work takes time in proportion to its executed PFLOPs.
+
+    Returns the cost function, and where it comes from in words.
+    """
     setup = plan.trajectories[plan.rows[0].students[0]].setup
     pflops_per_second = images * FORWARD_AND_BACKWARD * count_macs(setup).total / PETA
     arch = network_name(setup.network)
@@ -104,7 +108,10 @@ def at_images_per_second(
 
 
 def in_levels(plan: Plan, count_macs: CountMacs) -> tuple[CostFunction, str]:
-    """The cost of work in levels of the first row's first student, by PFLOPs. And that in words."""
+    """The cost in levels of the first row's first student, by executed PFLOPs.
+
+    Returns the cost function, and where it comes from in words.
+    """
     student = plan.trajectories[plan.rows[0].students[0]]
     level = level_pflops_executed(student, count_macs)
     words = (

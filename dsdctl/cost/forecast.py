@@ -1,4 +1,4 @@
-"""A plan's missing work as pieces that wait for each other, priced in seconds or any other unit."""
+"""A plan's missing work as pieces with dependencies, and their cost in seconds or another unit."""
 
 from collections.abc import Iterator, Mapping
 
@@ -23,11 +23,12 @@ from dsdctl.plan.trajectory import Trajectory
 def seconds_estimate(
     progress: Progress, count_macs: CountMacs, device: str, slots: int
 ) -> float | None:
-    """How long a run of the missing work takes here; None where this store knows no rate.
+    """How many seconds the missing work takes at most on `device`; None if no rate is known.
 
-    That is its list schedule on `slots` processes, at most, and what it takes them to start.
+    That is the makespan of its list schedule on `slots` processes, and the time these take to
+    start.
     """
-    price = _learnt_price(progress, count_macs, device)
+    price = _measured_price(progress, count_macs, device)
     if price is None:
         return None
     pieces = pieces_of(progress, count_macs, price)
@@ -36,8 +37,8 @@ def seconds_estimate(
     return throughput.start_seconds(progress.store, device) + list_schedule(pieces, slots)
 
 
-def _learnt_price(progress: Progress, count_macs: CountMacs, device: str) -> CostFunction | None:
-    """What this store knows of the speed of `device`."""
+def _measured_price(progress: Progress, count_macs: CountMacs, device: str) -> CostFunction | None:
+    """The cost in seconds at the rates that this store knows of `device`; None if it knows none."""
     interrupted = _rates_of_interrupted(progress, count_macs, device)
     return throughput.seconds(progress.store, device, interrupted)
 
@@ -45,7 +46,7 @@ def _learnt_price(progress: Progress, count_macs: CountMacs, device: str) -> Cos
 def _rates_of_interrupted(
     progress: Progress, count_macs: CountMacs, device: str
 ) -> dict[str, float]:
-    """MACs a second by workload, of the plan's levels that were interrupted within."""
+    """MACs per second by workload, from the plan's levels in flight."""
     rates: dict[str, float] = {}
     for trajectory, epochs, seconds in _interrupted(progress, device):
         images = epochs * trajectory.setup.images.sizes.train
@@ -55,7 +56,8 @@ def _rates_of_interrupted(
 
 
 def _interrupted(progress: Progress, device: str) -> Iterator[tuple[Trajectory, int, float]]:
-    """Yield the plan's levels in flight on `device`, with a checkpoint's epochs and seconds."""
+    """Yield the trajectories with a level in flight on `device`, and the epochs and seconds in its
+    checkpoint."""
     for trajectory in unfinished(progress):
         identity = progress.next_level_identity(trajectory)
         found = progress.store.checkpoints.interrupted(key_of(identity)) if identity else None
@@ -66,10 +68,10 @@ def _interrupted(progress: Progress, device: str) -> Iterator[tuple[Trajectory, 
 
 
 def by_rehearsal(progress: Progress, device: str) -> bool:
-    """Whether a rehearsal is all that is known of the speed of some of the missing work."""
+    """Whether the speed of some of the missing work is known only from a rehearsal."""
     missing = {workload(trajectory) for trajectory in unfinished(progress)}
-    run = {workload(trajectory) for trajectory, _, _ in _interrupted(progress, device)}
-    return throughput.rehearsed_alone(progress.store, device, missing - run)
+    in_flight = {workload(trajectory) for trajectory, _, _ in _interrupted(progress, device)}
+    return throughput.rehearsed_alone(progress.store, device, missing - in_flight)
 
 
 def plan_for_cluster(
@@ -79,19 +81,23 @@ def plan_for_cluster(
     gpus: int | None,
     images_per_second: float | None,
 ) -> ClusterPlan | None:
-    """What the missing work takes on `gpus`; None where none are asked for. Raises InputError."""
+    """The missing work on `gpus`; None if `gpus` is None.
+
+    At `images_per_second`, else at this store's rates on `device`, else in levels. Raises
+    InputError for `images_per_second` without `gpus`.
+    """
     if gpus is None:
         if images_per_second is not None:
             raise InputError("--images-per-second: says nothing without --gpus")
         return None
     if not progress.plan.rows:
         return cluster_plan([], gpus, "levels", "")
-    learnt = _learnt_price(progress, count_macs, device)
+    measured = _measured_price(progress, count_macs, device)
     if images_per_second is not None:
         price, basis = at_images_per_second(progress.plan, count_macs, images_per_second)
-    elif learnt is not None:
+    elif measured is not None:
         source = "rehearsal" if by_rehearsal(progress, device) else "levels"
-        price, basis = learnt, f"measured: as fast as this store's {source} on {device}"
+        price, basis = measured, f"measured: as fast as this store's {source} on {device}"
     else:
         price, basis = in_levels(progress.plan, count_macs)
         return cluster_plan(pieces_of(progress, count_macs, price), gpus, "levels", basis)
@@ -99,10 +105,11 @@ def plan_for_cluster(
 
 
 def pieces_of(progress: Progress, count_macs: CountMacs, price: CostFunction) -> list[Piece]:
-    """What may still be run: each distinct level, teacher table and rewind checkpoint, once.
+    """All work that may still be run: each distinct level, teacher table and rewind checkpoint.
 
-    The levels of a trajectory are a chain, up to the last, since a stop is not known before. A
-    student waits for the levels of its teacher that its rule needs, and then for its table.
+    The levels of a trajectory are a chain up to the last, since it is not known where a recipe
+    stops. A student depends on the levels of its teacher that its rule needs, then on the cached
+    teacher logits.
     """
     builder = _Builder(progress, count_macs, price)
     for trajectory in progress.plan.trajectories.values():
@@ -111,6 +118,8 @@ def pieces_of(progress: Progress, count_macs: CountMacs, price: CostFunction) ->
 
 
 class _Builder:
+    """Collects pieces; a piece that trajectories share is added once."""
+
     def __init__(self, progress: Progress, count_macs: CountMacs, price: CostFunction):
         self.pieces: list[Piece] = []
         self._progress = progress
@@ -118,16 +127,16 @@ class _Builder:
         self._price = price
         self._numbers: dict[object, int] = {}
         self._ends: dict[tuple[str, int], int] = {}
-        """By trajectory and level, the piece that ends with this level."""
+        """The number of the piece that trains a level, by trajectory and level."""
         self._tables: Mapping[str, PlanTable] = plan_tables(progress, count_macs)
-        self._early = {
-            trajectory.key: state
-            for state, rewinding in missing_rewind_checkpoints(progress).items()
+        self._rewind_checkpoints = {
+            trajectory.key: checkpoint
+            for checkpoint, rewinding in missing_rewind_checkpoints(progress).items()
             for trajectory in rewinding
         }
 
     def add(self, trajectory: Trajectory) -> None:
-        """Add the missing levels of a trajectory in a chain, and what they read."""
+        """Add the missing levels of a trajectory as a chain, and what they depend on."""
         known, names = self._progress.known[trajectory.key], trajectory.level_names()
         levels = levels_to_restore(self._progress, trajectory)
         if wants_level(self._progress, trajectory):
@@ -138,20 +147,20 @@ class _Builder:
         cost = self._price(workload(trajectory), pflops)
         before = self._teacher(trajectory)
         for level in levels:
-            if level and trajectory.key in self._early:
-                before = self._early_state(trajectory, before)
+            if level and trajectory.key in self._rewind_checkpoints:
+                before = self._rewind_checkpoint(trajectory, before)
             before = (self._piece(names[level], f"{trajectory.label} level", cost, before),)
             self._ends[trajectory.key, level] = before[0]
 
     def _teacher(self, student: Trajectory) -> tuple[int, ...]:
-        """What must be there before the first level of a student."""
+        """The pieces on which the first missing level of a student depends."""
         need = student.teacher
         if need is None:
             return ()
         before: tuple[int, ...] = ()
         if need.trajectory is not None:
-            read = {need.levels - 1, self._progress.teacher_level(need)}
-            ends = [self._ends.get((need.trajectory, level)) for level in read if level is not None]
+            levels = {need.levels - 1, self._progress.teacher_level(need)}
+            ends = [self._ends.get((need.trajectory, n)) for n in levels if n is not None]
             before = tuple(sorted({end for end in ends if end is not None}))
         table = self._tables.get(student.key)
         if table is None or table.done:
@@ -159,14 +168,16 @@ class _Builder:
         cost = self._price(workload(student, of_teacher=True), table.pflops)
         return (self._piece(table.key, "cached teacher logits", cost, before),)
 
-    def _early_state(self, trajectory: Trajectory, before: tuple[int, ...]) -> tuple[int, ...]:
+    def _rewind_checkpoint(
+        self, trajectory: Trajectory, before: tuple[int, ...]
+    ) -> tuple[int, ...]:
         pflops = rewind_checkpoint_pflops(trajectory, self._count_macs)
         cost = self._price(workload(trajectory), pflops)
-        state = self._early[trajectory.key]
-        return (self._piece(("early", state), "rewind checkpoint", cost, before),)
+        name = ("rewind", self._rewind_checkpoints[trajectory.key])
+        return (self._piece(name, "rewind checkpoint", cost, before),)
 
     def _piece(self, name: object, shown: str, cost: float, after: tuple[int, ...]) -> int:
-        """The number of a piece, which trajectories may share and which is then run once."""
+        """The number of the piece with this name, which is added if it is new."""
         if name not in self._numbers:
             self._numbers[name] = len(self.pieces)
             self.pieces.append(Piece(shown, cost, after))

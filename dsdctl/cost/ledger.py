@@ -1,8 +1,8 @@
-"""The ledger: what a plan costs, in three conventions that are never mixed up.
+"""The ledger: what a plan costs, in three conventions that must not be mixed.
 
 paper     3 x forward MACs of an image (fvcore, train mode) x training images x epochs, dense at
           every level. One "FLOP" is one multiply-accumulate.
-non-zero  the same with each layer's MACs scaled by the share of its weights that are left.
+non-zero  the same, with each layer's MACs scaled by its density.
 executed  what is run: training, teacher forwards or teacher tables, measuring; shared work once.
 """
 
@@ -19,16 +19,16 @@ from dsdctl.results import Measured
 from dsdctl.spec.network import BuiltIn, CodeNetwork
 
 FORWARD_AND_BACKWARD = 3
-"""A training step in forward passes: one forward, two for the backward."""
+"""The cost of a training step in forward passes; the backward pass counts as two."""
 
 PETA = 1e15
 
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one image's forward pass, dense, in train mode.
+    """Multiply-accumulates of one image's forward pass through the dense network in train mode.
 
-    `per_layer` holds those of the prunable layers, by the state_dict name of their weight.
+    `per_layer` has those of the prunable layers, by the state_dict name of their weight.
     """
 
     total: int
@@ -36,13 +36,13 @@ class Macs:
 
 
 CountMacs = Callable[[TrainingSetup], Macs]
-"""Counts the MACs of a set-up's network on its images; passed in, since it needs torch."""
+"""Counts the MACs of a set-up's network on its images; passed in, since counting needs torch."""
 
 
 def fvcore_macs(setup: TrainingSetup) -> Macs:
     """Count with fvcore, once for each network and image size. Imports torch.
 
-    A user's own network was counted when it was looked at; raises InputError where it never was.
+    A user's own network was counted by its inspection; raises InputError if there was none.
     """
     if setup.own is not None:
         return Macs(setup.own.known.macs, setup.own.known.macs_per_layer)
@@ -63,7 +63,7 @@ def _fvcore_macs(network: BuiltIn, channels: int, height: int, width: int, class
 
 
 def training_pflops(setup: TrainingSetup, macs: Macs) -> float:
-    """One training run in the paper's convention: 1.628 for Table 1's student."""
+    """PFLOPs of one training run in the paper's convention: 1.628 for Table 1's student."""
     images = setup.images.sizes.train * setup.training.epochs
     return FORWARD_AND_BACKWARD * macs.total * images / PETA
 
@@ -71,7 +71,7 @@ def training_pflops(setup: TrainingSetup, macs: Macs) -> float:
 def nonzero_training_pflops(
     setup: TrainingSetup, macs: Macs, density_per_layer: Mapping[str, float]
 ) -> float:
-    """One training run with the MACs of each layer scaled by its density."""
+    """PFLOPs of one training run with the MACs of each layer scaled by its density, 0 to 1."""
     pruned = sum(
         count * (1 - density_per_layer.get(name, 1.0)) for name, count in macs.per_layer.items()
     )
@@ -80,34 +80,34 @@ def nonzero_training_pflops(
 
 
 def nonzero_pflops(setup: TrainingSetup, macs: Macs, levels: Iterable[Measured]) -> float:
-    """The training runs of `levels`, each with the densities that it was run at."""
+    """PFLOPs of the training runs of `levels`, each at the densities that it was trained with."""
     return sum(nonzero_training_pflops(setup, macs, level.density_per_layer) for level in levels)
 
 
 def measuring_pflops(setup: TrainingSetup, macs: Macs) -> float:
-    """One measurement: each training, validation and test image once forward."""
+    """PFLOPs of measuring a level: one forward pass per training, validation and test image."""
     return macs.total * _measured_images(setup.images) / PETA
 
 
 def table_pflops(student: TrainingSetup, teacher_macs: Macs) -> float:
-    """A teacher table: every view of every training image once forward."""
+    """PFLOPs of a teacher table: one forward pass per view of every training image."""
     return teacher_macs.total * table_forwards(student) / PETA
 
 
 def table_forwards(student: TrainingSetup) -> int:
-    """Forward passes that a teacher table takes."""
+    """Forward passes of the teacher for a table."""
     return student.images.sizes.train * view_count(student.augment)
 
 
 def teacher_call_pflops(student: TrainingSetup, teacher_macs: Macs) -> float:
-    """The teacher's forward passes during one training run that calls it directly."""
+    """PFLOPs of the teacher during one training run that calls it for each batch."""
     images = student.images.sizes.train * student.training.epochs
     return teacher_macs.total * images / PETA
 
 
 @dataclass(frozen=True)
 class RowCost:
-    """What one seed of a row would cost alone at most, in the paper's convention."""
+    """The most that one seed of a row would cost without sharing, in the paper's convention."""
 
     trainings_max: int
     pflops_max: float
@@ -116,7 +116,8 @@ class RowCost:
 
 
 def row_cost(plan: Plan, row_plan: RowPlan, count_macs: CountMacs) -> RowCost:
-    """Price one seed of a row: the student to the last level, and the teacher as far as needed."""
+    """The cost of one seed of a row: all levels of the student, and those of the teacher that the
+    rule needs."""
     student = plan.trajectories[row_plan.students[0]]
     levels = row_plan.row.student.levels
     teacher_levels, teacher_price = 0, 0.0
@@ -133,7 +134,7 @@ def row_cost(plan: Plan, row_plan: RowPlan, count_macs: CountMacs) -> RowCost:
 
 
 def level_pflops_executed(trajectory: Trajectory, count_macs: CountMacs) -> float:
-    """One level as it is run: training, direct teacher calls, measuring; without the table."""
+    """Executed PFLOPs of one level: training, teacher calls, measuring; without a teacher table."""
     macs = count_macs(trajectory.setup)
     total = training_pflops(trajectory.setup, macs) + measuring_pflops(trajectory.setup, macs)
     need = trajectory.teacher
@@ -143,7 +144,7 @@ def level_pflops_executed(trajectory: Trajectory, count_macs: CountMacs) -> floa
 
 
 def macs_per_trained_image(trajectory: Trajectory, count_macs: CountMacs) -> int:
-    """What training on an image once takes as it is run, a direct teacher call included."""
+    """Executed MACs of training on one image once, with the teacher's if it is called directly."""
     total = FORWARD_AND_BACKWARD * count_macs(trajectory.setup).total
     need = trajectory.teacher
     if need is not None and not need.table:
@@ -152,7 +153,7 @@ def macs_per_trained_image(trajectory: Trajectory, count_macs: CountMacs) -> int
 
 
 def rewind_checkpoint_pflops(trajectory: Trajectory, count_macs: CountMacs) -> float:
-    """The first batches of level 0 run once more, and measured, for levels that rewind to them."""
+    """Executed PFLOPs of a rewind checkpoint: the first batches of level 0, and measuring."""
     setup = trajectory.setup
     measuring = measuring_pflops(setup, count_macs(setup))
     training = level_pflops_executed(trajectory, count_macs) - measuring
@@ -160,7 +161,7 @@ def rewind_checkpoint_pflops(trajectory: Trajectory, count_macs: CountMacs) -> f
 
 
 def level_bytes(total_weights: int) -> int:
-    """Disk that a level takes: fp32 weights and one byte a mask entry; the rest is small."""
+    """Approximate bytes of a level on disk: fp32 weights, one byte per mask entry, small files."""
     return 5 * total_weights + 20_000
 
 

@@ -1,4 +1,4 @@
-"""The MACs of networks, counted once and kept with the store: to read them takes no torch."""
+"""The MACs of networks, counted once and cached in the store, where reading them needs no torch."""
 
 import hashlib
 import importlib.metadata
@@ -18,13 +18,13 @@ FILE = "macs.json"
 _COUNTS: TypeAdapter[dict[str, tuple[int, list[tuple[str, int]]]]] = TypeAdapter(
     dict[str, tuple[int, list[tuple[str, int]]]]
 )
-"""By what is counted: the total, and each layer's, in the network's order."""
+"""By name: the total, and the count of each layer in the network's order."""
 
 
 class MacCache:
-    """Counts as `fvcore_macs` does, but for what a store knows already.
+    """`fvcore_macs`, cached in a store.
 
-    What was counted by other versions, or altered since, counts as unknown.
+    Counts by other versions, or that were altered since, are ignored.
     """
 
     def __init__(self, store: Store):
@@ -40,7 +40,7 @@ class MacCache:
         return self._counts[name]
 
     def save(self) -> None:
-        """Write what the store does not know yet. Raises OSError, WorkError if it has vanished."""
+        """Write new counts into the store. Raises OSError, and WorkError if it has vanished."""
         if self._new:
             counts = {
                 name: [macs.total, [[*layer] for layer in macs.per_layer.items()]]
@@ -70,7 +70,7 @@ def _name(setup: TrainingSetup) -> str:
 
 
 def _checksum(counts: Any) -> str:
-    """Of the counts and of what counts: fvcore, torch, and the code of the networks."""
+    """sha256 of the counts and of what they depend on: fvcore, torch, the code of the networks."""
     digest = hashlib.sha256(json.dumps(counts, sort_keys=True).encode())
     for package in ("fvcore", "torch", "torchvision"):
         digest.update(importlib.metadata.version(package).encode())

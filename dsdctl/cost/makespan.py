@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of work: what it is called, what it costs, and the pieces that it waits for.
+    """A piece of work, its cost in any unit, and the pieces that it depends on.
 
-    These are given by their place in a list in which each comes before those that wait for it.
+    `after` are indices into a list of pieces in which each comes before those that depend on it.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Piece:
 
 
 def tails(pieces: Sequence[Piece]) -> list[float]:
-    """For each piece the cost of the longest chain from its start to the end of all work."""
+    """For each piece the cost of the longest chain of dependent pieces that begins with it."""
     longest = [0.0] * len(pieces)
     for number in reversed(range(len(pieces))):
         longest[number] += pieces[number].cost
@@ -34,7 +34,7 @@ def tails(pieces: Sequence[Piece]) -> list[float]:
 
 
 def critical_path(pieces: Sequence[Piece]) -> list[Piece]:
-    """A longest chain of pieces that wait for each other, from the first on."""
+    """A longest chain of pieces of which each depends on the one before."""
     longest = tails(pieces)
     waiting: dict[int, list[int]] = {}
     for number, piece in enumerate(pieces):
@@ -50,12 +50,12 @@ def critical_path(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def total_cost(pieces: Sequence[Piece]) -> float:
-    """What all pieces cost together."""
+    """The sum of the pieces' costs."""
     return sum(piece.cost for piece in pieces)
 
 
 class ListSchedules:
-    """The list schedules of the same pieces on different numbers of machines, each made once."""
+    """List schedules of the same pieces on different numbers of machines, each computed once."""
 
     def __init__(self, pieces: Sequence[Piece]):
         self._pieces = pieces
@@ -67,7 +67,7 @@ class ListSchedules:
         self._makespans: dict[int, float] = {}
 
     def makespan(self, machines: int) -> float:
-        """The makespan on `machines` alike, the piece with the longest tail first."""
+        """The makespan on identical `machines`; the piece with the longest tail goes first."""
         if machines not in self._makespans:
             self._makespans[machines] = self._schedule(machines)
         return self._makespans[machines]
@@ -90,10 +90,11 @@ class ListSchedules:
         return now
 
     def machines_that_help(self, within: float = 0.01) -> int:
-        """A number of machines with which the makespan is, but for the share `within`, the critical
-        path, so that more cannot help; one less is too few."""
+        """A number of machines whose makespan exceeds the critical path by a fraction of at most
+        `within`, so that more hardly help; with one machine less it exceeds that."""
         bound = (1 + within) * max(self._tails, default=0.0)
-        # On fewer not even the work without any waiting is done by then, but for rounding.
+        # With fewer machines even the work without dependencies would take longer. The factor
+        # allows for rounding.
         work = (1 - 1e-9) * total_cost(self._pieces)
         too_few = math.ceil(work / bound) - 1 if work else 0
         enough = too_few + 1
@@ -109,5 +110,5 @@ class ListSchedules:
 
 
 def list_schedule(pieces: Sequence[Piece], machines: int) -> float:
-    """The makespan on `machines` alike, the piece with the longest tail first."""
+    """The makespan on identical `machines`; the piece with the longest tail goes first."""
     return ListSchedules(pieces).makespan(machines)

@@ -1,4 +1,4 @@
-"""What of a plan is still to be done, and what it may write."""
+"""The work of a plan that is still to be done, and the disk space that it may take."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dsdctl.spec.fields import Model
 
 
 class PlanTable(Model):
-    """A teacher table. Its key is known once the teacher's level is; till then it is named."""
+    """A teacher table. Until the teacher's level is known, `key` is a name."""
 
     key: str
     forwards: int
@@ -25,7 +25,10 @@ class PlanTable(Model):
 
 @dataclass(frozen=True)
 class MissingWork:
-    """What of the `chosen` trajectories may still be run, by their keys."""
+    """The work of the `chosen` trajectories that may still be run, by their keys.
+
+    `levels` counts the levels not yet run, `restored` those to train again for dropped weights.
+    """
 
     progress: Progress
     chosen: list[Trajectory]
@@ -35,8 +38,7 @@ class MissingWork:
 
     @property
     def to_run(self) -> dict[str, int]:
-        """How many levels may be run: those missing, and those whose weights were dropped and are
-        needed again."""
+        """How many levels may be run, including those to train again for dropped weights."""
         return {key: count + self.restored[key] for key, count in self.levels.items()}
 
     def disk_bytes(self) -> int:
@@ -56,7 +58,7 @@ class MissingWork:
 
 
 def missing_work(progress: Progress, only: Collection[str] = ()) -> MissingWork:
-    """What may still be run; `only` of the trajectories of these keys, if any."""
+    """The work that may still be run, of the trajectories with the keys `only`, or of all."""
     return MissingWork(
         progress,
         progress.plan.chosen(only),
@@ -67,13 +69,16 @@ def missing_work(progress: Progress, only: Collection[str] = ()) -> MissingWork:
 
 
 def levels_to_run(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
-    """By trajectory, how many levels may be run: those missing, and those whose weights were
-    dropped and are needed again; `only` of those of these keys, if any."""
+    """By trajectory, how many levels may be run, including those to train again for dropped
+    weights; of the trajectories with the keys `only`, or of all."""
     return missing_work(progress, only).to_run
 
 
 def levels_run_again(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
-    """By trajectory, how many levels are run again; a shared one counts for the first of them."""
+    """By trajectory, how many levels are trained again for dropped weights.
+
+    A level that trajectories share counts for the first of them.
+    """
     counts: dict[str, int] = {}
     counted: set[str] = set()
     for trajectory in progress.plan.chosen(only):
@@ -85,8 +90,10 @@ def levels_run_again(progress: Progress, only: Collection[str] = ()) -> dict[str
 
 
 def missing_levels(progress: Progress, only: Collection[str] = ()) -> dict[str, int]:
-    """By trajectory, how many levels may still be run: up to the last, since a stop is not known
-    before. A level that trajectories share counts for the first of them."""
+    """By trajectory, how many levels may still be run, if no recipe stops early.
+
+    A level that trajectories share counts for the first of them.
+    """
     missing: dict[str, int] = {}
     counted: set[tuple[object, ...]] = set()
     for trajectory in progress.plan.chosen(only):
@@ -98,30 +105,32 @@ def missing_levels(progress: Progress, only: Collection[str] = ()) -> dict[str, 
 
 
 def disk_bytes(progress: Progress, only: Collection[str] = ()) -> int:
-    """Bytes that missing levels and teacher tables may write; `only` those for the trajectories of
-    these keys, if any."""
+    """Bytes that missing levels and teacher tables may write, of the trajectories with the keys
+    `only`, or of all."""
     return missing_work(progress, only).disk_bytes()
 
 
 def missing_rewind_checkpoints(
     progress: Progress, only: Collection[str] = ()
 ) -> dict[str, list[Trajectory]]:
-    """By key, each early state of level 0 still to be computed, and who rewinds to it."""
-    states: dict[str, list[Trajectory]] = {}
+    """By key, the rewind checkpoints still to be computed, and the trajectories that need them.
+
+    Until the teacher's level is known, a name stands for the key.
+    """
+    found: dict[str, list[Trajectory]] = {}
     for trajectory in progress.plan.chosen(only):
         rewinds = trajectory.setup.rewind_iterations > 0 and trajectory.levels > 1
         if not rewinds or not wants_level(progress, trajectory):
             continue
         identity = rewind_checkpoint(progress, trajectory)
-        # It has no key while the teacher's level is not known.
-        key = trajectory.early_name if identity is None else key_of(identity)
+        key = trajectory.rewind_name if identity is None else key_of(identity)
         if progress.store.levels.get(key) is None:
-            states.setdefault(key, []).append(trajectory)
-    return states
+            found.setdefault(key, []).append(trajectory)
+    return found
 
 
 def plan_tables(progress: Progress, count_macs: CountMacs) -> dict[str, PlanTable]:
-    """The table of each distilled trajectory that reads one, by the trajectory's key."""
+    """The teacher table of each trajectory that reads one, by the trajectory's key."""
     plan = progress.plan
     keys = table_keys(progress, plan.trajectories.values())
     readers: dict[str, list[Trajectory]] = {}
@@ -151,10 +160,10 @@ def _plan_table(
 
 
 def table_keys(progress: Progress, trajectories: Iterable[Trajectory]) -> dict[str, str]:
-    """By distilled trajectory that reads one, the key of its table.
+    """The key of the teacher table of each trajectory that reads one, by the trajectory's key.
 
-    While its teacher's level is not known that is a name by teacher and rule, the same for all
-    that will read the same table.
+    Until the teacher's level is known, that is a name made of the teacher and rule, the same for
+    all that will read the same table.
     """
     keys: dict[object, str] = {}
     found: dict[str, str] = {}

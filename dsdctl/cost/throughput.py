@@ -1,7 +1,7 @@
-"""How fast this machine is, learnt from its levels and rehearsals and kept with the store.
+"""How fast this machine is, as measured from levels and rehearsals, and cached in the store.
 
-A level's rate is that of all it took: loading, pruning, training, measuring. A rehearsal's is that
-of training alone, and counts where no level of the workload was run.
+A level's rate includes loading, pruning, training and measuring. A rehearsal's is that of training
+alone, and is used if no level of the workload was run.
 """
 
 import json
@@ -23,10 +23,10 @@ from dsdctl.store.store import Store
 FILE = "calibration.json"
 
 START = "start_seconds"
-"""Under this name the file keeps how long a run takes until its first level begins."""
+"""The key in the file of the seconds until a run's first level begins, by device."""
 
 REHEARSED = "rehearsed"
-"""Under this name the file keeps the rates of rehearsals, by device."""
+"""The key in the file of the rates of rehearsals, by device."""
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _RATES = TypeAdapter(dict[str, _Positive])
@@ -34,29 +34,29 @@ _REHEARSED = TypeAdapter(dict[str, dict[str, _Positive]])
 _STARTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]])
 
 CostFunction = Callable[[str, float], float]
-"""What a piece of work costs: (workload, PFLOPs as executed) -> seconds, or any other unit."""
+"""(workload, executed PFLOPs) -> the cost of a piece of work, in seconds or another unit."""
 
 
 @dataclass
 class RunTimings:
-    """What a run shows of a machine's speed: its levels, and how long it took to the first.
+    """The timings of a run: its levels, and the seconds until the first one began.
 
-    `start_seconds` stays None where the first piece of work was none of those levels.
+    `start_seconds` stays None if the first piece of work was not a level.
     """
 
     levels: list[tuple[Trajectory, FinishedLevel]] = field(default_factory=list)
     start_seconds: float | None = None
     rates: dict[str, list[float]] = field(default_factory=dict)
-    """MACs a second by workload, of the first `rated` levels."""
+    """MACs per second by workload, of the first `rated` levels."""
     rated: int = 0
     _began: float | None = None
 
     def begin(self) -> None:
-        """Say that work begins now."""
+        """Start the clock: work begins now."""
         self._began = time.monotonic()
 
     def add(self, trajectory: Trajectory, level: FinishedLevel | None) -> None:
-        """Take in what has just been finished; a teacher table has no level."""
+        """Add a piece of work that has just been finished; a teacher table has no level."""
         if self._began is not None and level is not None:
             passed = time.monotonic() - self._began
             self.start_seconds = max(0.0, passed - level.environment.wall_seconds)
@@ -66,9 +66,9 @@ class RunTimings:
 
 
 def workload(trajectory: Trajectory, *, of_teacher: bool = False) -> str:
-    """Name what decides the rate: network, image size, batch, precision, and how it is taught.
+    """A name for what determines the rate: network, image size, batch, precision, distillation.
 
-    With `of_teacher` it is that of the trajectory's teacher, alone.
+    With `of_teacher` it is the workload of the trajectory's teacher by itself.
     """
     need, setup = trajectory.teacher, trajectory.setup
     if of_teacher and need is not None:
@@ -78,18 +78,17 @@ def workload(trajectory: Trajectory, *, of_teacher: bool = False) -> str:
     if isinstance(setup.network, CodeNetwork):
         code = setup.network.code or setup.network.version
         network = f"{setup.network.name}-{code}-{json.dumps(setup.network.options)}"
-    taught = ""
+    distilled = ""
     if need is not None:
-        taught = "/table" if need.table else "/teacher"
+        distilled = "/table" if need.table else "/teacher"
     size = f"{facts.channels}x{facts.height}x{facts.width}"
-    return f"{network}/{size}/{training.batch_size}/{training.precision}{taught}"
+    return f"{network}/{size}/{training.batch_size}/{training.precision}{distilled}"
 
 
 def update_rates(store: Store, device: str, observed: RunTimings, count_macs: CountMacs) -> None:
-    """Keep the median rate, in MACs a second, of each workload among the observed levels, and how
-    long the run took until its first level began.
+    """Store the median rate of each workload in a run, in MACs per second, and its start seconds.
 
-    A level that diverged did not train to its end, and says nothing of a rate.
+    Levels that diverged are left out, since they did not train to the end.
     """
     for trajectory, level in observed.levels[observed.rated :]:
         if level.measured is None:
@@ -109,7 +108,7 @@ def update_rates(store: Store, device: str, observed: RunTimings, count_macs: Co
 
 
 def learn_rehearsed(store: Store, device: str, rates: Mapping[str, float]) -> None:
-    """Keep the rates of rehearsed workloads, in MACs a second, apart from those of levels."""
+    """Store the rates of rehearsed workloads, in MACs per second, apart from those of levels."""
     if rates:
         known = _known(store)
         rehearsed = known.get(REHEARSED, {})
@@ -118,14 +117,14 @@ def learn_rehearsed(store: Store, device: str, rates: Mapping[str, float]) -> No
 
 
 def rehearsed_alone(store: Store, device: str, names: Iterable[str]) -> bool:
-    """Whether a rehearsal is all that is known of one of these workloads."""
+    """Whether the rate of any of these workloads is known only from a rehearsal."""
     known = _known(store)
     rehearsed: Mapping[str, float] = known.get(REHEARSED, {}).get(device, {})
     return any(name in rehearsed and name not in known.get(device, {}) for name in names)
 
 
 def start_seconds(store: Store, device: str) -> float:
-    """How long a run on `device` takes until its first level begins; 0 where none was run."""
+    """Seconds that a run on `device` takes until its first level begins; 0 if not known."""
     starts: Mapping[str, float] = _known(store).get(START, {})
     return starts.get(device, 0.0)
 
@@ -133,11 +132,11 @@ def start_seconds(store: Store, device: str) -> float:
 def seconds(
     store: Store, device: str, interrupted: Mapping[str, float] | None = None
 ) -> CostFunction | None:
-    """The seconds that work takes at the rates that were learnt; None where this store knows none.
+    """The cost of work in seconds at the rates in this store; None if there are none.
 
-    Rates of levels go before those of `interrupted` ones, and these before those of rehearsals.
-    A workload that has not been run takes the rate of the one that differs from it only in how it
-    is taught, else the median of all.
+    Rates of finished levels take precedence over those of `interrupted` ones, and these over
+    rehearsals. A workload without a rate has that of one that differs only in its distillation, or
+    else the median of all.
     """
     known = _known(store)
     rehearsed: Mapping[str, float] = known.get(REHEARSED, {}).get(device, {})
@@ -145,17 +144,17 @@ def seconds(
     if not rates:
         return None
     typical = statistics.median(rates.values())
-    untaught = {_untaught(name): rate for name, rate in rates.items()}
+    by_training = {_without_distillation(name): rate for name, rate in rates.items()}
 
     def price(name: str, pflops: float) -> float:
-        rate = rates.get(name) or untaught.get(_untaught(name), typical)
+        rate = rates.get(name) or by_training.get(_without_distillation(name), typical)
         return pflops * PETA / rate
 
     return price
 
 
 def _known(store: Store) -> dict[str, Any]:
-    """What was learnt, by device or by the names above; what is no such thing is left out."""
+    """The valid entries of the file, by device or by the keys above."""
     kinds: dict[str, TypeAdapter[Any]] = {START: _STARTS, REHEARSED: _REHEARSED}
     known = {}
     for name, value in (store.read_json(FILE) or {}).items():
@@ -164,14 +163,14 @@ def _known(store: Store) -> dict[str, Any]:
     return known
 
 
-def _untaught(name: str) -> str:
+def _without_distillation(name: str) -> str:
     return name.removesuffix("/table").removesuffix("/teacher")
 
 
 def images_per_second(trajectory: Trajectory, level: FinishedLevel) -> float | None:
-    """Training images a second of a level, loading and measuring included in its time.
+    """Training images per second of a level, whose time includes loading and measuring.
 
-    None for one that diverged, which did not train to its end.
+    None for a level that diverged, since it did not train to the end.
     """
     if level.measured is None:
         return None
@@ -181,7 +180,7 @@ def images_per_second(trajectory: Trajectory, level: FinishedLevel) -> float | N
 
 
 def rate_line(trajectory: Trajectory, level: FinishedLevel) -> str:
-    """The speed of a level, and its memory where it was on a GPU."""
+    """The speed of a level, and its peak memory if it was on a GPU, to append to a log line."""
     rate = images_per_second(trajectory, level)
     line = "" if rate is None else f", {rate:,.0f} images/s"
     peak = level.environment.gpu_peak_bytes

@@ -1,4 +1,4 @@
-"""The distinct trainings of a plan, each of which is rehearsed once."""
+"""The distinct training runs of a plan, each of which is rehearsed once."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from dsdctl.results import Rehearsed
 
 @dataclass(frozen=True)
 class Workload:
-    """Trajectories whose level 0 is the same training, but for what is drawn at random."""
+    """Trajectories whose level 0 is the same training run, except for its random draws."""
 
     trajectories: tuple[Trajectory, ...]
 

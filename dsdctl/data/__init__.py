@@ -1,1 +1,1 @@
-"""Data sets as they lie in files: what is known of them, and how they are prepared; no torch."""
+"""Data sets as files: their facts, how they are read, and how they are prepared; no torch."""

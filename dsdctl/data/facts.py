@@ -1,4 +1,4 @@
-"""What is known of a spec's data set before any image is decoded: sizes, classes, normalization."""
+"""The facts of a spec's data set, without decoding an image: sizes, classes, normalization."""
 
 import hashlib
 import math
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images of each part after hold-outs; validation is 0 where the test set serves for it."""
+    """Numbers of images after hold-outs; validation is 0 if the test set is the validation set."""
 
     train: int
     validation: int
@@ -31,7 +31,7 @@ class Sizes:
 
 
 def is_there(name: DatasetName, root: Path) -> bool:
-    """Whether a data set is on this machine, prepared or in its own files, whole or not."""
+    """Whether a data set is on this machine, prepared or in its own files, complete or not."""
     whose, record = images_record(name)
     if not record.files or any((root / one).exists() for one in record.files):
         return True
@@ -39,9 +39,10 @@ def is_there(name: DatasetName, root: Path) -> bool:
 
 
 def dataset_facts(dataset: Dataset, path: Path) -> Facts:
-    """Facts of `dataset`; `path` is its root or, for npz, the archive, for python what is prepared.
+    """The facts of `dataset`. `path` is its root; for npz the archive, for python the folder of
+    prepared arrays.
 
-    Raises InputError on an unusable archive or image folder.
+    Raises InputError if an archive, image folder or prepared folder cannot be used.
     """
     if dataset.name == "npz":
         return _npz_facts(path)
@@ -55,7 +56,7 @@ def dataset_facts(dataset: Dataset, path: Path) -> Facts:
 
 
 def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
-    """Images left in each part, rounded as the split itself rounds."""
+    """Numbers of images after hold-outs, rounded in the same way as `ml.data.split_source`."""
     train, test, validation = facts.train_images, facts.test_images, 0
     if test is None:
         assert dataset.test is not None
@@ -68,7 +69,7 @@ def split_sizes(dataset: Dataset, facts: Facts) -> Sizes:
 
 
 def _folder_facts(dataset: Dataset, root: Path) -> Facts:
-    """Facts of an image folder, which has the size and the views of ImageNet unless told."""
+    """Facts of an image folder, with ImageNet's size and augmentation by default."""
     listing = list_images(root, dataset.test_folder)
     like = CATALOG["imagenet"].facts
     assert like is not None
@@ -84,7 +85,7 @@ def _folder_facts(dataset: Dataset, root: Path) -> Facts:
 
 
 def _enlarged(listing: Listing, side: int) -> str:
-    """A warning where the first picture is so small that `side` pixels are mostly made up."""
+    """A warning if the first image must be enlarged to `side` pixels, twice its size or more."""
     from PIL import Image
 
     file = listing.root / listing.train[0].path
@@ -92,7 +93,7 @@ def _enlarged(listing: Listing, side: int) -> str:
         with Image.open(file) as image:
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""  # said when it is decoded
+        return ""  # reported when it is decoded
     shorter = min(width, height)
     if 2 * shorter > side:
         return ""
@@ -103,7 +104,7 @@ def _enlarged(listing: Listing, side: int) -> str:
 
 
 def _known_content(listing: Listing) -> str | None:
-    """The content digest, if images were prepared from these very files; else all must be read."""
+    """The content digest, if images were prepared from the same files; else None."""
     fingerprint = listing.fingerprint()
     for folder in sorted((listing.root / FOLDER).glob("*")):
         manifest = read_manifest(folder)
@@ -116,7 +117,7 @@ _UNREADABLE = (
     OSError, ValueError, TypeError, EOFError, KeyError, MemoryError, RuntimeError, zlib.error,
     zipfile.BadZipFile,
 )  # fmt: skip
-"""What NumPy and zipfile raise on files that are no archive, damaged, encrypted or pickled."""
+"""What NumPy and zipfile raise on files that are not archives, or damaged, encrypted or pickled."""
 
 
 def _npz_facts(file: Path) -> Facts:
@@ -141,7 +142,7 @@ def _npz_facts(file: Path) -> Facts:
 
 
 def _prepared_facts(folder: Path) -> Facts:
-    """Facts of arrays that a user's own function gave."""
+    """Facts of prepared arrays that a user's own function returned."""
     import numpy as np
 
     manifest = read_manifest(folder)
@@ -159,7 +160,7 @@ def _prepared_facts(folder: Path) -> Facts:
 
 
 def _plain_facts(shapes: Mapping[str, tuple[int, ...]], classes: int, content: str) -> Facts:
-    """Facts of arrays of which no more is known; shapes are (N, H, W, C)."""
+    """Facts of arrays of which only shapes (N, H, W, C) and classes are known."""
     count, height, width, channels = shapes["train"]
     plain = Normalize(mean=(0.5,) * channels, std=(0.25,) * channels)
     return Facts(
@@ -203,13 +204,13 @@ def _npz_shapes_and_labels(
 
 
 def _refuse(file: Path, part: str, problem: str | None) -> None:
-    """Raises InputError where there is a problem of a part of an archive."""
+    """Raises InputError if there is a `problem` with a part of an archive."""
     if problem is not None:
         raise InputError(f"{file}: {problem.replace('_?', f'_{part}')}")
 
 
 def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...], np.dtype]":
-    """Shape and type of an array, which must be as large as the archive says that it is."""
+    """The shape and dtype of an array. Raises ValueError if they do not match its size in bytes."""
     import numpy as np
 
     with archive.open(f"{member}.npy") as stream:
@@ -224,14 +225,14 @@ def _npy_header(archive: zipfile.ZipFile, member: str) -> "tuple[tuple[int, ...]
 
 
 def _check_whole(archive: zipfile.ZipFile, member: str) -> None:
-    """Read an array to its end, where its CRC is compared, without keeping it."""
+    """Read an array to its end, where zipfile checks its CRC, without holding it in memory."""
     with archive.open(f"{member}.npy") as stream:
         while stream.read(2**20):
             pass
 
 
 def file_sha256(file: Path) -> str:
-    """sha256 of a regular file. Raises InputError."""
+    """sha256 of a regular file. Raises InputError if it is not one, or cannot be read."""
     try:
         if not file.is_file():
             raise InputError(f"{file}: not a file" if file.exists() else f"{file}: no such file")

@@ -1,4 +1,4 @@
-"""Listing a folder of images as torchvision's ImageFolder does: a folder a class, images below it.
+"""Listing a folder of images as torchvision's ImageFolder does: one folder per class.
 
     root/train/<class>/.../image.jpg    root/val/ or root/test/ likewise
 
@@ -17,12 +17,12 @@ from dsdctl.errors import InputError
 EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""What torchvision takes for an image, by the end of its name in small letters."""
+"""Extensions of images, as torchvision's; case does not matter."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image's path, relative to the root, and its class."""
+    """An image's path, relative to the root, and its class number."""
 
     path: str
     label: int
@@ -30,7 +30,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of an image folder; `test` is empty where there is no `test_folder`."""
+    """The images of an image folder; `test` is empty if there is no `test_folder`."""
 
     root: Path
     classes: tuple[str, ...]
@@ -43,9 +43,10 @@ class Listing:
         return self.train + self.test
 
     def fingerprint(self) -> str:
-        """sha256 of names, sizes and times of change; as long as it holds, so does the content.
+        """sha256 of the files' names, sizes and modification times, which is quick to compute; if
+        it is the same, the content is taken to be the same.
 
-        Raises InputError where a file is gone, or is a pipe or a device.
+        Raises InputError if a file is missing or not a regular file.
         """
         digest = hashlib.sha256()
         for file in self.files:
@@ -60,7 +61,10 @@ class Listing:
 
 
 def list_images(root: Path, test_folder: str | None) -> Listing:
-    """List `root`; without `test_folder` val/ or test/, whichever is there. Raises InputError."""
+    """List `root`; `test_folder` is by default val/ or test/, whichever exists.
+
+    Raises InputError if the folder is not as described above, or cannot be read.
+    """
     try:
         classes = _classes(root / "train")
         train = _images(root, "train", classes)
@@ -76,7 +80,7 @@ def list_images(root: Path, test_folder: str | None) -> Listing:
 
 
 def content_digest(pairs: "list[tuple[str, bytes]]") -> str:
-    """sha256 over paths, relative to the root, and the sha256 of each file's bytes."""
+    """sha256 over pairs of a path, relative to the root, and the sha256 of the file's bytes."""
     digest = hashlib.sha256()
     for path, file_digest in pairs:
         digest.update(os.fsencode(path) + b"\0" + file_digest)
@@ -146,7 +150,7 @@ _Walked = tuple[str, list[str], list[str]]
 
 
 def _without_loops(walked: _Walked) -> _Walked:
-    """Refuse a link to a folder that it lies in, which would be walked for ever."""
+    """Refuse a link to a folder that contains it, since the walk would never end."""
     folder, inside, _ = walked
     here = Path(folder).resolve()
     for name in inside:
@@ -157,5 +161,5 @@ def _without_loops(walked: _Walked) -> _Walked:
 
 
 def _raise(error: OSError) -> NoReturn:
-    """A folder that cannot be read is no folder without images."""
+    """Do not skip folders that cannot be read, as os.walk does by default."""
     raise error

@@ -1,7 +1,7 @@
-"""What is known of label noise before a label is read: where classes go, how many are wrong.
+"""What is known of label noise without reading the labels.
 
 Labels are *selected* at the rate that a spec gives; those that then differ from the true ones are
-*flipped*. The share of flipped training labels is the true flip rate.
+*flipped*. The fraction of flipped training labels is the true flip rate.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dsdctl.spec.dataset import LabelNoise
 
 @dataclass(frozen=True)
 class FlipRate:
-    """The share of training labels that are not the true ones; exact, or what is to be expected."""
+    """The fraction of training labels that are not the true ones; `exact`, or expected."""
 
     rate: float
     exact: bool
@@ -21,9 +21,9 @@ class FlipRate:
 def flip_rate(
     noise: LabelNoise, dataset: str, *, published: int, train: int, classes: int
 ) -> FlipRate:
-    """The true flip rate, as far as it is known without reading a label.
+    """The true flip rate, as far as it is known without reading the labels.
 
-    `train` images are left of those `published` once others are held out.
+    `train` training images are left of `published` ones after hold-outs.
     """
     if noise.kind == "human":
         assert noise.labels is not None
@@ -35,7 +35,7 @@ def flip_rate(
         return FlipRate(selected * (1 - 1 / classes), selected == 0)
     if noise.kind == "asymmetric":
         targets = CATALOG[dataset].class_targets
-        # Classes are equally large in CIFAR.
+        # CIFAR's classes, the only ones with targets, are of equal size.
         moved = sum(label != target for label, target in enumerate(targets)) / len(targets)
         return FlipRate(selected * moved, selected == 0 or moved == 1)
     return FlipRate(selected, True)

@@ -1,7 +1,7 @@
-"""Data of a user's own: what a function of theirs gives, kept as prepared arrays.
+"""A user's own data: the arrays that a function of theirs returns, kept as prepared images.
 
-It is run once for each state of its code and its options; what identifies the data is what the
-arrays hold. Nothing here runs it but `prepare_own`.
+The function is run once for each version of its code and options. The identity of the data is the
+content of the arrays. Only `prepare_own` runs the function.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ MAX_CHANNELS, MAX_CLASSES = 16, 100_000
 
 
 class Unprepared(InputError):
-    """Data whose function has not been run, so that nothing is known of them yet."""
+    """The function of some data has not been run, so that nothing is known of them yet."""
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """A function that gives data, and its options."""
+    """A function that returns data, and its keyword arguments."""
 
     source: Source
     options: Mapping[str, Any]
@@ -42,7 +42,8 @@ class OwnData:
 
     @property
     def folder(self) -> Path:
-        """Where its arrays lie once it was run: beside its file, if that can be written."""
+        """The folder of its prepared arrays: beside its file, or in the user's cache folder if that
+        cannot be written."""
         facts = json.dumps([self.source.name, self.source.digest, self.options], sort_keys=True)
         name = f"python-{sha256_of(facts.encode())[:16]}"
         beside = Path(self.source.root) / FOLDER / name
@@ -51,27 +52,30 @@ class OwnData:
 
 
 Prepare = Callable[[OwnData], None]
-"""Runs the function of some data; raises InputError with a reason."""
+"""Makes sure that data are prepared. Raises InputError with a reason if they are not."""
 
 
 def own_data(dataset: Dataset, file: Path) -> OwnData:
-    """The function that a spec names. Raises InputError where there is none."""
+    """The function that a spec names. Raises InputError if there is none."""
     assert dataset.make is not None
     return OwnData(find_source(file, dataset.make, ()), dataset.options or {})
 
 
 def not_prepared(data: OwnData) -> None:
-    """A way to prepare data that runs nothing. Raises Unprepared where that is to be done."""
+    """A `Prepare` that runs nothing. Raises Unprepared if the function has not been run."""
     if read_manifest(data.folder) is None:
         raise Unprepared(f"{data.name} has not been run yet; `dsdctl prepare SPEC` does")
 
 
 def prepare_own(data: OwnData) -> None:
-    """Run the function, and keep what it gives. Raises InputError with a reason."""
-    prepare(data.folder, lambda: _original(data), lambda _done, _all: None, thorough=False)
+    """Run the function, unless its arrays are prepared already, and keep what it returns.
+
+    Raises InputError with a reason, and WorkError if the arrays cannot be written.
+    """
+    prepare(data.folder, lambda: _raw_dataset(data), lambda _done, _all: None, thorough=False)
 
 
-def _original(data: OwnData) -> RawDataset:
+def _raw_dataset(data: OwnData) -> RawDataset:
     try:
         given = load(data.source)(**data.options)
         parts = _parts(given)
@@ -96,7 +100,10 @@ def _rows_of(images: "np.ndarray") -> "Callable[[int, int], np.ndarray]":
 
 
 def _parts(given: Any) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-    """Images uint8 (N, H, W, C) and labels (N,) of the parts that a function gave."""
+    """The images, uint8 (N, H, W, C), and labels (N,) of each part that a function returned.
+
+    Raises InputError if they are not such arrays.
+    """
     import numpy as np
 
     if not isinstance(given, tuple | list) or len(given) not in (2, 4):
@@ -122,7 +129,8 @@ def _parts(given: Any) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
 
 
 def images_problem(shape: tuple[int, ...], dtype: "np.dtype") -> str | None:
-    """What is wrong with images of this shape and type, if anything; `x_?` stands for a part."""
+    """Why images of this shape and dtype cannot be used; None if they can. `x_?` stands for the
+    array of a part."""
     allowed = "(allowed: uint8 of shape N x H x W or N x H x W x C)"
     if dtype != "uint8" or len(shape) not in (3, 4) or 0 in shape:
         scaled = "; pixels in [0, 1] are to be multiplied by 255" if dtype.kind == "f" else ""
@@ -138,14 +146,18 @@ def images_problem(shape: tuple[int, ...], dtype: "np.dtype") -> str | None:
 
 
 def labels_problem(shape: tuple[int, ...], dtype: "np.dtype", images: int) -> str | None:
-    """What is wrong with the labels of so many images, if anything; `y_?` stands for a part."""
+    """Why labels of this shape and dtype, for so many images, cannot be used; None if they can.
+    `y_?` stands for the array of a part."""
     if dtype.kind in "iu" and shape == (images,):
         return None
     return f"y_?: {dtype} of shape {shape} (allowed: integers of shape ({images},), one an image)"
 
 
 def check_labels(labels: "Mapping[str, np.ndarray]") -> int:
-    """Return the number of classes. Raises InputError."""
+    """The number of classes, the largest training label + 1; labels (N,) are by part.
+
+    Raises InputError if a label is out of range, or training labels are of one class only.
+    """
     import numpy as np
 
     classes = int(labels["train"].max()) + 1
@@ -160,14 +172,14 @@ def check_labels(labels: "Mapping[str, np.ndarray]") -> int:
 
 
 def _is_dataset(value: Any) -> bool:
-    """Whether it is read item by item, as torch's Datasets are."""
+    """Whether `value` is read item by item, like torch's Datasets."""
     return (
         hasattr(value, "__getitem__") and hasattr(value, "__len__") and not hasattr(value, "shape")
     )
 
 
 def _arrays_of(dataset: Any) -> "tuple[np.ndarray, np.ndarray]":
-    """Images and labels of a Dataset of pairs: pictures or uint8 tensors (C, H, W), and labels."""
+    """The images and labels of a Dataset of pairs: PIL images or tensors (C, H, W), and labels."""
     import numpy as np
 
     images: list[np.ndarray] = []
@@ -188,7 +200,7 @@ def _arrays_of(dataset: Any) -> "tuple[np.ndarray, np.ndarray]":
 
 
 def _content(parts: "Mapping[str, tuple[np.ndarray, np.ndarray]]") -> str:
-    """sha256 of what all arrays hold."""
+    """sha256 of all arrays' shapes and values."""
     import numpy as np
 
     digest = hashlib.sha256()

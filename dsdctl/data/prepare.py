@@ -1,4 +1,4 @@
-"""A data set made ready once, before a run begins: found, downloaded, decoded, checked."""
+"""Preparing a data set once, before a run begins: find, download, decode and check it."""
 
 import functools
 import os
@@ -18,17 +18,17 @@ from dsdctl.keys import ImagesIdentity, NoiseIdentity
 from dsdctl.spec.catalog import CATALOG, images_record
 
 MEMORY_BUDGET = 8 * 2**30
-"""Bytes of images that a process holds in memory; larger data sets are read from the disk."""
+"""Bytes of images that a process holds in memory; larger data sets are read from disk."""
 
 
 def fallback_folder(store: Path) -> Path:
-    """Where prepared images go if the data's own folder cannot be written."""
+    """The folder for prepared images if the data's own folder cannot be written."""
     return store / "prepared"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a data set lies on this machine, and where prepared images go if not beside it."""
+    """Where a data set is on this machine; prepared images go to `spare` if not beside it."""
 
     path: Path
     spare: Path
@@ -43,7 +43,10 @@ def reader_of(name: str) -> Callable[..., Any]:
 def human_labels_of(
     images: ImagesIdentity, noise: NoiseIdentity, files: Files, clean: np.ndarray
 ) -> np.ndarray:
-    """What people called the training images: int64 (N,). Raises WorkError."""
+    """The human labels of the training images, whose own labels are `clean`: int64 (N,) both.
+
+    Raises WorkError if the file is missing or not as it was published.
+    """
     assert noise.labels is not None
     return sources.human_labels(bare_name(images), noise.labels, files.path, clean)
 
@@ -56,10 +59,10 @@ def bare_name(images: ImagesIdentity) -> str:
 def prepare_data(
     images: ImagesIdentity, noise: NoiseIdentity, files: Files, progress: Progress
 ) -> None:
-    """Make ready all that `load_data` needs, and check every byte of it, before a run begins.
+    """Prepare all that `load_data` needs, and check every byte of it, before a run begins.
 
-    For data sets that are not loaded as they are. Raises WorkError, and InputError where an image
-    folder is no longer one.
+    Only for data sets with prepared images. Raises WorkError, and InputError if an image folder
+    is no longer valid.
     """
     prepare_images(images, files, progress, thorough=True)
     if noise.kind == "human":
@@ -68,7 +71,7 @@ def prepare_data(
 
 
 def prepared_folder(images: ImagesIdentity, files: Files) -> Path:
-    """Where the prepared images of a data set lie: beside it, if that folder can be written."""
+    """The folder of a data set's prepared images: beside it, if that can be written."""
     name, _, version = images.dataset.rpartition("-")
     if name == "python":
         return files.path
@@ -89,58 +92,62 @@ def _writable(folder: Path) -> bool:
 def prepare_images(
     images: ImagesIdentity, files: Files, progress: Progress, *, thorough: bool
 ) -> None:
-    """Have the prepared images whole: those that are there, or new ones. Raises WorkError."""
+    """Make sure that prepared images are there and whole; with `thorough`, check every byte.
+
+    Raises WorkError if they are not and cannot be made.
+    """
     folder = prepared_folder(images, files)
-    original = functools.partial(_original, images, files.path)
-    prepare(folder, original, progress, thorough=thorough)
+    read_raw = functools.partial(_raw_dataset, images, files.path)
+    prepare(folder, read_raw, progress, thorough=thorough)
     manifest = read_manifest(folder)
     if bare_name(images) == "python" and (manifest is None or manifest.content != images.content):
         raise WorkError(f"{folder}: changed since the run was planned")
 
 
-def _original(images: ImagesIdentity, root: Path) -> RawDataset:
+def _raw_dataset(images: ImagesIdentity, root: Path) -> RawDataset:
+    """The data set in its own files below `root`. Raises WorkError and InputError."""
     name, record = images_record(bare_name(images))
     if name == "python":
         raise WorkError(f"{root}: not whole any more; `dsdctl prepare SPEC` makes it again")
     read = None if record.reader is None else reader_of(record.reader)
     if images.size is None:
         assert read is not None
-        original: RawDataset = read(root)
+        raw: RawDataset = read(root)
     else:
         cut = sources.ResizeAndCrop(images.size.resize, images.size.crop)
         if read is not None:
-            original = read(root, cut)
+            raw = read(root, cut)
         else:
             listing = list_images(root, images.test_folder)
-            original = sources.image_folder(listing, cut, images.content)
-    _check_counts(name, root, original)
-    return original
+            raw = sources.image_folder(listing, cut, images.content)
+    _check_counts(name, root, raw)
+    return raw
 
 
-def _check_counts(name: str, root: Path, original: RawDataset) -> None:
-    """A data set that goes by its name must be whole. Raises WorkError."""
+def _check_counts(name: str, root: Path, raw: RawDataset) -> None:
+    """A published data set must have all its classes and images. Raises WorkError."""
     known = CATALOG[name].facts
     if known is None:
         return
-    found = {part: len(original.parts[part].labels) for part in original.parts}
+    found = {part: len(raw.parts[part].labels) for part in raw.parts}
     expected = {"train": known.train_images, "test": known.test_images}
-    if found != expected or original.classes != known.classes:
+    if found != expected or raw.classes != known.classes:
         raise WorkError(
-            f"dataset {name}: {root.resolve()} holds {original.classes} classes and images "
+            f"dataset {name}: {root.resolve()} holds {raw.classes} classes and images "
             f"{found}, not {known.classes} and {expected}"
         )
 
 
 def stays_on_disk(images: ImagesIdentity, files: Files) -> bool:
-    """Whether the images take more than the budget."""
+    """Whether prepared images would take more memory than the budget, and are read from disk."""
     manifest = read_manifest(prepared_folder(images, files))
     return manifest is not None and exceeds(files.memory_budget, images, manifest.bytes)
 
 
 def exceeds(budget: int, images: ImagesIdentity, size: int) -> bool:
-    """Whether images of `size` bytes, with the copies that views are cut from, take more than so
-    many bytes."""
+    """Whether images of `size` bytes, with the copies that their reader makes, take more memory
+    than `budget` bytes."""
     random = images.augment.flip or images.augment.crop or images.augment.resized_crop
-    # Padded, and where no view is random normalized once for all, in four bytes instead of one.
+    # The reader holds a padded copy too and, without random views, a normalized one in fp32.
     copies = 2 if random else 6
     return copies * size > budget

@@ -1,12 +1,12 @@
-"""Images prepared once: decoded, cut to size and kept as plain arrays, so that no run waits again.
+"""Prepared images: decoded and cut to size once, then kept as plain arrays for all runs.
 
     <folder>/train_images.npy    uint8 (N, H, W, C)
     <folder>/train_labels.npy    int64 (N,)
-    <folder>/test_images.npy, test_labels.npy    where there is a test set
+    <folder>/test_images.npy, test_labels.npy    if there is a test split
     <folder>/manifest.json       see Manifest
 
-A folder is written under a temporary name beside its place, flushed, and renamed last. One that is
-not whole is made anew. Nothing here imports torch.
+A folder is written under a temporary name beside its final one, flushed to disk, and then renamed.
+One that is not whole is made again. Nothing here imports torch.
 """
 
 import fcntl
@@ -28,20 +28,24 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 512
-"""Images that are read before they are written."""
+"""How many images are decoded before they are written."""
 
 FOLDER = "dsdctl-prepared"
-"""The folder beside the data in which prepared images lie."""
+"""The name of the folder beside the data for prepared images."""
 
 MANIFEST = "manifest.json"
 
 Progress = Callable[[int, int], None]
-"""Called with the images that are done, and all of them."""
+"""Called with the number of images done, and of all."""
 
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Images as their own files hold them: `read(start, stop)` gives uint8 (n, *shape)."""
+    """One part of a data set in its own files.
+
+    `labels` has N class numbers; `shape` of an image is (H, W, C); `read(start, stop)` returns
+    images start..stop-1 as uint8 (n, H, W, C).
+    """
 
     labels: Sequence[int]
     shape: tuple[int, int, int]
@@ -50,8 +54,8 @@ class RawSplit:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set in its own files. Once all is read, `finish` checks it; what it returns is kept
-    in the manifest."""
+    """A data set in its own files. `finish` is called after all images have been read, to check
+    them; it returns further fields of the manifest."""
 
     classes: int
     parts: Mapping[str, RawSplit]
@@ -60,9 +64,10 @@ class RawDataset:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds: of each file its size in bytes and its sha256.
+    """The content of a prepared folder: the size in bytes and sha256 of each file.
 
-    Of an image folder also the digest of its files' content, and their names, sizes and times.
+    `content` and `fingerprint` are those of an image folder's files; `content` alone that of a
+    user's own arrays.
     """
 
     classes: int
@@ -78,10 +83,11 @@ class Manifest:
 def prepare(
     folder: Path, original: Callable[[], RawDataset], progress: Progress, *, thorough: bool
 ) -> None:
-    """Make `folder` unless it is there and whole; of two processes one makes it, the other waits.
+    """Make `folder` from `original()`, unless it is there and whole. Of several processes one makes
+    it, and the others wait.
 
-    With `thorough` every byte is checked, else names and sizes. Raises WorkError where it cannot
-    be written, or what `original` raises.
+    With `thorough` every byte is checked, else names and sizes. Raises WorkError if it cannot be
+    written, and whatever `original` raises.
     """
     if is_whole(folder, thorough=thorough):
         return
@@ -95,7 +101,7 @@ def prepare(
 
 
 def is_whole(folder: Path, *, thorough: bool) -> bool:
-    """Whether all files are there, in their sizes and, if `thorough`, with their checksums."""
+    """Whether all files are there with the right sizes and, if `thorough`, checksums."""
     manifest = read_manifest(folder)
     return manifest is not None and all(
         _fits(folder / name, size, digest if thorough else None)
@@ -104,7 +110,7 @@ def is_whole(folder: Path, *, thorough: bool) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a prepared folder, or None where there is none that can be used."""
+    """The manifest of a prepared folder, or None if there is no valid one."""
     try:
         manifest = Manifest(**json.loads(read_file(folder / MANIFEST)))
         sound = {"train_images.npy", "train_labels.npy"} <= manifest.files.keys() and all(
@@ -117,7 +123,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def open_part(folder: Path, part: str, *, mapped: bool) -> "tuple[np.ndarray, np.ndarray]":
-    """Images and labels of a prepared part; the images in memory, or `mapped` from the disk."""
+    """The images, uint8 (N, H, W, C), and labels, int64 (N,), of a prepared part.
+
+    The images are in memory, or memory-mapped if `mapped`.
+    """
     import numpy as np
 
     images = np.load(folder / f"{part}_images.npy", mmap_mode="r" if mapped else None)
@@ -136,7 +145,7 @@ def _make(folder: Path, original: RawDataset, progress: Progress) -> None:
             json.dump(asdict(manifest), stream, indent=1, sort_keys=True)
             flush(stream)
         flush_folder(temporary)
-        if is_there(folder):  # not whole, or it would not be made anew
+        if is_there(folder):  # but not whole, or it would not be made again
             folder.rename(damaged / folder.name)
         temporary.rename(folder)
         flush_folder(folder.parent)
@@ -167,7 +176,7 @@ def _write_parts(
 
 
 class _Digested:
-    """A new file that counts and digests what is written, and is flushed to the disk at its end."""
+    """A new file that counts and hashes what is written, and is flushed to disk when closed."""
 
     def __init__(self, file: Path):
         self._stream = file.open("xb")
@@ -193,7 +202,7 @@ class _Digested:
 
 
 def _check_room(folder: Path, original: RawDataset) -> None:
-    """Refuse what the disk has no room for. Raises WorkError."""
+    """Raises WorkError if the disk has no room for the prepared images."""
     needed = sum(
         len(part.labels) * part.shape[0] * part.shape[1] * part.shape[2]
         for part in original.parts.values()
@@ -220,17 +229,17 @@ def _fits(file: Path, size: int, digest: str | None) -> bool:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Wait for the lock of `folder`, which the system frees when its owner ends.
+    """Wait for the lock of `folder`, which the system releases when its owner ends.
 
-    Its owner deletes it and, after a failure, the folders made for it that are empty: a search
-    that finds nothing leaves nothing behind.
+    The owner deletes the lock file and, after a failure, empty folders that were created for it, so
+    that a failed attempt leaves nothing behind.
     """
     path = folder.with_name(f".{folder.name}.lock")
     with ExitStack() as stack:
         while True:
             made = [parent for parent in path.parents if not parent.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # its last owner has deleted it meanwhile
+            with suppress(FileNotFoundError):  # the previous owner has just deleted it
                 file = stack.enter_context(open_lock(path))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if os.path.samestat(path.stat(), os.fstat(file.fileno())):
@@ -239,7 +248,7 @@ def _lock(folder: Path) -> Iterator[None]:
             yield
         except BaseException:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, and so somebody's
+            with suppress(OSError):  # not empty, so in use by others
                 for parent in made:
                     parent.rmdir()
             raise

@@ -1,6 +1,6 @@
-"""Data sets in their own files: torchvision's, image folders, archives, and human labels.
+"""Readers of data sets in their own files: torchvision's, image folders, archives, human labels.
 
-What must be decoded or unpickled comes as a `RawDataset`, to be prepared once.
+Data sets that must be decoded or unpickled are returned as a `RawDataset`, to be prepared once.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from dsdctl.system.devices import usable_cores
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images uint8 (N, H, W, C) and their labels int64 (N,)."""
+    """Images, uint8 (N, H, W, C), and their labels, int64 (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -36,7 +36,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Arrays:
-    """A data set as it was published; `test` is None where it brings no test set."""
+    """A data set as it was published; `test` is None if it has no test split."""
 
     train: LabelledImages
     test: LabelledImages | None
@@ -44,19 +44,22 @@ class Arrays:
 
 
 MAX_PIXELS = 2**28
-"""Of a resized image; a line of pixels as long as Pillow reads would take all memory."""
+"""Upper limit on a resized image: an image one pixel high could otherwise take all memory."""
 
 
 @dataclass(frozen=True)
 class ResizeAndCrop:
-    """How images of all sizes become alike: the shorter side resized to `resize` pixels
-    (bilinear, antialiased), then the centre of `crop` x `crop` kept, as torchvision does it."""
+    """Brings images to one size: resizes the shorter side to `resize` pixels (bilinear,
+    antialiased), then crops the centre of `crop` x `crop` pixels, as torchvision does."""
 
     resize: int
     crop: int
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """An image of any mode and size -> uint8 (crop, crop, 3)."""
+        """An image of any mode and size -> uint8 (crop, crop, 3), RGB.
+
+        Raises ValueError if the resized image would have more than MAX_PIXELS.
+        """
         width, height = (int(self.resize * side / min(image.size)) for side in image.size)
         if width * height > MAX_PIXELS:
             sides = " x ".join(map(str, image.size))
@@ -67,7 +70,7 @@ class ResizeAndCrop:
 
 
 def load_digits() -> Arrays:
-    """scikit-learn's 1,797 digits of 8x8 pixels; grey values 0..16 become 0..255."""
+    """scikit-learn's 1,797 digits of 8x8 pixels; grey values are scaled from 0..16 to 0..255."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
@@ -79,9 +82,9 @@ def load_digits() -> Arrays:
 def load_npz(file: Path, content: str) -> Arrays:
     """A NumPy archive of x_train, y_train and, together or not at all, x_test, y_test.
 
-    Images are uint8 (N, H, W, C) or (N, H, W); labels are integers from 0. What they hold was
-    checked when the run was planned; raises WorkError where the file is another one by now, that
-    is where its sha256 is not `content`.
+    Images are uint8 (N, H, W, C) or (N, H, W); labels are integers from 0. The arrays were checked
+    when the run was planned. Raises WorkError if the file has changed since, that is if its sha256
+    is not `content`.
     """
     with file.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != content:
@@ -96,9 +99,9 @@ def load_npz(file: Path, content: str) -> Arrays:
 
 
 def cifar10(root: Path) -> RawDataset:
-    """CIFAR-10 by torchvision's own loader, downloaded where absent.
+    """CIFAR-10 by torchvision's loader, downloaded if it is missing.
 
-    Raises WorkError where the files are neither there nor to be had.
+    Raises WorkError if the files are missing and cannot be downloaded.
     """
     from dsdctl.system.torchvision import datasets
 
@@ -106,7 +109,7 @@ def cifar10(root: Path) -> RawDataset:
 
 
 def cifar100(root: Path) -> RawDataset:
-    """CIFAR-100 in the same way."""
+    """CIFAR-100, likewise."""
     from dsdctl.system.torchvision import datasets
 
     return _cifar("cifar100", datasets.CIFAR100, 100, root)
@@ -122,9 +125,9 @@ def _cifar(name: str, dataset: Any, classes: int, root: Path) -> RawDataset:
 
 
 def svhn(root: Path) -> RawDataset:
-    """The street view house numbers, cropped, by torchvision's own loader, downloaded where absent.
+    """Street View House Numbers, cropped digits, by torchvision's loader, downloaded if missing.
 
-    Raises WorkError where the files are neither there nor to be had.
+    Raises WorkError if the files are missing and cannot be downloaded.
     """
     from dsdctl.system.torchvision import datasets
 
@@ -139,9 +142,9 @@ def svhn(root: Path) -> RawDataset:
 
 
 def tiny_imagenet(root: Path) -> RawDataset:
-    """Tiny ImageNet as its archive unpacks: its validation images serve for testing.
+    """Tiny ImageNet from its unpacked archive; its validation images are the test split.
 
-    Raises WorkError where the files are not there.
+    Raises WorkError if files are missing or not as published.
     """
     folder, cut = root / "tiny-imagenet-200", ResizeAndCrop(64, 64)
     try:
@@ -170,8 +173,11 @@ def tiny_imagenet(root: Path) -> RawDataset:
 
 
 def flowers102(root: Path, cut: ResizeAndCrop) -> RawDataset:
-    """Oxford's 102 flowers by torchvision's loader: 1,020 training and 6,149 test images, as in
-    the authors' code. Raises WorkError where the files are neither there nor to be had."""
+    """Oxford Flowers 102 by torchvision's loader: 1,020 training and 6,149 test images, as in the
+    authors' code.
+
+    Raises WorkError if the files are missing and cannot be downloaded.
+    """
     from dsdctl.system.torchvision import datasets
 
     parts = {}
@@ -183,8 +189,8 @@ def flowers102(root: Path, cut: ResizeAndCrop) -> RawDataset:
 
 
 def image_folder(listing: Listing, cut: ResizeAndCrop, content: str | None) -> RawDataset:
-    """An image folder. With `content`, its finish raises WorkError where the files are others by
-    now, that is where their content digest is not `content`."""
+    """An image folder. If `content` is given, `finish` raises WorkError if the files have changed,
+    that is if their content digest is not `content`."""
     fingerprint = listing.fingerprint()
     digests: dict[Path, bytes] = {}
     parts = {}
@@ -213,14 +219,14 @@ HUMAN_KEYS: dict[HumanLabels, str] = {
     "random3": "random_label3",
     "noisy": "noisy_label",
 }
-"""What the published files call each set of labels."""
+"""The name of each set of labels in the published files."""
 
 
 def human_labels(name: str, labels: HumanLabels, root: Path, clean: np.ndarray) -> np.ndarray:
-    """A set of human labels for CIFAR's training images: int64 (N,), in the order of `clean`.
+    """A set of human labels for CIFAR's training images (CIFAR-N, Wei et al. 2022): int64 (N,).
 
-    `clean` are the data set's own labels. Raises WorkError where the file is absent, is not what
-    was published, or belongs to other images.
+    `clean` are the data set's own labels, in the same order. Raises WorkError if the file is
+    missing, is not as published, or belongs to other images.
     """
     record = CATALOG[name]
     file = root / record.human_file
@@ -242,9 +248,9 @@ def human_labels(name: str, labels: HumanLabels, root: Path, clean: np.ndarray) 
 
 
 def _plain_arrays(file: Path) -> dict[str, Any]:
-    """Read a .pt file that holds a dictionary of integer arrays, and nothing that can run.
+    """Read a .pt file with a dictionary of integer arrays; nothing in it can run code.
 
-    Raises WorkError.
+    Raises WorkError if it holds anything else.
     """
     import torch
 
@@ -253,7 +259,7 @@ def _plain_arrays(file: Path) -> dict[str, Any]:
         np.ndarray,
         np.dtype,
         type(np.dtype(np.int64)),
-        # What a NumPy before 2 and one since call the same function.
+        # The names of this function before and since NumPy 2.
         (reconstruct, "numpy.core.multiarray._reconstruct"),
         (reconstruct, "numpy._core.multiarray._reconstruct"),
     ]
@@ -274,14 +280,15 @@ def _plain_arrays(file: Path) -> dict[str, Any]:
 def _found_or_downloaded(
     name: str, root: Path, folder: str, wanted: str, load: Callable[..., Any]
 ) -> Any:
-    """What `load(download=...)` gives: from the disk or, where it is not there, the network.
+    """The result of `load(download=...)`, from disk or, if files are missing, from the network.
 
-    `folder` of `root` is what it reads, `wanted` what a user can put there. Raises WorkError.
+    It reads `folder` in `root`; `wanted` is what messages ask a user to put there. Raises WorkError
+    if the files are missing and cannot be downloaded.
     """
     try:
         try:
             return _loaded(load, download=False)
-        except RuntimeError:  # absent, or not what its md5 says
+        except RuntimeError:  # missing, or with another md5
             return _loaded(load, download=True)
     except (OSError, RuntimeError) as error:
         state = f"not found under {root.resolve()}"
@@ -294,11 +301,14 @@ def _found_or_downloaded(
 
 
 def _loaded(load: Callable[..., Any], *, download: bool) -> Any:
-    """Call torchvision, which talks on both streams; NumPy 2.4.0 warns of CIFAR's old pickles."""
-    words = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    """Call torchvision with its output, on both streams, on stderr if that is a terminal.
+
+    NumPy 2.4.0 warns of CIFAR's old pickles, which is silenced.
+    """
+    output = sys.stderr if sys.stderr.isatty() else io.StringIO()
     with (
-        contextlib.redirect_stdout(words),
-        contextlib.redirect_stderr(words),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
@@ -312,7 +322,11 @@ def _rows_of(images: np.ndarray) -> Callable[[int, int], np.ndarray]:
 def _image_part(
     files: Sequence[Path], labels: Sequence[int], cut: ResizeAndCrop, digests: dict[Path, bytes]
 ) -> RawSplit:
-    """Files to be decoded by as many threads as there are cores; fills in `digests` (sha256)."""
+    """A part whose image files are decoded by one thread per core.
+
+    Reading fills in `digests` with the sha256 of each file, and raises WorkError for one that
+    cannot be decoded.
+    """
 
     def decode(file: Path) -> np.ndarray:
         try:
@@ -320,14 +334,14 @@ def _image_part(
             digests[file] = hashlib.sha256(content).digest()
             with Image.open(io.BytesIO(content)) as image:
                 return cut(image)
-        except UnidentifiedImageError as error:  # names no file, but the bytes in memory
+        except UnidentifiedImageError as error:  # its message names the bytes in memory, no file
             raise WorkError(f"{file}: not a readable image (of no known format)") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise WorkError(f"{file}: not a readable image ({error})") from error
 
     def read(start: int, stop: int) -> np.ndarray:
         with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is raised
             return np.stack(list(pool.map(decode, files[start:stop])))
 
     return RawSplit(labels, (cut.crop, cut.crop, 3), read)

@@ -1,1 +1,1 @@
-"""Networks, data, pruning, training and measuring on torch and torchvision alone."""
+"""Networks, image tensors, pruning, training and measuring, on torch and torchvision alone."""

@@ -1,24 +1,25 @@
-"""How many images go through a network at once where nothing is learnt from batches.
+"""The batch size of inference: of measuring, teacher logits and gradient scores.
 
-A function of the network and the images alone, never of the machine: it is part of the numerics,
-and whoever changes it raises NUMERICS_VERSION.
+It depends on the network and the images alone, never on the machine, since results round
+differently in batches of another size: whoever changes it raises NUMERICS_VERSION.
 """
 
 import torch
 from torch import Tensor, nn
 
 BATCH = 500
-"""Images in a batch at most."""
+"""Upper limit on the images of a batch."""
 
 ACTIVATION_BYTES = 4 * 2**30
-"""What the layers' outputs for a batch may take in fp32, if all are kept as for a gradient."""
+"""Upper limit on a batch's activations in fp32, all kept at once as for a backward pass."""
 
 
 @torch.no_grad()
 def inference_batch_size(network: nn.Module, image: Tensor) -> int:
-    """How many images like `image` (1, C, H, W) fit into a batch; `network` is in eval mode.
+    """How many images like `image` fit into a batch under both limits, and at least one.
 
-    500 of 32 x 32 pixels do for each of the paper's networks.
+    image: float (1, C, H, W), normalized; `network` is in eval mode. Each of the paper's networks
+    takes the full 500 images of 32 x 32 pixels.
     """
     elements = image.numel()
 

@@ -1,6 +1,6 @@
-"""bf16 copies of the convolutions' weights, all made at once.
+"""bf16 copies of the convolutions' weights, all cast by one kernel.
 
-Autocast would make them one by one, and bring their gradients to fp32 one by one.
+Autocast would launch a kernel for each weight, and another for each gradient cast back to fp32.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def convolution_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The weights that are copied, by their state_dict names."""
+    """The Conv2d weights of `network`, which are the ones copied, by their state_dict names."""
     return {
         f"{name}.weight": module.weight
         for name, module in network.named_modules()
@@ -17,7 +17,7 @@ def convolution_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 class Casts:
-    """The copies that a step computes with, in place of the weights; and their gradients."""
+    """The bf16 copies that a training step computes with in place of the weights."""
 
     def __init__(self, network: nn.Module):
         weights = convolution_weights(network)
@@ -28,8 +28,11 @@ class Casts:
         }
         self._gradients = {name: torch.empty_like(weight) for name, weight in weights.items()}
 
-    def renewed(self) -> dict[str, Tensor]:
-        """The copies by the weights' names, of the weights as they are now, without gradients."""
+    def refresh(self) -> dict[str, Tensor]:
+        """Cast the current weights again, clear the copies' gradients; return the copies by name.
+
+        The names are the weights'; so are the shapes.
+        """
         for copy in self._copies.values():
             copy.grad = None
         with torch.no_grad():
@@ -37,8 +40,11 @@ class Casts:
         return self._copies
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradients that the last step has given the copies, in fp32, by the weights' names."""
-        given = {name: copy.grad for name, copy in self._copies.items() if copy.grad is not None}
-        own = {name: self._gradients[name] for name in given}
-        torch._foreach_copy_(list(own.values()), list(given.values()))
-        return own
+        """The copies' gradients from the last backward pass, cast to fp32, by the weights' names.
+
+        Copies that got no gradient are left out.
+        """
+        bf16 = {name: copy.grad for name, copy in self._copies.items() if copy.grad is not None}
+        fp32 = {name: self._gradients[name] for name in bf16}
+        torch._foreach_copy_(list(fp32.values()), list(bf16.values()))
+        return fp32

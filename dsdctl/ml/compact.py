@@ -1,16 +1,18 @@
-"""Removing channels that do nothing, so that a pruned network is smaller and computes the same.
+"""Removing dead channels, so that a pruned network gets smaller and computes the same function.
 
-A channel does nothing where no weight reads it, and nothing that depends on the image where no
-weight writes it: it is then a constant, of its bias and BatchNorm. Constants that a Linear layer
-reads are added to its bias. A convolution pads with zeros, so that a constant is none at the
-border; there all constant channels of a layer become one.
+A channel is dead if all weights that read it, or all that write it, are pruned. One that no weight
+writes does not depend on the image: its value is a constant, given by its bias and BatchNorm. Where
+a Linear layer reads it, the constant is folded into that layer's bias. A convolution cannot fold it
+in, since zero padding ends the constant at the border; there all constant channels of a layer are
+merged into one.
 
-Runtimes compute channels in blocks, and take slower ways where a count is no multiple of them (x86
-has 8 with AVX2, 16 with AVX-512): then a narrower layer may take longer than the whole one. So
-convolutions may be given a block, to which channels that do nothing are kept.
+Inference runtimes compute channels in blocks, and fall back to slower code where the number of
+channels is no multiple of a block (on x86: 8 with AVX2, 16 with AVX-512), so that a narrower layer
+may take longer than the full one. With a `block`, convolutions keep enough dead channels to fill
+their last block.
 
-What is left as it is: the sum that the blocks of a ResNet add to, vision transformers, and networks
-of a user's own, of which it is not known which layers read what others write.
+Left as they are: the channels of a ResNet's residual stream, vision transformers, and networks of a
+user's own, whose layers' connections are not known.
 """
 
 import copy
@@ -25,73 +27,79 @@ from dsdctl.ml.networks.network import Link, Network, state_sizes
 
 @torch.no_grad()
 def compacted(network: nn.Module, block: int = 1) -> nn.Module:
-    """A copy of a network on the CPU without the channels that do nothing, in eval mode.
+    """A copy of `network`, which is on the CPU, without its dead channels and in eval mode.
 
-    Of what a convolution writes, as many channels are left as make a multiple of `block`, or all.
+    The channels of a convolution are kept to a multiple of `block`, or all of them.
     """
     smaller = copy.deepcopy(network).eval()
     links = list(links_of(smaller))
-    # A channel that goes may leave another one unread, or unwritten.
-    while any(_without_unread(link, block) or _without_constants(link, block) for link in links):
+    # Removing a channel may leave those of other layers unread or unwritten: until nothing changes.
+    while any(_remove_unread(link, block) or _remove_unwritten(link, block) for link in links):
         pass
     return smaller
 
 
 def links_of(network: nn.Module) -> Iterator[Link]:
-    """Every set of channels of a network that may shrink by itself."""
+    """Every set of channels of `network` that can be removed independently of the others."""
     return network.links() if isinstance(network, Network) else iter(())
 
 
-def _without_unread(link: Link, block: int) -> bool:
-    """Leave out the channels that no weight reads; say whether there were any."""
-    return _leave_out(link, ~_any(link.read.transpose(0, 1)), block)
+def _remove_unread(link: Link, block: int) -> bool:
+    """Remove the channels that no weight reads; say whether any went."""
+    return _remove(link, ~_has_weight(link.read.transpose(0, 1)), block)
 
 
-def _without_constants(link: Link, block: int) -> bool:
-    """Leave out the channels that no weight writes; say whether there were any."""
-    idle, values = ~_any(link.writer.weight), link.constants()
+def _remove_unwritten(link: Link, block: int) -> bool:
+    """Remove the channels that no weight writes, and let the reader account for their constants;
+    say whether any went."""
+    dead, values = ~_has_weight(link.writer.weight), link.constants()
     if isinstance(link.reader, nn.Linear):
-        added = link.read[:, idle] * _beside(values[idle], link.read)
+        added = link.read[:, dead] * _per_channel(values[dead], link.read)
         link.reader.bias.add_(added.flatten(1).sum(1))
-        link.read[:, idle] = 0
-        return _leave_out(link, idle, block)
-    if int(idle.count_nonzero()) < 2:
+        link.read[:, dead] = 0
+        return _remove(link, dead, block)
+    if int(dead.count_nonzero()) < 2:
         return False
-    # The largest stands for all, so that their shares of it are no more than 1.
-    chosen = int((values.abs() * idle).argmax())
-    idle[chosen] = False
+    # The constants are merged into the largest, so that no ratio to it exceeds 1.
+    chosen = int((values.abs() * dead).argmax())
+    dead[chosen] = False
     if values[chosen] != 0:
-        shares = _beside(values[idle] / values[chosen], link.read)
-        link.read[:, chosen].add_((link.read[:, idle] * shares).sum(1))
-    link.read[:, idle] = 0  # some of them may stay
-    return _leave_out(link, idle, block)
+        ratios = _per_channel(values[dead] / values[chosen], link.read)
+        link.read[:, chosen].add_((link.read[:, dead] * ratios).sum(1))
+    link.read[:, dead] = 0  # some of them may stay, to fill a block
+    return _remove(link, dead, block)
 
 
-def _leave_out(link: Link, useless: Tensor, block: int) -> bool:
-    """Leave out channels by mask, but for those that fill a convolution's last block, and for one
-    where a layer would be left with none."""
-    least = max(1, int((~useless).count_nonzero()))
+def _remove(link: Link, dead: Tensor, block: int) -> bool:
+    """Remove the channels that are `dead`, bool (C,); say whether any went.
+
+    Those that fill a convolution's last block stay, and so does one where all are dead.
+    """
+    least = max(1, int((~dead).count_nonzero()))
     if isinstance(link.writer, nn.Conv2d):
-        least = min(len(useless), math.ceil(least / block) * block)
-    kept = useless.to(torch.int8).argsort(stable=True)[:least].sort().values
-    if len(kept) == len(useless):
+        least = min(len(dead), math.ceil(least / block) * block)
+    kept = dead.to(torch.int8).argsort(stable=True)[:least].sort().values
+    if len(kept) == len(dead):
         return False
     link.keep(kept)
     return True
 
 
-def _any(weights: Tensor) -> Tensor:
-    """Which of the rows of (C, ...) hold a weight that is not 0: bool (C,)."""
+def _has_weight(weights: Tensor) -> Tensor:
+    """Which rows of (C, ...) have a weight other than zero: bool (C,)."""
     return weights.flatten(1).any(1)
 
 
-def _beside(values: Tensor, weights: Tensor) -> Tensor:
-    """(C,) so that it multiplies the channels of (outputs, C, ...)."""
+def _per_channel(values: Tensor, weights: Tensor) -> Tensor:
+    """Reshape (C,) to broadcast over the channels of `weights` (outputs, C, ...)."""
     return values.view(1, -1, *[1] * (weights.dim() - 2))
 
 
 def fit_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give the layers of a network the numbers of channels that its compacted `tensors` have."""
+    """Resize the layers of `network`, in place, to the shapes of its compacted `tensors`.
+
+    `tensors` are by state_dict name. Resized parameters are left uninitialized.
+    """
     for name, module in network.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             continue

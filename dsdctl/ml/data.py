@@ -1,6 +1,6 @@
-"""Images as uint8 tensors: splitting, label noise, and batches of augmented views.
+"""Images as uint8 tensors, split into training, validation and test images.
 
-Shapes: N images, B a batch, C channels, H x W pixels. Images are stored as (N, H, W, C), so that
+Shapes: N images, B of a batch, C channels, H x W pixels. Images are stored as (N, H, W, C), so that
 a gathered batch is channels-last without a copy.
 """
 
@@ -16,13 +16,13 @@ from dsdctl.ml.randomness import generator
 
 
 class MappedImages:
-    """Images that stay on the disk: as much of a uint8 tensor (N, H, W, C) as this package needs.
+    """Images on disk, used like a uint8 tensor (N, H, W, C) on `device`.
 
-    What is taken out of them is read, and brought to `device`.
+    Indexing reads the images and moves them there. Only what this package needs is implemented.
     """
 
     def __init__(self, array: np.ndarray, rows: Tensor, device: torch.device):
-        """array: uint8 (M, H, W, C), memory-mapped; rows: int64 (N,), which images of it."""
+        """array: uint8 (M, H, W, C), memory-mapped; rows: int64 (N,), indices of its images."""
         self._array = array
         self._rows = rows
         self.device = device
@@ -40,7 +40,7 @@ class MappedImages:
         return torch.from_numpy(np.asarray(self._array[rows])).to(self.device)
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Yield all images, `size` at a time."""
+        """Yield all images, `size` at a time, as uint8 (B, H, W, C)."""
         for part in torch.split(torch.arange(len(self)), size):
             yield self[part]
 
@@ -52,7 +52,7 @@ class MappedImages:
 
 
 Images = Tensor | MappedImages
-"""uint8 (N, H, W, C), in memory or on the disk."""
+"""uint8 (N, H, W, C), in memory or on disk."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it was published; `test` is None where it brings no test set.
+    """A data set as it was published; `test` is None if it has no test split.
 
-    `human_labels` (N,) int64 are what training sees instead of the true labels, where people gave
-    them.
+    `human_labels`, int64 (N,), are noisy labels given by people (CIFAR-N), one for each training
+    image: if present, training sees them instead of the true ones.
     """
 
     train: Split
@@ -93,7 +93,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Data:
-    """What a level sees. `train` carries the noisy labels, `clean_labels` the true ones."""
+    """The splits of one level. `train` has the noisy labels; `clean_labels` (N,) are the true ones
+    of the same images."""
 
     train: Split
     clean_labels: Tensor
@@ -113,9 +114,9 @@ def split_source(
 ) -> Data:
     """Hold out test and validation images, then make the labels of the training images noisy.
 
-    A fraction f of n images holds out round(f * n). `test_fraction` applies where the source
-    brings no test set; without `validation_fraction` the test set is the validation set, as in
-    the authors' code. With `validation_noisy` the held-out labels are as noisy.
+    A fraction f of n images holds out round(f * n). `test_fraction` applies only if the source has
+    no test split. Without `validation_fraction` the test set is also the validation set, as in the
+    authors' code. With `validation_noisy` the validation labels are made noisy in the same way.
     """
     order = torch.randperm(len(source.train), generator=generator("split", split_seed))
     test = source.test
@@ -128,17 +129,20 @@ def split_source(
         chosen, order = order[:held_out], order[held_out:]
         validation = source.train.take(chosen)
         if validation_noisy:
-            labels = _as_trained(source, chosen, noise, "validation-noise")
+            labels = _noisy_labels(source, chosen, noise, "validation-noise")
             validation = Split(validation.images, labels)
-    # Sorted, so that "which images" and "in which order" stay apart.
+    # Sorted, so that the split decides which images are trained on, but not their order.
     kept = order.sort().values
     train = source.train.take(kept)
-    noisy = _as_trained(source, kept, noise, "label-noise")
+    noisy = _noisy_labels(source, kept, noise, "label-noise")
     return Data(Split(train.images, noisy), train.labels, validation, test, source.classes)
 
 
-def _as_trained(source: Source, indices: Tensor, noise: Noise, purpose: str) -> Tensor:
-    """The noisy labels of some of the source's training images."""
+def _noisy_labels(source: Source, indices: Tensor, noise: Noise, purpose: str) -> Tensor:
+    """Noisy labels of the source's training images at `indices` (N,): int64 (N,).
+
+    They are drawn from the stream `purpose`, unless the source brings human labels.
+    """
     if source.human_labels is not None:
         return source.human_labels[indices]
     stream = generator(purpose, noise.seed)

@@ -14,8 +14,8 @@ class ActivationCounter:
     """Counts, for every unit of the ReLUs and GELUs, the images for which its input is above zero.
 
     A unit is one channel at one position, in a transformer one feature of one token. A module that
-    is called several times in a forward pass, as torchvision's blocks call their ReLU, is as many
-    layers: `relu:1`, `relu:2`. Use as a context manager: it owns its hooks.
+    is called several times in a forward pass, as torchvision's blocks call their ReLU, counts as
+    that many layers: `relu:1`, `relu:2`. Use as a context manager, which removes the hooks.
     """
 
     def __init__(self, network: nn.Module):
@@ -51,7 +51,7 @@ class ActivationCounter:
         def count(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
             self._calls[name] += 1
             layer = (name, self._calls[name])
-            # A ReLU in place has overwritten its input, but not where that is above zero.
+            # An in-place ReLU has overwritten its input by now, but only where that was negative.
             active = (inputs[0] > 0).sum(0, dtype=torch.float32).to(torch.int64)
             self._counts[layer] = self._counts.get(layer, 0) + active
 
@@ -59,14 +59,15 @@ class ActivationCounter:
 
     @property
     def counts(self) -> dict[str, Tensor]:
-        """For each layer, in the order of the calls, the images that switch each unit on."""
+        """By layer, in the order of the calls: how many images switch each unit on, int64, shaped
+        as one image's activations."""
         return {
             name if self._calls[name] == 1 else f"{name}:{call}": counts
             for (name, call), counts in self._counts.items()
         }
 
     def layer_bits(self) -> dict[str, float]:
-        """Mean entropy over the units of each layer, in bits, in the order of the calls."""
+        """By layer, in the order of the calls: the mean entropy of its units, in bits (eq. 1)."""
         return {
             name: float(binary_entropy_bits(counts.double() / self.images).mean())
             for name, counts in self.counts.items()

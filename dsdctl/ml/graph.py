@@ -14,29 +14,29 @@ Step = Callable[[Tensor, Tensor], None]
 """Trains on the batch of (indices, views), both int64 (B,), in place."""
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
-"""Records what a function does to memory, and returns what does it again."""
+"""Records the kernels that a function launches, and returns a function that replays them."""
 
 WARM_UPS = 3
-"""Runs before a recording, in which libraries set up what they keep."""
+"""Runs before a recording, in which libraries allocate their workspaces and choose algorithms."""
 
 
 def capture_on(device: torch.device) -> Capture | None:
-    """How steps are recorded on `device`; None where they are not."""
+    """How steps are recorded on `device`; None if they are not."""
     return cuda_graph if device.type == "cuda" else None
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Record `function` on the current device, after it has run a few times.
+    """Record `function` on the current device, after WARM_UPS runs of it.
 
-    Meanwhile other threads may compute on streams of their own, but neither record nor wait for the
-    whole device.
+    Meanwhile other threads may compute on streams of their own, but must neither record nor
+    synchronize the whole device. Raises RuntimeError if the function cannot be recorded.
     """
     current = torch.cuda.current_stream()
     stream = current
     if current == torch.cuda.default_stream():  # on which nothing can be recorded
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     recording = _Recording(torch.cuda.CUDAGraph())
-    with _alone():
+    with _exclusive():
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
@@ -47,19 +47,19 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def empty_cache() -> None:
-    """Give back the GPU memory that torch keeps for later, which no recording would survive."""
-    with _alone():
+    """Release torch's cached GPU memory, but not during a recording, which would fail."""
+    with _exclusive():
         torch.cuda.empty_cache()
 
 
 class _Recording:
-    """What a function does to memory, done again by each call."""
+    """A CUDA graph, replayed by each call."""
 
     def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
         self._graph = graph
 
     def record(self, function: Callable[[], None], stream: torch.cuda.Stream) -> None:
-        # What other threads do meanwhile is neither part of it nor an error.
+        # Thread-local: what other threads launch meanwhile is neither recorded nor an error.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             function()
 
@@ -73,14 +73,14 @@ class _Recording:
 
 
 _lock = threading.Lock()
-"""Held while a graph is recorded or freed: torch keeps books on all of them without a lock."""
+"""Held while a graph is recorded or freed: torch's bookkeeping of graphs is not thread-safe."""
 
 _dropped: list[torch.cuda.CUDAGraph] = []
-"""Graphs that nobody needs any more, while they wait for the lock."""
+"""Graphs without an owner, to be freed as soon as the lock is free."""
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _exclusive() -> Iterator[None]:
     try:
         with _lock:
             yield
@@ -89,10 +89,10 @@ def _alone() -> Iterator[None]:
 
 
 def _free_dropped() -> None:
-    """Free dropped graphs, or leave that to who holds the lock.
+    """Free dropped graphs, or leave that to the thread that holds the lock.
 
-    Waiting for the lock could be for ever: the garbage collector may drop a graph on the thread
-    that records, or on one that the recording waits for.
+    Waiting for the lock could deadlock: the garbage collector may drop a graph on the very thread
+    that is recording, or on one that the recording waits for.
     """
     while _dropped and _lock.acquire(blocking=False):
         try:
@@ -102,11 +102,11 @@ def _free_dropped() -> None:
 
 
 class GraphedStep:
-    """A step that is recorded at its second full batch, and replayed from then on.
+    """A training step that is recorded at its second full batch and replayed from then on.
 
-    The first replay is compared, bit for bit, with the step as it is. Where they differ, or where
-    nothing can be recorded, training goes on without the recording and `refused` says why. Smaller
-    batches are never replayed, nor is the first batch, in which the optimizer allocates its state.
+    The first replay must give the same values as the step run eagerly. If it does not, or if the
+    step cannot be recorded, all steps run eagerly and `refused` says why. Smaller batches always
+    do, and so does the first batch, in which the optimizer allocates its state.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class GraphedStep:
         batch_size: int,
         capture: Capture,
     ):
-        """`state` lists all tensors that `step` writes to and that outlive it."""
+        """`state` lists all tensors that `step` writes to and that outlive it; `batch_size` is that
+        of a full batch."""
         self.refused = ""
         self._step = step
         self._state = state
@@ -127,21 +128,21 @@ class GraphedStep:
         self._replay: Callable[[], None] | None = None
 
     def __call__(self, indices: Tensor, views: Tensor) -> None:
-        """Train on one batch."""
+        """Train on the batch of `indices` and `views`, int64 (B,)."""
         if self.refused or not self._begun or len(indices) != self._batch_size:
             self._step(indices, views)
             self._begun = True
         elif self._replay is None or self._inputs is None:
             self._record(indices, views)
         else:
-            for own, given in zip(self._inputs, (indices, views), strict=True):
-                own.copy_(given)
+            for recorded, given in zip(self._inputs, (indices, views), strict=True):
+                recorded.copy_(given)
             self._replay()
 
     def _record(self, indices: Tensor, views: Tensor) -> None:
-        before = self._copy()
+        before = self._snapshot()
         self._step(indices, views)
-        expected = self._copy()
+        expected = self._snapshot()
         inputs = (indices.clone(), views.clone())
         try:
             replay = self._capture(functools.partial(self._step, *inputs))
@@ -157,7 +158,7 @@ class GraphedStep:
         _notify(self.refused)
         self._restore(expected)
 
-    def _copy(self) -> list[Tensor]:
+    def _snapshot(self) -> list[Tensor]:
         return [tensor.detach().clone() for tensor in self._state()]
 
     def _restore(self, copies: Sequence[Tensor]) -> None:
@@ -167,11 +168,11 @@ class GraphedStep:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether all values are equal; a step that diverges gives NaN, recorded or not."""
+    """Whether all values are equal, NaN to NaN: a step that diverges gives NaN in both."""
     return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 @functools.cache
 def _notify(refused: str) -> None:
-    """Say it, once in a process."""
+    """Log the reason, once per process."""
     logging.getLogger(__name__).warning("no CUDA graph: %s", refused)

@@ -1,4 +1,4 @@
-"""Readers for large images: random resized crops, and images that stay on the disk."""
+"""Readers for large images: random resized crops, and images that stay on disk."""
 
 import functools
 import math
@@ -13,16 +13,17 @@ from dsdctl.ml.randomness import generator
 from dsdctl.ml.views import Normalization, Reader, ResizedCrops, Views
 
 LOG_RATIO = math.log(4 / 3)
-"""A crop's sides are in a ratio between 3:4 and 4:3, drawn uniformly in its logarithm."""
+"""Log of the largest aspect ratio: crops are 3:4 to 4:3, log-uniformly, as torchvision's."""
 
 TRIES = 10
+"""Draws of a crop until one fits into the image, as torchvision's."""
 
 
 class ResizedCropReader:
     """Cuts random rectangles out of a split's images and resizes each to the whole image's size.
 
-    Bilinear, as torchvision's RandomResizedCrop; a crop is never larger than the result, so there
-    is nothing to antialias.
+    Bilinear, as torchvision's RandomResizedCrop. A crop is never larger than the result, so no
+    antialiasing is needed.
     """
 
     def __init__(self, images: Tensor, normalization: Normalization, views: ResizedCrops):
@@ -31,14 +32,14 @@ class ResizedCropReader:
         self._images = images
         self._normalization = normalization
         height, width = images.shape[1:3]
-        self._shapes, self._room = _shapes_and_room(height, width, views.area, images.device)
+        self._shapes, self._offsets = _shapes_and_offsets(height, width, views.area, images.device)
 
     def __call__(self, indices: Tensor, views: Tensor) -> Tensor:
         """indices, views: int64 (B,) -> float32 (B, C, H, W), channels-last in memory."""
         pixels = self._images[indices].to(torch.float32).permute(0, 3, 1, 2)
         corners, shapes = self.crops(views)
-        rows = _sampled(pixels.shape[2], corners[:, 0], shapes[:, 0])
-        columns = _sampled(pixels.shape[3], corners[:, 1], shapes[:, 1])
+        rows = _sampling_positions(pixels.shape[2], corners[:, 0], shapes[:, 0])
+        columns = _sampling_positions(pixels.shape[3], corners[:, 1], shapes[:, 1])
         mirrored = views // self.views.UNIT**3 == 1
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
         shape = (len(views), *pixels.shape[2:])
@@ -48,19 +49,19 @@ class ResizedCropReader:
         return batch.contiguous(memory_format=torch.channels_last)
 
     def crops(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """The (top, left) and the (height, width) in pixels of each view: int64 (B, 2) each."""
+        """Each view's crop in pixels, (top, left) and (height, width): int64 (B, 2) each."""
         unit = self.views.UNIT
         shape = views // unit**2 % unit
         fractions = torch.stack([views // unit % unit, views % unit], dim=1)
-        return fractions * self._room[shape] // unit, self._shapes[shape]
+        return fractions * self._offsets[shape] // unit, self._shapes[shape]
 
 
-def _sampled(side: int, start: Tensor, length: Tensor) -> Tensor:
-    """Where along a side of `side` pixels the `side` pixels of each result are sampled: (B, side),
-    from -1 at the first pixel's middle to 1 at the last one's.
+def _sampling_positions(side: int, start: Tensor, length: Tensor) -> Tensor:
+    """Where, along one side of an image, each pixel of the resized crop is sampled: (B, side).
 
-    start, length: int64 (B,), of each crop. Outside the middles of its outer pixels a crop repeats
-    them.
+    Positions run from -1, the centre of the image's first pixel, to 1, that of the last. start,
+    length: int64 (B,), of each crop, in pixels. They are clamped to the centres of the crop's outer
+    pixels, which its border therefore repeats.
     """
     position = (torch.arange(side, device=start.device) + 0.5) / side
     within = (position * length[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1)
@@ -68,21 +69,23 @@ def _sampled(side: int, start: Tensor, length: Tensor) -> Tensor:
 
 
 @functools.cache
-def _shapes_and_room(
+def _shapes_and_offsets(
     height: int, width: int, area: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The shapes of crops, and at how many offsets each may begin: int64 (U, 2) both; copied to a
-    device once, for a copy there would have every batch wait."""
+    """The shapes of crops and the number of offsets of each: int64 (U, 2) both, by (y, x).
+
+    Cached, since a copy to the device would make every batch wait for it.
+    """
     shapes = crop_shapes(height, width, area)
     return shapes.to(device), (torch.tensor([height, width]) - shapes + 1).to(device)
 
 
 @functools.lru_cache
 def crop_shapes(height: int, width: int, area: float) -> Tensor:
-    """Heights and widths of ResizedCrops.UNIT crops, int64 (U, 2), as RandomResizedCrop draws them.
+    """Heights and widths of U = ResizedCrops.UNIT crops, int64 (U, 2), as RandomResizedCrop's.
 
-    The share of the image is uniform from `area` to 1; what does not fit is drawn again, up to ten
-    times, and then is the whole image.
+    A crop's area is a fraction of the image's, uniform from `area` to 1. Shapes that do not fit are
+    drawn again, up to TRIES times in all; if none fits, the crop is the whole image.
     """
     stream = generator("crop-shapes")
     drawn = torch.rand(2, ResizedCrops.UNIT, TRIES, generator=stream, dtype=torch.float64)
@@ -96,9 +99,9 @@ def crop_shapes(height: int, width: int, area: float) -> Tensor:
 
 
 class StreamedReader:
-    """Reads each batch of images from the disk, and its views as another reader would.
+    """Reads each batch of images from disk, and lets another reader make the views.
 
-    `reader_of` makes that reader of a batch's images alone: uint8 (B, H, W, C).
+    `reader_of` makes that reader from one batch's images, uint8 (B, H, W, C).
     """
 
     def __init__(

@@ -16,13 +16,13 @@ PRODUCTS = {
     "aten::lstm": "LSTMs",
     "aten::gru": "GRUs",
 }
-"""Operators that take many multiply-accumulates of which fvcore counts none, in words."""
+"""Operators whose many multiply-accumulates fvcore does not count, and their names in messages."""
 
 
 class MacCount(NamedTuple):
     """MACs of one image's forward pass: the total, and each prunable layer's by its weight's name.
 
-    `left_out` are operators of PRODUCTS that are not counted.
+    `left_out` are the operators of PRODUCTS that the network uses, and whose MACs are missing.
     """
 
     total: int
@@ -31,11 +31,11 @@ class MacCount(NamedTuple):
 
 
 def count_macs(network: nn.Module, channels: int, height: int, width: int) -> MacCount:
-    """MACs of one image's forward pass in train mode.
+    """MACs of one image's forward pass in train mode, which is the paper's convention.
 
-    A deep copy is counted, since a forward pass in train mode moves BatchNorm's statistics; a
-    batch of two is halved, since batch one fails where a map is 1x1. fvcore calls one MAC one
-    "flop" and counts BatchNorm and pooling too.
+    fvcore calls one MAC one "flop", and counts BatchNorm and pooling too. A deep copy is counted,
+    since a forward pass in train mode updates BatchNorm's statistics. The count is half that of a
+    batch of two, since BatchNorm cannot train on one image whose maps are 1x1.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -46,7 +46,7 @@ def count_macs(network: nn.Module, channels: int, height: int, width: int) -> Ma
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     network = copy.deepcopy(network).train()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of its own future, not of the count
+        warnings.simplefilter("ignore")  # tracing warns of its deprecation, not of the count
         analysis = FlopCountAnalysis(network, torch.zeros(2, channels, height, width))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")

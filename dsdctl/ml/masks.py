@@ -1,4 +1,7 @@
-"""Masks over the Conv2d and Linear weights of a network, by their state_dict names."""
+"""Masks over the Conv2d and Linear weights of a network, by their state_dict names.
+
+A mask is bool, shaped as its weight, and True where the weight is kept.
+"""
 
 from collections.abc import Mapping
 
@@ -18,7 +21,7 @@ def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def dense_masks(weights: Mapping[str, Tensor]) -> Masks:
-    """Return masks (bool, shapes of `weights`) that keep everything."""
+    """Return masks that keep all `weights`."""
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
@@ -28,13 +31,13 @@ def count_nonzero(masks: Masks) -> int:
 
 
 def remove_lowest(scores: Mapping[str, Tensor], masks: Masks, removed: int) -> Masks:
-    """Remove `removed` of the weights left, those with the lowest scores, ranked over all `masks`.
+    """Remove the `removed` remaining weights with the lowest scores, ranked over all layers.
 
-    Scores have the shapes of the masks; among equal ones those that come first in the order of
-    `masks` go first.
+    Scores have the names and shapes of the masks. Among equal scores, weights that come first in
+    the order of `masks` are removed first. Returns new masks.
     """
     kept = [scores[name].to(mask.device)[mask] for name, mask in masks.items()]
-    # On the CPU, where kthvalue is deterministic, so that all devices agree.
+    # On the CPU, whose kthvalue is deterministic, so that all devices agree.
     remaining = torch.cat(kept).cpu()
     if removed == 0:
         return dict(masks)
@@ -48,7 +51,7 @@ def remove_lowest(scores: Mapping[str, Tensor], masks: Masks, removed: int) -> M
 
 
 def _scatter(keep: Tensor, masks: Masks) -> Masks:
-    """Turn decisions about the remaining weights (1-d) into masks of full shape."""
+    """Turn decisions about the R remaining weights, bool (R,), into masks of full shape."""
     new: Masks = {}
     start = 0
     for name, mask in masks.items():

@@ -14,7 +14,12 @@ from dsdctl.ml.views import Normalization
 
 @dataclass(frozen=True)
 class Measurement:
-    """Accuracies and shares are fractions; the entropies are in bits, per layer and their mean."""
+    """Accuracies and rates are fractions; entropies are in bits, per layer and their mean.
+
+    `flip_rate` is the fraction of training labels that noise has changed. Of those images,
+    `fitted_noisy` is the fraction predicted as their noisy label, `fitted_true` as their true one;
+    both are None if no label was changed.
+    """
 
     train_accuracy: float
     flip_rate: float
@@ -29,7 +34,7 @@ class Measurement:
 def measure(
     network: nn.Module, data: Data, normalization: Normalization, precision_name: str
 ) -> Measurement:
-    """Measure `network` on all images of `data`; the entropy is that of the training images."""
+    """Measure `network` on all images of `data`; the entropy is taken over the training images."""
     network.eval()
     first = data.train.images[torch.zeros(1, dtype=torch.int64)]
     at_once = inference_batch_size(network, normalization(first))
@@ -45,10 +50,10 @@ def measure(
     if data.validation is not data.test:
         validation = _accuracy(network, data.validation, normalization, precision_name, at_once)
     return Measurement(
-        train_accuracy=_share(train == data.train.labels),
-        flip_rate=_share(flipped),
-        fitted_noisy=_share(fitted == data.train.labels[flipped]) if count else None,
-        fitted_true=_share(fitted == data.clean_labels[flipped]) if count else None,
+        train_accuracy=_fraction(train == data.train.labels),
+        flip_rate=_fraction(flipped),
+        fitted_noisy=_fraction(fitted == data.train.labels[flipped]) if count else None,
+        fitted_true=_fraction(fitted == data.clean_labels[flipped]) if count else None,
         validation_accuracy=validation,
         test_accuracy=test,
         entropy_bits=sum(bits.values()) / len(bits) if bits else 0.0,
@@ -64,7 +69,7 @@ def predict(
     precision_name: str,
     at_once: int,
 ) -> Tensor:
-    """Logits (N, K) in float32 of uint8 images (N, H, W, C), in eval mode, `at_once` a batch."""
+    """Logits (N, K), float32, of uint8 images (N, H, W, C), in eval mode, `at_once` in a batch."""
     network.eval()
     with precision(precision_name, images.device):
         return torch.cat([network(normalization(part)).float() for part in images.split(at_once)])
@@ -78,8 +83,8 @@ def _accuracy(
     at_once: int,
 ) -> float:
     predicted = predict(network, split.images, normalization, precision_name, at_once).argmax(1)
-    return _share(predicted == split.labels)
+    return _fraction(predicted == split.labels)
 
 
-def _share(hits: Tensor) -> float:
+def _fraction(hits: Tensor) -> float:
     return int(hits.count_nonzero()) / len(hits)

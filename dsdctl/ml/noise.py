@@ -1,4 +1,4 @@
-"""Label noise: which training labels are selected, and what becomes of them.
+"""Label noise: which training labels are selected, and what replaces them.
 
 Shapes: N labels of K classes. Exactly int(N * rate) labels are selected, a random subset.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Noise:
-    """How labels are made noisy. `targets` (K) is where asymmetric noise takes each class."""
+    """How labels are made noisy. Asymmetric noise turns class c into `targets[c]`, of K classes."""
 
     kind: str
     rate: float
@@ -35,7 +35,7 @@ def noisy_labels(labels: Tensor, classes: int, noise: Noise, stream: torch.Gener
 
 
 def flip_symmetric(labels: Tensor, classes: int, rate: float, stream: torch.Generator) -> Tensor:
-    """Replace the selected labels by a uniformly drawn other class: `rate` is the true flip rate.
+    """Replace each selected label by another class, drawn uniformly: `rate` is the true flip rate.
 
     labels: (N,) int64; returns a new (N,) int64.
     """
@@ -47,7 +47,7 @@ def flip_symmetric(labels: Tensor, classes: int, rate: float, stream: torch.Gene
 
 
 def redraw(labels: Tensor, classes: int, rate: float, stream: torch.Generator) -> Tensor:
-    """Replace the selected labels by a uniformly drawn class, the true one included.
+    """Replace each selected label by a class drawn uniformly from all, the true one included.
 
     The true flip rate is about rate * (1 - 1/K) (He et al. 2022). labels: (N,) int64; returns a
     new (N,) int64.
@@ -59,8 +59,10 @@ def redraw(labels: Tensor, classes: int, rate: float, stream: torch.Generator) -
 
 
 def flip_to(labels: Tensor, targets: Tensor, rate: float, stream: torch.Generator) -> Tensor:
-    """Replace each selected label c by targets[c]. labels: (N,), targets: (K,) int64; returns a
-    new (N,) int64."""
+    """Replace each selected label c by targets[c].
+
+    labels: (N,) int64; targets: (K,) int64; returns a new (N,) int64.
+    """
     selected = _select(len(labels), rate, stream)
     noisy = labels.clone()
     noisy[selected] = targets[labels[selected]]

@@ -1,4 +1,4 @@
-"""How a level is optimized: its settings, its learning rate batch by batch, torch's optimizers."""
+"""How a level is optimized: the settings, the learning rate of each batch, torch's optimizers."""
 
 import math
 from collections.abc import Iterable
@@ -11,9 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Settings:
-    """How one level is trained. What its `optimizer` or `schedule` does not have does nothing.
+    """How one level is trained. Options that `optimizer` or `schedule` does not have are ignored.
 
-    `milestones` are epochs at which the rate is scaled by `gamma`; `warmup` counts epochs.
+    `milestones` are the epochs, from 0, at which the learning rate is multiplied by `gamma`;
+    `warmup` is in epochs; `clip_norm` is the largest joint l2 norm of the gradients.
     """
 
     epochs: int
@@ -36,9 +37,9 @@ class Settings:
     def lr_at(self, epoch: int, batch: int = 0, batches: int = 1) -> float:
         """Learning rate of a batch of `epoch`, both counted from 0; an epoch has `batches`.
 
-        lr x warm x decay. The first W = warmup x batches steps are warmed up: warm is (t + 1) / W
-        at step t. Decay is gamma^(milestones passed), or falls from 1 at the end of the warm-up
-        towards `min_lr_factor` along half a cosine.
+        It is lr x warm-up x decay. The warm-up factor is (t + 1) / W at step t of the first
+        W = warmup x batches, then 1. The decay is constant within an epoch: gamma^(milestones
+        passed), or half a cosine from 1 at the end of the warm-up towards `min_lr_factor`.
         """
         lr = self.lr * self._decay(epoch)
         if epoch < self.warmup:
@@ -59,14 +60,14 @@ STATE = {
     "exp_avg_sq": "exp_avg_sq",
     "step": "step",
 }
-"""What torch's optimizers keep of each parameter, and its name in a checkpoint."""
+"""Names in a checkpoint of what torch's optimizers keep for each parameter."""
 
 
 def make_optimizer(
     settings: Settings, parameters: Iterable[Tensor], device: torch.device
 ) -> torch.optim.Optimizer:
-    """torch's own, fused. On a GPU its rate and its counts of steps lie in memory, from where a
-    recorded step reads them."""
+    """torch's fused optimizer. On a GPU its learning rate and step counts are tensors, so that a
+    CUDA graph reads their current values."""
     on_gpu = device.type == "cuda"
     lr = torch.tensor(settings.lr, device=device) if on_gpu else settings.lr
     if settings.optimizer == "adamw":
@@ -90,7 +91,7 @@ def make_optimizer(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, in its place in memory where that may have been recorded."""
+    """Set the learning rate; in place if it is a tensor, which a CUDA graph may read."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)

@@ -1,4 +1,4 @@
-"""The scores by which pruning ranks weights; in each round the lowest of what is left go.
+"""The scores by which pruning ranks weights: each round removes the lowest of the remaining ones.
 
 Scores have the names and shapes of the weights.
 """
@@ -22,7 +22,7 @@ def magnitude_scores(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def random_scores(weights: Mapping[str, Tensor], *, seed: int, level: int) -> dict[str, Tensor]:
-    """Uniform in [0, 1), a function of `seed` and `level` alone."""
+    """Uniform in [0, 1), a function of `seed` and `level` alone; on the CPU."""
     stream = generator("random-pruning", seed, level)
     return {name: torch.rand(weight.shape, generator=stream) for name, weight in weights.items()}
 
@@ -33,11 +33,11 @@ def gradient_sample(images: int, size: int, *, seed: int, level: int) -> Tensor:
 
 
 def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """|w dL/dw|, L being the cross-entropy summed over `images` (B, C, H, W) with `labels` (B,).
+    """|w dL/dw|, where L is the cross-entropy summed over `images` (B, C, H, W), `labels` (B,).
 
-    In eval mode, so that images do not depend on one another, and in fp32. Of a network as it was
-    initialized it is the connection sensitivity of Lee et al. 2019 (SNIP), whose mean over the
-    images and normalization rank alike.
+    In fp32, and in eval mode so that images do not affect each other through BatchNorm. At
+    initialization this is the connection sensitivity of Lee et al. 2019 (SNIP), up to its mean over
+    images and its normalization, which do not change the ranking.
     """
     network.eval()
     weights = prunable_weights(network)
@@ -54,16 +54,17 @@ def gradient_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
 
 
 def synflow_scores(network: nn.Module, images: Tensor, masks: Masks) -> dict[str, Tensor]:
-    """|w| dR/d|w|, R being the sum of the logits for images of ones (Tanaka et al. 2020, SynFlow).
+    """|w| dR/d|w|, where R is the sum of the logits for images of ones (Tanaka et al. 2020).
 
-    All parameters and buffers are taken absolute, and removed weights are zero. `images`
-    (B, C, H, W) give the shape alone. In eval mode, as in the authors' code, and in float64, in
-    which what is multiplied over many layers neither overflows nor vanishes.
+    SynFlow: all parameters and buffers are replaced by their absolute values, and removed weights
+    are zero. Of `images` (B, C, H, W) only the shape matters. In eval mode, as in the authors'
+    code, and in float64, in which products over many layers neither overflow nor vanish.
     """
     positive = copy.deepcopy(network).double().eval()
     with torch.no_grad():
         for tensor in positive.state_dict().values():
-            tensor.abs_()
+            if tensor.dtype != torch.bool:  # such as an attention mask, which has no abs
+                tensor.abs_()
     weights = prunable_weights(positive)
     apply_masks(weights, masks)
     flow = positive(torch.ones_like(images, dtype=torch.float64)).sum()

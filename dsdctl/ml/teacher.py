@@ -16,7 +16,7 @@ TeacherLogits = Callable[[Batch], Tensor]
 
 
 def direct_logits(teacher: nn.Module) -> TeacherLogits:
-    """Call the teacher, in eval mode, for every batch."""
+    """Run the teacher, in eval mode, on every batch."""
     teacher.eval()
 
     @torch.no_grad()
@@ -34,7 +34,7 @@ def cached_logits(table: Tensor) -> TeacherLogits:
 def distillation_from(
     teacher: TeacherLogits, *, alpha: float, temperature: float, label_smoothing: float = 0.0
 ) -> LossFunction:
-    """The loss of a student that learns from labels and `teacher` (DSD2, eq. 2)."""
+    """The loss of a student that learns from labels and `teacher`, `distillation_loss` (eq. 2)."""
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return distillation_loss(
@@ -52,11 +52,11 @@ def distillation_from(
 def mixed_from(
     teacher: TeacherLogits, *, alpha: float, hard: LabelLoss, soft: TeacherLoss
 ) -> LossFunction:
-    """(1 - alpha) x the loss `hard` against labels + alpha x the loss `soft` against `teacher`."""
+    """(1 - alpha) `hard` + alpha `soft`: the loss against labels and that against `teacher`."""
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        taught = soft(logits, teacher(batch), batch.labels)
-        return (1 - alpha) * hard(logits, batch.labels) + alpha * taught
+        distilled = soft(logits, teacher(batch), batch.labels)
+        return (1 - alpha) * hard(logits, batch.labels) + alpha * distilled
 
     return loss
 
@@ -70,9 +70,9 @@ def build_table(
     device: torch.device,
     begin: Callable[[int], None] = lambda _view: None,
 ) -> Tensor:
-    """Logits of `teacher` for every view of every image: float32 (N, V, K) on the CPU.
+    """Logits of `teacher` for all V views of N = `images` images: float32 (N, V, K) on the CPU.
 
-    `begin` is called as each view begins.
+    `begin` is called before each view with its number.
     """
     teacher.eval()
     first = torch.zeros(1, dtype=torch.int64, device=device)

@@ -1,4 +1,4 @@
-"""The training loop with masks, epoch by epoch."""
+"""The training loop of one level, with masks, epoch by epoch."""
 
 import functools
 import itertools
@@ -26,8 +26,8 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch showed: the learning rate of its last batch, mean loss and accuracy over its
-    batches as they were trained."""
+    """The learning rate of an epoch's last batch, and its training loss and accuracy: means over
+    its images, each seen by the network as it was at that batch."""
 
     epoch: int
     lr: float
@@ -36,7 +36,7 @@ class Epoch:
 
 
 def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy against the batch's labels, mixed with an even share of all classes."""
+    """Mean cross-entropy of logits (B, K) against the batch's labels, which may be smoothed."""
     return label_loss(logits, batch.labels, label_smoothing)
 
 
@@ -54,7 +54,7 @@ class Trainer:
         loss: LossFunction = cross_entropy,
         capture: Capture | None = None,
     ):
-        """`capture` records steps on images that are on the device, where that can be done."""
+        """`capture` records training steps, if the images are in the device's memory."""
         self.network = network
         self.settings = settings
         self.loss = loss
@@ -76,9 +76,10 @@ class Trainer:
         steps: int | None = None,
         watch: LossWatch | None = None,
     ) -> Epoch:
-        """Train once over all images, or over the first `steps` batches. Raises Diverged.
+        """Train once over all images, or over the first `steps` (at least one) batches.
 
-        `watch` looks at the losses meanwhile, in place of one for this epoch.
+        labels: int64 (N,), of all images of `reader`. `watch` checks the losses, by default one
+        made for this epoch. Raises Diverged.
         """
         self.network.train()
         self._loss_sum.zero_()
@@ -104,10 +105,10 @@ class Trainer:
         return Epoch(epoch, lr, total / images, int(self._correct) / images)
 
     def _step_on(self, reader: Reader, labels: Tensor) -> Step:
-        """How a batch of `reader` is trained on; `labels` are those of its images."""
+        """The step for batches of `reader`, kept from epoch to epoch with what it has recorded."""
         if self._last is None or self._last[0] is not reader:
-            # Were trainer and step to hold each other, a level's network, images and graph would
-            # stay in memory until the garbage collector comes by, those of several levels at once.
+            # Weak: in a reference cycle of trainer and step, the network, images and graph of a
+            # level, even of several, would stay in memory until the garbage collector runs.
             own = weakref.proxy(self)
             step: Step = functools.partial(Trainer._train_batch, own, reader, labels)
             if self._capture is not None and isinstance(reader, ViewReader):
@@ -141,7 +142,7 @@ class Trainer:
         return logits
 
     def _written(self) -> list[Tensor]:
-        """All that a step changes."""
+        """All tensors that a step writes to."""
         return [
             *self.state().values(),
             *self.update.written(),
@@ -150,12 +151,15 @@ class Trainer:
         ]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on: parameters, buffers, the optimizer's state."""
+        """All that the next epoch depends on: parameters, buffers, the optimizer's state.
+
+        The tensors are the trainer's own, not copies.
+        """
         network = {f"network/{name}": x for name, x in self.network.state_dict().items()}
         return network | self.update.state()
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from where `state` was taken, bit for bit."""
+        """Continue from where `state` was taken, bit for bit."""
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("network", *STATE.values())}
         for name, tensor in tensors.items():
             part, _, inner = name.partition("/")

@@ -1,4 +1,4 @@
-"""One update of a network from the gradients of a loss, with what an optimizer keeps for it."""
+"""One optimizer step of a network: backward pass, gradient clipping, update, masks."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,10 +13,11 @@ from dsdctl.ml.optimizers import STATE, Settings, make_optimizer, set_lr
 
 
 class Update(Protocol):
-    """What a Trainer needs of the updates of its network."""
+    """What a Trainer needs of its optimizer."""
 
     def inputs(self) -> Mapping[str, Tensor]:
-        """What the network computes with in place of parameters, by their names, as of now."""
+        """Tensors to run the network with in place of parameters, by their names: bf16 copies of
+        the current weights, or nothing."""
 
     def step(self, loss: Tensor) -> None:
         """Update from the gradients of `loss`; removed weights stay zero."""
@@ -25,17 +26,23 @@ class Update(Protocol):
         """Set the learning rate of the steps to come."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that is kept from step to step, each tensor shaped as its parameter."""
+        """The optimizer's state, by `kind/parameter` with the kinds of STATE.
+
+        Tensors have the shapes of their parameters, or are scalars.
+        """
 
     def load_state(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Go on from where `state` was taken, by kind and parameter; the network is loaded."""
+        """Continue from `state`, by kind and parameter; the network must be loaded before."""
 
     def written(self) -> list[Tensor]:
-        """What else a step changes and the next one reads."""
+        """Other tensors that a step writes to and the next one reads."""
 
 
 def make_update(network: nn.Module, masks: Masks | None, settings: Settings) -> Update:
-    """The fastest there is where `network` lies; its removed weights are set to zero."""
+    """The fastest implementation for the network's device and the optimizer.
+
+    The network's removed weights are set to zero.
+    """
     device = next(network.parameters()).device
     if gpu.used_on(device) and settings.optimizer == "sgd":
         from dsdctl.ml.gpu.sgd import FlatSGD
@@ -45,15 +52,15 @@ def make_update(network: nn.Module, masks: Masks | None, settings: Settings) -> 
 
 
 class PerTensor:
-    """torch's optimizer, the gradients clipped before it and the masks applied after it, since
-    decay and momentum know nothing of them."""
+    """torch's optimizer. Gradients are clipped before its step; masks are applied after it, since
+    gradients and momentum move removed weights away from zero."""
 
     def __init__(self, network: nn.Module, masks: Masks | None, settings: Settings):
         device = next(network.parameters()).device
         self._network = network
         self._clip_norm = settings.clip_norm
         self._parameters = dict(network.named_parameters())
-        # In other orders than that of memory the optimizer would copy the channels-last ones.
+        # Flat views in memory order: the optimizer would copy channels-last tensors otherwise.
         self._flat = {
             name: _in_memory_order(parameter.detach()).requires_grad_()
             for name, parameter in self._parameters.items()
@@ -64,16 +71,16 @@ class PerTensor:
         if masks is not None:
             weights = prunable_weights(network)
             apply_masks(weights, masks)
-            # Detached views of the parameters: the step below writes to them outside autograd.
+            # Detached views of the parameters: a step writes to them outside autograd.
             self._weights = [weights[name].detach() for name in masks]
-            # In the weights' own dtype and memory layout, which one fused multiplication wants.
+            # In the weights' dtype and memory layout, as the fused multiplication needs them.
             self._masks = [torch.empty_like(weights[name]).copy_(masks[name]) for name in masks]
         self._masked = list(masks or ())
         computes_in_bf16 = settings.precision == "bf16"
         self._casts = Casts(network) if computes_in_bf16 and gpu.used_on(device) else None
 
     def inputs(self) -> Mapping[str, Tensor]:
-        return {} if self._casts is None else self._casts.renewed()
+        return {} if self._casts is None else self._casts.refresh()
 
     def set_lr(self, lr: float) -> None:
         set_lr(self._optimizer, lr)
@@ -95,7 +102,7 @@ class PerTensor:
         tensors = {}
         for name, parameter in self._parameters.items():
             for kind, tensor in self._optimizer.state[self._flat[name]].items():
-                if tensor is not None:  # SGD's without momentum
+                if tensor is not None:  # the momentum buffer of SGD without momentum
                     shaped = tensor if tensor.dim() == 0 else in_shape_of(parameter, tensor)
                     tensors[f"{STATE[kind]}/{name}"] = shaped
         return tensors
@@ -104,7 +111,7 @@ class PerTensor:
         for kind, part in STATE.items():
             for name, tensor in parts[part].items():
                 parameter = self._parameters[name]
-                # Copied, since it may be on another device, or in use where it comes from.
+                # Copied, since it may be on another device, or in use by another trainer.
                 if tensor.dim() == 0:
                     own = tensor.detach().clone().to(parameter.device)
                 else:
@@ -117,7 +124,7 @@ class PerTensor:
     def _clip_gradients(self, most: float) -> None:
         """Scale all gradients down to a joint l2 norm of at most `most`.
 
-        Removed weights are no parameters any more, and their gradients no part of the norm.
+        Removed weights are no longer parameters, so their gradients do not count.
         """
         for name, mask in zip(self._masked, self._masks, strict=True):
             gradient = self._flat[name].grad
@@ -127,17 +134,17 @@ class PerTensor:
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """All numbers of a tensor without gaps, (N,), in the same memory."""
+    """A flat view (N,) of a dense tensor, in the order of its memory."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def in_shape_of(parameter: Tensor, flat: Tensor) -> Tensor:
-    """The numbers of `flat` (N,), in the same memory, as `parameter` has them there."""
+    """A view of `flat` (N,) with the shape and strides of `parameter`."""
     return flat.as_strided(parameter.shape, parameter.stride())
 
 
 def _flat_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The numbers of a tensor (N,) in the order that those of `parameter` have in memory."""
+    """`tensor`, flat (N,), in the order that `parameter`'s values have in memory."""
     if tensor.stride() != parameter.stride():
         tensor = torch.empty_like(parameter).copy_(tensor)
     return _in_memory_order(tensor.detach())

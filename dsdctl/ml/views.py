@@ -1,4 +1,4 @@
-"""Augmented views of images: which there are, which an epoch sees, and how they are read."""
+"""Augmented views of images: their numbering, which ones an epoch sees, and how they are read."""
 
 import functools
 from collections.abc import Iterator
@@ -15,8 +15,10 @@ from dsdctl.ml.randomness import generator
 
 @dataclass(frozen=True)
 class Normalization:
-    """Per-channel mean and standard deviation of pixels scaled to [0, 1]; with `centre` of the
-    centre of that many pixels a side alone."""
+    """Per-channel mean and standard deviation of pixels scaled to [0, 1].
+
+    With `centre`, images are first cropped to a centre of that many pixels per side.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -31,7 +33,7 @@ class Normalization:
         return pixels.to(torch.float32).mul_(scale).sub_(shift).permute(0, 3, 1, 2)
 
     def constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What a pixel is multiplied by, and what is then subtracted, each (C,)."""
+        """The scale and shift (C,) of normalized = pixel * scale - shift, on `device`."""
         return _scale_and_shift(self.mean, self.std, device)
 
 
@@ -39,9 +41,9 @@ class Normalization:
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What a pixel is multiplied by, and what is then subtracted; copied to a device once.
+    """1 / (255 std) and mean / std, each (C,), copied to a device once.
 
-    Computed before: other threads' streams do not wait for what this one's computes.
+    Computed on the CPU: another thread's stream would not wait for a computation on this one's.
     """
     divisor = torch.tensor(std)
     return (1 / (255 * divisor)).to(device), (torch.tensor(mean) / divisor).to(device)
@@ -49,9 +51,9 @@ def _scale_and_shift(
 
 @dataclass(frozen=True)
 class Views:
-    """The finitely many views of an image under random flip and crop after zero padding.
+    """The views of an image under random flip and crop after zero padding by `crop` pixels.
 
-    View v counts v = (flip * S + top) * S + left with S = 2 * crop + 1 offsets a side.
+    View number v = (flip * S + top) * S + left, with S = 2 * crop + 1 offsets per side.
     """
 
     flip: bool = False
@@ -70,9 +72,9 @@ class Views:
 class ResizedCrops:
     """The views of an image under random flip and random resized crop: too many for a table.
 
-    View v counts v = ((flip * U + shape) * U + top) * U + left with U = 2**16: `shape` is one of U
-    drawn shapes of a crop, each of at least the share `area` of the image; `top` and `left` are
-    fractions of the room that it leaves.
+    View number v = ((flip * U + shape) * U + top) * U + left, with U = 2**16. `shape` is one of U
+    crop shapes drawn once, each at least a fraction `area` of the image; top / U and left / U place
+    the crop among its possible offsets.
     """
 
     flip: bool
@@ -96,7 +98,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalized images (B, C, H, W), labels (B,), and which image in which view each is (B,)."""
+    """Normalized images (B, C, H, W), their labels, indices and views, each int64 (B,)."""
 
     images: Tensor
     labels: Tensor
@@ -108,19 +110,19 @@ class ViewReader:
     """Gathers augmented, normalized views of a split's images by index arithmetic."""
 
     def __init__(self, images: Tensor, normalization: Normalization, views: Views):
-        """images: uint8 (N, H, W, C), on the device where batches are wanted."""
+        """images: uint8 (N, H, W, C), on the device of the batches."""
         self.height, self.width = images.shape[1:3]
         self.views = views
         self.normalization = normalization
         crop = views.crop
         self._padded = F.pad(images, (0, 0, crop, crop, crop, crop))
         # Without augmentation every epoch sees the same pixels: normalize them once.
-        self._plain = normalization(images).permute(0, 2, 3, 1) if views.count == 1 else None
+        self._only_view = normalization(images).permute(0, 2, 3, 1) if views.count == 1 else None
 
     def __call__(self, indices: Tensor, views: Tensor) -> Tensor:
         """indices, views: int64 (B,) -> float32 (B, C, H, W), channels-last in memory."""
-        if self._plain is not None:
-            return self._plain.index_select(0, indices).permute(0, 3, 1, 2)
+        if self._only_view is not None:
+            return self._only_view.index_select(0, indices).permute(0, 3, 1, 2)
         if gpu.used(self._padded) and self.normalization.centre is None:
             from dsdctl.ml.gpu.views import read
 
@@ -139,10 +141,10 @@ class ViewReader:
 def epoch_order(
     reader: Reader, labels: Tensor, batch_size: int, *, seed: int, level: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (indices, views) of each batch: every image once, in the order and the views of
-    (seed, level, epoch).
+    """Yield each batch's (indices, views), int64 (B,), on the device of `labels`.
 
-    The last, smaller batch is kept, as in the authors' code.
+    Every image comes once. Order and views are a function of (seed, level, epoch). The last,
+    smaller batch is kept, as in the authors' code.
     """
     stream = generator("order", seed, level, epoch)
     count = len(labels)

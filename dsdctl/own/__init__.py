@@ -1,1 +1,1 @@
-"""A user's own code: found, read and digested without running it; loaded where work is done."""
+"""A user's own code: found, read and hashed without running it; loaded where work is done."""

@@ -1,7 +1,7 @@
-"""What was found when a network of a user's own was built once, and where that is kept.
+"""What inspection found of a user's own network, which is built once for it, and its cache.
 
-Nothing here builds one. What was found lies in the user's cache folder, and goes with a run into
-its store.
+Nothing here builds a network. Results are cached in the user's cache folder, and a run copies them
+into its store.
 """
 
 import importlib.metadata
@@ -29,10 +29,12 @@ QUESTIONS = "2"
 
 
 class Inspection(Model):
-    """What closed forms say of other networks, and what a reader must know of this one.
+    """Facts about a user's own network that dsdctl's networks have in closed form, and more.
 
-    `layers` are the weights of its Conv2d and Linear layers by their modules' names, `macs` those
-    of one image in train mode, `macs_per_layer` by the names of the weights.
+    `layers` has the number of weights of each Conv2d and Linear layer by module name. `macs` counts
+    the multiply-accumulates of one image in train mode, `macs_per_layer` those of each layer by the
+    name of its weight, and `uncounted` names operators that are missing in both. `activations`
+    counts calls of ReLU and GELU modules. `draws`: whether training draws random numbers.
     """
 
     layers: dict[str, int]
@@ -46,11 +48,11 @@ class Inspection(Model):
 
     @property
     def never_pruned(self) -> float:
-        """The share of its parameters that are no weights of Conv2d and Linear layers."""
+        """The fraction of its parameters that are not weights of Conv2d and Linear layers."""
         return 1 - sum(self.layers.values()) / self.parameters
 
     def notes(self) -> list[str]:
-        """What a reader must know."""
+        """What readers of its results must know, a line each."""
         lines = [
             f"{100 * self.never_pruned:.2f} % of its {self.parameters:,} parameters are no weights "
             "of Conv2d and Linear layers, and never pruned"
@@ -69,7 +71,10 @@ class Inspection(Model):
 
 @dataclass(frozen=True)
 class Question:
-    """Which network, on which images: (H, W, C), their sides while training and measuring."""
+    """What to inspect: a network, and the images and classes that it is for.
+
+    `sizes` are (H, W) in training and, if another, in measuring.
+    """
 
     source: Source
     network: CodeNetwork
@@ -79,22 +84,22 @@ class Question:
 
     @property
     def key(self) -> str:
-        """What an answer depends on by identity: a store keeps answers under it."""
+        """A hash of the network's identity and its task, under which a store keeps inspections."""
         facts = [self.network.model_dump(mode="json"), self.channels, self.sizes, self.classes]
         return sha256_of(json.dumps(facts, sort_keys=True).encode())
 
     @property
     def cache_key(self) -> str:
-        """The same with the code, of which a `version` in its place says nothing."""
+        """The same with the code, which is not in the identity if a `version` stands for it."""
         return sha256_of((self.key + self.source.digest).encode())
 
 
 Inspect = Callable[[Question], Inspection | None]
-"""Answers a question, None where nothing is known; raises InputError with a reason."""
+"""Answers a question; None if nothing is known. Raises InputError with a reason."""
 
 
 def versions_of(modules: Iterable[str]) -> dict[str, str]:
-    """The installed versions of the distributions that bring these top-level modules."""
+    """The installed versions of the distributions that provide these top-level modules."""
     found: dict[str, str] = {}
     unknown = []
     for module in modules:
@@ -103,15 +108,15 @@ def versions_of(modules: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             unknown.append(module)
     if unknown:
-        brought_by = importlib.metadata.packages_distributions()
+        providers = importlib.metadata.packages_distributions()
         for module in unknown:
-            for name in brought_by.get(module, ())[:1]:
+            for name in providers.get(module, ())[:1]:
                 found[name] = importlib.metadata.version(name)
     return dict(sorted(found.items()))
 
 
 def cached(question: Question) -> Inspection | None:
-    """What the cache folder holds, if this very software has found it."""
+    """The inspection in the cache folder, if the same versions of all packages made it."""
     found = read_mapping(_file(question))
     if found is None or found.get("versions") != _versions(question):
         return None
@@ -119,7 +124,7 @@ def cached(question: Question) -> Inspection | None:
 
 
 def keep(question: Question, inspection: Inspection) -> None:
-    """Keep it in the cache folder; that it cannot be kept is no reason to fail."""
+    """Write an inspection into the cache folder; errors of the file system are ignored."""
     file = _file(question)
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +133,7 @@ def keep(question: Question, inspection: Inspection) -> None:
 
 
 def as_mapping(inspection: Inspection) -> dict[str, Any]:
-    """An inspection as a store's small file holds it; layers in their order, which JSON files do
-    not keep."""
+    """An inspection as JSON data; layers as lists, since small files sort the keys of mappings."""
     facts = inspection.model_dump(mode="json")
     for name in ("layers", "macs_per_layer"):
         facts[name] = [[*layer] for layer in facts[name].items()]
@@ -147,18 +151,18 @@ def _read(found: Mapping[str, Any]) -> Inspection | None:
 
 
 def from_mapping(found: Mapping[str, Any] | None) -> Inspection | None:
-    """What `as_mapping` was made of, or None where it is not that."""
+    """The inspection that `as_mapping` wrote; None if `found` is not one."""
     return None if found is None else _read(found)
 
 
 def _versions(question: Question) -> dict[str, str]:
-    """Of all that an answer depends on beside the code."""
+    """The versions of all packages on which an answer depends."""
     modules = ("torch", "fvcore", *question.source.third_party)
     return {**versions_of(modules), "dsdctl": dsdctl.__version__, "questions": QUESTIONS}
 
 
 def cache_folder() -> Path:
-    """Where what can be found again is kept for this user."""
+    """The user's cache folder for dsdctl."""
     own = os.environ.get(CACHE_VARIABLE)
     if own:
         return Path(own)

@@ -1,7 +1,7 @@
-"""Loading a user's code from the bytes that were digested, not from what lies in files by now.
+"""Loading a user's code from the bytes that were hashed, since its files may have changed.
 
-Each source has modules of its own under a name made of its digest, so that two files called
-`blocks.py` do not meet. What a module imports from beside itself it finds there.
+The modules of a source get a prefix made of its digest, so that two files called `blocks.py` do not
+collide. Imports among them are redirected to these modules.
 """
 
 import builtins
@@ -24,9 +24,9 @@ _LOADING = threading.Lock()
 
 
 def load(source: Source) -> Callable[..., Any]:
-    """The callable that a source names; its modules are run once in a process.
+    """The callable that a source names; its modules are run once per process.
 
-    Raises whatever the code raises, and AttributeError where it does not bind the name.
+    Raises whatever the code raises, and AttributeError if it does not define the name.
     """
     prefix = PREFIX + source.digest[:32]
     with _LOADING:
@@ -38,7 +38,7 @@ def load(source: Source) -> Callable[..., Any]:
 
 
 def raised_at(error: BaseException, source: Source) -> str:
-    """What a user's code has raised, in one line, with the place in it that came last."""
+    """One line about an exception in a user's code, with the innermost line of that code."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
     place, trace = "", error.__traceback__
@@ -65,7 +65,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: types.ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """A module of the source; folders without code of their own are packages too."""
+        """A module of the source; folders without an __init__.py are packages too."""
         if fullname == self._prefix:
             return ModuleSpec(fullname, self, is_package=True)
         if not fullname.startswith(f"{self._prefix}."):
@@ -81,7 +81,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return spec
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Run a module's code, with an `import` that looks beside it first."""
+        """Run a module's code, with an `import` that looks into its source first."""
         path = self._path(module.__name__)
         if path is None:
             return
@@ -90,7 +90,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         exec(code, module.__dict__)
 
     def get_source(self, fullname: str) -> str | None:
-        """A module's text, for tracebacks."""
+        """A module's source text, for tracebacks."""
         path = self._path(fullname)
         return None if path is None else importlib.util.decode_source(self._source.files[path])
 
@@ -108,7 +108,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     ) -> types.ModuleType:
         own = f"{self._prefix}.{name}"
         top, _, _ = name.partition(".")
-        # What is compiled in a package is no part of its source, and is imported as it lies.
+        # A package's compiled modules are not in its source, and are imported as usual.
         if level or top not in self._tops or self.find_spec(own) is None:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         module = builtins.__import__(own, globals, locals, fromlist or (), 0)
@@ -126,7 +126,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def _inner(source: Source) -> str:
-    """The main module's name below the prefix; a lone file may be called anything."""
+    """The main module's name below the prefix; a lone file's name need not be an identifier."""
     return source.module if source.package else MAIN
 
 

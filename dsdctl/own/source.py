@@ -1,7 +1,8 @@
-"""A user's code as it lies in files: which they are, and what identifies them. Nothing is run.
+"""A user's code as files: which ones belong to it, and its digest. Nothing is run.
 
-The code of a network is one Python file with what it imports from beside itself, or an installed
-package with all its Python files. It is identified by what these hold, never by where they lie.
+The code of a network is one Python file with the files that it imports from its own folder, or an
+installed package with all its Python files. Its identity is the content of these files, not their
+location.
 """
 
 import functools
@@ -23,16 +24,16 @@ from dsdctl.system.files import is_there
 from dsdctl.system.writing import write_named
 
 MAX_BYTES, MAX_FILES = 4 * 2**20, 2000
-"""Of all files together; each level keeps a copy of them."""
+"""Upper limits on all files together, since each level keeps a copy of them."""
 
 INIT = "__init__.py"
 
 KNOWN_ELSEWHERE = {"torch", "dsdctl"}
-"""Packages whose version each level records anyway."""
+"""Packages whose versions each level records anyway."""
 
 
 class SourcePlace(Model):
-    """Where the files of a source lie, and what they held when the run was planned."""
+    """Where to read a source again, and its digest when the run was planned."""
 
     root: str
     main: str
@@ -44,9 +45,9 @@ class SourcePlace(Model):
 
 @dataclass(frozen=True)
 class Source:
-    """The files of some code, by their paths below `root`, and the callable that is meant.
+    """Files of Python code by their paths below `root`, and the callable in them that is meant.
 
-    `name` is what `main`, one of the paths, binds. Of a `package` the paths begin with its name.
+    `name` is defined by the file `main`. The paths of a `package` begin with its name.
     """
 
     root: str
@@ -57,7 +58,7 @@ class Source:
 
     @functools.cached_property
     def digest(self) -> str:
-        """sha256 of what all files hold and how they are called, but for a lone file's own name."""
+        """sha256 of the names and content of all files, without the name of a lone main file."""
         lines = [
             ("" if path == self.main and not self.package else path, sha256_of(content))
             for path, content in self.files.items()
@@ -66,22 +67,22 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """What messages call it: the file, or the module of a package."""
+        """Its name in messages: the main file's path, or the module of a package."""
         return dotted(self.main) if self.package else str(Path(self.root) / self.main)
 
     @property
     def module(self) -> str:
-        """The name of the module that binds `name`, as if the root were searched for modules."""
+        """The dotted name of the main module, relative to the root."""
         return dotted(self.main) if self.package else PurePosixPath(self.main).stem
 
     @property
     def arch(self) -> str:
-        """What a spec beside its root calls it."""
+        """Its `arch` in a spec that is in the root folder."""
         return f"{dotted(self.main) if self.package else self.main}:{self.name}"
 
     @property
     def place(self) -> SourcePlace:
-        """Where it is read again."""
+        """Where to read it again, for `read_again`."""
         return SourcePlace(
             root=str(Path(self.root).absolute()),
             main=self.main,
@@ -92,7 +93,7 @@ class Source:
         )
 
     def to_json(self) -> bytes:
-        """All of it but the root, to be kept beside what it computed."""
+        """All of it but the root as JSON, to be kept with the results."""
         files = {path: content.decode(errors="surrogateescape") for path, content in self._sorted()}
         facts = {"main": self.main, "name": self.name, "package": self.package, "files": files}
         return json.dumps(facts, indent=1).encode()
@@ -102,7 +103,10 @@ class Source:
 
     @functools.cached_property
     def third_party(self) -> list[str]:
-        """The top-level modules that it imports from elsewhere, without Python's own."""
+        """The top-level modules that it imports from elsewhere, without the standard library.
+
+        Raises InputError if a file is not valid Python.
+        """
         own = {path.partition("/")[0].removesuffix(".py") for path in self.files}
         found = {
             name.partition(".")[0]
@@ -113,7 +117,10 @@ class Source:
 
 
 def source_from_json(content: bytes, root: str) -> Source:
-    """What `to_json` was made of; `root` is only shown. Raises ValueError, KeyError, TypeError."""
+    """The source that `to_json` wrote; `root` is only shown.
+
+    Raises ValueError, KeyError or TypeError if `content` is not one.
+    """
     facts: dict[str, Any] = json.loads(content)
     files = {
         path: text.encode(errors="surrogateescape") for path, text in facts.pop("files").items()
@@ -122,9 +129,9 @@ def source_from_json(content: bytes, root: str) -> Source:
 
 
 def write_source(source: Source, folder: Path) -> list[Path]:
-    """Write the files of a source into a folder, and return them. Raises InputError.
+    """Write the files of a source into a folder, and return their paths.
 
-    Where one of them is there already nothing is written.
+    Raises InputError, before anything is written, if one of them exists or would be outside.
     """
     contents = {folder / path: content for path, content in source.files.items()}
     there = [file for file in contents if is_there(file)]
@@ -139,7 +146,10 @@ def write_source(source: Source, folder: Path) -> list[Path]:
 
 
 def read_again(place: SourcePlace) -> Source:
-    """Read a source where it was when the run was planned. Raises WorkError if it is another."""
+    """Read a source again from where it was when the run was planned.
+
+    Raises WorkError if it cannot be read, or has changed.
+    """
     root = Path(place.root)
     shown = root / place.main
     try:
@@ -153,9 +163,9 @@ def read_again(place: SourcePlace) -> Source:
 
 
 def find_source(file: Path, name: str, more: Sequence[str]) -> Source:
-    """The source that is a Python file, with what it imports from beside itself.
+    """The source that is a Python file, with the files that it imports from its own folder.
 
-    `more` are further paths, relative to the file's folder. Raises InputError with a reason.
+    `more` are further paths, relative to that folder. Raises InputError with a reason.
     """
     root = file.parent
     if not file.is_file():
@@ -179,7 +189,10 @@ def find_source(file: Path, name: str, more: Sequence[str]) -> Source:
 
 
 def find_package(module: str, name: str) -> Source:
-    """The source that is an installed package. Raises InputError with a reason."""
+    """The source that is the installed package of `module`, which defines `name`.
+
+    Raises InputError with a reason.
+    """
     top = module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(top)  # imports nothing, since it has no parent
@@ -197,7 +210,7 @@ def find_package(module: str, name: str) -> Source:
 
 
 def dotted(path: str) -> str:
-    """The module that lies at a path below the root."""
+    """The dotted name of the module at a path below the root."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -229,7 +242,7 @@ def _listed(root: Path, path: str) -> str:
 
 
 def _paths_of(root: Path, module: str) -> Iterator[str]:
-    """The files that importing a module takes, as far as they are below the root."""
+    """The files below the root that importing `module` would run."""
     parts = module.split(".")
     found = [path for path in _file_names(module) if (root / path).is_file()]
     if found or len(parts) == 1:
@@ -241,7 +254,7 @@ def _paths_of(root: Path, module: str) -> Iterator[str]:
 
 
 def _file_names(module: str) -> tuple[str, str]:
-    """Where a module may lie, a package before a file as Python looks for them."""
+    """The paths where a module may be, in Python's order: a package, then a file."""
     inner = module.replace(".", "/")
     return f"{inner}/{INIT}", f"{inner}.py"
 
@@ -273,5 +286,5 @@ def _read(file: Path) -> bytes:
 
 
 def sha256_of(content: bytes) -> str:
-    """What identifies content, in hexadecimal digits."""
+    """sha256 of content, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

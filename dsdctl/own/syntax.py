@@ -1,4 +1,4 @@
-"""What Python code says of itself without being run: the names it binds, the modules it imports."""
+"""What can be told of Python code without running it: names it binds, modules it imports."""
 
 import ast
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 from dsdctl.errors import InputError
 
 ANY_NAME = "*"
-"""Bound by a star import, which may bring any name."""
+"""Stands for the names of a star import, which may be any."""
 
 
 def parse(content: bytes, shown: str) -> ast.Module:
-    """The syntax tree of a file, which messages call `shown`. Raises InputError."""
+    """The syntax tree of a file, which messages call `shown`. Raises InputError if invalid."""
     try:
         return ast.parse(content)
     except SyntaxError as error:
@@ -51,10 +51,10 @@ def _bound(node: ast.AST) -> Iterator[str]:
 
 
 def imported(tree: ast.Module, path: str) -> Iterator[str]:
-    """The dotted names that the module at `path`, below its root, may import, wherever it does.
+    """Yield the dotted names that the module at `path` below its root may import, anywhere in it.
 
-    `from a import b` gives `a` and `a.b`, which may be a module or not. Names are absolute, as
-    seen from the root.
+    `from a import b` gives `a` and `a.b`, which need not be a module. Relative imports are made
+    absolute from the root.
     """
     package = PurePosixPath(path).parent.parts
     for node in ast.walk(tree):

@@ -1,1 +1,1 @@
-"""From specs to what is to be done: rows, trajectories, what is known, and what comes next."""
+"""From specs to work: rows, trajectories, progress in a store, and what to run next."""

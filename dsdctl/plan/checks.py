@@ -1,6 +1,6 @@
-"""What of a spec must fit together: network and images, training and batches, pruning and weights.
+"""Checks across a spec's sections: network and images, training and batches, pruning and weights.
 
-Each check raises InputError with the line of the spec that does not fit. Torch is not imported.
+Each check raises InputError that names the line of the spec. Torch is not imported.
 """
 
 from dsdctl.errors import InputError
@@ -15,11 +15,11 @@ from dsdctl.spec.pruning import Pruning
 from dsdctl.spec.shapes import FIRST, LAST, ignored_layers, remaining_weights
 
 SHOWN_LAYERS = 25
-"""Of deeper networks a message names the first layers and the last."""
+"""Messages list all layers of networks with up to this many, else the first few and the last."""
 
 
 def check_network(document: Document, who: Who, network: Network, facts: Facts) -> None:
-    """The images must be of a size that the network takes; a user's own was tried on them."""
+    """The network must accept the images' size; a user's own network was tried on them already."""
     if isinstance(network, CodeNetwork):
         return
     problem = network.images_problem(facts.height, facts.width, facts.smallest_side)
@@ -31,7 +31,7 @@ def check_network(document: Document, who: Who, network: Network, facts: Facts) 
 
 
 def check_batches(document: Document, setup: TrainingSetup) -> None:
-    """No batch may be a single one of the training images where that cannot be normalized."""
+    """No batch may consist of a single image if the network has BatchNorm."""
     images = setup.images.sizes.train
     if images % setup.training.batch_size == 1 and setup.has_batchnorm:
         reason = (
@@ -42,7 +42,7 @@ def check_batches(document: Document, setup: TrainingSetup) -> None:
 
 
 def check_ignored(document: Document, who: Who, setup: TrainingSetup) -> None:
-    """Layers that are not pruned must be there, and not all of them."""
+    """Ignored layers must exist, and some layer must be left to prune."""
     names, pruning = list(setup.layer_weights), setup.pruning
     for index, name in enumerate(pruning.ignore):
         if name not in (FIRST, LAST, *names):
@@ -58,13 +58,14 @@ def check_ignored(document: Document, who: Who, setup: TrainingSetup) -> None:
 
 
 def check_rounds(document: Document, who: Who, setup: TrainingSetup) -> None:
-    """Every round must remove something and leave at least a weight a class."""
+    """Every round must prune something and leave at least one weight per class."""
     pruning, classes = setup.pruning, setup.images.facts.classes
     if pruning.criterion == "none":
         return
     layers = dict(setup.layer_weights)
     ignored = [layers.pop(name) for name in ignored_layers(layers, pruning.ignore)]
-    counts = [sum(ignored) + left for left in remaining_weights(list(layers.values()), pruning)]
+    pruned = remaining_weights(list(layers.values()), pruning)
+    counts = [sum(ignored) + count for count in pruned]
     for level in range(1, len(counts)):
         if counts[level] == counts[level - 1]:
             reason, better = f"rounding removes nothing at level {level} of the {who}", "higher"
@@ -85,7 +86,7 @@ def check_rounds(document: Document, who: Who, setup: TrainingSetup) -> None:
 
 
 def check_criterion(document: Document, who: Who, setup: TrainingSetup) -> None:
-    """SynFlow takes a network that only adds up and cuts off what is not positive."""
+    """SynFlow needs a network without LayerNorm, which subtracts the mean of the positive flow."""
     network = setup.network
     has_flow = isinstance(network, CodeNetwork) or not network.LAYERNORM
     if setup.pruning.criterion == "synflow" and not has_flow:
@@ -97,16 +98,16 @@ def check_criterion(document: Document, who: Who, setup: TrainingSetup) -> None:
 
 
 def check_entropy(document: Document, stop: StopRule | None, setup: TrainingSetup) -> None:
-    """A rule that waits for the entropy to fall needs one: that of a ReLU or GELU module."""
-    known = None if setup.own is None else setup.own.inspection
+    """A rule that waits for the entropy to fall needs a network with ReLU or GELU modules."""
+    inspection = None if setup.own is None else setup.own.inspection
     waits = stop is not None and stop.after == "entropy-drop"
-    if waits and known is not None and not known.activations:
+    if waits and inspection is not None and not inspection.activations:
         reason = "waits for the entropy to fall, but no ReLU or GELU module of the student is seen"
         raise InputError(document.problem(("stop", "after"), reason))
 
 
 def check_sample(document: Document, pruning: Pruning, images: int) -> None:
-    """The sample of a gradient must be among the training `images`."""
+    """The gradient's sample must not be larger than the number of training `images`."""
     sample = pruning.gradient_sample
     if sample is not None and sample > images:
         reason = f"is {sample} (allowed: at most the {images} training images)"
@@ -116,7 +117,7 @@ def check_sample(document: Document, pruning: Pruning, images: int) -> None:
 def check_rewinding(
     document: Document, who: Who, pruning: Pruning, epochs: int, steps_per_epoch: int
 ) -> None:
-    """What is rewound to must lie within level 0's training."""
+    """The epoch or batch to rewind to must lie within level 0's training."""
     retrain = pruning.retraining
     for key, unit, value, count in (
         ("epoch", "epochs", retrain.epoch, epochs),

@@ -1,4 +1,4 @@
-"""What identifies a trajectory and its levels, by how a network is trained and pruned."""
+"""The identities of a trajectory and its levels, from how a network is trained and pruned."""
 
 from dsdctl.keys import (
     NO_NOISE,
@@ -19,7 +19,7 @@ from dsdctl.spec.training import Schedule, Training
 def trajectory_identity(
     setup: TrainingSetup, seed: int, teacher: TrajectoryTeacher | None
 ) -> TrajectoryIdentity:
-    """What identifies the trajectory of a training set-up with a seed and a teacher."""
+    """The identity of the trajectory of a training set-up with a seed and a teacher."""
     return TrajectoryIdentity(
         images=_images_identity(setup),
         noise=_noise_identity(setup.images.noise, seed),
@@ -42,14 +42,14 @@ def _noise_identity(noise: LabelNoise, seed: int) -> NoiseIdentity:
 
 
 def _training_identity(training: Training) -> Training:
-    """How levels are trained, with one word for the same: a constant rate is one without steps."""
+    """How levels are trained, in canonical form: a constant rate is a schedule without steps."""
     if training.schedule.kind != "constant":
         return training
     return training.model_copy(update={"schedule": Schedule(warmup=training.schedule.warmup)})
 
 
 def _pruning_identity(setup: TrainingSetup) -> PruningIdentity:
-    """How any level is pruned and retrained; what does not matter is left out."""
+    """How any level is pruned and retrained, without options that have no effect."""
     pruning, retrain = setup.pruning, setup.pruning.retraining
     fraction, _ = pruning.share(1)
     return PruningIdentity(
@@ -90,7 +90,7 @@ def level_identity_of(
     parent: str | None,
     distillation: DistillationIdentity | None,
 ) -> LevelIdentity:
-    """What identifies a level of a trajectory."""
+    """The identity of a level of a trajectory, whose parent is the key of the level before."""
     return LevelIdentity(
         images=identity.images,
         noise=identity.noise,

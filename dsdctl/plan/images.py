@@ -1,4 +1,4 @@
-"""A spec's data set and label noise: what its files hold, and what must fit together."""
+"""A spec's data set and label noise: resolved against its files, and checked."""
 
 import functools
 import json
@@ -16,16 +16,16 @@ from dsdctl.spec.experiment import Experiment
 
 
 class DataSets:
-    """Looks up a spec's data sets, each once: archives and folders are digested for it."""
+    """Looks up a spec's data sets, each once, since archives and folders are hashed for it."""
 
     def __init__(self, prepare: Prepare):
-        """`prepare` makes a user's own data ready."""
+        """`prepare` runs the function of a user's own data."""
         self._prepare = prepare
         self._facts = functools.cache(dataset_facts)
         self._own: dict[str, tuple[Facts, Path]] = {}
 
     def find(self, dataset: Dataset, path: Path) -> tuple[Facts, Path]:
-        """Facts, and where the files are. Raises InputError."""
+        """The data set's facts and the path of its files. Raises InputError."""
         if dataset.name != "python":
             return self._facts(dataset, path), path
         name = json.dumps([str(path), dataset.make, dataset.options], sort_keys=True)
@@ -38,7 +38,7 @@ class DataSets:
 
 @dataclass(frozen=True)
 class Images:
-    """A data set as the networks of one variant see it, and where its files are."""
+    """A data set as the networks of one variant see it, and the path of its files."""
 
     dataset: Dataset
     facts: Facts
@@ -48,7 +48,7 @@ class Images:
 
     @property
     def flip_rate(self) -> FlipRate:
-        """The true flip rate of the training labels, as far as it is known before they are read."""
+        """The true flip rate of the training labels, as far as it is known without reading them."""
         return flip_rate(
             self.noise,
             self.dataset.name,
@@ -59,14 +59,19 @@ class Images:
 
 
 def resolve_images(document: Document, experiment: Experiment, datasets: DataSets) -> Images:
-    """The data set of a spec and its label noise. Raises InputError where they do not fit."""
+    """The data set of a spec and its label noise.
+
+    Raises InputError if they do not fit together, and Unprepared if a user's own data have not been
+    prepared.
+    """
     dataset = experiment.dataset
     key: KeyPath = ("dataset", "root" if dataset.file is None else "file")
-    # What needs no folder, as the digits, which come with scikit-learn, needs nobody's home.
+    # Data sets without files (scikit-learn's digits) must not depend on there being a home folder.
     _, record = images_record(dataset.name)
-    rootless = record.facts is not None and not record.files
-    nobodys = rootless and "root" not in dataset.model_fields_set
-    root = "." if nobodys else dataset.root
+    has_no_files = record.facts is not None and not record.files
+    root = dataset.root
+    if has_no_files and "root" not in dataset.model_fields_set:
+        root = "."
     path = path_of(document, key, dataset.file or root)
     try:
         facts, path = datasets.find(dataset, path)
@@ -85,7 +90,7 @@ def resolve_images(document: Document, experiment: Experiment, datasets: DataSet
 
 
 def _check_parts(document: Document, dataset: Dataset, facts: Facts) -> None:
-    """The spec must say of a test set and of channels what the files hold."""
+    """The spec's test split and channels must match what the files hold."""
     holder = {"npz": "the archive", "python": dataset.make}.get(dataset.name, "the folder")
     members = "val/ or test/" if dataset.name == "image-folder" else "x_test and y_test"
     if facts.test_images is None and dataset.test is None:
@@ -102,7 +107,7 @@ def _check_parts(document: Document, dataset: Dataset, facts: Facts) -> None:
 
 
 def _noise(document: Document, experiment: Experiment) -> LabelNoise:
-    """The label noise, which the data set must offer, with the set of human labels filled in."""
+    """The label noise, which the data set must support, with the set of human labels filled in."""
     name, noise = experiment.dataset.name, experiment.label_noise
     key: KeyPath = ("label_noise", "kind")
     if CATALOG[name].human_labels:
@@ -132,7 +137,10 @@ def _human_noise(document: Document, name: str, noise: LabelNoise) -> LabelNoise
 
 
 def path_of(document: Document, key: KeyPath, text: str) -> Path:
-    """A path as written at `key`: `~` is the home folder, relative to the file that holds it."""
+    """The path `text` that is written at `key`: relative to that file; `~` is the home folder.
+
+    Raises InputError if there is no such user.
+    """
     try:
         path = Path(text).expanduser() if text.startswith("~") else Path(text)
         return document.mark(key).file.parent / path

@@ -1,4 +1,4 @@
-"""What a plan wants next of what a store holds: decisions over the facts of `Progress`."""
+"""What a plan needs to run next: decisions based on the facts in `Progress`."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dsdctl.plan.trajectory import Trajectory
 
 
 def wants_level(progress: Progress, trajectory: Trajectory) -> bool:
-    """Say whether a recipe or a student asks for one more level of `trajectory`."""
+    """Whether a recipe or a student needs one more level of `trajectory`."""
     known = progress.known[trajectory.key]
     if progress.ended(trajectory) or lost_its_teacher(progress, trajectory):
         return False
@@ -26,7 +26,7 @@ def wants_level(progress: Progress, trajectory: Trajectory) -> bool:
 
 
 def lost_its_teacher(progress: Progress, trajectory: Trajectory) -> bool:
-    """Say whether the teacher's trajectory diverged before the level that was to teach."""
+    """Whether the teacher's trajectory diverged before the level of the teacher checkpoint."""
     need = trajectory.teacher
     if need is None or need.trajectory is None or not progress.known[need.trajectory].diverged:
         return False
@@ -34,38 +34,38 @@ def lost_its_teacher(progress: Progress, trajectory: Trajectory) -> bool:
 
 
 def unfinished(progress: Progress) -> Iterator[Trajectory]:
-    """Yield the trajectories of which a level, or the weights of one, are still wanted."""
+    """Yield the trajectories of which a level, or the weights of one, are still needed."""
     for trajectory in progress.plan.trajectories.values():
         if wants_level(progress, trajectory) or levels_to_restore(progress, trajectory):
             yield trajectory
 
 
 def next_piece(progress: Progress, trajectory: Trajectory) -> LevelIdentity | TableIdentity | None:
-    """What `trajectory` could run now: its next level, or first what that level reads.
+    """What `trajectory` could run now: its next level, or first what that level depends on.
 
-    That is the weights of the level before, where they were dropped, its teacher's table and
-    the state that it rewinds to. None if it is done or waits for its teacher.
+    That may be an earlier level whose weights were dropped, the cached teacher logits, or the
+    rewind checkpoint. None if the trajectory is done or waits for its teacher.
     """
-    again = levels_to_restore(progress, trajectory)
-    if not again and not wants_level(progress, trajectory):
+    restore = levels_to_restore(progress, trajectory)
+    if not restore and not wants_level(progress, trajectory):
         return None
-    level = again[0] if again else progress.known[trajectory.key].next_level
+    level = restore[0] if restore else progress.known[trajectory.key].next_level
     identity = progress.level_identity(trajectory, level)
     if identity is None or _teacher_lacks_weights(progress, trajectory):
         return None
     table = progress.table_identity(trajectory)
     if table is not None and not progress.store.tables.has(key_of(table)):
         return table
-    early = rewind_checkpoint(progress, trajectory) if identity.level else None
-    if early is not None and progress.store.levels.get(key_of(early)) is None:
-        return early
+    rewind = rewind_checkpoint(progress, trajectory) if identity.level else None
+    if rewind is not None and progress.store.levels.get(key_of(rewind)) is None:
+        return rewind
     return identity
 
 
 def rewind_checkpoint(progress: Progress, trajectory: Trajectory) -> LevelIdentity | None:
-    """The state that the next levels of `trajectory` rewind to, as a piece of work.
+    """The identity of the checkpoint that the next levels of `trajectory` rewind to.
 
-    None where they rewind to none, or while the teacher is not known.
+    None if they do not rewind, or rewind to the initialization, or while the teacher is not known.
     """
     identity = progress.next_level_identity(trajectory)
     return None if identity is None else trajectory.rewind_checkpoint(identity.distillation)
@@ -74,26 +74,26 @@ def rewind_checkpoint(progress: Progress, trajectory: Trajectory) -> LevelIdenti
 def levels_to_restore(progress: Progress, trajectory: Trajectory) -> list[int]:
     """Finished levels whose weights were dropped and are needed again, lowest first.
 
-    The next level starts from the last one's weights, and a teacher is read until its table
-    is there. A level is trained again from the weights of the one before.
+    The next level starts from the last one's weights, and students read a teacher checkpoint until
+    its logits are cached. To restore a level, those before it must have their weights too.
     """
     known = progress.known[trajectory.key]
 
     def lacks(level: int) -> bool:
         return progress.store.levels.lacks_weights(known.levels[level].key)
 
-    wanted = {known.next_level - 1} if known.levels and wants_level(progress, trajectory) else set()
+    needed = {known.next_level - 1} if known.levels and wants_level(progress, trajectory) else set()
     for level, students in _students_by_level(progress, trajectory).items():
         if lacks(level) and any(_level_read(progress, student) == level for student in students):
-            wanted.add(level)
+            needed.add(level)
     found: set[int] = set()
-    for level in wanted:
+    for level in needed:
         found.update(itertools.takewhile(lacks, range(level, -1, -1)))
     return sorted(found)
 
 
 def _students_by_level(progress: Progress, teacher: Trajectory) -> dict[int, list[Trajectory]]:
-    """Those that a trajectory teaches, by the level that does, as far as it is known."""
+    """The students of a trajectory by the level that is their teacher, as far as it is known."""
     found: dict[int, list[Trajectory]] = {}
     for student in (progress.plan.trajectories[key] for key in teacher.students):
         level = None if student.teacher is None else progress.teacher_level(student.teacher)
@@ -103,7 +103,7 @@ def _students_by_level(progress: Progress, teacher: Trajectory) -> dict[int, lis
 
 
 def _level_read(progress: Progress, student: Trajectory) -> int | None:
-    """The level of its teacher's trajectory whose weights the next piece of `student` reads."""
+    """The level of the teacher's trajectory whose weights `student` needs next; None if none."""
     need = student.teacher
     if need is None or not wants_level(progress, student):
         return None
@@ -121,10 +121,10 @@ def _teacher_lacks_weights(progress: Progress, student: Trajectory) -> bool:
 
 
 def unneeded_weights(progress: Progress) -> list[str]:
-    """Keys of finished levels of a plan whose weights nobody needs any more.
+    """Keys of finished levels of a plan whose weights are no longer needed.
 
-    Needed are the last level of a trajectory, which the next one starts from, every level that
-    teaches, and every level that a row reports.
+    Needed are the last level of each trajectory, from which the next one starts, all teacher
+    checkpoints, and every level that a row reports or may still report.
     """
     needed: set[str] = set()
     for trajectory in progress.plan.trajectories.values():
@@ -146,5 +146,5 @@ def unneeded_weights(progress: Progress) -> list[str]:
 
 
 def stop_reason(progress: Progress, student: Trajectory, decision: StopDecision) -> str:
-    """Why a seed stopped, or has not yet."""
+    """Why the student of one seed stopped, or that it has not."""
     return "teacher diverged" if lost_its_teacher(progress, student) else decision.reason

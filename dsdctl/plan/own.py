@@ -1,4 +1,4 @@
-"""The networks of a spec as they are identified, and what is known of those of a user's own."""
+"""A spec's networks as identities hash them, and what is known of those of a user's own."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,8 +20,7 @@ Who = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class Own:
-    """Of a user's own network its code, and what was found when it was built; None where it never
-    was."""
+    """A user's own network: its code, and what inspection found; None if it was never inspected."""
 
     source: Source
     question: Question
@@ -29,7 +28,7 @@ class Own:
 
     @property
     def name(self) -> str:
-        """What people call it, with its options."""
+        """Its name with its options, for people."""
         options = ", ".join(
             f"{key}={value}" for key, value in self.question.network.options.items()
         )
@@ -37,7 +36,7 @@ class Own:
 
     @property
     def known(self) -> Inspection:
-        """What was found. Raises InputError where nothing is known."""
+        """What inspection found. Raises InputError if the network was never inspected."""
         if self.inspection is None:
             name = f"{self.source.shown}:{self.source.name}"
             raise InputError(f"{name}: not inspected on this machine yet; `dsdctl plan SPEC` does")
@@ -45,7 +44,7 @@ class Own:
 
 
 class Networks:
-    """Turns a spec's networks into those that are identified; reads each source once."""
+    """Turns a spec's networks into those that identities hash; reads each source once."""
 
     def __init__(self, inspect: Inspect):
         self._inspect = inspect
@@ -54,9 +53,12 @@ class Networks:
     def resolve(
         self, document: Document, who: Who, choice: Student | Teacher, facts: Facts
     ) -> tuple[Network, Own | None]:
-        """The network alone and, if it is a user's own, its code. Raises InputError."""
+        """The network without a teacher's options, and its code if it is a user's own.
+
+        Raises InputError.
+        """
         if not isinstance(choice, OwnNetwork):
-            return _bare(choice), None
+            return _without_teacher_options(choice), None
         try:
             source = self._find(_place(document, who, choice), choice.name, choice.sources)
             network = _identified(choice, source)
@@ -69,7 +71,7 @@ class Networks:
 
 
 def _place(document: Document, who: Who, choice: OwnNetwork) -> Path | str:
-    """A file relative to the one that names it, or a package's module."""
+    """The path of a Python file, relative to the spec or recipe that names it, or a module."""
     if not choice.place.endswith(".py"):
         return choice.place
     return path_of(document, (who, "arch"), choice.place)
@@ -97,7 +99,7 @@ def _identified(choice: OwnNetwork, source: Source) -> CodeNetwork:
 
 
 def _sizes(facts: Facts) -> tuple[tuple[int, int], ...]:
-    """(H, W) of the images that are trained and those that are measured on."""
+    """The sizes (H, W) of the images in training and in measuring, each once."""
     crop = facts.size.test_crop if facts.size else None
     sides = [(facts.height, facts.width), *([(crop, crop)] if crop else [])]
     return tuple(dict.fromkeys(sides))
@@ -106,8 +108,8 @@ def _sizes(facts: Facts) -> tuple[tuple[int, int], ...]:
 _BUILT_IN: tuple[type[Network], ...] = get_args(AnyBuiltIn)
 
 
-def _bare(network: Student | Teacher) -> Network:
-    """The architecture alone, without a teacher's options."""
+def _without_teacher_options(network: Student | Teacher) -> Network:
+    """The architecture alone."""
     kind = next(kind for kind in _BUILT_IN if isinstance(network, kind))
     if type(network) is kind:
         return network

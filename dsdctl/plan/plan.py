@@ -1,6 +1,6 @@
-"""From rows to a plan: every distinct piece of work once, and who needs it.
+"""From rows to a plan: every distinct trajectory once, with the recipes and students that use it.
 
-Nothing here runs anything or imports torch; costs are added by cost.py.
+Nothing here runs anything or imports torch; costs are added by `dsdctl.cost`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -44,19 +44,19 @@ class Plan:
     trajectories: dict[str, Trajectory] = field(repr=False)
 
     def chosen(self, only: Collection[str] = ()) -> list[Trajectory]:
-        """The trajectories of these keys; without any, all."""
+        """The trajectories with these keys, or all if none are given."""
         return [t for key, t in self.trajectories.items() if not only or key in only]
 
     def all_uses(self, trajectory: Trajectory) -> list[RecipeUse]:
-        """The recipes that read `trajectory`, as their student or as their student's teacher."""
+        """The recipes that use `trajectory`, as their student or as their student's teacher."""
         return list(dict.fromkeys((*trajectory.uses, *trajectory.student_uses)))
 
     def used_by(self, trajectory: Trajectory) -> list[str]:
-        """The names of the recipes that read `trajectory`, each once."""
+        """The names of the recipes that use `trajectory`, each once."""
         return list(dict.fromkeys(use.recipe for use in self.all_uses(trajectory)))
 
     def variant(self, trajectory: Trajectory) -> str:
-        """The variants that read `trajectory`; empty without a matrix."""
+        """The variants that use `trajectory`; empty without a matrix."""
         return "; ".join(dict.fromkeys(use.variant for use in self.all_uses(trajectory)))
 
     def alone(self, experiment: str) -> "Plan":
@@ -79,7 +79,11 @@ def make_plan(
     recipes: Sequence[str] = (),
     seeds: Sequence[int] = (),
 ) -> Plan:
-    """Plan `specs`, or only the given recipes and seeds of them. Raises InputError."""
+    """Plan `specs`, or only the given recipes and seeds of them.
+
+    Raises InputError if data are not prepared, two experiments share a name, or a recipe or seed is
+    in none of the specs.
+    """
     _check_prepared(specs)
     _check_names(specs)
     _check_filters(specs, recipes, seeds)
@@ -95,7 +99,7 @@ def make_plan(
 
 
 def _with_experiments(plan: Plan) -> Plan:
-    """Tell each trajectory which experiments read it, so that its name can say so."""
+    """Record in each trajectory which experiments use it, for its name."""
     trajectories = {
         key: replace(
             trajectory,
@@ -113,7 +117,7 @@ def _check_prepared(specs: Sequence[ResolvedSpec]) -> None:
 
 
 def _check_names(specs: Sequence[ResolvedSpec]) -> None:
-    """Experiments are told apart by their names."""
+    """No two specs may have the same experiment name, by which reports tell them apart."""
     files: dict[str, Path] = {}
     for spec in specs:
         name = spec.experiment.experiment
@@ -135,7 +139,8 @@ def _check_filters(
 
 
 def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
-    """The keys of the trajectories that begin so. Raises InputError where one is not one alone."""
+    """The trajectory keys with these prefixes. Raises InputError if a prefix does not match exactly
+    one key."""
     found: dict[str, None] = {}
     for beginning in beginnings:
         keys = [key for key in plan.trajectories if key.startswith(beginning)]
@@ -150,7 +155,7 @@ def keys_beginning(plan: Plan, beginnings: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass
 class _Gathered:
-    """A trajectory, and who was found to read it so far."""
+    """A trajectory, and the recipes and students found so far that use it."""
 
     trajectory: Trajectory
     levels: int
@@ -169,16 +174,16 @@ class _Gathered:
 
 
 class _Builder:
-    """Gathers trajectories by key; the same key asked for twice is one trajectory.
+    """Collects trajectories by key, so that rows with the same key share one.
 
-    A teacher is gathered before its students, so in `trajectories` it comes first.
+    A teacher is added before its students, so that it comes first in `trajectories`.
     """
 
     def __init__(self) -> None:
         self._found: dict[str, _Gathered] = {}
 
     def trajectories(self) -> dict[str, Trajectory]:
-        """All of them, with all that read them."""
+        """All trajectories, each with the recipes and students that use it."""
         return {key: found.complete() for key, found in self._found.items()}
 
     def add(self, experiment: str, row: Row, seeds: tuple[int, ...]) -> RowPlan:
@@ -225,7 +230,7 @@ class _Builder:
     def _trajectory(
         self, setup: TrainingSetup, seed: int, levels: int, teacher: TeacherRequirement | None
     ) -> str:
-        """The key of a trajectory, which is gathered if it is new."""
+        """The key of a trajectory, which is added if it is new, with at least `levels` levels."""
         identity = trajectory_identity(setup, seed, trajectory_teacher(teacher))
         key = key_of(identity)
         if key not in self._found:

@@ -1,4 +1,4 @@
-"""How far a plan has come: what is in the store, which levels are known, what could run next."""
+"""How far a plan has come: its levels in the store, and the identities that follow from them."""
 
 import copy
 import itertools
@@ -15,7 +15,7 @@ from dsdctl.store.store import Store
 
 @dataclass
 class Known:
-    """What is known of one trajectory: its finished levels from 0 on."""
+    """The finished levels of one trajectory, from 0 on without gaps."""
 
     levels: list[FinishedLevel] = field(default_factory=list)
 
@@ -33,7 +33,8 @@ class Known:
 
 
 class Progress:
-    """A plan beside what a store holds of it."""
+    """A plan, and what a store holds of it. A teacher's level counts as known once its trajectory
+    has come far enough for its rule to choose."""
 
     def __init__(self, plan: Plan, store: Store):
         self.plan = plan
@@ -42,7 +43,7 @@ class Progress:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what the store holds by now; teachers come before those they teach."""
+        """Read what the store holds by now; teachers come before their students."""
         for trajectory in self.plan.trajectories.values():
             while not self.ended(trajectory):
                 key = self._next_key(trajectory)
@@ -52,10 +53,10 @@ class Progress:
                 self.known[trajectory.key].levels.append(finished)
             table = self.table_identity(trajectory)
             if table is not None:
-                self.store.tables.has(key_of(table))  # so that damage is said before work begins
+                self.store.tables.has(key_of(table))  # notes damage before work begins
 
     def alone(self, experiment: str) -> "Progress":
-        """The same of one of the plan's specs: without levels that only others ask for."""
+        """The progress of one of the plan's specs, without levels that only others need."""
         one = copy.copy(self)
         one.plan = self.plan.alone(experiment)
         one.known = {
@@ -65,7 +66,7 @@ class Progress:
         return one
 
     def add(self, trajectory: Trajectory, level: FinishedLevel) -> None:
-        """Take in a level that has just been finished."""
+        """Add a level that has just been finished."""
         known = self.known[trajectory.key]
         assert level.result.level == known.next_level
         known.levels.append(level)
@@ -79,21 +80,21 @@ class Progress:
             known.levels = list(there)
 
     def flip_rate(self, trajectory: Trajectory) -> FlipRate:
-        """The true flip rate of the training labels: measured, or as far as it is known before."""
+        """The true flip rate of the training labels: as measured, or else as expected."""
         measured = self.known[trajectory.key].measured
         if measured:
             return FlipRate(measured[0].flip_rate, exact=True)
         return trajectory.setup.images.flip_rate
 
     def decision(self, row_plan: RowPlan, student: str) -> StopDecision:
-        """What a row sees in one of its student trajectories, given by key."""
+        """The row's stop decision for one of its student trajectories, given by key."""
         known, row = self.known[student], row_plan.row
         return apply_stop_rule(
             row.stop, known.measured, row.student.levels, diverged=known.diverged
         )
 
     def teacher_level(self, need: TeacherRequirement) -> int | None:
-        """The level of the teacher's trajectory that teaches, once it is known."""
+        """The level that is the teacher checkpoint; None for a file, or while it is not known."""
         if need.trajectory is None:
             return None
         known = self.known[need.trajectory]
@@ -101,11 +102,11 @@ class Progress:
         if need.rule == "dense" or isinstance(need.rule, int):
             level = 0 if need.rule == "dense" else need.rule
             return level if level < len(measured) else None
-        whole = len(measured) == need.levels or known.diverged
-        return chosen_level(need.rule, measured) if whole else None
+        complete = len(measured) == need.levels or known.diverged
+        return chosen_level(need.rule, measured) if complete else None
 
     def teacher_identity(self, need: TeacherRequirement) -> TeacherIdentity | None:
-        """What identifies the teacher, once it is known."""
+        """The teacher's identity, or None while its level is not known."""
         if need.file is not None:
             return need.file.identity
         level = self.teacher_level(need)
@@ -118,7 +119,7 @@ class Progress:
         return self.level_identity(trajectory, self.known[trajectory.key].next_level)
 
     def waits_for_teacher(self, trajectory: Trajectory) -> bool:
-        """Say whether the next level has no identity yet, since the teacher is not known."""
+        """Whether the next level has no identity yet, since the teacher is not known."""
         return trajectory.teacher is not None and self.teacher_identity(trajectory.teacher) is None
 
     def _next_key(self, trajectory: Trajectory) -> str | None:
@@ -140,7 +141,8 @@ class Progress:
         return trajectory.level_identity(level, parent, distillation)
 
     def table_identity(self, trajectory: Trajectory) -> TableIdentity | None:
-        """The identity of the teacher table that `trajectory` reads, once its teacher is known."""
+        """The identity of the cached teacher logits that `trajectory` reads; None if it reads none,
+        or while its teacher is not known."""
         need = trajectory.teacher
         if need is None or not need.table:
             return None
@@ -148,6 +150,6 @@ class Progress:
         return None if teacher is None else trajectory.table_identity(teacher)
 
     def ended(self, trajectory: Trajectory) -> bool:
-        """Say whether no level can follow: all are there, or the last one diverged."""
+        """Whether no level can follow: all are finished, or the last one diverged."""
         known = self.known[trajectory.key]
         return known.diverged or known.next_level >= trajectory.levels

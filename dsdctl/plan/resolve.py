@@ -1,4 +1,4 @@
-"""From spec files to rows: matrix cells, recipes laid over the spec, and what must fit together.
+"""From spec files to rows: expands the matrix, applies recipes' overrides, checks the result.
 
 A row is one recipe in one variant. Nothing is computed here and torch is not imported.
 """
@@ -48,8 +48,8 @@ def resolve_all(
 ) -> list[ResolvedSpec]:
     """Read specs. Raises InputError with the problems of all of them together.
 
-    `inspect` tells of a user's own networks, `prepare` makes a user's own data ready; as they are,
-    nothing is run, and what was found before and is kept is known.
+    `inspect` describes a user's own networks, `prepare` runs the functions of a user's own data.
+    The defaults run no code of the user's: they know what was cached before.
     """
     found: list[ResolvedSpec] = []
     problems = Problems()
@@ -71,7 +71,7 @@ def resolve(file: Path, inspect: Inspect = cached, prepare: Prepare = not_prepar
     document = read_spec(file)
     resolver = _Resolver(document, inspect, prepare)
     for axes, variant in variants(document):
-        if not resolver.goes_on:
+        if resolver.gave_up:
             resolver.problems.unchecked = True
             break
         resolver.add(axes, variant)
@@ -79,9 +79,9 @@ def resolve(file: Path, inspect: Inspect = cached, prepare: Prepare = not_prepar
 
 
 class _Resolver:
-    """Gathers the rows of all variants, and what is wrong with them.
+    """Collects the rows of all variants, and the problems in them.
 
-    What goes wrong in one variant often does in all, so it leaves off after a few of these.
+    A problem in one variant is often in all, so it gives up after a few variants with problems.
     """
 
     def __init__(self, document: Document, inspect: Inspect, prepare: Prepare):
@@ -96,11 +96,11 @@ class _Resolver:
         self._unprepared: str | None = None
 
     @property
-    def goes_on(self) -> bool:
-        return not self.problems.full and self._failed < MAX_PROBLEMS
+    def gave_up(self) -> bool:
+        return self.problems.full or self._failed >= MAX_PROBLEMS
 
     def add(self, axes: Mapping[str, str], document: Document) -> None:
-        """Take in a variant."""
+        """Add the rows of a variant, or its problems."""
         failed = False
         for found in self._add(axes, document):
             if self.problems.full:
@@ -111,11 +111,11 @@ class _Resolver:
         self._failed += failed
 
     def _add(self, axes: Mapping[str, str], document: Document) -> Iterator[InputError]:
-        """Take in a variant, and yield what is wrong with it."""
+        """Add the rows of a variant, and yield its problems."""
         try:
             cell = _Cell(document, self._lookups)
         except Unprepared as error:
-            self._leave_out(document, error)
+            self._note_unprepared(document, error)
             return
         except InputError as error:
             yield error
@@ -126,7 +126,7 @@ class _Resolver:
             try:
                 row = _row(axes, cell, self._recipes.read(name))
             except Unprepared as error:
-                self._leave_out(document, error)
+                self._note_unprepared(document, error)
                 continue
             except InputError as error:
                 yield error
@@ -139,13 +139,13 @@ class _Resolver:
             allowed = f"(allowed: at most {MAX_TRAININGS} trainings)"
             raise InputError(self._document.problem((key,), f"{reason} {allowed}"))
 
-    def _leave_out(self, document: Document, error: Unprepared) -> None:
-        """Remember that of a variant no more can be said before its data are prepared."""
+    def _note_unprepared(self, document: Document, error: Unprepared) -> None:
+        """Record that a variant has no rows until its data are prepared."""
         self._experiment = self._experiment or validate(Experiment, document)
         self._unprepared = self._unprepared or error.problems[0]
 
     def resolved(self, file: Path) -> ResolvedSpec:
-        """The spec. Raises InputError where there are problems."""
+        """The spec. Raises InputError if there are problems."""
         if self.problems:
             raise self.problems.error()
         assert self._experiment is not None
@@ -154,30 +154,30 @@ class _Resolver:
 
 @dataclass(frozen=True)
 class _Lookups:
-    """What a spec's data sets and networks are, each looked up once."""
+    """Looks up a spec's data sets and networks, each once."""
 
     datasets: DataSets
     networks: Networks
 
 
 class _Cell:
-    """A variant by itself, and with what its recipes lay over it: each worked out once."""
+    """A variant, and its settings under the overrides of each recipe, each resolved once."""
 
     def __init__(self, document: Document, lookups: _Lookups):
-        """Raises InputError where it does not hold by itself."""
+        """Raises InputError if the variant is invalid even without a recipe."""
         self.document = document
         self.experiment = validate(Experiment, document)
         self._lookups = lookups
         self._settings: dict[str, _Settings] = {}
         _check_references(document, self.experiment)
         if self.experiment.teacher is not None:
-            # A teacher's own settings must hold, also where no recipe asks for it.
-            plain = _Settings(with_criterion(document), self.experiment, lookups)
-            self._settings[json.dumps({})] = plain
-            _ = plain.teacher
+            # A teacher's settings must be valid even if no recipe distils from it.
+            without_overrides = _Settings(with_criterion(document), self.experiment, lookups)
+            self._settings[json.dumps({})] = without_overrides
+            _ = without_overrides.teacher
 
     def settings(self, recipe: RecipeFile) -> "_Settings":
-        """The variant with what a recipe lays over it. Raises InputError."""
+        """The variant's settings under a recipe's overrides. Raises InputError."""
         name = recipe.overrides_name
         if name not in self._settings:
             document, experiment = with_criterion(self.document), self.experiment
@@ -189,7 +189,7 @@ class _Cell:
 
 
 class _Settings:
-    """What a row's student and its teacher are trained on, and how."""
+    """How a row's student and its teacher are trained, and on what data."""
 
     def __init__(self, document: Document, experiment: Experiment, lookups: _Lookups):
         self.document = document
@@ -200,7 +200,7 @@ class _Settings:
 
     @functools.cached_property
     def teacher(self) -> TrainingSetup:
-        """How a teacher is trained. Raises InputError."""
+        """How the teacher is trained, resolved only if it is needed. Raises InputError."""
         return _teacher_setup(self.document, self.experiment, self.student, self._networks)
 
 
@@ -212,7 +212,7 @@ def _check_references(cell: Document, experiment: Experiment) -> None:
 
 
 def _row(axes: Mapping[str, str], cell: _Cell, file: RecipeFile) -> Row:
-    """Lay a recipe over a variant, and check what must fit together."""
+    """The row of a recipe in a variant. Raises InputError if they do not fit together."""
     recipe = file.recipe
     if recipe.distill is not None and cell.experiment.teacher is None:
         index = cell.experiment.recipes.index(recipe.recipe)
@@ -226,7 +226,7 @@ def _row(axes: Mapping[str, str], cell: _Cell, file: RecipeFile) -> Row:
 
 
 def _stop_rule(recipe: Recipe, experiment: Experiment, document: Document) -> StopRule | None:
-    """The recipe's rule, with the spec's settings where the recipe leaves them open."""
+    """The recipe's rule, with the spec's settings for what the recipe does not set."""
     if recipe.stop is None:
         return None
     given = document.data["stop"]
@@ -284,8 +284,9 @@ def _teacher_source(settings: _Settings, recipe: RecipeFile) -> TeacherSource:
 def _teacher_setup(
     document: Document, experiment: Experiment, student: TrainingSetup, networks: Networks
 ) -> TrainingSetup:
-    """Lay the teacher's own training, augmentation and pruning over the spec's."""
-    laid_over, differs = _with_augment(document, student), False
+    """The training set-up of the teacher, whose training, augmentation and pruning override the
+    spec's."""
+    overridden, differs = _with_augment(document, student), False
     for key, target in (
         ("training", ("training",)),
         ("augment", ("dataset", "augment")),
@@ -293,15 +294,15 @@ def _teacher_setup(
     ):
         if document.data["teacher"].get(key) is not None:
             own = document.moved(("teacher", key), target)
-            laid_over = laid_over.overlay(with_criterion(own))
+            overridden = overridden.overlay(with_criterion(own))
             differs = True
     if differs:
-        experiment = validate(Experiment, laid_over)
-    return _setup(laid_over, experiment, student.images, "teacher", networks)
+        experiment = validate(Experiment, overridden)
+    return _setup(overridden, experiment, student.images, "teacher", networks)
 
 
 def _with_augment(document: Document, student: TrainingSetup) -> Document:
-    """Write out the student's augmentation, so that a teacher's own can be laid over it."""
+    """Write out the student's augmentation, so that the teacher can override a part of it."""
     dataset = {**document.data["dataset"], "augment": student.augment.model_dump(mode="json")}
     return replace(document, data={**document.data, "dataset": dataset})
 

@@ -1,4 +1,4 @@
-"""Why work of a plan is not read from its store: how its next levels differ from finished ones."""
+"""Why a plan's work is not reused from its store: how its next levels differ from finished ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from dsdctl.store.differences import Difference, Identities, differences, distan
 
 @dataclass(frozen=True)
 class Missing:
-    """The next level of a trajectory, and the finished level that is nearest to it, if any.
+    """The next level of a trajectory, and the finished level that is most similar, if any.
 
-    `differences` are those of the nearest one, which comes second.
+    `differences` are the fields in which they differ; the nearest one's values are `second`.
     """
 
     trajectory: Trajectory
@@ -24,10 +24,9 @@ class Missing:
 
 
 def missing(progress: Progress) -> Iterator[Missing]:
-    """Yield what each unfinished trajectory would train next.
+    """Yield what each unfinished trajectory would train next, unless its teacher is not known yet.
 
-    Those whose teacher is not known yet are left out. Of the finished levels of the same number the
-    nearest is that with the fewest fields that differ.
+    The nearest is the finished level of the same number that differs in the fewest fields.
     """
     identities = Identities(progress.store)
     stored: dict[object, list[tuple[str, dict[str, str]]]] = {}

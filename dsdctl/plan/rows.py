@@ -31,13 +31,13 @@ class TrainingSetup:
     training: Training
     pruning: Pruning
     own: Own | None = None
-    """Where the network is a user's own, what stands in place of closed forms."""
+    """For a user's own network, what inspection found; others have closed forms."""
 
     @property
     def layer_weights(self) -> dict[str, int]:
         """Weights of each Conv2d and Linear layer, in the order of the network.
 
-        Raises InputError where nothing is known of a user's own network.
+        Raises InputError if a user's own network was never inspected.
         """
         if self.own is not None:
             return self.own.known.layers
@@ -56,7 +56,7 @@ class TrainingSetup:
 
     @property
     def source(self) -> SourcePlace | None:
-        """Where the code of a user's own network lies."""
+        """Where to read the code of a user's own network; None for others."""
         return None if self.own is None else self.own.source.place
 
     @property
@@ -66,30 +66,30 @@ class TrainingSetup:
 
     @property
     def levels(self) -> int:
-        """Trainings of a whole trajectory: the dense one and one a prune round."""
+        """Training runs of a whole trajectory: the dense one and one per prune round."""
         return self.pruning.rounds + 1
 
     @property
     def ignored_layers(self) -> tuple[str, ...]:
-        """Layers that are not pruned although others are, by their modules' names."""
+        """Module names of the layers that pruning ignores; empty if nothing is pruned."""
         if self.pruning.criterion == "none" or not self.pruning.ignore:
             return ()
         return ignored_layers(self.layer_weights, self.pruning.ignore)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch, of which the last may be smaller."""
+        """Batches per epoch; the last one may be smaller."""
         return math.ceil(self.images.sizes.train / self.training.batch_size)
 
     @property
     def rewind_iterations(self) -> int:
-        """Batches of level 0 after which its state is rewound to; 0 is the initialization."""
+        """The batches of level 0 after which the rewind checkpoint is taken; 0: initialization."""
         retrain = self.pruning.retraining
         return (retrain.epoch or 0) * self.steps_per_epoch + (retrain.iteration or 0)
 
     @property
     def rewind_share(self) -> float:
-        """Of level 0's training the share, in images, that comes before what is rewound to."""
+        """The fraction of level 0's training, in images, up to the rewind checkpoint."""
         whole, rest = divmod(self.rewind_iterations, self.steps_per_epoch)
         images = self.images.sizes.train
         return (whole + rest * self.training.batch_size / images) / self.training.epochs
@@ -105,7 +105,8 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Where a row's teacher comes from: a training set-up with a seed and a rule, or a file."""
+    """Where a row's teacher comes from: a level, chosen by `rule`, of the trajectory of a training
+    set-up and a seed; or a weights file."""
 
     setup: TrainingSetup
     seed: Seed | Literal["paired"]
@@ -135,17 +136,17 @@ class Row:
 
 @dataclass(frozen=True)
 class ResolvedSpec:
-    """A spec with everything that it refers to."""
+    """A spec with all that it refers to resolved."""
 
     file: Path
     experiment: Experiment
     rows: tuple[Row, ...]
     unprepared: str | None = None
-    """Of what data no more is known, and so no row, before they are prepared."""
+    """The problem of data that are not prepared yet, without which there are no rows."""
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before it is run: the spec's own warning, and those of its data."""
+        """The spec's own warning, and those about its data."""
         of_data = [row.student.images.facts.warning for row in self.rows]
         return list(filter(None, dict.fromkeys([self.experiment.warning, *of_data])))
 

@@ -1,5 +1,7 @@
-"""Where a recipe stops and which level it reports: pure functions of the results so far. `vanilla`
-and `early-stop` read the same trajectory and differ only here."""
+"""Where a recipe stops and which level it reports: pure functions of the results so far.
+
+`vanilla` and `early-stop` use the same trajectory and differ only here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +15,11 @@ StopReason = Literal["all levels run", "accuracy dropped", "diverged", "not fini
 
 @dataclass(frozen=True)
 class StopDecision:
-    """What one recipe sees in one trajectory.
+    """Where one recipe stops in one trajectory, and why.
 
-    `trainings` counts every training run until the stop, the one that triggered it included.
-    `best` is the best measured level so far (ties: the lowest); None before any result.
-    `results` are those up to the stop, of which the row reports one.
+    `trainings` counts all training runs up to the stop, including the one that triggered it.
+    `best` is the best level so far on validation (ties: the lowest); None before any result.
+    `results` are those up to the stop, from which the reported level is selected.
     """
 
     finished: bool
@@ -28,7 +30,7 @@ class StopDecision:
     results: Sequence[Measured] = field(default=(), repr=False, compare=False)
 
     def candidates(self, select: Select) -> set[int]:
-        """Of the levels so far those that the row reports, or may report once it is finished."""
+        """The levels so far that the row reports, or may report once it is finished."""
         if not self.finished and isinstance(select, SparsestWithin):
             return set(levels_within(select.sparsest_within, self.results))
         level = self.best if select == "best" else self.selected(select)
@@ -46,7 +48,7 @@ def apply_stop_rule(
 ) -> StopDecision:
     """Apply `rule` to the results of levels 0, 1, ... of a trajectory of at most `levels` levels.
 
-    `diverged` says that the level after `results` diverged, which ends the trajectory.
+    With `diverged` the level after `results` diverged, which ends the trajectory.
     """
     results = results[:levels]
     stop = stopping_level(rule, results) if rule is not None else None
@@ -63,8 +65,8 @@ def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
     """The level at which `rule` stops, or None if it has not stopped yet.
 
     The gate opens at the first level k with H_k <= (1 - entropy_drop) max(H_0..H_k), or at level 0
-    without `after`. From there on a level drops when its value is below the best before it less
-    the tolerance; `patience` consecutive drops stop.
+    without `after`. From there on, a level counts as a drop if its value is below the best since
+    the gate opened, minus the tolerance; after `patience` consecutive drops the rule stops.
     """
     gate_open = rule.after is None
     highest_entropy, best, drops = 0.0, float("-inf"), 0
@@ -83,7 +85,7 @@ def stopping_level(rule: StopRule, results: Sequence[Measured]) -> int | None:
 
 
 def describe_rule(rule: Literal["dense", "stopped"] | ByValidation) -> str:
-    """The level that a rule takes, in words that go with `the`."""
+    """The level that a rule chooses, in words to follow `the`."""
     match rule:
         case "stopped":
             return "level where it stopped"
@@ -95,7 +97,10 @@ def describe_rule(rule: Literal["dense", "stopped"] | ByValidation) -> str:
 
 
 def chosen_level(rule: ByValidation, results: Sequence[Measured]) -> int | None:
-    """Which of `results` their validation accuracies choose; None without any."""
+    """The level that `rule` chooses from `results`; None if there are none.
+
+    Ties in sparsity, or in accuracy for `best`, go to the lowest level.
+    """
     if rule == "best" or not results:
         return best_level(results)
     close = levels_within(rule.sparsest_within, results)
@@ -103,12 +108,12 @@ def chosen_level(rule: ByValidation, results: Sequence[Measured]) -> int | None:
 
 
 ROUNDING = 1e-12
-"""Above what a difference of accuracies is off by in floating point, below any true difference
-from a tolerance: 0.01 of 200 images is two images, also from 0.025 to 0.015."""
+"""Slack for comparing a difference of accuracies with a tolerance: more than the rounding error of
+floating point, less than any true difference. (0.025 - 0.015 must not exceed 0.01.)"""
 
 
 def levels_within(tolerance: float, results: Sequence[Measured]) -> list[int]:
-    """The levels whose validation accuracy is at most `tolerance` below that of the best."""
+    """The levels whose validation accuracy is at most `tolerance` below the best one's."""
     values = [result.validation_accuracy for result in results]
     best = max(values, default=0.0)
     return [k for k, value in enumerate(values) if best - value <= tolerance + ROUNDING]

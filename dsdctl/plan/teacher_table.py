@@ -11,15 +11,15 @@ ENDLESS_VIEWS = "no table can hold the views of random resized crops"
 
 
 def table_decision(
-    wish: Literal["auto", "always", "never"], student: TrainingSetup
+    setting: Literal["auto", "always", "never"], student: TrainingSetup
 ) -> tuple[bool, str]:
-    """Whether the teacher's logits are tabulated; decided by the spec alone, never by a machine.
+    """Whether the teacher's logits are cached, and why; decided by the spec, never by the machine.
 
-    A table costs one forward a view and image; calling the teacher costs one an epoch, level and
-    image. A table must fit into memory beside everything else.
+    Caching costs one forward pass per image and view; calling the teacher directly costs one per
+    image, epoch and level. The cache must also fit into memory beside everything else.
     """
-    if wish != "auto":
-        return wish == "always", f"teacher.table: {wish}"
+    if setting != "auto":
+        return setting == "always", f"teacher.table: {setting}"
     if student.augment.resized_crop is not None:
         return False, ENDLESS_VIEWS
     views = view_count(student.augment)
@@ -35,13 +35,13 @@ def table_decision(
 def view_count(augment: Augment) -> int:
     """Distinct views of an image under flip and crop: 2 x 9 x 9 = 162 for the paper's CIFAR.
 
-    Those of random resized crops are never counted: no table is made of them.
+    Not for random resized crops, whose views are never cached.
     """
     assert augment.resized_crop is None
     return (2 if augment.flip else 1) * (2 * augment.crop + 1) ** 2
 
 
 def table_bytes(student: TrainingSetup) -> int:
-    """Size of a teacher table: fp32 logits for every view of every training image."""
+    """Bytes of the cached teacher logits: fp32, for every view of every training image."""
     images = student.images
     return 4 * images.sizes.train * view_count(student.augment) * images.facts.classes

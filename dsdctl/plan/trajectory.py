@@ -1,4 +1,8 @@
-"""Trajectories: a network, a seed and how it is pruned and retrained, with all that uses it."""
+"""Trajectories: a network, a seed, how it is pruned and retrained, and the recipes that use it.
+
+Keys of levels are hashes that include the parent's key and the teacher's, and so are not known
+before these are finished. Until then *names* tell apart what will have different keys.
+"""
 
 import functools
 import hashlib
@@ -27,7 +31,7 @@ from dsdctl.spec.matrix import row_name, shared_axes, variant_name
 
 
 def levels_needed(rule: LevelRule, levels: int) -> int:
-    """How many of a teacher's `levels` must be run before the level that teaches is known."""
+    """How many of a teacher's `levels` must be run before `rule` can choose among them."""
     if rule == "dense":
         return 1
     return rule + 1 if isinstance(rule, int) else levels
@@ -35,7 +39,8 @@ def levels_needed(rule: LevelRule, levels: int) -> int:
 
 @dataclass(frozen=True)
 class TeacherRequirement:
-    """What a distilled trajectory needs: a level of another trajectory by rule, or a file."""
+    """The teacher that a distilled trajectory needs: a level of another trajectory, chosen by
+    `rule`, or a weights file."""
 
     setup: TrainingSetup
     trajectory: str | None
@@ -45,17 +50,17 @@ class TeacherRequirement:
     table_reason: str
     loss: DistillationLoss
     reads: str
-    """What of the teacher is read, by what tells it apart before keys are known."""
+    """The name of the teacher checkpoint."""
 
     @property
     def levels(self) -> int:
-        """How many levels of the teacher must be run before the one that teaches is known."""
+        """How many levels of the teacher must be run before `rule` can choose among them."""
         return levels_needed(self.rule, self.setup.levels)
 
 
 @dataclass(frozen=True)
 class RecipeUse:
-    """One recipe, in one variant, that reads a trajectory as its student."""
+    """One recipe, in one variant, that uses a trajectory as its student's."""
 
     experiment: str
     axes: tuple[tuple[str, str], ...]
@@ -79,14 +84,14 @@ class Trajectory:
     levels: int
     teacher: TeacherRequirement | None
     dense: str
-    """What tells its level 0 apart before keys are known: its key, where nobody teaches."""
+    """The name of its level 0: without a teacher, its key."""
     uses: tuple[RecipeUse, ...] = ()
     students: tuple[str, ...] = ()
-    """Keys of the trajectories that this one teaches."""
+    """Keys of the trajectories that are distilled from this one."""
     student_uses: tuple[RecipeUse, ...] = ()
-    """The recipes that read those."""
+    """The recipes that use those."""
     experiments: tuple[str, ...] = ()
-    """Those that read it, where the plan is of several."""
+    """The experiments that use it, if the plan is of several."""
 
     @property
     def roles(self) -> list[str]:
@@ -96,14 +101,14 @@ class Trajectory:
 
     @property
     def variant(self) -> str:
-        """What the variants that read it have in common; empty without a matrix."""
+        """What the variants that use it have in common; empty without a matrix."""
         return variant_name(shared_axes(dict(use.axes) for use in (*self.uses, *self.student_uses)))
 
     @property
     def name(self) -> str:
-        """What people call it: the recipes whose student it is, or `teacher`, and the variant.
+        """Its name for people: the recipes whose student it is, or `teacher`, and the variant.
 
-        With the experiments that read it, where there are several.
+        In a plan of several specs also the experiments that use it.
         """
         recipes = dict.fromkeys(use.recipe for use in self.uses)
         name = "+".join(recipes) or "teacher"
@@ -118,35 +123,35 @@ class Trajectory:
     def level_identity(
         self, level: int, parent: str | None, distillation: DistillationIdentity | None
     ) -> LevelIdentity:
-        """The identity of one of its levels, once its parent and its teacher are known."""
+        """The identity of one of its levels, from the key of its parent and its teacher."""
         pruning = self._pruning(level) if level else None
         return level_identity_of(self.identity, level, pruning, parent, distillation)
 
     def rewind_checkpoint(self, distillation: DistillationIdentity | None) -> LevelIdentity | None:
-        """The identity of the state that its levels rewind to, where that is no initialization."""
+        """The identity of the checkpoint that its levels rewind to; None if that is the
+        initialization, or if they do not rewind."""
         return rewind_checkpoint(self.level_identity(1, None, distillation))
 
     def _pruning(self, level: int) -> PruningIdentity:
-        """How level `level` (from 1) is pruned: of a list of sparsities it knows its own alone."""
+        """How level `level` (from 1) is pruned; of `sparsities` only its own counts."""
         sparsities = self.identity.sparsities
         if sparsities is None:
             return self.identity.pruning
         return self.identity.pruning.model_copy(update={"sparsity": sparsities[level - 1]})
 
     def level_names(self, start: int = 0) -> list[tuple[object, ...]]:
-        """Its levels from `start` on, by what tells them apart before keys are known.
+        """The names of its levels from `start` on.
 
-        Two trajectories that share a level, such as the dense one of all ways to retrain, name it
-        alike.
+        Trajectories that share a level, such as the dense one, have the same name for it.
         """
         return [self.level_name(level) for level in range(start, self.levels)]
 
     def level_name(self, level: int) -> tuple[object, ...]:
-        """One of these names."""
+        """The name of one of its levels."""
         if level == 0:
             return (self.dense,)
         sparsities = self.identity.sparsities
-        step = level if sparsities is None else _beginnings(sparsities)[level - 1]
+        step = level if sparsities is None else _prefix_names(sparsities)[level - 1]
         return (self.dense, self._pruning_name, step)
 
     @functools.cached_property
@@ -155,18 +160,18 @@ class Trajectory:
 
     @property
     def table_name(self) -> tuple[object, ...] | None:
-        """What tells the teacher table apart that it reads; None where it reads none."""
+        """The name of the cached teacher logits that it reads; None if it reads none."""
         if self.teacher is None or not self.teacher.table:
             return None
         return (self.teacher.reads, self.identity.images, self.identity.training.precision)
 
     @property
-    def early_name(self) -> str:
-        """What tells the state apart that its levels rewind to."""
+    def rewind_name(self) -> str:
+        """The name of the checkpoint that its levels rewind to."""
         return f"{self.dense} after {self.setup.rewind_iterations}"
 
     def table_identity(self, teacher: TeacherIdentity) -> TableIdentity:
-        """The identity of the teacher table that its levels read."""
+        """The identity of the cached teacher logits that its levels read."""
         return TableIdentity(
             images=self.identity.images,
             teacher=teacher,
@@ -174,15 +179,15 @@ class Trajectory:
         )
 
     def distillation(self, teacher: TeacherIdentity) -> DistillationIdentity:
-        """How its levels are distilled, once the teacher's level is known."""
+        """How its levels are distilled from `teacher`."""
         assert self.teacher is not None
         table = key_of(self.table_identity(teacher)) if self.teacher.table else None
         return DistillationIdentity(**self.teacher.loss.model_dump(), teacher=teacher, table=table)
 
 
 @functools.lru_cache(maxsize=1000)
-def _beginnings(sparsities: tuple[float, ...]) -> tuple[str, ...]:
-    """A name for each beginning of the list, which lists that begin alike share."""
+def _prefix_names(sparsities: tuple[float, ...]) -> tuple[str, ...]:
+    """A name for each prefix of the list, the same for lists that share the prefix."""
     digest, names = hashlib.sha256(), []
     for sparsity in sparsities:
         digest.update(f"{sparsity!r} ".encode())
@@ -191,7 +196,7 @@ def _beginnings(sparsities: tuple[float, ...]) -> tuple[str, ...]:
 
 
 def trajectory_teacher(need: TeacherRequirement | None) -> TrajectoryTeacher | None:
-    """What of its teacher identifies a trajectory."""
+    """The part of a trajectory's identity that comes from its teacher."""
     if need is None:
         return None
     return TrajectoryTeacher(
@@ -204,7 +209,7 @@ def trajectory_teacher(need: TeacherRequirement | None) -> TrajectoryTeacher | N
 
 
 def _rule_identity(need: TeacherRequirement) -> Literal["dense"] | BestOf | SparsestOf | int:
-    """The rule, with the number of levels that it chooses from."""
+    """The rule, with the number of levels from which it chooses."""
     if isinstance(need.rule, SparsestWithin):
         return SparsestOf(sparsest_of=need.levels, within=need.rule.sparsest_within)
     return BestOf(best_of=need.levels) if need.rule == "best" else need.rule

@@ -21,9 +21,10 @@ HumanLabels = Literal["aggre", "worse", "random1", "random2", "random3", "noisy"
 
 @dataclass(frozen=True)
 class Facts:
-    """Sizes of a data set as networks see it, and what a spec leaves open.
+    """Sizes of a data set as networks see it, and defaults of a spec.
 
-    `version` or, for npz and image-folder, `content` (sha256) is part of what it is.
+    Its identity includes `version` and, for npz, image-folder and python, `content`: the sha256 of
+    what its files hold.
     """
 
     version: int
@@ -42,22 +43,22 @@ class Facts:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image in memory: (H, W, C)."""
+        """The shape of an image in memory, (H, W, C)."""
         return self.height, self.width, self.channels
 
     @property
     def smallest_side(self) -> int:
-        """The shortest side, in pixels, of what networks are trained or measured on."""
+        """The shortest side, in pixels, of the images that networks are trained or measured on."""
         side = min(self.height, self.width)
         return min(side, (self.size and self.size.test_crop) or side)
 
 
 @dataclass(frozen=True)
 class HumanSet:
-    """Published labels that people gave to the training images.
+    """A published set of human labels for the training images.
 
-    So many are not the true ones; `sha256` is that of all as little-endian int64, since the files
-    around them were published more than once.
+    `wrong` of them are not the true ones. `sha256` is that of the labels as little-endian int64,
+    since the files that hold them were published in several versions.
     """
 
     wrong: int
@@ -66,37 +67,38 @@ class HumanSet:
 
 @dataclass(frozen=True)
 class Record:
-    """A data set that has a name.
+    """A data set that specs can name.
 
-    `reader` is the function that reads it, `MODULE:FUNCTION` below `dsdctl.data`: where the images
-    are to be `prepared`, from its root (and where they are of all sizes, how they are cut) into a
-    RawDataset; else from nowhere into Arrays. Without one, what is read is an image folder, or an
-    archive or function that the spec names.
+    `reader` is the function that reads it, `MODULE:FUNCTION` below `dsdctl.data`. If images are
+    `prepared`, it takes the root (and with `of_all_sizes` a ResizeAndCrop) and returns a
+    RawDataset; otherwise it takes nothing and returns Arrays. Without a `reader` the data are an
+    image folder, or an archive or function that the spec names.
     """
 
     facts: Facts | None = None
-    """None where they are seen in its files alone."""
+    """None if they depend on its files."""
     reader: str | None = None
     files: tuple[str, ...] = ()
-    """What under its root tells that it is there; a data set without any needs no root."""
+    """Files or folders in its root, any of which shows that it is there; none if it has no root."""
     prepared: bool = True
     """Whether images are decoded or unpacked once for all runs."""
     of_all_sizes: bool = False
-    """Whether images are cut to one size when they are prepared."""
+    """Whether images differ in size, and are brought to one size when they are prepared."""
     images_of: str | None = None
-    """The data set whose images these are, with labels of their own."""
+    """The data set whose images this one shares, if only its labels are its own."""
     class_targets: tuple[int, ...] = ()
-    """Where asymmetric noise takes each class, if anybody has said so."""
+    """The class into which asymmetric noise turns each class; empty if there is no such map."""
     human_file: str = ""
+    """The file of its human labels."""
     human_labels: Mapping[HumanLabels, HumanSet] = field(default_factory=dict)
-    """The sets of labels that people gave, on which alone it is trained, and the file of them."""
+    """Its sets of human labels. A data set with any is always trained on one of them."""
 
 
 CATALOG: dict[str, Record] = {
     "digits": Record(
         Facts(1, 1797, None, 10, 1, 8, 8, GREY), reader="sources:load_digits", prepared=False
     ),
-    # The paper normalizes CIFAR with ImageNet's values, but for CIFAR-100N.
+    # The paper normalizes CIFAR with ImageNet's values, except for CIFAR-100N.
     "cifar10": Record(
         Facts(1, 50_000, 10_000, 10, 3, 32, 32, IMAGENET, FLIP_AND_CROP),
         reader="sources:cifar10",
@@ -171,7 +173,7 @@ CATALOG: dict[str, Record] = {
     "npz": Record(prepared=False),
     "python": Record(),
 }  # fmt: skip
-"""All of them. Those of images of all sizes have the size here that they are cut to unless told."""
+"""All data sets. Where images differ in size, sizes are those of the default resize and crop."""
 
 if TYPE_CHECKING:
     DatasetName = str
@@ -180,6 +182,6 @@ else:
 
 
 def images_record(name: str) -> tuple[str, Record]:
-    """Whose images a data set's are, by name and record: most often its own."""
-    whose = CATALOG[name].images_of or name
-    return whose, CATALOG[whose]
+    """The name and record of the data set whose images `name` has: usually itself."""
+    owner = CATALOG[name].images_of or name
+    return owner, CATALOG[owner]

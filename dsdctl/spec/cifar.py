@@ -1,7 +1,7 @@
-"""What is known of CIFAR's classes: which of them is easily taken for which."""
+"""CIFAR's classes under asymmetric label noise: the class that each is easily mistaken for."""
 
 _CIFAR10 = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
-"""truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog; the others stay."""
+"""truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017)."""
 
 _SUPERCLASSES = (
     (4, 30, 55, 72, 95),  # aquatic mammals
@@ -25,11 +25,11 @@ _SUPERCLASSES = (
     (8, 13, 48, 58, 90),  # vehicles 1
     (41, 69, 81, 85, 89),  # vehicles 2
 )
-"""The fine classes of each of CIFAR-100's superclasses, which are not neighbours in number."""
+"""The fine classes of each of CIFAR-100's superclasses."""
 
 
 def _cifar100_targets() -> tuple[int, ...]:
-    """The next class of the same superclass, and the first one after the last."""
+    """The next class of the same superclass; after the last, the first (Patrini et al. 2017)."""
     following = {
         fine: group[(place + 1) % len(group)]
         for group in _SUPERCLASSES
@@ -40,4 +40,4 @@ def _cifar100_targets() -> tuple[int, ...]:
 
 CIFAR10_TARGETS = tuple(_CIFAR10.get(label, label) for label in range(10))
 CIFAR100_TARGETS = _cifar100_targets()
-"""Where asymmetric noise takes each class."""
+"""The class into which asymmetric noise turns each class; classes may map to themselves."""

@@ -85,7 +85,7 @@ class Dataset(Model):
             raise ValueError(
                 f"{self.name} has images of one size; leave `size` out (allowed with: {allowed})"
             )
-        if record.facts is None:  # whether there is a test set is seen in its files
+        if record.facts is None:  # its files tell whether there is a test split
             return self
         if record.facts.test_images is None and self.test is None:
             raise ValueError(f"{self.name} has no test split; give `test: {{fraction: ...}}`")
@@ -94,7 +94,7 @@ class Dataset(Model):
         return self
 
     def _check_file(self) -> None:
-        """What is in one file must be named, and nothing else. Raises ValueError."""
+        """`file`, `make` and `options` must go with `name`. Raises ValueError."""
         if self.name in ("npz", "python") and self.file is None:
             raise ValueError(f"`name: {self.name}` needs a `file`")
         if self.name not in ("npz", "python") and self.file is not None:

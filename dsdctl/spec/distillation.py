@@ -1,4 +1,4 @@
-"""How a spec says what of a teacher's logits a student learns. Nothing here imports torch."""
+"""The model of a spec's distillation loss. Nothing here imports torch."""
 
 from typing import Annotated, ClassVar, Literal
 

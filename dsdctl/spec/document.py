@@ -1,8 +1,7 @@
-"""What a file says, and where; every problem is one line `file:line: key.path: reason`.
+"""The content of a YAML file with the line of each key.
 
-A document remembers the line of each
-key, also after a recipe or a matrix cell was laid over it, so an error points to where it was
-written.
+A document keeps the file and line of each key even after a recipe or matrix cell has overridden it,
+so that every problem is reported as `file:line: key.path: reason`, where it was written.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,34 +22,34 @@ class Mark:
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data (dict, list, str, int, float, bool, None) and the mark of every key path."""
+    """Plain data (dict, list, str, int, float, bool, None), and the mark of every key path."""
 
     data: dict[str, Any]
     marks: dict[KeyPath, Mark] = field(repr=False)
     written_as: dict[KeyPath, KeyPath] = field(default_factory=dict, repr=False)
-    """Paths that were written elsewhere in the file, as `teacher.training` for `training`."""
+    """Key paths under which values were written, if others: `training` as `teacher.training`."""
 
     def mark(self, path: KeyPath) -> Mark:
-        """Return the mark of `path`, or of the nearest thing around it."""
+        """Return the mark of `path`, or of the nearest enclosing key that has one."""
         while path not in self.marks:
             path = path[:-1]
         return self.marks[path]
 
     def problem(self, path: KeyPath, reason: str) -> str:
-        """Return the line that reports `reason` at `path`."""
+        """Return the message that reports `reason` at `path`."""
         mark = self.mark(path)
         shown = self._shown(path)
         where = f"{mark.file}:{mark.line}: "
         return where + (f"{dotted(shown)}: " if shown else "") + reason
 
     def overlay(self, other: "Document") -> "Document":
-        """Return this document with `other` laid over it, mapping by mapping."""
+        """Return this document with `other`'s values; mappings are merged, all else replaced."""
         marks = dict(self.marks)
         data = _overlay(self.data, other.data, (), marks, other.marks)
         return Document(data, marks, {**self.written_as, **other.written_as})
 
     def moved(self, source: KeyPath, target: KeyPath) -> "Document":
-        """Return what lies under `source` as a document that has it under `target`."""
+        """Return a document that has the value at `source`, and only that, under `target`."""
         value: Any = self.data
         for key in source:
             value = value[key]
@@ -61,7 +60,7 @@ class Document:
         return Document(value, {new: self.marks[old] for new, old in places.items()}, places)
 
     def _shown(self, path: KeyPath) -> KeyPath:
-        """`path` as it is written, of which at least a beginning may be elsewhere."""
+        """`path` as it was written, which may be elsewhere; so may a key that encloses it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.written_as:
                 return (*self.written_as[path[:length]], *path[length:])
@@ -70,7 +69,7 @@ class Document:
         return path
 
     def part(self, *keys: str) -> "Document":
-        """Return only the given top-level keys, as far as they are set."""
+        """Return a document with only these top-level keys, without those that are null."""
         data = {key: self.data[key] for key in keys if self.data.get(key) is not None}
         marks = {path: mark for path, mark in self.marks.items() if not path or path[0] in data}
         return Document(data, marks)
@@ -85,7 +84,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def _paths(value: Any) -> Iterator[KeyPath]:
-    """Yield the key path of a value, which is empty, and those of all that it holds."""
+    """Yield the key paths of all values in `value`, beginning with its own, which is empty."""
     yield ()
     inner = value.items() if isinstance(value, dict) else ()
     for key, item in enumerate(value) if isinstance(value, list) else inner:

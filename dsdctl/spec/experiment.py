@@ -50,7 +50,7 @@ class _TeacherOptions(Model):
 
 
 def _teacher_of(network: type[BuiltInNetwork]) -> type[Model]:
-    """What a spec may say of this network as a teacher."""
+    """The model of this network as a teacher, with a teacher's options."""
     bases: tuple[type[Model], ...] = (network, _TeacherOptions)
     return create_model(
         f"{network.__name__}Teacher",
@@ -94,10 +94,10 @@ class SparsestWithin(Model):
 
 
 ByValidation = Literal["best"] | SparsestWithin
-"""Which of some levels their validation accuracies choose."""
+"""A rule that chooses among levels by their validation accuracies."""
 
 LevelRule = Literal["dense"] | int | ByValidation
-"""Which level of a teacher's trajectory teaches: level 0, this one, or one by validation."""
+"""Which level of a trajectory is the teacher: level 0, this one, or one chosen by validation."""
 
 
 class TeacherLevel(Model):
@@ -130,7 +130,7 @@ class Distill(DistillationLoss):
 
     @property
     def loss(self) -> DistillationLoss:
-        """What is learnt, whoever teaches."""
+        """The loss alone, without the teacher."""
         return DistillationLoss.model_validate(self.model_dump(exclude={"teacher"}))
 
 
@@ -199,7 +199,7 @@ class Recipe(Model):
 
     @property
     def pruned_teacher(self) -> bool:
-        """Whether the teacher may come from a pruned level."""
+        """Whether the teacher may be a pruned level."""
         if self.distill is None:
             return False
         teacher = self.distill.teacher

@@ -1,4 +1,4 @@
-"""What all models of specs and recipes share: their base and the fields that recur."""
+"""The base classes of all models of specs and recipes, and types of fields that recur."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -20,14 +20,14 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     WRITTEN_BESIDE: ClassVar[tuple[str, ...]] = ()
-    """Keys that stand beside a model's own in a file, and are read before it is made."""
+    """Keys that a file may have besides the model's fields; they are read before validation."""
 
 
 class Extended(Model):
-    """A model that got more fields when keys hashed it already.
+    """A model that got more fields after keys of finished work had hashed it.
 
-    Those in `OMITTED` are written only where they are not at their defaults, so that what does not
-    use them has the key that it had.
+    Fields in `OMITTED` are serialized only if they differ from their defaults, so that work that
+    does not use them keeps its keys.
     """
 
     OMITTED: ClassVar[frozenset[str]] = frozenset()
@@ -48,10 +48,10 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that is safe as a file name: letters, digits, `.`, `_`, `-`, 64 characters at most."""
 
 Line = Annotated[str, Field(pattern=TEXT_PATTERN)]
-"""One line of any length, without what moves a cursor, ends a line or turns its direction."""
+"""One line of any length, without control, line-breaking or bidirectional characters."""
 
 Text = Annotated[str, Field(max_length=300, pattern=TEXT_PATTERN)]
-"""One line for people to read, without what moves a cursor, ends a line or turns its direction."""
+"""One line for people, without control, line-breaking or bidirectional characters."""
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT_PATTERN)]
 """A path; relative to the file in which it is written, `~` is the home folder."""
@@ -69,11 +69,11 @@ Option = TypeVar("Option")
 def option_of_kind(
     kind: str, value: Option | None, default: Option, info: ValidationInfo
 ) -> Option | None:
-    """What a field that goes with one `kind` alone is: None for the others, whose it may not be.
+    """The value of an option that only one `kind` has: `default` if not given; None for others.
 
-    For validators of fields below `kind`. Raises ValueError.
+    For validators of fields that come after `kind`. Raises ValueError if another kind has a value.
     """
-    chosen = info.data.get("kind", kind)  # missing where it was refused itself
+    chosen = info.data.get("kind", kind)  # missing if it was invalid itself
     if chosen == kind:
         return default if value is None else value
     if value is not None:
@@ -82,21 +82,21 @@ def option_of_kind(
 
 
 def string_or_mapping(value: Any) -> str:
-    """The tag of a union's member that is written as one word, or of that with keys of its own."""
+    """A discriminator for unions of one word and a mapping."""
     return "<mapping>" if isinstance(value, Mapping | BaseModel) else "<word>"
 
 
 def word_or_key(*words: str, **keys: str) -> Discriminator:
-    """Tells the members of a union apart: one of `words`, or a mapping by a key that it alone has.
+    """A discriminator for unions of `words` and mappings, each with a key that only it has.
 
-    Their tags are `<word>` and `<KEY>`; the values of `keys` say in messages what belongs there.
-    What is neither is a `none_of_these` error.
+    Tags are `<word>` and `<KEY>`; the values of `keys` are placeholders in messages. Anything else
+    is a `none_of_these` error.
     """
 
     def tag(value: Any) -> str | None:
-        there = type(value).model_fields if isinstance(value, BaseModel) else value
-        if isinstance(there, Mapping):
-            return next((f"<{key}>" for key in keys if key in there), None)
+        mapping = type(value).model_fields if isinstance(value, BaseModel) else value
+        if isinstance(mapping, Mapping):
+            return next((f"<{key}>" for key in keys if key in mapping), None)
         return "<word>" if value in words else None
 
     forms = [*words, *(f"{{{key}: {meaning}}}" for key, meaning in keys.items())]

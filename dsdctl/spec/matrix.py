@@ -1,4 +1,4 @@
-"""A spec's matrix: the cells of its products, each as a document of its own."""
+"""A spec's matrix: expands its products into variants, each a document of its own."""
 
 import itertools
 import math
@@ -10,27 +10,27 @@ from dsdctl.errors import InputError
 from dsdctl.spec.document import Document, KeyPath
 
 MAX_CELLS = 10_000
-"""Variants x recipes x seeds of a spec."""
+"""Upper limit on variants x recipes x seeds of a spec."""
 
 MAX_TRAININGS = 1_000_000
-"""The levels of all cells."""
+"""Upper limit on the levels of all cells together."""
 
 VARIED = ("dataset", "label_noise", "student", "teacher", "training", "pruning", "stop")
-"""What a matrix may vary: what is trained and how, not what is compared."""
+"""The keys that a matrix may vary: what is trained and how, but not what is compared."""
 
 
 def variant_name(axes: Mapping[str, str]) -> str:
-    """A cell of the matrix by its values; empty without a matrix."""
+    """The name of a variant, from its values by path; empty without a matrix."""
     return ", ".join(f"{path}={value}" for path, value in axes.items())
 
 
 def row_name(recipe: str, variant: str) -> str:
-    """A recipe, with its variant where there is a matrix."""
+    """The name of a row: its recipe and, if there is a matrix, its variant."""
     return f"{recipe} [{variant}]" if variant else recipe
 
 
 def shared_axes(cells: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Of each axis the value of all cells that have it, where that is one."""
+    """The axes on which all cells that have them agree, with their values."""
     values: dict[str, dict[str, None]] = {}
     for axis, value in itertools.chain.from_iterable(cell.items() for cell in cells):
         values.setdefault(axis, {})[value] = None
@@ -38,9 +38,10 @@ def shared_axes(cells: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def variants(document: Document) -> Iterator[tuple[dict[str, str], Document]]:
-    """Yield each variant, with its values by path, as a document of its own.
+    """Yield the values of each variant by path, and the variant as a document of its own.
 
-    Raises InputError before the first where there are too many cells.
+    Raises InputError before the first one if the matrix is invalid or has too many cells, and later
+    for a variant that occurs twice.
     """
     products, paths = _products(document)
     for axes, where in zip(products, paths, strict=True):
@@ -56,14 +57,14 @@ def variants(document: Document) -> Iterator[tuple[dict[str, str], Document]]:
             if name in names:
                 raise InputError(document.problem(("matrix",), f"gives the variant {name} twice"))
             names.add(name)
-            laid_over = base
+            variant = base
             for choice in choices:
-                laid_over = laid_over.overlay(choice.value)
-            yield shown, laid_over
+                variant = variant.overlay(choice.value)
+            yield shown, variant
 
 
 def _products(document: Document) -> tuple[list[Any], list[KeyPath]]:
-    """The mappings of axes to values, and where each is written; without a matrix an empty one."""
+    """The mappings from axes to values, and their key paths; one that is empty without a matrix."""
     matrix = document.data.get("matrix")
     if isinstance(matrix, list):
         return matrix, [("matrix", index) for index in range(len(matrix))]
@@ -71,7 +72,7 @@ def _products(document: Document) -> tuple[list[Any], list[KeyPath]]:
 
 
 def _check_count(document: Document, products: Sequence[Mapping[str, Sequence[Any]]]) -> None:
-    """Refuse what would take too long to expand, before anything is."""
+    """Refuse a matrix that would take too long to expand."""
     count = sum(math.prod(len(values) for values in axes.values()) for axes in products)
     if not count:
         raise InputError(document.problem(("matrix",), "gives 0 variants (allowed: 1 or more)"))
@@ -106,7 +107,7 @@ def _check_axes(document: Document, axes: Any, path: KeyPath) -> None:
 
 @dataclass(frozen=True)
 class _Choice:
-    """One value of an axis: its path, what it is called, and a document that has it there."""
+    """One value of an axis: its path, its name, and a document with the value at that path."""
 
     path: str
     label: str
@@ -126,7 +127,7 @@ def _columns(document: Document, axes: Mapping[str, Any], where: KeyPath) -> lis
 
 
 def _labels(values: list[Any]) -> list[str]:
-    """Of mappings their names alone, where these tell them apart; else all that they hold."""
+    """Names of an axis's values: of a mapping its `name`, or all in it if names are not unique."""
     names = [
         _short(value.get("name") or value) if isinstance(value, dict) else _short(value)
         for value in values

@@ -46,14 +46,14 @@ class OwnNetwork(Model):
 
     @property
     def name(self) -> str:
-        """What makes the network there."""
+        """The callable there that returns the network."""
         return self.arch.rpartition(":")[2]
 
 
 class CodeNetwork(Model):
-    """A network of a user's own as it is identified: by what its code holds, never by where.
+    """A user's own network as identities hash it: by the content of its code, not its location.
 
-    `code` is the sha256 of its sources, or None where a `version` stands for them.
+    `code` is the sha256 of its sources, or None if a `version` stands for them.
     """
 
     arch: Literal["own"]
@@ -64,13 +64,12 @@ class CodeNetwork(Model):
 
 
 AnyBuiltIn = VGGLike | VGG16 | ResNet18 | TorchvisionResNet | MLP | ViT
-"""The networks that come with dsdctl. One that is named here may be named in specs, as a student
-and as a teacher."""
+"""The networks that come with dsdctl. Those listed here can be students and teachers in specs."""
 
 BuiltIn = Annotated[AnyBuiltIn, Field(discriminator="arch")]
 
 Network = Annotated[AnyBuiltIn | CodeNetwork, Field(discriminator="arch")]
-"""A network as work is identified by it."""
+"""A network as identities hash it."""
 
 
 BUILT_IN, OWN = "<built-in>", "<own>"
@@ -78,7 +77,7 @@ BUILT_IN, OWN = "<built-in>", "<own>"
 
 
 def whose(value: Any) -> str:
-    """The tag of a network in a spec: one of a user's own has a colon in its `arch`."""
+    """The tag of a network in a spec: the `arch` of a user's own has a colon."""
     if isinstance(value, BaseModel):
         value = {"arch": getattr(value, "arch", None)}
     arch = value.get("arch") if isinstance(value, Mapping) else None
@@ -89,9 +88,9 @@ Student = Annotated[
     Annotated[BuiltIn, Tag(BUILT_IN)] | Annotated[OwnNetwork, Tag(OWN)],
     Discriminator(whose),
 ]
-"""A network as a spec names it."""
+"""A network as specs name it."""
 
 
 def network_name(network: Network) -> str:
-    """What people call a network."""
+    """The name of a network for people."""
     return network.name if isinstance(network, CodeNetwork) else network.arch

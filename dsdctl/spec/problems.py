@@ -1,4 +1,4 @@
-"""Documents into models, and what is wrong with them in words, at its place in the file."""
+"""Validates documents, and turns pydantic's errors into messages with file, line and key."""
 
 import difflib
 import json
@@ -18,10 +18,10 @@ from dsdctl.spec.network import BUILT_IN
 
 
 def problem_line(model: type[BaseModel], document: Document, details: ErrorDetails) -> str:
-    """What is wrong with a document by what pydantic says of it, with its place, in one line."""
+    """The message for one of pydantic's errors: `file:line: key.path: reason`."""
     value = details["input"]
     if details["type"] == "none_of_these" and value and isinstance(value, dict):
-        # No member of the union has the first of these keys.
+        # No member of the union has any of these keys: report the first as unknown.
         location = (*details["loc"], next(iter(value)))
         details = {**details, "type": "extra_forbidden", "loc": location}
     path, owners = _locate(model, document, details)
@@ -29,7 +29,7 @@ def problem_line(model: type[BaseModel], document: Document, details: ErrorDetai
 
 
 def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]]) -> str:
-    """Say what is wrong and what is allowed, in our words where pydantic's are not a user's."""
+    """What is wrong and what is allowed, reworded where pydantic's message is not for users."""
     context, value = details.get("ctx", {}), details["input"]
     match details["type"]:
         case "extra_forbidden" if owners:
@@ -65,7 +65,7 @@ def _reason(details: ErrorDetails, path: KeyPath, owners: list[type[BaseModel]])
 
 
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
-    """The keys that may be written where a model is."""
+    """The keys that a mapping of this model may have in a file."""
     return (*model.model_fields, *getattr(model, "WRITTEN_BESIDE", ()))
 
 
@@ -95,11 +95,11 @@ EXAMPLES = {
     "training": "{epochs: 160, batch_size: 128, optimizer: {lr: 0.1}}",
     "wandb": "{project: dsd}",
 }
-"""How mappings and lists are written, by the last key of their path; in YAML."""
+"""Examples of mappings and lists in YAML, by the last key of their path."""
 
 
 def _example(kind: str, path: KeyPath) -> str:
-    """How a mapping or a list is written where something else was."""
+    """An example of the mapping or list that is expected; empty if another type is."""
     listed = kind in ("tuple_type", "list_type")
     example = EXAMPLES.get(str(path[-1])) if path else None
     if example is None or not (
@@ -110,12 +110,12 @@ def _example(kind: str, path: KeyPath) -> str:
 
 
 def _quoted(text: str) -> list[str]:
-    """The words that pydantic lists in quotes."""
+    """The words in single quotes in one of pydantic's messages."""
     return re.findall(r"'([^']*)'", text)
 
 
 def _expected(message: str) -> str:
-    """What pydantic wants, in fewer words."""
+    """The expectation in one of pydantic's messages, in fewer words."""
     expected = message.removeprefix("Input should be ").replace("a valid ", "a ")
     expected = expected.replace("an object", "a mapping")
     for words, sign in _SIGNS.items():
@@ -145,7 +145,7 @@ def _none_of(allowed: list[str], value: Any) -> str:
 
 
 def nearest(word: Any, allowed: list[str]) -> str:
-    """Ask whether the most similar word is meant; empty where none is."""
+    """`; did you mean WORD?` with the most similar allowed word; empty if none is similar."""
     near = difflib.get_close_matches(str(word), allowed, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -157,9 +157,9 @@ def _show(value: Any) -> str:
 def _locate(
     model: type[BaseModel], document: Document, details: ErrorDetails
 ) -> tuple[KeyPath, list[type[BaseModel]]]:
-    """Turn pydantic's location into the user's key path and the models that its last key lies in.
+    """Turn pydantic's location into the user's key path, and the models that the last key is in.
 
-    pydantic also names the branch of a union that it tried; a user has never written that.
+    pydantic's location also has the names of union members that it tried, which no user wrote.
     """
     *inner, last = details["loc"] or ("",)
     path: KeyPath = ()
@@ -171,7 +171,7 @@ def _locate(
         else:
             types_here = _branch(types_here, str(key))
     if details["type"] == "union_tag_invalid":
-        # Of a union within a union the last key is the tag of the inner one.
+        # In a union within a union, the last key may be the tag of the inner one.
         path = (*path, last) if (*path, last) in document.marks else path
         return (*path, details["ctx"]["discriminator"].strip("'")), []
     written = (*path, last) in document.marks or details["type"] == "missing"
@@ -179,7 +179,7 @@ def _locate(
 
 
 def _type_of(annotation: Any, key: str | int) -> Any:
-    """The type of a model's field, or of a list's, tuple's or mapping's item."""
+    """The type of a model's field, or of the items of a list, tuple or mapping."""
     for _, model in _models(annotation):
         if key in model.model_fields:
             info = model.model_fields[str(key)]
@@ -193,7 +193,7 @@ def _type_of(annotation: Any, key: str | int) -> Any:
 
 
 def _branch(annotation: Any, tag: str) -> Any:
-    """The member of a union that pydantic calls `tag`, which may be a union too."""
+    """The member of a union that pydantic calls `tag`; it may be a union itself."""
     found = tuple(model for names, model in _models(annotation) if tag in names)
     return typing.Union[found] if found else annotation  # noqa: UP007
 
@@ -201,7 +201,7 @@ def _branch(annotation: Any, tag: str) -> Any:
 def _models(
     annotation: Any, tags: frozenset[str] = frozenset()
 ) -> Iterator[tuple[set[str], type[BaseModel]]]:
-    """Yield the models in a union, each with the names by which pydantic may call it."""
+    """Yield the models in a union, each with the names that pydantic may have for it."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         literals = {
             value
@@ -223,14 +223,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], document: Document) -> Model:
-    """Turn a document into a model. Raises InputError with every problem at once."""
+    """Turn a document into a model. Raises InputError with all problems at once."""
     try:
-        # JSON mode: strict types, yet a list may become a tuple.
+        # As JSON: types are strict, but lists are accepted for tuples.
         return model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        # A list whose items are all refused is called empty too; that says nothing new.
         problems = Problems()
         for details in error.errors():
+            # A list of which every item is invalid is also reported as empty, which adds nothing.
             if details["type"] == "too_short" and details["input"]:
                 continue
             if problems.full:

@@ -1,4 +1,4 @@
-"""How a spec says what is pruned and how the rest is retrained. Nothing here imports torch."""
+"""The models of a spec's `pruning`. Nothing here imports torch."""
 
 import itertools
 import math
@@ -54,13 +54,13 @@ _IN_FULL: dict[RetrainMode, Retrain] = {
 }
 
 AT_INITIALIZATION: tuple[Criterion, ...] = ("snip", "synflow")
-"""Criteria that score the weights as level 0's training begins, whatever became of them since."""
+"""Criteria that score the initial weights of level 0 at every level."""
 
 _OPTIONS: dict[str, tuple[Criterion, ...]] = {
     "sample": ("gradient", "snip"),
     "iterations": ("synflow",),
 }
-"""Keys that go with some criteria alone."""
+"""Keys that are allowed with some criteria only."""
 
 RetrainField = Annotated[
     Annotated[RetrainMode, Tag("<word>")] | Annotated[Retrain, Tag("<mapping>")],
@@ -89,7 +89,7 @@ class Pruning(Model):
     until_sparsity: Fraction | None = Field(
         None, description="instead of levels: prune until the nominal sparsity is at least this"
     )
-    # Not strict, since what lies behind a BeforeValidator (below) is no JSON any more.
+    # Not strict: after a BeforeValidator (below), pydantic does not accept a list for a tuple.
     sparsities: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] | None = Field(
         None,
         description="instead of fraction and levels: sparsity of each level; [0.9] is one-shot",
@@ -102,7 +102,7 @@ class Pruning(Model):
         description="synflow: steps of a round; each scores the remaining weights again; "
         "1 unless given",
     )
-    # Not strict as above. Whether there are such layers is checked where the network is known.
+    # Not strict, as above. Whether such layers exist is checked once the network is known.
     ignore: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = Field(
         (),
         description="layers that are not pruned: `classifier`, `features.0`, `first` or `last`; "
@@ -158,10 +158,12 @@ class Pruning(Model):
             return DEFAULT_ROUNDS if self.levels is None else self.levels
         # The least k with 1 - (1 - fraction)^k >= until_sparsity, but for rounding.
         fraction = DEFAULT_FRACTION if self.fraction is None else self.fraction
-        return math.ceil(math.log1p(-self.until_sparsity) / math.log1p(-fraction) - 1e-9)
+        rounds = math.log1p(-self.until_sparsity) / math.log1p(-fraction)
+        return math.ceil(min(rounds, 1e18) - 1e-9)  # tiny fractions give infinity
 
     def share(self, level: int) -> tuple[float | None, float | None]:
-        """What round `level` (from 1) removes: a share of the weights left, or up to a sparsity."""
+        """What round `level` (from 1) prunes: (fraction of the remaining weights, None), or (None,
+        the sparsity to reach); (None, None) without pruning."""
         if self.criterion == "none":
             return None, None
         if self.sparsities is not None:
@@ -170,12 +172,12 @@ class Pruning(Model):
 
     @property
     def gradient_sample(self) -> int | None:
-        """Training images that a gradient is taken on, where one is."""
+        """How many training images the criterion's gradient is taken on; None if it has none."""
         return (self.sample or DEFAULT_SAMPLE) if self.criterion in _OPTIONS["sample"] else None
 
     @property
     def retraining(self) -> Retrain:
-        """`retrain`, of which a word is short for its mode."""
+        """`retrain` as a mapping; a word is short for its mode."""
         return self.retrain if isinstance(self.retrain, Retrain) else _IN_FULL[self.retrain]
 
 

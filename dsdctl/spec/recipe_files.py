@@ -1,4 +1,4 @@
-"""A spec's recipes: where their files are, and what they lay over the spec."""
+"""A spec's recipes: where their files are, and what they override."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from dsdctl.spec.yaml import read_document
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe, the document that it was read from, and what of it is laid over a spec."""
+    """A recipe, the document that it was read from, and the part that overrides a spec."""
 
     recipe: Recipe
     document: Document
@@ -26,7 +26,7 @@ class RecipeFile:
 
     @functools.cached_property
     def overrides_name(self) -> str:
-        """Recipes that lay the same over a spec call it alike."""
+        """A name for the overrides, equal for recipes with equal overrides."""
         return json.dumps(self.overrides.data)
 
 
@@ -38,7 +38,7 @@ class Recipes:
         self._found: dict[str, RecipeFile | InputError] = {}
 
     def read(self, name: str) -> RecipeFile:
-        """Read one. Raises InputError."""
+        """Read the recipe `name`. Raises InputError, the same one each time."""
         if name not in self._found:
             try:
                 self._found[name] = _read_recipe(name, self._spec)
@@ -50,7 +50,7 @@ class Recipes:
         return found
 
     def errors(self) -> Iterator[InputError]:
-        """Yield what is wrong with the recipes of a spec that is itself not valid."""
+        """Yield the errors in the recipes of a spec that is itself invalid."""
         names = self._spec.data.get("recipes")
         for name in names if isinstance(names, list) else []:
             try:
@@ -84,20 +84,19 @@ def _read_recipe(name: str, spec: Document) -> RecipeFile:
 
 
 def with_criterion(document: Document) -> Document:
-    """Write `pruning: none` as a mapping, so that it can be laid over one."""
+    """Write `pruning: none` as a mapping, so that it can override or be overridden by one."""
     if document.data.get("pruning") != "none":
         return document
     return replace(document, data={**document.data, "pruning": {"criterion": "none"}})
 
 
 def recipe_file(name: str, spec: Path) -> Path | None:
-    """Where the recipe `name` of `spec` is: beside the spec, in recipes/ there or in the folder
-    above, or packaged. A spec of that name is passed over."""
+    """The file of the recipe `name` of `spec`: the first in `recipe_folders` that is not a spec."""
     return next((file for file in _recipe_places(name, spec) if not is_spec(file)), None)
 
 
 def _recipe_document(name: str, spec: Path) -> Document | None:
-    """What `recipe_file` finds, read."""
+    """The content of the file that `recipe_file` would find. Raises InputError."""
     documents = map(read_document, _recipe_places(name, spec))
     return next((found for found in documents if not _only_key(found, *_SPEC)), None)
 
@@ -108,24 +107,24 @@ def _recipe_places(name: str, spec: Path) -> Iterator[Path]:
 
 
 def recipe_folders(folder: Path) -> list[Path]:
-    """Where the recipes of a spec in `folder` may lie, in the order in which they are looked for:
-    there, in recipes/ there or in the folder above, and among the packaged ones, which are last."""
-    # The parent of the path `.` is `.`, and that of `..` too.
+    """Where the recipes of a spec in `folder` are looked for, in order: `folder`, recipes/ in it,
+    recipes/ in its parent, and the packaged recipes."""
+    # pathlib's parent of `.` and of `..` is `.`.
     above = folder / ".." if folder.name in ("", "..") else folder.parent
     return [folder, folder / "recipes", above / "recipes", packaged_folder("recipes")]
 
 
 _SPEC, _RECIPE = ("experiment", "recipe"), ("recipe", "experiment")
-"""The key that a spec or a recipe has, and the one that it has not."""
+"""The key that a spec or a recipe must have, and the one that it must not have."""
 
 
 def is_spec(file: Path) -> bool:
-    """Whether a file is a spec, by the keys that only specs have; not if it cannot be read."""
+    """Whether a file is a spec, judged by its keys; False if it cannot be read."""
     return _reads_as(file, _SPEC)
 
 
 def is_recipe(file: Path) -> bool:
-    """Whether a file is a recipe, by the keys that only recipes have; not if it cannot be read."""
+    """Whether a file is a recipe, judged by its keys; False if it cannot be read."""
     return _reads_as(file, _RECIPE)
 
 
@@ -141,6 +140,6 @@ def _only_key(document: Document, key: str, other: str) -> bool:
 
 
 def packaged_folder(name: Literal["recipes", "specs", "templates"]) -> Path:
-    """A folder that comes with dsdctl: in the wheel, or in a source checkout."""
+    """A folder of dsdctl's own files, in an installation or in a source checkout."""
     installed = Path(__file__).parents[1] / name
     return installed if installed.is_dir() else Path(__file__).parents[2] / name

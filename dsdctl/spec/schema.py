@@ -6,7 +6,7 @@ from dsdctl.spec.experiment import Experiment, Recipe
 
 
 def spec_schema() -> dict[str, Any]:
-    """Of a spec: its model's, and the `matrix`, which is laid over it before it is validated."""
+    """The schema of a spec: that of its model, and the `matrix`, which is expanded before it."""
     schema = Experiment.model_json_schema()
     cells = {
         "type": "object",
@@ -23,5 +23,5 @@ def spec_schema() -> dict[str, Any]:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Of a recipe."""
+    """The schema of a recipe."""
     return Recipe.model_json_schema()

@@ -1,4 +1,4 @@
-"""Closed forms of what pruning leaves of a network, to check specs without torch."""
+"""How many weights pruning leaves, in closed form, to check specs without torch."""
 
 import functools
 from collections.abc import Collection, Iterable, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dsdctl.spec.pruning import Pruning
 
 FIRST, LAST = "first", "last"
-"""Words for a layer that `pruning.ignore` takes beside names."""
+"""Words that `pruning.ignore` accepts besides the names of layers."""
 
 
 def ignored_layers(layers: Iterable[str], ignore: Collection[str]) -> tuple[str, ...]:
-    """Of the `layers` of a network those that `ignore` names, itself or as `first` or `last`."""
+    """The `layers` of a network that are in `ignore`, by name or as `first` or `last`."""
     names = list(layers)
     words = {FIRST: names[0], LAST: names[-1]}
     chosen = {words.get(name, name) for name in ignore}
@@ -18,10 +18,10 @@ def ignored_layers(layers: Iterable[str], ignore: Collection[str]) -> tuple[str,
 
 
 def kept_weights(dense: int, before: int, fraction: float | None, sparsity: float | None) -> int:
-    """Of the `before` weights that are left of `dense`, how many a round keeps.
+    """How many weights remain after a round, of `before` before it and `dense` at first.
 
-    n_k = n_{k-1} - round(fraction * n_{k-1}), or n_k = n_0 - round(sparsity * n_0) where the
-    level's sparsity is given.
+    n_k = n_{k-1} - round(fraction * n_{k-1}), or n_k = n_0 - round(sparsity * n_0) if the level's
+    sparsity is given.
     """
     if sparsity is not None:
         return dense - round(sparsity * dense)
@@ -30,17 +30,19 @@ def kept_weights(dense: int, before: int, fraction: float | None, sparsity: floa
 
 
 def kept_on_the_way(before: int, kept: int, share: float) -> int:
-    """How many weights are left after a `share` of a round's iterations, from `before` to `kept`.
+    """How many weights remain after a fraction `share` of the iterations of a round, which goes
+    from `before` weights to `kept`.
 
-    Each iteration keeps the same share of what it finds (Tanaka et al. 2020, SynFlow).
+    Each iteration keeps the same fraction: before (kept / before)^share (Tanaka et al. 2020).
     """
     return round(before * (kept / before) ** share) if before else 0
 
 
 def remaining_weights(layers: Sequence[int], pruning: Pruning) -> list[int]:
-    """n_0 .. n_rounds, `layers` being the weights of each layer that is pruned, dense.
+    """The numbers of remaining weights n_0 .. n_rounds.
 
-    Each layer is rounded by itself where it is ranked by itself.
+    `layers` are the dense weights of each layer that is pruned. With scope `layer`, each layer is
+    rounded by itself.
     """
     return list(_remaining_weights(tuple(layers), pruning))
 

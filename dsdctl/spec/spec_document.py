@@ -1,4 +1,4 @@
-"""Reading a spec's file, and what is said where there is none."""
+"""Reading a spec's file, with helpful messages if there is none."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from dsdctl.spec.yaml import read_document
 
 
 def read_spec(file: Path) -> Document:
-    """Read a spec. Raises InputError, also where the file is a recipe or one that `init` writes."""
+    """Read a spec. Raises InputError; it says so if the file is a recipe, or is missing but could
+    be written by `dsdctl init`."""
     if not file.exists():
         raise InputError(f"{file}: {_absence(file)}")
     document = read_document(file)
@@ -22,7 +23,7 @@ def read_spec(file: Path) -> Document:
 
 
 def _absence(file: Path) -> str:
-    """That there is no such file, and the spec that may be meant or how to have it."""
+    """That there is no such file, and which spec may be meant or how to get it."""
     near = nearest_spec(file)
     if near is not None:
         return f"No such file or directory; did you mean {near}?"

@@ -1,4 +1,4 @@
-"""Spec files by the names that people type."""
+"""Finds the spec file that a user may have meant."""
 
 import difflib
 from pathlib import Path
@@ -7,7 +7,8 @@ ENDINGS = (".yaml", ".yml")
 
 
 def nearest_spec(file: Path) -> Path | None:
-    """A spec of that name with another ending or in the folder of specs, or of a similar name."""
+    """The spec with the most similar name, in the same folder, in specs/ or in the working folder;
+    None if there is none. Extensions do not matter."""
     folders = dict.fromkeys((file.parent, Path("specs"), Path()))
     found = [
         place

@@ -1,7 +1,7 @@
-"""Templates: what `dsdctl init` writes for a user to begin with.
+"""Templates: what `dsdctl init` writes for a user to start from.
 
-A template is a folder of `templates/` with a `template.yaml`. All other files in it belong to what
-is written; `specs` names those of `specs/` that do too. The first spec is the one to begin with.
+A template is a folder in `templates/` with a `template.yaml`. All other files in it are written,
+and so are the files of `specs/` that its `specs` lists. The first spec is the one to start with.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MANIFEST = "template.yaml"
 
 
 class Manifest(Model):
-    """What a `template.yaml` says."""
+    """The content of a `template.yaml`."""
 
     title: Text
     specs: tuple[Name, ...] = Field((), description="of specs/, besides those in the folder")
@@ -27,17 +27,17 @@ class Manifest(Model):
 
 @dataclass(frozen=True)
 class Template:
-    """A template, and what it consists of: sources by where they go, relative to a folder."""
+    """A template. `files` maps the paths to write, relative to a folder, to their sources."""
 
     name: str
     title: str
     files: dict[Path, Path]
     commands: tuple[str, ...]
-    """What to go on with, each with the first spec."""
+    """The commands to suggest next, each with the first spec."""
 
     @property
     def specs(self) -> tuple[Path, ...]:
-        """The specs among its files, of which the first is the one to begin with."""
+        """The specs among its files; the first is the one to start with."""
         return tuple(file for file in self.files if file.parent == Path() and _is_yaml(file))
 
 
@@ -48,7 +48,7 @@ def templates() -> dict[str, Template]:
 
 
 def template_with(spec: str) -> str | None:
-    """The name of the smallest template that writes a spec of this file's name; None without."""
+    """The name of the smallest template that writes a spec of this name; None if none does."""
     found = [one for one in templates().values() if Path(spec) in one.specs]
     return min(found, key=lambda one: len(one.files)).name if found else None
 

@@ -1,4 +1,4 @@
-"""How a spec says how each level is trained. Nothing here imports torch."""
+"""The models of a spec's `training`. Nothing here imports torch."""
 
 from typing import Annotated, ClassVar, Literal, Self
 

@@ -1,4 +1,4 @@
-"""The models of how images look to a network: their size, views and normalization."""
+"""The models of a spec's image size, augmentation and normalization."""
 
 from typing import Annotated, Self
 

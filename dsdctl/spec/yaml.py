@@ -1,6 +1,6 @@
-"""YAML 1.2 read strictly: plain data, no duplicate keys, with the line of each value.
+"""A strict reader of YAML 1.2: plain data only, no duplicate keys, with the line of each value.
 
-There are no tags, no merge keys and no pickles.
+Tags, and with them merge keys and Python objects, are refused.
 """
 
 import math
@@ -46,7 +46,7 @@ def parse_document(text: str, file: Path) -> Document:
 
 
 class _TooManyValues(Exception):
-    """There are more values than are allowed; `line` holds the first of these."""
+    """There are more values than allowed; the first one too many is on `line`."""
 
     def __init__(self, line: int):
         super().__init__(line)
@@ -61,9 +61,9 @@ def _too_large(file: Path, line: int) -> str:
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's implicit types: 1e-4 is a number, yes is a word.
+    """SafeLoader with the implicit types of YAML 1.2: 1e-4 is a number, yes is a string.
 
-    It gives up at MAX_NODES, of which the builder counts aliases too.
+    It stops at MAX_NODES values, before aliases are expanded; the builder counts them expanded.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as the base class has it)
@@ -172,7 +172,7 @@ class _Builder:
 
 
 def _tag_of(node: yaml.ScalarNode) -> str | None:
-    """The core type of a scalar by how it is written, or None where a tag says otherwise."""
+    """The type that a scalar has by how it is written; None if a tag says otherwise."""
     plain = node.style is None
     resolver = yaml.resolver.BaseResolver()
     resolver.yaml_implicit_resolvers = _CoreLoader.yaml_implicit_resolvers

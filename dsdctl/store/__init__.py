@@ -1,1 +1,1 @@
-"""What was computed, by key: levels, tables, checkpoints; complete and checked, or not there."""
+"""Finished work by key: levels, teacher tables, checkpoints; complete and verified, or missing."""

@@ -1,6 +1,7 @@
-"""What the worker of a piece of work says of itself, for `status` and for those who watch a run.
+"""Progress reports of workers, for `status` and `watch`.
 
-It stands in the piece's lock for as long as that is held. No result depends on it.
+A worker writes its report into the lock file of its piece of work, for as long as it holds the
+lock. No result depends on it.
 """
 
 import os
@@ -14,7 +15,7 @@ from pydantic import Field
 from dsdctl.spec.fields import Line, Model
 
 SECONDS = 0.5
-"""How often a worker says how far it is, at most."""
+"""Shortest time between two reports of a worker."""
 
 
 class Stage(Model):
@@ -28,7 +29,7 @@ class Stage(Model):
 
     @property
     def share(self) -> float:
-        """How much of all epochs or views is done."""
+        """The fraction of all epochs or views that is done."""
         if self.name == "measuring":
             return 1.0
         if not self.count:
@@ -37,7 +38,7 @@ class Stage(Model):
 
 
 class AtWork(Model):
-    """Who is at a piece of work, since when (seconds since 1970), and how far."""
+    """Which process is running a piece of work, since when (seconds since 1970), and how far."""
 
     host: Line
     pid: int
@@ -46,26 +47,26 @@ class AtWork(Model):
 
 
 class Teller:
-    """Says in a lock that it holds how far its piece of work is. That it cannot is no failure."""
+    """Writes progress reports into a lock file that this process holds; errors are ignored."""
 
     def __init__(self, lock: IO[str]):
         self._lock = lock
-        self._said = 0.0
+        self._reported = 0.0
         self._worker = AtWork(host=socket.gethostname(), pid=os.getpid(), since=time.time())
         self.notify(Stage())
 
     @property
     def due(self) -> bool:
-        """Whether the last word is old enough for another one."""
-        return time.monotonic() - self._said >= SECONDS
+        """Whether the last report is old enough for another one."""
+        return time.monotonic() - self._reported >= SECONDS
 
     def notify(self, stage: Stage) -> None:
-        """Say how far it is, in place of what was said before."""
-        self._said = time.monotonic()
+        """Replace the report by one that says how far the work is."""
+        self._reported = time.monotonic()
         self._write(self._worker.model_copy(update={"stage": stage}).model_dump_json())
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Delete the report."""
         self._write("")
 
     def _write(self, text: str) -> None:
@@ -75,7 +76,7 @@ class Teller:
 
 
 def parsed(content: bytes) -> AtWork | None:
-    """What was said; None while it is being written, or by a version that says nothing."""
+    """The report in a lock file; None if there is none, or while it is being written."""
     with suppress(ValueError):
         return AtWork.model_validate_json(content)
     return None

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MAX_HEADER = 100_000_000
-"""Bytes of a safetensors file's header at most, by its format."""
+"""Upper limit on the bytes of a safetensors file's header, set by the format."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A level in flight after `epochs`: the trainer's state, and where it was trained so far."""
+    """A level in flight after `epochs`: the trainer's state and its environment so far."""
 
     epochs: Sequence[EpochRow]
     tensors: "Mapping[str, Tensor]"
@@ -39,7 +39,10 @@ class Checkpoints:
         self._root = root
 
     def save(self, key: str, checkpoint: Checkpoint) -> None:
-        """Write the state of a level in flight, in place of an older one."""
+        """Write the state of a level in flight, replacing an older one.
+
+        Raises WorkError if the store has vanished, else OSError.
+        """
         metadata = {
             "epochs": json.dumps([*checkpoint.epochs]),
             "environment": checkpoint.environment.model_dump_json(),
@@ -52,7 +55,7 @@ class Checkpoints:
             folder.mkdir(exist_ok=True)
             replace_file(folder / key, whole, "checkpoint")
         except FileNotFoundError:
-            self._root.checked()  # says so where the whole store has vanished meanwhile
+            self._root.checked()  # a better message if the whole store has vanished meanwhile
             raise
 
     def load(self, key: str) -> Checkpoint | None:
@@ -62,7 +65,7 @@ class Checkpoints:
 
         file = self._root.root / "inflight" / key
         try:
-            content = _undigested(file)
+            content = _verified(file)
         except FileNotFoundError:
             return None
         try:
@@ -73,12 +76,12 @@ class Checkpoints:
                 environment = Environment.model_validate_json(metadata["environment"])
                 return Checkpoint(epochs, parse(content), environment)
         except (ValueError, KeyError, TypeError, SafetensorError):
-            pass  # its digest fits all the same
+            pass  # although its digest is right
         raise DamagedError(f"{file}: damaged, so its level starts over", file)
 
     def interrupted(self, key: str) -> tuple[int, Environment] | None:
-        """How many epochs of a level in flight are in its last checkpoint, and where and how long
-        they were trained; None without one that can be read. Its tensors are left alone."""
+        """How many epochs the last checkpoint of a level in flight has, and the environment and
+        seconds of their training; None if there is none to read. Reads no tensors."""
         try:
             with open(self._root.root / "inflight" / key, "rb", opener=without_following) as file:
                 length = int.from_bytes(file.read(8), "little")
@@ -94,19 +97,19 @@ class Checkpoints:
         found = []
         for file in sorted(self._root.root.glob("inflight/[0-9a-f]*")):
             with contextlib.suppress(FileNotFoundError):  # its level was finished meanwhile
-                if _undigested(file) is None:
+                if _verified(file) is None:
                     found.append(file)
         return found
 
     def drop(self, key: str) -> None:
-        """Forget the checkpoint of a level that is finished."""
+        """Delete the checkpoint of a level that is finished."""
         checkpoint = self._root.root / "inflight" / key
         remove_abandoned(checkpoint)
         checkpoint.unlink(missing_ok=True)
 
 
-def _undigested(checkpoint: Path) -> bytes | None:
-    """What comes before its digest, None where that does not fit. Raises OSError."""
+def _verified(checkpoint: Path) -> bytes | None:
+    """A checkpoint's content without its digest; None if the digest is wrong. Raises OSError."""
     try:
         stored = read_file(checkpoint)
     except NotAFileError:
@@ -116,5 +119,5 @@ def _undigested(checkpoint: Path) -> bytes | None:
 
 
 def _digest(key: str, content: bytes) -> bytes:
-    """Of a checkpoint and of the key that it is of, since its content does not tell."""
+    """sha256 of a checkpoint's content and its level's key, which the content does not name."""
     return hashlib.sha256(content + key.encode()).digest()

@@ -1,4 +1,4 @@
-"""In which fields two identities differ, of whatever versions they are."""
+"""The fields in which two identities differ, whatever version of dsdctl wrote them."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +11,10 @@ from dsdctl.store.maintenance import entries
 from dsdctl.store.store import Store
 
 Fields = Mapping[str, Any]
-"""An identity as plain data."""
+"""An identity as plain JSON data."""
 
 GetFields = Callable[[str], Fields | None]
-"""Finds the identity of a key."""
+"""Looks up an identity by key; None if it cannot be found."""
 
 ABSENT = "absent"
 
@@ -24,7 +24,7 @@ PARENT, TEACHER, TABLE = "parent", "distillation.teacher.level", "distillation.t
 
 @dataclass(frozen=True)
 class Difference:
-    """A field by its dotted path, and its two values as JSON; ABSENT where there is no field."""
+    """A field by its dotted path, and its two values as JSON; ABSENT if an identity lacks it."""
 
     field: str
     first: str
@@ -32,14 +32,14 @@ class Difference:
 
 
 class Identities:
-    """The identities of what is finished in a store, by key."""
+    """The identities of a store's finished levels and tables, by key, each read once."""
 
     def __init__(self, store: Store):
         self._store = store
         self._read: dict[str, Fields | None] = {}
 
     def get(self, key: str) -> Fields | None:
-        """The identity of a level or table; None where it is not there, or damaged."""
+        """The identity of a level or table; None if it is missing or damaged."""
         if key not in self._read:
             found = (_fields(self._store, kind, key) for kind in ("levels", "tables"))
             self._read[key] = next(filter(None, found), None)
@@ -54,10 +54,11 @@ class Identities:
 
 
 def differences(first: Fields, second: Fields, get: GetFields) -> list[Difference]:
-    """The fields in which two identities differ.
+    """The fields in which two identities differ, tracing other keys to their causes.
 
-    Of teachers that are not the same level, those in which these differ. Where only the parents are
-    others, those of the nearest ancestors that differ themselves. Both as far as `get` finds them.
+    If the teachers are different levels, the fields in which these differ are listed instead of
+    their keys. If only the parents differ, the differences are those of the nearest ancestors with
+    other differences. Both as far as `get` finds the identities.
     """
     while True:
         found = _differences(first, second, get)
@@ -68,8 +69,8 @@ def differences(first: Fields, second: Fields, get: GetFields) -> list[Differenc
 
 
 def _differences(first: Fields, second: Fields, get: GetFields) -> list[Difference]:
-    """Those of two identities themselves and of their teachers; a parent or a table, which follow
-    from them, only where there are no others."""
+    """The differences of two identities and their teachers. The keys of a parent or a table, which
+    follow from other fields, are listed only if nothing else differs."""
     one, other = flat(first), flat(second)
     paths = [path for path in dict.fromkeys((*one, *other)) if one.get(path) != other.get(path)]
     found: list[Difference] = []
@@ -88,12 +89,12 @@ def _differences(first: Fields, second: Fields, get: GetFields) -> list[Differen
 
 
 def distance(one: Mapping[str, str], other: Mapping[str, str]) -> int:
-    """In how many fields two identities differ themselves, both as `flat` gives them."""
+    """The number of fields in which two identities, as from `flat`, differ."""
     return sum(one.get(path) != other.get(path) for path in one.keys() | other.keys())
 
 
 def flat(identity: Fields) -> dict[str, str]:
-    """Each field that holds no others by its dotted path, as JSON."""
+    """The leaf fields of an identity as JSON, by dotted path; null is left out."""
     return dict(_leaves(identity, ""))
 
 
@@ -106,7 +107,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _referred(identity: Fields, path: str, get: GetFields) -> Fields | None:
-    """What an identity refers to by a key; None where it does not, or that is not to be had."""
+    """The identity whose key is at `path`; None if there is no key, or it cannot be found."""
     key = _value(identity, path)
     return get(key) if isinstance(key, str) else None
 

@@ -1,9 +1,9 @@
 """Folders of finished work: written whole or not at all, and checked when they are read.
 
-A folder is written under a temporary name beside its place, flushed, and renamed last. What a
-killed process left there goes when the next one writes to the same place. The size and sha256 of
-each file are in checksums.json. A file that was dropped on request keeps its line there, so that
-what is put back later must be the very same.
+A folder is written under a temporary name beside its final one, flushed to disk, and then renamed.
+What a killed process leaves behind is removed when the same folder is written again. checksums.json
+has the size and sha256 of each file. A file that was dropped on request keeps its entry there, so
+that it can be restored only with the same content.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ _REQUIRED = {
     },
     "tables": {"identity.json", "environment.json", "logits.safetensors"},
 }
-"""What the checksums of a folder must name."""
+"""The files that a folder's checksums must list."""
 
 
 class Checksum(Model):
-    """Of one file its size and sha256; `dropped` once it was deleted on request."""
+    """The size and sha256 of one file; `dropped` if it was deleted on request."""
 
     bytes: int
     sha256: str
@@ -61,7 +61,7 @@ Checksums = dict[str, Checksum]
 _CHECKSUMS: TypeAdapter[Checksums] = TypeAdapter(Checksums)
 
 _MISSING = (FileNotFoundError, NotADirectoryError, NotAFileError)
-"""What says that a file is not there. Any other error says nothing about the file."""
+"""Errors that mean that a file is missing. Others, as of permissions, do not mean damage."""
 
 
 def checksum_of(content: bytes) -> Checksum:
@@ -70,7 +70,7 @@ def checksum_of(content: bytes) -> Checksum:
 
 
 def read_checksums(folder: Path) -> Checksums:
-    """Return what a folder must hold. Raises DamagedError."""
+    """Read the checksums of a folder. Raises DamagedError if they are missing or incomplete."""
     file = folder / CHECKSUMS
     if folder.is_symlink():
         raise DamagedError(f"{folder}: a link in the place of a folder", folder)
@@ -86,12 +86,12 @@ def read_checksums(folder: Path) -> Checksums:
 
 
 def write_checksums(folder: Path, checksums: Checksums) -> None:
-    """Replace what is said of a folder's files."""
+    """Replace the checksums of a folder."""
     replace_file(folder / CHECKSUMS, _checksum_bytes(checksums))
 
 
 def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
-    """Return a file whose checksum fits. Raises DamagedError, or WorkError if it was dropped."""
+    """Read a file and verify its checksum. Raises DamagedError, or WorkError if it was dropped."""
     checksum = checksums.get(name)
     if checksum is not None and checksum.dropped:
         raise WorkError(
@@ -107,7 +107,7 @@ def read_checked(folder: Path, name: str, checksums: Checksums) -> bytes:
 
 
 def check_sizes(folder: Path, checksums: Checksums) -> None:
-    """Check that every file is there in its full size, without reading the large ones."""
+    """Check that all files exist in their full size, without reading them. Raises DamagedError."""
     for name, checksum in checksums.items():
         if checksum.dropped:
             continue
@@ -120,7 +120,7 @@ def check_sizes(folder: Path, checksums: Checksums) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a finished folder; what another process finished first stays."""
+    """Write a finished folder, unless another process was first: then its folder stays."""
     if not folder.parent.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         flush_folder(folder.parent.parent)
@@ -136,7 +136,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:
-    """A safetensors file's content, the same for equal tensors."""
+    """The content of a safetensors file; the same bytes for equal tensors and metadata."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -145,7 +145,7 @@ def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | Non
 
 
 def _metadata_in_order(content: bytes) -> bytes:
-    """A safetensors file whose metadata are sorted: the library shuffles them from call to call."""
+    """The safetensors file with its metadata sorted, since the library's order varies."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

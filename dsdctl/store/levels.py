@@ -34,7 +34,7 @@ SOURCE = "source.json"
 _RESULT: TypeAdapter[LevelResult] = TypeAdapter(LevelResult)
 
 EpochRow = Mapping[str, Any]
-"""What one epoch showed, by name: a line of epochs.jsonl."""
+"""The metrics of one epoch by name: a line of epochs.jsonl."""
 
 
 class Levels:
@@ -44,7 +44,7 @@ class Levels:
         self._root = root
 
     def get(self, key: str) -> FinishedLevel | None:
-        """Return the finished level under `key`, or None; one that is damaged counts as missing."""
+        """Read the finished level under `key`; None if it is missing or damaged."""
         folder = self._root.folder("levels", key)
         if not is_there(folder):
             return None
@@ -60,11 +60,14 @@ class Levels:
         return read_identity(folder, LevelIdentity, read_checksums(folder))
 
     def tensors(self, key: str, name: str) -> "dict[str, Tensor]":
-        """Return the `weights` or `masks` of a finished level. Raises DamagedError."""
+        """Read the `weights` or `masks` of a finished level.
+
+        Raises DamagedError, and WorkError if they were dropped.
+        """
         return self._root.tensors(self._root.folder("levels", key), f"{name}.safetensors")
 
     def source(self, key: str) -> Source | None:
-        """Return the code of a finished level's network; None where that is dsdctl's.
+        """Read the code of a level's network if it is a user's own; else None.
 
         Raises DamagedError.
         """
@@ -88,11 +91,11 @@ class Levels:
         masks: "Mapping[str, Tensor]",
         source: Source | None = None,
     ) -> FinishedLevel:
-        """Write a finished level; what another process finished first stays.
+        """Write a finished level, unless another process was first: then its level stays.
 
-        `source` is the code of a user's own network, which is kept with it.
-        Where its weights were dropped they are put back. Raises DriftError if what was computed
-        now is not, byte for byte, what was computed then.
+        `source` is the code of a user's own network, which is kept with it. If the level exists and
+        its weights were dropped, they are restored; raises DriftError if what was computed now is
+        not, byte for byte, what was computed then.
         """
         key = key_of(identity)
         folder = self._root.folder("levels", key)
@@ -115,21 +118,21 @@ class Levels:
         return FinishedLevel(key=key, result=result, environment=environment)
 
     def files(self, key: str) -> tuple[Path, Path]:
-        """Where the weights and masks of a finished level lie."""
+        """The paths of the weights and masks of a finished level."""
         folder = self._root.folder("levels", key)
         return folder / WEIGHTS, folder / "masks.safetensors"
 
     def lacks_weights(self, key: str) -> bool:
-        """Say whether the weights of a finished level were dropped on request."""
+        """Whether the weights of a finished level were dropped on request."""
         try:
             return read_checksums(self._root.folder("levels", key))[WEIGHTS].dropped
-        except DamagedError:  # said when the level is read
+        except DamagedError:  # reported when the level is read
             return False
 
     def drop_weights(self, key: str) -> int:
-        """Forget the weights of a finished level and keep the rest; return the bytes freed.
+        """Delete the weights of a finished level, but nothing else; return the bytes freed.
 
-        A level that a process is at is left alone. Raises DamagedError.
+        Does nothing if a process is running the level. Raises DamagedError.
         """
         folder = self._root.folder("levels", key)
         with self._root.lock(key) as locked:
@@ -137,7 +140,7 @@ class Levels:
                 return 0
             checksums = read_checksums(folder)
             checksum = checksums[WEIGHTS]
-            # What the checksums call dropped is not missed, so they are replaced first.
+            # The checksums first: without this mark a missing file would count as damage.
             dropped = checksum.model_copy(update={"dropped": True})
             write_checksums(folder, {**checksums, WEIGHTS: dropped})
             (folder / WEIGHTS).unlink(missing_ok=True)
@@ -159,15 +162,15 @@ def _read(folder: Path) -> FinishedLevel:
 
 
 def _restore_weights(folder: Path, files: Mapping[str, bytes], environment: Environment) -> None:
-    """Put dropped weights back if everything that was computed with them is the same."""
+    """Restore dropped weights if everything else that was computed with them is the same."""
     checksums = read_checksums(folder)
     timed = "environment.json"
-    # The code may be another where a version stands for it.
-    free = (timed, SOURCE)
+    # The code may differ if its identity is a `version` rather than its content.
+    may_differ = (timed, SOURCE)
     others = [
         name
         for name, content in files.items()
-        if name not in free and checksum_of(content).sha256 != checksums[name].sha256
+        if name not in may_differ and checksum_of(content).sha256 != checksums[name].sha256
     ]
     if others:
         then = Environment.model_validate_json(read_checked(folder, timed, checksums))

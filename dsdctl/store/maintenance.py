@@ -1,4 +1,4 @@
-"""Care of a store: what is in it, whether it is whole, and what may go."""
+"""Maintenance of a store: list what is in it, verify it, find what can be deleted."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class Entry:
 
     @property
     def finished(self) -> float:
-        """When it was written, in seconds since 1970; 0 where that cannot be told."""
+        """When it was written, in seconds since 1970; 0 if that is not known."""
         with contextlib.suppress(OSError):
             return (self.folder / "identity.json").lstat().st_mtime
         return 0.0
@@ -41,7 +41,7 @@ def entries(store: Store) -> Iterator[Entry]:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Bytes of the files in a finished folder; 0 where it is none, or may not be read."""
+    """Bytes of the files in a folder; 0 if it is a link or cannot be read."""
     size = 0
     with contextlib.suppress(OSError):
         size += sum(file.lstat().st_size for file in folder.iterdir() if not folder.is_symlink())
@@ -49,7 +49,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def describe(store: Store, entry: Entry) -> str:
-    """An entry in one line."""
+    """One line about an entry."""
     try:
         schema, numerics = versions(entry.folder)
     except (DamagedError, OSError):
@@ -65,10 +65,10 @@ def describe(store: Store, entry: Entry) -> str:
 
 
 def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
-    """A level in one line: data set, network, seed, how it was taught, what it reached."""
-    taught = "" if identity.distillation is None else ", distilled"
+    """One line about a level: data set, network, seed, whether distilled, test accuracy."""
+    distilled = "" if identity.distillation is None else ", distilled"
     network, seed = network_name(identity.network), identity.seed
-    what = f"{identity.images.dataset}, {network}, seed {seed}{taught}, level {identity.level}"
+    what = f"{identity.images.dataset}, {network}, seed {seed}{distilled}, level {identity.level}"
     if identity.iterations is not None:
         what += f" after {identity.iterations} batches"
     if isinstance(level.result, Measured):
@@ -77,7 +77,7 @@ def describe_level(identity: LevelIdentity, level: FinishedLevel) -> str:
 
 
 def check_all(store: Store) -> tuple[int, list[str]]:
-    """Read every byte of a store; return how many folders it holds, and a line a damaged file."""
+    """Read every byte of a store; return its number of folders, and a line per damaged file."""
     found = list(entries(store))
     problems = [problem for entry in found for problem in check(entry)]
     checkpoints = [f"{file}: a damaged checkpoint" for file in store.checkpoints.damaged()]
@@ -86,7 +86,7 @@ def check_all(store: Store) -> tuple[int, list[str]]:
 
 
 def check(entry: Entry) -> list[str]:
-    """Read every byte of an entry; return what is wrong, in a line a file."""
+    """Read every byte of an entry; return a line per damaged or unreadable file."""
     try:
         return problems(entry.folder)
     except WorkError as error:
@@ -96,7 +96,7 @@ def check(entry: Entry) -> list[str]:
 
 
 def damaged_small_files(store: Store) -> list[Path]:
-    """Read every small file that this version writes; return those that cannot be used."""
+    """Read the small files of a store, such as rates and locks; return those that are damaged."""
     names = ("*.json", "networks/*.json", "tracking/*.json", "slurm/*.json")
     files = sorted(file for name in names for file in store.root.glob(name))
     damaged = [file for file in files if read_mapping(file) is None]
@@ -106,9 +106,9 @@ def damaged_small_files(store: Store) -> list[Path]:
 
 
 def problems(folder: Path) -> list[str]:
-    """Read every byte of a finished folder; return a line for each file that is damaged.
+    """Read every byte of a finished folder; return a line per damaged file.
 
-    Raises DamagedError where not even its checksums can be read.
+    Raises DamagedError if even its checksums are damaged, and OSError.
     """
     kind = TableIdentity if folder.parent.parent.name == "tables" else LevelIdentity
     found = []
@@ -128,7 +128,7 @@ def problems(folder: Path) -> list[str]:
 
 
 def versions(folder: Path) -> tuple[int, int]:
-    """The schema and the numerics version that a finished folder is of. Raises DamagedError."""
+    """The schema and the numerics version of a finished folder. Raises DamagedError."""
     identity = json.loads(read_checked(folder, "identity.json", read_checksums(folder)))
     return identity["schema_version"], identity["numerics_version"]
 
@@ -137,26 +137,26 @@ _WRITTEN_TO = (
     "levels/??", "levels/??/*", "tables/??", "tables/??/*",
     "inflight", "networks", "slurm", "tracking", "tensorboard/*/*", "prepared",
 )  # fmt: skip
-"""The folders of a store to which, beside its top, something is moved once it is whole."""
+"""The folders, besides the store's own, that hold temporary files until these are renamed."""
 
 
 def leftovers(store: Store) -> Iterator[Path]:
-    """Yield what killed processes left behind: temporary files and folders, needless checkpoints.
+    """Yield what killed processes left behind: temporary files and folders, stale checkpoints.
 
-    What a process is at is left alone, and none can take up what is yielded until the next one is
-    asked for: meanwhile it may be deleted. Checkpoints of unfinished levels are kept: a level that
-    was interrupted goes on from them.
+    Each path is locked until the next one is asked for, so that it can be deleted meanwhile; what
+    another process holds is skipped. Checkpoints of unfinished levels are not stale: interrupted
+    levels resume from them.
     """
     finished = {entry.key for entry in entries(store)}
     for path in sorted(path for folder in _written_to(store) for path in _inside(folder)):
         if atomic.is_temporary(path):
-            with atomic.abandoned(path) as nobodys:
-                if nobodys:
+            with atomic.abandoned(path) as is_abandoned:
+                if is_abandoned:
                     yield path
         elif path.parent == store.root / "inflight" and path.name in finished:
             with store.lock(path.name) as locked:
-                needless = not store.levels.lacks_weights(path.name)
-                if locked and needless and path.exists():
+                stale = not store.levels.lacks_weights(path.name)
+                if locked and stale and path.exists():
                     yield path
 
 
@@ -164,7 +164,7 @@ def _written_to(store: Store) -> Iterator[Path]:
     yield store.root
     for pattern in _WRITTEN_TO:
         for folder in store.root.glob(pattern):
-            # Users put links at the top alone.
+            # Users may link top-level folders to other disks; links further down are not followed.
             if folder.parent == store.root or not folder.is_symlink():
                 yield folder
 
@@ -175,7 +175,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> int:
-    """Delete a file or folder; return the bytes that it took."""
+    """Delete a file or folder; return the bytes that it took up."""
     inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     size = sum(file.lstat().st_size for file in inside if not file.is_dir())
     atomic.remove(path)

@@ -1,4 +1,4 @@
-"""Where the store is unless somebody says otherwise."""
+"""The default place of the store, and the environment variable that overrides it."""
 
 from pathlib import Path
 

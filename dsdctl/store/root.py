@@ -1,4 +1,4 @@
-"""The folder of a store: where what lies, locks among processes, and what was found corrupt."""
+"""The folder of a store: its layout, locks between processes, damage found and quarantined."""
 
 import contextlib
 import uuid
@@ -36,8 +36,11 @@ Found = TypeVar("Found")
 
 
 class Root:
-    """A store's folder. Reading never writes: what is damaged counts as missing and is named in
-    `damage`, until who computes it again has it quarantined."""
+    """A store's folder.
+
+    Reading never writes: damaged work counts as missing and is listed in `damage`. Whoever computes
+    it again calls `quarantine` first.
+    """
 
     def __init__(self, root: Path):
         self.root = root
@@ -45,21 +48,22 @@ class Root:
         self._quarantined: dict[Path, Path] = {}
 
     def checked(self) -> Path:
-        """The folder. Raises WorkError where there is no store any more."""
+        """The folder. Raises WorkError if the store has vanished."""
         if not (self.root / MARKER).is_file():
             raise WorkError(f"{self.root}: the store has vanished")
         return self.root
 
     def folder(self, kind: str, key: str) -> Path:
-        """Where the `levels` or the `tables` have the folder of a key."""
+        """The folder of a key among the `levels` or `tables`."""
         return self.root / kind / key[:2] / key
 
     def tensors(self, folder: Path, name: str) -> "dict[str, Tensor]":
-        """What a file of a folder holds. Raises DamagedError."""
+        """Read the safetensors file `name` of a folder. Raises DamagedError, and WorkError if it
+        was dropped."""
         return read_again_if_damaged(lambda: _read_tensors(folder, name))
 
     def note_damage(self, path: Path, error: Exception) -> None:
-        """Remember to say that a folder, or a file by itself, is damaged."""
+        """Record that a folder, or a file by itself, is damaged."""
         reason = " ".join(str(error).split())
         if isinstance(error, ValidationError):
             key = ".".join(map(str, error.errors()[0]["loc"])) or "not JSON"
@@ -68,7 +72,7 @@ class Root:
 
     @property
     def damage(self) -> list[str]:
-        """A line for each damaged thing that was found, in that order."""
+        """A line per damaged folder or file, in the order in which they were found."""
         lines = []
         for path, reason in self._damage.items():
             target = self._quarantined.get(path)
@@ -77,12 +81,12 @@ class Root:
         return lines
 
     def quarantine(self, path: Path) -> None:
-        """Move what is damaged, if it is still there, out of the way of what is computed again."""
+        """Move a damaged folder or file, if it is still there, so that it can be computed again."""
         if is_there(path):
-            self._quarantined[path] = self._out_of_the_way(path)
+            self._quarantined[path] = self._set_aside(path)
 
-    def _out_of_the_way(self, path: Path) -> Path:
-        """Move what is in a place of ours to where damaged things lie; return where that is."""
+    def _set_aside(self, path: Path) -> Path:
+        """Move `path` to the quarantine under a new name, which is returned."""
         target = self.checked() / "setaside" / f"{path.name}-{uuid.uuid4().hex[:8]}"
         target.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -91,17 +95,17 @@ class Root:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:
-        """Hold the lock `name` among all processes, or yield False where another one holds it.
+        """Hold the lock `name` among all processes; yields False if another one holds it.
 
-        The system frees it when its owner ends, however it ends.
+        The system releases it when its owner ends, even if that is killed.
         """
         with self._lock(name) as file:
             yield file is not None
 
     @contextlib.contextmanager
     def at_work(self, key: str) -> Iterator[Teller | None]:
-        """Hold the lock of a piece of work, and say in it how far that is; None where another
-        process is at it."""
+        """Hold the lock of a piece of work, and yield what reports its progress; yields None if
+        another process is running it."""
         with self._lock(key) as file:
             if file is None:
                 yield None
@@ -119,24 +123,24 @@ class Root:
         with open_lock(folder / name) as file:
             try:
                 held = hold(file)
-            except OSError as error:  # a file system without locks, say
+            except OSError as error:  # for instance, a file system without locks
                 raise OSError(error.errno, error.strerror, file.name) from error
             yield file if held else None
 
     def is_held(self, name: str) -> bool:
-        """Whether a process holds a lock; nothing is written to find that out."""
+        """Whether any process holds a lock; writes nothing."""
         with contextlib.suppress(OSError):
             return is_locked(self.root / "locks" / name)
         return False
 
     def told(self, key: str) -> AtWork | None:
-        """What the worker of a piece of work last said of itself, a killed one included."""
+        """The last progress report on a piece of work, perhaps of a process that was killed."""
         with contextlib.suppress(OSError):
             return parsed(read_file(self.root / "locks" / key))
         return None
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return a small file at the store's root, or None where it is missing or damaged."""
+        """Read a small file at the store's root; None if it is missing or damaged."""
         return read_mapping(self.root / name)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
@@ -144,7 +148,7 @@ class Root:
         file = self.checked() / name
         file.parent.mkdir(exist_ok=True)
         if not is_file_or_free(file):
-            self._out_of_the_way(file)
+            self._set_aside(file)
         replace_file(file, mapping_bytes(value))
 
 
@@ -159,8 +163,11 @@ def _read_tensors(folder: Path, name: str) -> "dict[str, Tensor]":
 
 
 def read_again_if_damaged(read: Callable[[], Found]) -> Found:
-    """What `read` returns. Readers hold no lock, so weights that are dropped between the reading of
-    their checksum and their own are missing at first, and known to be dropped the second time."""
+    """The result of `read`, which is called again if it finds damage.
+
+    Readers hold no lock. If weights are dropped after their checksum was read, they seem to be
+    missing; a second reading sees that they were dropped.
+    """
     try:
         return read()
     except (DamagedError, ValidationError):
@@ -168,5 +175,5 @@ def read_again_if_damaged(read: Callable[[], Found]) -> Found:
 
 
 def read_identity(folder: Path, model: type[Identity], checksums: Checksums) -> Identity:
-    """The identity that a folder holds. Raises DamagedError or pydantic's ValidationError."""
+    """Read the identity in a folder. Raises DamagedError or pydantic's ValidationError."""
     return model.model_validate_json(read_checked(folder, "identity.json", checksums))

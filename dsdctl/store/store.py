@@ -1,17 +1,17 @@
-"""Finished work by key. What lies in the store is complete and checked, or it is not there.
+"""Finished work by key. What is in the store is complete and verified, or counts as missing.
 
     levels/<2 hex>/<key>/   identity.json result.json environment.json epochs.jsonl
                             weights.safetensors masks.safetensors checksums.json
                             (source.json: the code of a user's own network)
-    networks/<key>.json     what was found of a user's own network
+    networks/<key>.json     what inspection found of a user's own network
     tables/<2 hex>/<key>/   identity.json environment.json logits.safetensors checksums.json
     inflight/<key>          the last checkpoint of a level in flight
     locks/  setaside/  logs/  slurm/  tracking/  wandb/  tensorboard/
     calibration.json  macs.json  store.json
-    prepared/               images whose own folder cannot be written
+    prepared/               prepared images, if the data's own folder cannot be written
 
-Each file's checksum is checked when the file is read. The work of a folder that fails counts as
-missing; who computes it again moves the folder to setaside/, and nothing is deleted.
+A file's checksum is verified when the file is read. A folder that fails counts as missing; whoever
+computes it again moves it to setaside/ first, so that nothing is deleted.
 """
 
 import json
@@ -26,11 +26,11 @@ from dsdctl.system.atomic import json_bytes, replace_file
 from dsdctl.system.files import is_there
 
 FORMAT = {"format": 1}
-"""What its marker holds."""
+"""The content of the marker file."""
 
 
 class Store(Root):
-    """A store under one folder: `levels`, `tables` and `checkpoints`."""
+    """A store in one folder: `levels`, `tables` and `checkpoints`."""
 
     def __init__(self, root: Path):
         super().__init__(root)
@@ -39,9 +39,9 @@ class Store(Root):
         self.checkpoints = Checkpoints(self)
 
     def absence(self) -> str | None:
-        """Say why there is no store here; None where there is one.
+        """Why there is no store here, in words; None if there is one.
 
-        Raises InputError where it is one of another version, or another program's.
+        Raises InputError if it is a store of another version, or another program's folder.
         """
         if not is_there(self.root / MARKER):
             there = f"not a store, there is no {MARKER} in it"
@@ -54,16 +54,16 @@ class Store(Root):
         return None
 
     def require(self) -> None:
-        """Raises InputError where there is no store."""
+        """Raises InputError if there is no store."""
         absence = self.absence()
         if absence is not None:
             raise InputError(f"--store: {absence}")
 
     def open_for_writing(self) -> None:
-        """Make the store if it is not there, and try that it can be written.
+        """Create the store if it does not exist, and check that it can be written.
 
-        Raises InputError where it cannot. A store that vanishes later, with its file system, say,
-        is thereby told from one that was never made.
+        Raises InputError if it cannot. The marker tells a store that vanishes later, perhaps with
+        its file system, from one that was never created.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)

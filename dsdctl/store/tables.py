@@ -29,7 +29,7 @@ class Tables:
         self._root = root
 
     def has(self, key: str) -> bool:
-        """Say whether the teacher table under `key` is there and whole."""
+        """Whether the teacher table under `key` is there and, by its files' sizes, whole."""
         folder = self._root.folder("tables", key)
         if not is_there(folder):
             return False
@@ -45,11 +45,17 @@ class Tables:
         return True
 
     def logits(self, key: str) -> "Tensor":
-        """Return a teacher table: float32 (N, V, K). Raises DamagedError."""
+        """Read a teacher table: float32 (N, V, K), logits of image n in view v.
+
+        Raises DamagedError.
+        """
         return self._root.tensors(self._root.folder("tables", key), "logits.safetensors")["logits"]
 
     def commit(self, identity: TableIdentity, environment: Environment, logits: "Tensor") -> None:
-        """Write a teacher table; what another process finished first stays."""
+        """Write a teacher table, unless another process was first: then its table stays.
+
+        logits: float32 (N, V, K).
+        """
         self._root.checked()
         write_folder(
             self._root.folder("tables", key_of(identity)),

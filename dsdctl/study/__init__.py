@@ -1,1 +1,1 @@
-"""Results from Python: a spec beside what a store holds of it, read only."""
+"""Results in Python: a spec and what a store holds of it, read only."""

@@ -12,7 +12,8 @@ from dsdctl.ml.views import Normalization
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Some images with their labels: int64 (N,). Of training images `labels` may be noisy."""
+    """Images with their labels, int64 (N,). `labels` of training images may be noisy;
+    `true_labels` never are. `len` is N."""
 
     labels: Tensor
     true_labels: Tensor
@@ -24,7 +25,7 @@ class ImageSet:
 
     @property
     def images(self) -> Tensor:
-        """All images as a network takes them: float32 (N, C, H, W), normalized."""
+        """All images as a network's input: float32 (N, C, H, W), normalized, not augmented."""
         return torch.cat([images for images, _ in self.batches(1000)])
 
     @property

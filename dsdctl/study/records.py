@@ -1,4 +1,4 @@
-"""What a report says, as flat records: one per row, per level, or per point of a mean curve."""
+"""A report as flat records: one per row, per level, or per point of a mean curve."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_origin, overload
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Record = Mapping[str, Any]
-"""Plain values by name; accuracies, shares and sparsity are fractions."""
+"""Plain values by name; accuracies, rates and sparsity are fractions."""
 
 _OVER_SEEDS = (
     "test_accuracy", "sparsity", "level", "stopped_at", "trainings", "pflops", "pflops_nonzero",
     "flip_rate",
 )  # fmt: skip
-"""Of a row, what has a mean and a standard deviation over its seeds."""
+"""The values of a row that have a mean and a standard deviation over its seeds."""
 
 
 def _is_plain(annotation: Any) -> bool:
@@ -32,7 +32,7 @@ _LEVEL = (
     *(name for name, field in Measured.model_fields.items() if _is_plain(field.annotation)),
     "environment", "wall_seconds",
 )  # fmt: skip
-"""Names of a level's record before there is one."""
+"""The names of a level's record, for a report without levels."""
 
 _CURVE = (
     "recipe", "variant", "level", "sparsity", "test_accuracy", "train_accuracy", "fitted_noisy",
@@ -41,7 +41,7 @@ _CURVE = (
 
 
 class Records(Sequence[Record]):
-    """Records in their order, all with the same `names`, which are known without any, too."""
+    """A sequence of records, all with the same `names`, which are known even if it is empty."""
 
     def __init__(self, names: Iterable[str], records: Iterable[Record]):
         self.names = tuple(names)
@@ -63,7 +63,10 @@ class Records(Sequence[Record]):
         return f"<{len(self)} records of {', '.join(self.names)}>"
 
     def frame(self) -> "DataFrame":
-        """The records as a pandas DataFrame, a column per name. Raises ImportError."""
+        """The records as a pandas DataFrame, a column per name.
+
+        Raises ImportError if pandas is not installed.
+        """
         try:
             import pandas as pd
         except ImportError as error:
@@ -73,21 +76,21 @@ class Records(Sequence[Record]):
 
 
 def row_records(report: Report) -> Records:
-    """One per row: means over the seeds under their names, standard deviations under NAME_std."""
+    """One record per row: means over its seeds, with standard deviations under NAME_std."""
     rows = list(map(_row, report.rows))
     names = dict.fromkeys(name for row in rows for name in row)
     return Records(names, ({name: row.get(name) for name in names} for row in rows))
 
 
 def level_records(report: Report) -> Records:
-    """One per level that a row ran of each seed, and per level of its teacher, as in the CSV."""
+    """One record per level of each row and seed, and of its teacher, as in the CSV."""
     levels = list(tidy_levels(report))
     names = dict.fromkeys(name for level in levels for name in level) or _LEVEL
     return Records(names, ({name: level.get(name) for name in names} for level in levels))
 
 
 def curve_records(report: Report) -> Records:
-    """One per level of each row's mean curve, with what the whole curve is judged to show."""
+    """One record per level of each row's mean curve, with the verdict on the whole curve."""
     return Records(_CURVE, _points(report))
 
 

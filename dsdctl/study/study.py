@@ -1,4 +1,4 @@
-"""A spec beside what a store holds of it: its comparison as records, its networks and images."""
+"""A spec and what a store holds of it: its comparison as records, its networks and images."""
 
 import functools
 import os
@@ -29,14 +29,14 @@ SplitName = Literal["train", "validation", "test"]
 
 
 class Study:
-    """One spec's results. What is asked for first is read then, and stays until `refresh`.
+    """One spec's results, read when they are first asked for and cached until `refresh`.
 
-    Nothing is run or written, but for images of a data set that are prepared beside it when they
-    are first asked for, as a run does. All that a user can mend raises an error of `dsdctl.errors`.
+    Nothing is run or written, except that `images` prepares a data set, as a run does. Whatever a
+    user can fix is raised as an error of `dsdctl.errors`.
     """
 
     def __init__(self, spec: Path, store: Path):
-        """Raises InputError where the spec does not hold or there is no store."""
+        """Raises InputError if the spec is invalid or there is no store."""
         opened = Store(store)
         self._plan = make_plan([resolve(spec, known_in(opened))])
         absence = opened.absence()
@@ -66,7 +66,7 @@ class Study:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The variants of a matrix, by name; of a spec without one a single empty name."""
+        """The names of the matrix's variants; without a matrix, a single empty name."""
         return self._plan.specs[0].variants
 
     @functools.cached_property
@@ -86,7 +86,7 @@ class Study:
 
     @property
     def levels(self) -> Records:
-        """One record per level that a row ran of each seed, and of its teacher."""
+        """One record per level of each row and seed, and of its teacher."""
         return level_records(self.report)
 
     @property
@@ -95,7 +95,7 @@ class Study:
         return curve_records(self.report)
 
     def refresh(self) -> None:
-        """Read what has been finished since."""
+        """Read what has been finished in the meantime."""
         self._progress.refresh()
         self.__dict__.pop("report", None)
         _warn(self._progress.store)
@@ -108,11 +108,11 @@ class Study:
         level: int | None = None,
         variant: str | None = None,
     ) -> "Module":
-        """The network that a recipe's row reports of a seed (the first), or that of a `level`.
+        """The network that a recipe reports for a seed (by default the first), or that of `level`.
 
-        It is on the CPU and in eval mode; pruned weights are zeros. A network of one's own is made
-        by the code that is kept with its level, which is run. `variant` names one of several.
-        Raises InputError for what is not in the spec, WorkError for what is not there.
+        It is on the CPU and in eval mode; pruned weights are zero. A network of your own is built
+        by running the code kept with its level. A matrix needs a `variant`. Raises InputError for
+        what is not in the spec, and WorkError for what is not in the store.
         """
         from dsdctl.worker.starting_point import stored_network
 
@@ -127,11 +127,10 @@ class Study:
     def images(
         self, split: SplitName, *, variant: str | None = None, seed: int | None = None
     ) -> "ImageSet":
-        """The images of a split, on the CPU: the training images with the labels that are trained
-        on, `validation` and `test`.
+        """The images of a split, on the CPU. Training images have the labels that are trained on.
 
-        `seed` says whose labels, where each trajectory has its own draw of the noise. Raises
-        InputError for what is not in the spec, WorkError where the data cannot be had.
+        `seed` selects the labels if each trajectory draws its own noise. Raises InputError for what
+        is not in the spec, and WorkError if the data are not available.
         """
         import torch
 
@@ -190,7 +189,7 @@ class Study:
 
 
 def open_study(spec: str | Path, store: str | Path | None) -> Study:
-    """Open a spec beside a store; without one $DSDCTL_STORE or ./dsdctl-store."""
+    """Open a spec and a store, by default $DSDCTL_STORE or ./dsdctl-store. Raises InputError."""
     place = store or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
     return Study(Path(spec).expanduser(), Path(place).expanduser())
 

@@ -1,1 +1,1 @@
-"""One piece of work: its inputs, where it starts, a level, a process for it."""
+"""Running one piece of work: its inputs, its starting point, a level, the worker process."""

@@ -1,4 +1,4 @@
-"""The data of a piece of work: found, prepared once, loaded, split, and its labels made noisy."""
+"""The data of a piece of work: prepared if need be, loaded, split, and its labels made noisy."""
 
 import functools
 import threading
@@ -31,25 +31,26 @@ from dsdctl.spec.dataset import HoldOut
 def load_data(
     images: ImagesIdentity, noise: NoiseIdentity, files: Files, device: torch.device
 ) -> Data:
-    """Load, split and make labels noisy; kept, since a worker runs many levels on the same data.
+    """Load a data set on `device`, split it and make its labels noisy.
 
-    Raises WorkError where the files are not to be had or not what they should be.
+    Cached, since a worker runs many levels on the same data. Raises WorkError if the files are
+    missing and cannot be downloaded, or are not what they should be.
     """
     return kept.load(images, noise, files, device)
 
 
 class _Kept(threading.local):
-    """What each thread has loaded last. Threads share none of it: on a GPU each has a stream, and
-    torch would free a tensor for one while another's still reads it."""
+    """What each thread has loaded last. Threads do not share it: on a GPU each has its own stream,
+    and torch could free a tensor for one while another's still reads it."""
 
     def __init__(self) -> None:
-        self.load = functools.lru_cache(maxsize=2)(_load_alone)
+        self.load = functools.lru_cache(maxsize=2)(_load_exclusively)
 
 
-def _load_alone(
+def _load_exclusively(
     images: ImagesIdentity, noise: NoiseIdentity, files: Files, device: torch.device
 ) -> Data:
-    # What may be unpickled, and what is warned of, is set for the whole process meanwhile.
+    # One thread at a time: loading changes process-wide settings of unpickling and warnings.
     with _loading:
         return _load_data(images, noise, files, device)
 
@@ -95,7 +96,7 @@ def _load_source(images: ImagesIdentity, files: Files) -> Source:
         assert record.reader is not None
         return as_source(reader_of(record.reader)())
     on_disk = stays_on_disk(images, files)
-    # What stays on the disk was read in full when the run began; that takes minutes.
+    # Images that stay on disk were verified when the run began, which takes minutes.
     prepare_images(images, files, lambda _done, _total: None, thorough=not on_disk)
     return _prepared_source(images, files)
 
@@ -104,13 +105,13 @@ def _load_source(images: ImagesIdentity, files: Files) -> Source:
 
 
 def as_source(arrays: sources.Arrays) -> Source:
-    """A data set of arrays as one of tensors."""
+    """Convert a data set from arrays to tensors, which share their memory."""
     test = None if arrays.test is None else as_split(arrays.test)
     return Source(as_split(arrays.train), test, arrays.classes)
 
 
 def as_split(found: sources.LabelledImages) -> Split:
-    """Arrays as tensors, which share their memory."""
+    """Convert arrays to tensors, which share their memory."""
     return Split(torch.from_numpy(found.images), torch.from_numpy(found.labels))
 
 
@@ -137,7 +138,7 @@ def _prepared_split(folder: Path, part: str, on_disk: bool) -> Split:
 
 
 def training_reader(images: ImagesIdentity, train: Split) -> Reader:
-    """What reads the augmented views of the training images."""
+    """A reader of augmented, normalized views of the training images."""
     normalization = Normalization(images.normalize.mean, images.normalize.std)
     augment = images.augment
     views: Views | ResizedCrops = Views(augment.flip, augment.crop)
@@ -155,6 +156,6 @@ def training_reader(images: ImagesIdentity, train: Split) -> Reader:
 
 
 def measuring_normalization(images: ImagesIdentity) -> Normalization:
-    """What networks are measured on: whole images or, where the spec says so, their centres."""
+    """The normalization for measuring, with the spec's centre crop if there is one."""
     centre = images.size.test_crop if images.size else None
     return Normalization(images.normalize.mean, images.normalize.std, centre)

@@ -1,7 +1,6 @@
-"""Looking at a network of a user's own: build it, try it on its images, count it.
+"""Inspecting a user's own network: build it, run it on images of its size, count its MACs.
 
-What goes wrong is an InputError with a reason, where it is the user's code that fails with its
-place.
+Whatever goes wrong is an InputError with a reason; if the user's code fails, with file and line.
 """
 
 import copy
@@ -26,7 +25,7 @@ Result = TypeVar("Result")
 
 
 def inspect(question: Question) -> Inspection:
-    """Build the network and say what it is. Raises InputError."""
+    """Build the network and describe it. Raises InputError if it cannot be used."""
     network = _built(question)
     _check_tensors(network, _built(question))
     layers = {name: weight.numel() for name, weight in prunable_weights(network).items()}
@@ -34,7 +33,7 @@ def inspect(question: Question) -> Inspection:
         raise InputError("it has no Conv2d or Linear layer, so that there is nothing to prune")
     for size in question.sizes:
         _check_logits(question, network, size)
-    activations, draws = _watched(question, network)
+    activations, draws = _observed(question, network)
     height, width = question.sizes[0]
     count = _tried(question, lambda: count_macs(network, question.channels, height, width))
     return Inspection(
@@ -50,7 +49,7 @@ def inspect(question: Question) -> Inspection:
 
 
 def _tried(question: Question, call: Callable[[], Result], before: str = "") -> Result:
-    """What a call into the user's code gives. Raises InputError with what that raises."""
+    """The result of a call into the user's code. Raises InputError if it raises."""
     try:
         return call()
     except DsdctlError as error:
@@ -69,11 +68,19 @@ def _built(question: Question) -> nn.Module:
 
 
 def _check_tensors(network: nn.Module, again: nn.Module) -> None:
-    """Its tensors must be stored, pruned and drawn from a seed as those of other networks are."""
+    """Its weights must be plain parameters, its tensors distinct, and a seed must determine them.
+
+    `again` is the same network, built once more.
+    """
     for name, weight in prunable_weights(network).items():
         if not isinstance(weight, nn.Parameter):
             raise InputError(f"{name} is computed from others (allowed: a plain parameter)")
     tensors = network.state_dict()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):  # what get_extra_state returns
+            raise InputError(
+                f"{name} in its state_dict is a {type(tensor).__name__} (allowed: tensors alone)"
+            )
     places: dict[int, str] = {}
     for name, tensor in tensors.items():
         if tensor.numel() and places.setdefault(tensor.data_ptr(), name) != name:
@@ -89,7 +96,7 @@ def _check_tensors(network: nn.Module, again: nn.Module) -> None:
 
 
 def _check_logits(question: Question, network: nn.Module, size: tuple[int, int]) -> None:
-    """For images it must give logits, a row each."""
+    """It must turn images of this size (H, W) into logits, in both modes."""
     logits: object
     for training in (True, False):
         network.train(training)
@@ -108,8 +115,8 @@ def _check_logits(question: Question, network: nn.Module, size: tuple[int, int])
             raise InputError(f"it gives logits that are not finite in {_mode(network)}")
 
 
-def _watched(question: Question, network: nn.Module) -> tuple[int, bool]:
-    """How many ReLUs and GELUs are called, and whether it draws random numbers in training."""
+def _observed(question: Question, network: nn.Module) -> tuple[int, bool]:
+    """How many ReLU and GELU modules are called, and whether training draws random numbers."""
     images = _images(question, question.sizes[0])
     network.eval()
     with ActivationCounter(network) as counter:

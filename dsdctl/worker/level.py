@@ -49,11 +49,12 @@ from dsdctl.worker.trained import check_masked, measured
 
 
 def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: False) -> TaskResult:
-    """Run `task` unless its result, with a level's weights, is in the store by now.
+    """Run `task` unless its result, including a level's weights, is already in the store.
 
-    A teacher table and a rewind checkpoint yield none.
-    Raises BusyError where another process is running it, StoppedError once `stop` says so, and
-    WorkError where a disk or a memory is full.
+    The result has a `level` unless the task is a teacher table or a rewind checkpoint. Raises
+    BusyError if another process is running it, StoppedError after an epoch at which `stop()` is
+    true, DamagedError if its inputs in the store are corrupt, and WorkError for what can be told in
+    words, as a full disk.
     """
     store = Store(Path(config.store))
     device = torch.device(config.device)
@@ -76,13 +77,14 @@ def run_task(task: Task, config: WorkerConfig, stop: StopRequested = lambda: Fal
                 every = config.checkpoint_every
                 level = _run_level(task, store, files, device, every, stop, teller)
         store.checkpoints.drop(key)
-        told = level if task.identity.iterations is None else None
-        return TaskResult("done", told, damage=tuple(store.damage))
+        is_rewind_checkpoint = task.identity.iterations is not None
+        reported = None if is_rewind_checkpoint else level
+        return TaskResult("done", reported, damage=tuple(store.damage))
 
 
 @contextmanager
 def _quarantining(store: Store) -> Iterator[None]:
-    """Move what is found damaged out of the way, so that it is missing and computed again."""
+    """Quarantine what is found damaged, so that it counts as missing and is computed again."""
     try:
         yield
     except DamagedError as error:
@@ -92,7 +94,7 @@ def _quarantining(store: Store) -> Iterator[None]:
 
 @contextmanager
 def translate_errors(config: WorkerConfig) -> Iterator[None]:
-    """Turn what machines run out of into an error that names it."""
+    """Turn errors of the operating system, as a full disk, into WorkError with a plain message."""
     try:
         yield
     except WorkError:
@@ -128,11 +130,11 @@ def _run_level(
         epochs.extend(Epoch(**row) for row in checkpoint.epochs)
         _load_state(trainer, checkpoint, key_of(identity))
 
-    def keep() -> None:
+    def save() -> None:
         now = Checkpoint(_rows(epochs), trainer.state(), clock.environment())
         store.checkpoints.save(key_of(identity), now)
 
-    checkpoints = _Checkpoints(keep, checkpoint_every)
+    checkpoints = _Checkpoints(save, checkpoint_every)
     result: LevelResult
     try:
         _train(task, trainer, data, epochs, checkpoints, stop, teller)
@@ -155,7 +157,8 @@ def _run_level(
 
 
 def _checkpoint(store: Store, key: str) -> Checkpoint | None:
-    """The last checkpoint of a level; without one that is whole it starts over."""
+    """The last checkpoint of a level; None if there is none, or a damaged one, so that the level
+    starts over."""
     try:
         return store.checkpoints.load(key)
     except DamagedError as error:
@@ -165,7 +168,7 @@ def _checkpoint(store: Store, key: str) -> Checkpoint | None:
 
 
 def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:
-    """Go on from a checkpoint. Raises WorkError where its tensors are others."""
+    """Resume from a checkpoint. Raises WorkError if its tensors are not the trainer's."""
     try:
         trainer.load_state(checkpoint.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -186,20 +189,23 @@ def _train(
     stop: StopRequested,
     teller: Teller,
 ) -> None:
-    """Train from the end of `epochs` to the last epoch, adding to them."""
+    """Train from the end of `epochs` to the last epoch, appending to `epochs`.
+
+    Raises Diverged, and StoppedError after saving a checkpoint.
+    """
     identity = task.identity
     reader = training_reader(identity.images, data.train)
     steps = steps_of(identity, len(data.train))
     batches = math.ceil(len(data.train) / identity.training.batch_size)
     for epoch in range(len(epochs), len(steps)):
         if stop():
-            checkpoints.keep()
+            checkpoints.save()
             raise StoppedError(f"{key_of(identity)}: stopped after epoch {epoch}")
         here = Stage(
             name="epoch", number=epoch + 1, count=len(steps), batches=steps[epoch] or batches
         )
         before = epochs[-1].loss if epochs else 0.0
-        watch = _ToldWatch(
+        watch = _ReportingWatch(
             epoch, before, is_last=epoch + 1 == len(steps), stage=here, teller=teller
         )
         draw = {"seed": identity.seed, "level": identity.level, "epoch": epoch}
@@ -209,25 +215,25 @@ def _train(
             )
         epochs.append(done)
         kill_point("training")
-        checkpoints.keep_if_due()
+        checkpoints.save_if_due()
 
 
 class _Checkpoints:
-    """Those of a level in flight: each by `keep`, and every so many seconds."""
+    """Saves checkpoints of a level in flight, every so many seconds."""
 
-    def __init__(self, keep: Callable[[], None], seconds: float):
-        self.keep = keep
+    def __init__(self, save: Callable[[], None], seconds: float):
+        self.save = save
         self._seconds = seconds
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
 
-    def keep_if_due(self) -> None:
-        if time.monotonic() - self._kept >= self._seconds:
-            self.keep()
-            self._kept = time.monotonic()
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._saved >= self._seconds:
+            self.save()
+            self._saved = time.monotonic()
 
 
-class _ToldWatch(LossWatch):
-    """Says now and then which batch of an epoch is done, beside looking at its loss."""
+class _ReportingWatch(LossWatch):
+    """Watches the losses of an epoch, and reports from time to time how many batches are done."""
 
     def __init__(self, epoch: int, before: float, *, is_last: bool, stage: Stage, teller: Teller):
         super().__init__(epoch, before, is_last=is_last)
@@ -241,9 +247,9 @@ class _ToldWatch(LossWatch):
 
 
 def steps_of(identity: LevelIdentity, images: int) -> list[int | None]:
-    """The batches that each epoch trains on, None for all of them.
+    """For each epoch the number of batches to train on; None for all.
 
-    A rewind checkpoint ends after `identity.iterations` of them, as if level 0 stopped there.
+    A rewind checkpoint is level 0 stopped after `identity.iterations` batches.
     """
     if identity.iterations is None:
         return [None] * identity.training.epochs
@@ -270,7 +276,7 @@ def _run_table(
 
 
 def settings_of(identity: LevelIdentity) -> Settings:
-    """How a level is trained."""
+    """The trainer's settings for a level."""
     training, pruning = identity.training, identity.pruning
     optimizer, schedule = training.optimizer, training.schedule
     return Settings(
@@ -294,7 +300,7 @@ def settings_of(identity: LevelIdentity) -> Settings:
 
 
 class _Clock:
-    """Counts the seconds of a piece of work, and knows where it was begun if that was elsewhere."""
+    """Measures the wall time of a piece of work, across interruptions and machines."""
 
     def __init__(
         self,
@@ -302,7 +308,8 @@ class _Clock:
         before: Environment | None = None,
         packages: Mapping[str, str] | None = None,
     ):
-        """`packages`: versions of what a user's own network imports."""
+        """`before` is the environment in the checkpoint that is resumed from; `packages` are the
+        versions of what a user's own network imports."""
         self._device = device
         self._before = before
         self._packages = packages or {}
@@ -311,7 +318,7 @@ class _Clock:
             torch.cuda.reset_peak_memory_stats(device)
 
     def environment(self) -> Environment:
-        """Where it has been computed, and for how long, by now."""
+        """Where the work has been computed so far, and for how many seconds."""
         packages = tuple(f"{name} {version}" for name, version in self._packages.items())
         here = _environment(self._device, time.perf_counter() - self._started, packages)
         if self._before is None:

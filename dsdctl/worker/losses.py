@@ -1,4 +1,4 @@
-"""What a level is trained on, from what its spec says of the loss and of a teacher."""
+"""The loss function of a level, from its spec's loss and teacher."""
 
 import functools
 
@@ -22,7 +22,7 @@ from dsdctl.spec.training import Loss, Training
 
 
 def label_loss_of(training: Training) -> LossFunction:
-    """The loss of a level that nobody teaches."""
+    """The loss of a level without a teacher."""
     robust = _robust_loss(training.loss)
     if robust is None:
         return functools.partial(cross_entropy, label_smoothing=training.label_smoothing)
@@ -33,12 +33,12 @@ def label_loss_of(training: Training) -> LossFunction:
     return loss
 
 
-def taught_loss_of(
+def distillation_loss_of(
     training: Training, distillation: DistillationLoss, teacher: TeacherLogits
 ) -> LossFunction:
     """The loss of a level that learns from labels and a teacher."""
     robust, alpha = _robust_loss(training.loss), distillation.alpha
-    if robust is None and distillation.kind == "kl":  # that of the paper, which has a kernel
+    if robust is None and distillation.kind == "kl":  # the paper's loss, which has a fused kernel
         assert distillation.temperature is not None
         return distillation_from(
             teacher,
@@ -51,7 +51,7 @@ def taught_loss_of(
 
 
 def _robust_loss(loss: Loss) -> LabelLoss | None:
-    """One that noise in the labels moves less; None for the cross-entropy."""
+    """A loss that is robust to label noise; None for the cross-entropy."""
     match loss.kind:
         case "gce":
             assert loss.q is not None

@@ -1,4 +1,4 @@
-"""The networks that work is done with, those of a user's own included."""
+"""Building networks from their identities: dsdctl's and a user's own."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from dsdctl.spec.network import CodeNetwork, Network
 
 
 def source_of(choice: Network, place: SourcePlace | None) -> Source | None:
-    """The code of a user's own network, read where it lies; None of the others.
+    """The code of a user's own network, read again from `place`; None for dsdctl's networks.
 
-    Raises WorkError where it changed since the run was planned.
+    Raises WorkError if it has changed since the run was planned.
     """
     if not isinstance(choice, CodeNetwork):
         return None
@@ -32,9 +32,9 @@ def new_network(
     *,
     source: Source | None = None,
 ) -> nn.Module:
-    """A network for images of `shape` (H, W, C), on the CPU; a user's own from its `source`.
+    """A network for images of `shape` (H, W, C), initialized from (`seed`, `level`), on the CPU.
 
-    Raises WorkError where a user's code fails.
+    A user's own is built by its `source`; raises WorkError if that code fails.
     """
     height, width, channels = shape
     if isinstance(choice, CodeNetwork):

@@ -1,7 +1,7 @@
-"""A worker process: runs what comes through a pipe, one task at a time or several in threads.
+"""A worker process: runs the tasks that come through a pipe, one at a time or several in threads.
 
-Nothing heavy is imported before the first task comes, so that a process that has no room for torch
-can still say so.
+Nothing heavy is imported before the first task, so that a process with too little memory for torch
+can still report that.
 """
 
 import gc
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 def work(connection: Connection, parent: int, at_once: int = 1) -> None:
-    """Answer each task that comes, until the other end of the pipe is closed: `at_once` of them at
-    the same time, each in a thread.
+    """Run tasks from the pipe until its other end is closed, up to `at_once` of them in threads.
 
-    What comes is a number, then a task and its place; an answer is sent with the number. SIGTERM is
-    a wish to stop at a checkpoint, for all tasks.
+    Each comes as two messages, a number and then (task, config); its result is sent as (number,
+    result). On SIGTERM all tasks stop at a checkpoint.
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     worker = _Worker(connection, stop.is_set)
-    # Signals are still held back and will be in the threads: this one waits, and hears of them.
+    # Threads inherit this one's signal mask, in which signals are still blocked: they stay blocked
+    # there, and are delivered to this thread.
     run = worker.run if at_once == 1 else _in_threads(worker, at_once)
     become_worker(parent)
     while True:
@@ -43,14 +43,14 @@ def work(connection: Connection, parent: int, at_once: int = 1) -> None:
             task, config = connection.recv()
         except EOFError:
             return
-        except Exception as error:  # what a task is made of could not be imported
+        except Exception as error:  # unpickling the task failed, as when an import does
             worker.send(number, _failed(error))
         else:
             run(number, task, config)
 
 
 class _Worker:
-    """Runs tasks, any number of them at once."""
+    """Runs tasks and sends their results; safe to use from several threads."""
 
     def __init__(self, connection: Connection, stop: Callable[[], bool]):
         self._connection = connection
@@ -58,7 +58,7 @@ class _Worker:
         self._stop = stop
 
     def run(self, number: int, task: "Task", config: "WorkerConfig") -> None:
-        """Run a task to its end, and say how that was."""
+        """Run a task to its end, and send the result."""
         result = attempt(task, config, self._stop)
         if result.status == "failed":
             _free_memory()
@@ -70,9 +70,9 @@ class _Worker:
 
 
 def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "WorkerConfig"], None]:
-    """What hands a task to one of `count` threads.
+    """Start `count` threads, and return a function that hands a task to one of them.
 
-    They stay, each with a stream and with what it has loaded.
+    The threads live as long as the process; each has its own CUDA stream and loaded data.
     """
     waiting: queue.SimpleQueue[tuple[int, Task, WorkerConfig]] = queue.SimpleQueue()
 
@@ -80,7 +80,7 @@ def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "WorkerCo
         try:
             while True:
                 worker.run(*waiting.get())
-        except BaseException:  # else its task would be waited for in vain
+        except BaseException:  # otherwise the scheduler would wait for this task for ever
             traceback.print_exc()
             os._exit(1)
 
@@ -90,16 +90,16 @@ def _in_threads(worker: _Worker, count: int) -> Callable[[int, "Task", "WorkerCo
 
 
 def _free_memory() -> None:
-    """Give back what a failed task held, for the tasks beside it and for the next process."""
-    gc.collect()  # an error may be held by its own traceback
+    """Free the memory of a failed task, for concurrent tasks and other processes."""
+    gc.collect()  # an exception and its traceback may refer to each other
     graph = sys.modules.get("dsdctl.ml.graph")
     if graph is not None:
-        with suppress(RuntimeError):  # after some errors a GPU takes no calls any more
+        with suppress(RuntimeError):  # after some errors every call to the GPU fails
             graph.empty_cache()
 
 
 def attempt(task: "Task", config: "WorkerConfig", stop: Callable[[], bool]) -> TaskResult:
-    """Run a task; whatever goes wrong is a result."""
+    """Run a task; errors become results too."""
     try:
         from dsdctl.worker.level import run_task
 

@@ -1,4 +1,4 @@
-"""Rehearse one training: some hundred batches of level 0, of which only figures are left."""
+"""Rehearse a training run: some hundred batches of level 0, to learn its speed and memory."""
 
 import math
 import resource
@@ -23,19 +23,19 @@ from dsdctl.ml.views import Reader
 from dsdctl.results import Rehearsed
 from dsdctl.worker.inputs import load_data, training_reader
 from dsdctl.worker.level import settings_of, steps_of
-from dsdctl.worker.losses import label_loss_of, taught_loss_of
+from dsdctl.worker.losses import distillation_loss_of, label_loss_of
 from dsdctl.worker.networks import new_network, source_of
 from dsdctl.worker.rehearsal_tasks import Job
 from dsdctl.worker.starting_point import initial_network
 
 DISTINCT = 1024
-"""Random images of a data set that is read from the disk, over and over again."""
+"""Distinct random images that stand in for a data set that would stay on disk."""
 
 
 def run_job(job: Job, show: Callable[[int], None]) -> Rehearsed:
-    """Train as level 0 would be; `show` is told of the batches that are done.
+    """Train as level 0 would be trained; `show` is called with the number of batches done.
 
-    Raises WorkError where the data are not what they should be.
+    Raises WorkError if the data are not what they should be.
     """
     device = torch.device(job.device)
     configure(device, job.threads)
@@ -77,37 +77,38 @@ def _train(job: Job, trainer: Trainer, reader: Reader, labels: Tensor, record: "
 
 
 class _Record:
-    """What is seen now and then of a rehearsal: images and seconds by then, the mean loss since."""
+    """Readings during a rehearsal: images and seconds so far, mean loss since the last reading."""
 
     def __init__(self, show: Callable[[int], None]):
         self.batches = 0
         self._show = show
         self._began = time.perf_counter()
-        self._seen: list[tuple[int, float, float]] = []
+        self._readings: list[tuple[int, float, float]] = []
 
     def add(self, batches: int, images: int, loss: float) -> None:
-        """Take in `batches` more, of so many images and this mean loss."""
-        before = self._seen[-1][0] if self._seen else 0
-        self._seen.append((before + images, time.perf_counter() - self._began, loss))
+        """Add a reading after `batches` more batches, with so many images and this mean loss."""
+        before = self._readings[-1][0] if self._readings else 0
+        self._readings.append((before + images, time.perf_counter() - self._began, loss))
         self.batches += batches
         self._show(self.batches)
 
     def losses(self) -> tuple[float, ...]:
-        """The finite ones of the first and the last mean loss."""
-        ends = self._seen[:1] + self._seen[1:][-1:]
+        """The first and the last mean loss, without those that are not finite."""
+        ends = self._readings[:1] + self._readings[1:][-1:]
         return tuple(loss for _, _, loss in ends if math.isfinite(loss))
 
     def rate(self) -> float:
-        """Images a second; the first batches, which set much up, are left out if others follow."""
-        images, seconds, _ = self._seen[-1]
-        if len(self._seen) > 1:
-            images -= self._seen[0][0]
-            seconds -= self._seen[0][1]
+        """Images per second since the first reading, before which much is set up; or, if there is
+        only one, up to that."""
+        images, seconds, _ = self._readings[-1]
+        if len(self._readings) > 1:
+            images -= self._readings[0][0]
+            seconds -= self._readings[0][1]
         return images / max(seconds, 1e-9)
 
 
 class _RecordedWatch(LossWatch):
-    """Adds to a record whenever the losses are looked at."""
+    """Watches the losses of an epoch, and records each reading."""
 
     def __init__(self, epoch: int, before: float, *, is_last: bool, record: _Record):
         super().__init__(epoch, before, is_last=is_last)
@@ -122,7 +123,7 @@ class _RecordedWatch(LossWatch):
         super().check(batch, images, total)
 
 
-# What stands for what is not there
+# Random stand-ins for data and teachers that do not exist yet
 
 
 def _data(job: Job, device: torch.device) -> Data:
@@ -137,7 +138,8 @@ def _data(job: Job, device: torch.device) -> Data:
 
 
 def _random_images(job: Job) -> Images:
-    """As many as the data set has; a few of them again and again if these would stay on a disk."""
+    """As many random images as the data set has; if those would stay on disk, DISTINCT of them
+    repeated."""
     on_disk = exceeds(MEMORY_BUDGET, job.identity.images, job.images * math.prod(job.shape))
     count = min(job.images, DISTINCT) if on_disk else job.images
     draw = np.random.default_rng(stream_seed("rehearsal"))
@@ -148,7 +150,7 @@ def _random_images(job: Job) -> Images:
 
 
 def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
-    """That of the level, with random logits in place of a teacher's."""
+    """The loss of the level, with random logits in place of a teacher's."""
     training, teaching = job.identity.training, job.teaching
     if teaching is None:
         return label_loss_of(training)
@@ -159,16 +161,17 @@ def _loss(job: Job, reader: Reader, device: torch.device) -> LossFunction:
     else:
         table = torch.empty(job.images, reader.views.count, job.classes)
         logits = cached_logits(table.normal_(generator=generator("rehearsal")).to(device))
-    return taught_loss_of(training, teaching.loss, logits)
+    return distillation_loss_of(training, teaching.loss, logits)
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most that tensors took on the GPU; on a CPU the most of this process in memory."""
+    """Peak memory: of tensors on a GPU, else the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if status.exists():  # else the figure may be that of the process that started this one
+    # getrusage may include the peak of the process that started this one.
+    if status.exists():
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere in KiB

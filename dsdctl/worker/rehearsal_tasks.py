@@ -1,4 +1,4 @@
-"""What a rehearsal's process is given, and what comes back. Nothing here imports torch."""
+"""What a rehearsal's process is given. Nothing here imports torch."""
 
 from dsdctl.keys import LevelIdentity
 from dsdctl.own.source import SourcePlace
@@ -9,10 +9,10 @@ from dsdctl.system.devices import Device
 
 
 class Teaching(Model):
-    """How a rehearsed student is distilled, from random logits.
+    """How a rehearsed student is distilled: from a random teacher or from random logits.
 
-    Those of a random `network` that is called for every batch, or without one those of a table.
-    `source` is its code, if it is a user's own.
+    A teacher `network` with random weights is called for every batch; without one, a table of
+    random logits stands for cached ones. `source` is its code, if it is a user's own.
     """
 
     loss: DistillationLoss
@@ -21,10 +21,11 @@ class Teaching(Model):
 
 
 class Job(Model):
-    """A training to be rehearsed: level 0 of one trajectory, as far as `identity.iterations`.
+    """A training run to rehearse: level 0 of one trajectory, up to `identity.iterations` batches.
 
-    `images`, `classes` and `shape` (H, W, C) are those of the training images. Without a
-    `dataset_path` they are random. `source` is the code of a user's own network.
+    `images` counts the training images, `shape` is (H, W, C). Without a `dataset_path` images are
+    random. `spare` is the folder for prepared images if the data's own cannot be written. `source`
+    is the code of a user's own network.
     """
 
     identity: LevelIdentity

@@ -1,4 +1,4 @@
-"""Where a level's training starts: a network initialized, loaded, pruned, rewound."""
+"""The starting point of a level: a network initialized, or loaded, pruned and rewound."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from dsdctl.worker.networks import new_network
 
 @dataclass
 class State:
-    """A network before or after training, and the masks that it has; None while dense."""
+    """A network before or after training, and its masks; None while it is dense."""
 
     network: nn.Module
     masks: Masks | None
@@ -43,7 +43,7 @@ def starting_point(
 ) -> State:
     """The network of a level as its training starts: initialized, or pruned from its parent.
 
-    `source` is the code of a user's own network.
+    `source` is the code of a user's own network. Raises DamagedError, WorkError and DriftError.
     """
     network = initial_network(identity, data, device, source=source)
     if identity.parent is None or identity.pruning is None:
@@ -67,7 +67,7 @@ def initial_network(
     level: int = 0,
     source: Source | None = None,
 ) -> nn.Module:
-    """The network as it is initialized; anew for a `level` that is re-initialized."""
+    """The network with its initial weights, on `device`; `level` if it is re-initialized there."""
     network = new_network(
         identity.network,
         data.train.images.shape[1:],
@@ -80,7 +80,10 @@ def initial_network(
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load a state_dict whose names and shapes must be the network's. Raises WorkError."""
+    """Load a state_dict into `network`; `source` names it in messages.
+
+    Raises WorkError if a name, shape or dtype differs, or a value is not finite.
+    """
     expected = network.state_dict()
     for name in sorted(expected.keys() ^ weights.keys()):
         problem = "is missing" if name in expected else "is not one of the network's"
@@ -103,8 +106,8 @@ def stored_network(
 ) -> nn.Module:
     """The network of a finished level for images of `shape` (H, W, C), on the CPU and in eval mode.
 
-    The level keeps the code of a user's own network. Raises DamagedError and WorkError, which calls
-    it by `name`.
+    A user's own network is built by the code that is kept with the level. Raises DamagedError, and
+    WorkError that calls the network `name`.
     """
     choice, source = store.levels.identity(key).network, store.levels.source(key)
     network = new_network(choice, shape, classes, source=source)
@@ -123,11 +126,11 @@ def _rewound(
     device: torch.device,
     source: Source | None,
 ) -> nn.Module:
-    """The network as it was early in level 0's training, or before it."""
+    """The network with the weights of the rewind checkpoint, or the initial ones."""
     network = initial_network(identity, data, device, source=source)
-    early = rewind_checkpoint(identity)
-    if early is not None:
-        _load_level(network, store, key_of(early))
+    checkpoint = rewind_checkpoint(identity)
+    if checkpoint is not None:
+        _load_level(network, store, key_of(checkpoint))
     return network
 
 
@@ -138,7 +141,10 @@ def _next_masks(
     data: Data,
     source: Source | None,
 ) -> Masks | None:
-    """Prune the parent by one round; an unexpected count is an error, never passed on."""
+    """The masks after one more prune round; None without pruning.
+
+    Raises DriftError if the number of remaining weights is not the expected one.
+    """
     pruning = identity.pruning
     assert pruning is not None
     if pruning.criterion == "none":
@@ -150,12 +156,12 @@ def _next_masks(
     masks = before
     for iteration in range(1, pruning.iterations + 1):
         scores = _scores(identity, network, masks, data)
-        masks = _removed(identity, scores, before, masks, iteration / pruning.iterations)
+        masks = _pruned(identity, scores, before, masks, iteration / pruning.iterations)
     return masks
 
 
 def _parents_masks(identity: LevelIdentity, store: Store, network: nn.Module) -> Masks:
-    """The masks of a level's parent, in the order of the network. Raises WorkError."""
+    """The masks of a level's parent, in the order of the network's layers. Raises WorkError."""
     assert identity.parent is not None
     stored = store.levels.tensors(identity.parent, "masks")
     masks: Masks = {}
@@ -166,14 +172,17 @@ def _parents_masks(identity: LevelIdentity, store: Store, network: nn.Module) ->
     return masks
 
 
-def _removed(
+def _pruned(
     identity: LevelIdentity,
     scores: Mapping[str, Tensor],
     before: Masks,
     masks: Masks,
     share: float,
 ) -> Masks:
-    """The masks after a `share` of a round's iterations: `before` all of them, `masks` by now."""
+    """The masks after a fraction `share` of the round's iterations.
+
+    `before` are the masks before the round, `masks` the current ones.
+    """
     pruning, masks = identity.pruning, dict(masks)
     assert pruning is not None
     ignored = {f"{layer}.weight" for layer in pruning.ignore}
@@ -196,7 +205,10 @@ def _removed(
 def _scores(
     identity: LevelIdentity, network: nn.Module, masks: Masks, data: Data
 ) -> dict[str, Tensor]:
-    """What ranks the weights of a network under `masks`. Raises WorkError where nothing can."""
+    """The scores by which the weights of a network under `masks` are ranked.
+
+    Raises WorkError if they are not finite.
+    """
     pruning, draw = identity.pruning, {"seed": identity.seed, "level": identity.level}
     assert pruning is not None
     match pruning.criterion:
@@ -235,6 +247,6 @@ def _flow(
 
 
 def _normalized(identity: LevelIdentity, data: Data, indices: Tensor) -> Tensor:
-    """Training images (B, C, H, W) as they are measured; indices: (B,)."""
+    """Training images at `indices` (B,), without augmentation: float32 (B, C, H, W)."""
     chosen = indices.to(data.train.labels.device)
     return measuring_normalization(identity.images)(data.train.images[chosen])

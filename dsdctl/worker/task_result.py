@@ -1,6 +1,6 @@
-"""How a task ended: what a worker says, an engine hands on and the scheduler acts upon.
+"""The result of a task, which a worker sends, an engine passes on and the scheduler acts upon.
 
-Nothing is imported here, so that a process that has no room for torch can still say so.
+Nothing is imported here, so that a process with too little memory for torch can still report that.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from dsdctl.results import FinishedLevel
 
 Status = Literal["done", "failed", "stopped", "busy", "lost", "corrupt"]
-"""Done; failed for a reason in words; stopped at a checkpoint; not begun because another process
-is running it; lost with its worker or node, to be run elsewhere; or what it was to read was
-corrupt, and must be computed again first."""
+"""`failed`: for the reason in `failure`. `stopped`: at a checkpoint. `busy`: not begun, since
+another process is running it. `lost`: with its worker or node, to be run again elsewhere.
+`corrupt`: its inputs in the store were, and must be computed again first."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class TaskResult:
 
     status: Status
     level: "FinishedLevel | None" = None
-    """The level's result; none of a table and of a rewind checkpoint."""
+    """The level's result; None for a teacher table and for a rewind checkpoint."""
     failure: str | None = None
-    """Why it did not end well, in words."""
+    """Why it failed, in words."""
     damage: tuple[str, ...] = ()
     """What was found corrupt in the store and quarantined, a line each."""
     trace: str | None = None
-    """A defect's traceback, for the log."""
+    """The traceback of an unexpected error, for the log."""

@@ -13,10 +13,11 @@ from dsdctl.system.devices import Device
 
 
 class LevelTask(Model):
-    """One level to run, and where its inputs lie on this machine.
+    """One level to run, and where its inputs are on this machine.
 
-    `source` is the code of its network, if that is a user's own, and `draws` whether that may draw
-    random numbers while it trains; `teacher_source` is the code of a teacher from a weights file.
+    `teacher_weights` is the path of a teacher's weights file, if it is read from one. `source` and
+    `teacher_source` are the code of the networks, if they are a user's own; `draws` is whether the
+    trained one may draw random numbers.
     """
 
     kind: Literal["level"] = "level"
@@ -29,7 +30,7 @@ class LevelTask(Model):
 
 
 class TableTask(Model):
-    """One teacher table to build, and where its inputs lie on this machine."""
+    """One teacher table to build, and where its inputs are on this machine."""
 
     kind: Literal["table"] = "table"
     identity: TableIdentity

@@ -1,4 +1,4 @@
-"""Who teaches a level: a network called for each batch, or its cached logits."""
+"""The teacher of a level: a network called for each batch, or its cached logits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from dsdctl.ml.teacher import cached_logits, direct_logits
 from dsdctl.ml.train import LossFunction
 from dsdctl.own.source import Source
 from dsdctl.store.store import Store
-from dsdctl.worker.losses import label_loss_of, taught_loss_of
+from dsdctl.worker.losses import distillation_loss_of, label_loss_of
 from dsdctl.worker.networks import new_network, source_of
 from dsdctl.worker.starting_point import load_weights, stored_network
 from dsdctl.worker.tasks import LevelTask, Task
 
 
 def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> LossFunction:
-    """What a level is trained on: its labels and, distilled, its teacher's logits."""
+    """The loss function of a level, distilled from its teacher if it has one."""
     distillation = task.identity.distillation
     training = task.identity.training
     if distillation is None:
@@ -30,11 +30,11 @@ def loss_of(task: LevelTask, store: Store, data: Data, device: torch.device) -> 
         logits = cached_logits(_table(store, distillation.table, data).to(device))
     else:
         logits = direct_logits(load_teacher(distillation.teacher, task, store, data, device))
-    return taught_loss_of(training, distillation, logits)
+    return distillation_loss_of(training, distillation, logits)
 
 
 def _table(store: Store, key: str, data: Data) -> Tensor:
-    """A stored table (N, V, K), which must be of these images and classes. Raises WorkError."""
+    """A stored teacher table (N, V, K). Raises WorkError if N or K are not those of the data."""
     table = store.tables.logits(key)
     if table.ndim != 3 or (len(table), table.shape[2]) != (len(data.train), data.classes):
         raise WorkError(f"table {key}: its shape {tuple(table.shape)} is not that of the images")
@@ -44,9 +44,10 @@ def _table(store: Store, key: str, data: Data) -> Tensor:
 def load_teacher(
     teacher: TeacherIdentity, task: Task, store: Store, data: Data, device: torch.device
 ) -> nn.Module:
-    """Load a teacher in full, or fail: a teacher is never left at random weights.
+    """Load a teacher with all its weights, or fail: none is ever left at random weights.
 
-    Its level keeps the code of a user's own network; that of a weights file is read again.
+    A user's own network is built by the code kept with its level or, for a weights file, by code
+    read again. Raises DamagedError and WorkError.
     """
     shape = data.train.images.shape[1:]
     if teacher.level is not None:
@@ -69,7 +70,7 @@ def teacher_from_file(
 ) -> nn.Module:
     """A teacher from a safetensors file, for images of `shape` (H, W, C).
 
-    Raises WorkError where it is not the file that was planned with, or does not fit.
+    Raises WorkError if the file has changed since the run was planned, or does not fit the network.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -1,4 +1,4 @@
-"""What a trained level is: its masks kept, its numbers measured."""
+"""After training: check that masks were kept, and measure the level's results."""
 
 import math
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def _warnings(density: Mapping[str, float], bits: Mapping[str, float]) -> tuple[
 
 
 def check_masked(identity: LevelIdentity, state: State) -> None:
-    """A removed weight that moved is an error, never passed on."""
+    """Raises DriftError if a removed weight is no longer zero."""
     weights = prunable_weights(state.network)
     for name, mask in (state.masks or {}).items():
         if bool(weights[name].detach()[~mask].any()):
@@ -55,7 +55,7 @@ def check_masked(identity: LevelIdentity, state: State) -> None:
 def _learning_distance(
     identity: LevelIdentity, state: State, data: Data, source: Source | None
 ) -> float:
-    """l2 distance of the kept Conv2d and Linear weights from their initialization."""
+    """l2 distance of the remaining Conv2d and Linear weights from their initialization."""
     weights = prunable_weights(state.network)
     reinit = identity.pruning is not None and identity.pruning.retrain.mode == "reinit"
     level = identity.level if reinit else 0

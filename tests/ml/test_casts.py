@@ -17,7 +17,7 @@ def test_outputs_and_gradients_are_those_of_autocast_bit_for_bit() -> None:
     for _ in range(2):  # the second time of other weights
         with precision("bf16", images.device):
             expected = network(images)
-            ours = functional_call(network, casts.renewed(), (images,))
+            ours = functional_call(network, casts.refresh(), (images,))
         assert torch.equal(ours, expected)
         network.zero_grad()
         expected.float().square().sum().backward()

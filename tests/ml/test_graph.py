@@ -141,7 +141,7 @@ def test_a_graph_is_freed_with_its_recording_but_not_while_another_is_recorded()
         recording = graph._Recording(recorded)  # type: ignore[arg-type]
         held = weakref.ref(recorded)
         del recorded
-        with graph._alone() if recording_another else nullcontext():
+        with graph._exclusive() if recording_another else nullcontext():
             del recording
             assert (held() is not None) == recording_another
         assert held() is None

@@ -148,6 +148,15 @@ def test_synaptic_flow_is_conserved_from_layer_to_layer() -> None:
         assert not bool(score[~masks[name]].any()) and bool((score >= 0).all())
 
 
+def test_flow_passes_by_buffers_of_booleans() -> None:
+    network = small_network().float()
+    masks = dense_masks(prunable_weights(network))
+    expected = synflow_scores(network, random_images(1, 1, 8, 8), masks)
+    network.register_buffer("causal", torch.ones(2, 2, dtype=torch.bool).tril())
+    found = synflow_scores(network, random_images(1, 1, 8, 8), masks)
+    assert all(torch.equal(found[name], score) for name, score in expected.items())
+
+
 def test_scores_by_flow_leave_the_network_as_it_is() -> None:
     network = small_network().float().train()
     before = copy.deepcopy(network.state_dict())

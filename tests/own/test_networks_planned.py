@@ -172,6 +172,14 @@ REFUSED = {
         "        self.b.weight = self.a.weight\n",
         r"a\.weight and b\.weight are one tensor",
     ),
+    "more than tensors": (
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, c, k): super().__init__(64, k)\n"
+        "    def forward(self, x): return super().forward(x.flatten(1))\n"
+        "    def get_extra_state(self): return {'steps': 0}\n"
+        "    def set_extra_state(self, state): pass\n",
+        r"_extra_state in its state_dict is a dict \(allowed: tensors alone\)",
+    ),
     "no numbers": (
         "class Net(nn.Linear):\n"
         "    def __init__(self, c, k): super().__init__(64, k)\n"

@@ -12,11 +12,25 @@ import numpy
 import pytest
 import torch
 from builders import write
-from own_networks import BLOCKS, NET, only, place, planned, spec, task, weights, write_net
+from own_networks import (
+    BLOCKS,
+    HEADER,
+    NET,
+    only,
+    place,
+    planned,
+    question,
+    spec,
+    task,
+    weights,
+    write_net,
+)
 from torch import nn
 
 from dsdctl.errors import InputError, StoppedError, WorkError
+from dsdctl.ml.optimizers import Settings
 from dsdctl.ml.randomness import stream_seed
+from dsdctl.ml.update import make_update
 from dsdctl.own.source import Source, write_source
 from dsdctl.store.store import Store
 from dsdctl.worker.level import run_task
@@ -44,6 +58,25 @@ def test_initial_weights_are_a_function_of_seed_and_level(tmp_path: Path) -> Non
     assert all(map(torch.equal, found, expected))
     for other in ((4, 1), (3, 2)):
         assert not torch.equal(built(*other).head.weight, expected[1])  # type: ignore[union-attr, arg-type]
+
+
+def test_weights_with_gaps_in_memory_are_trained_as_any_others(tmp_path: Path) -> None:
+    """The optimizer works on flat views in the order of memory, which gaps would shift."""
+    text = HEADER + (
+        "class Net(nn.Module):\n"
+        "    def __init__(self, c, k):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(64, k)\n"
+        "        self.scale = nn.Parameter(torch.ones(k, 2)[:, 0])\n"
+        "    def forward(self, x): return self.head(x.flatten(1)) * self.scale\n"
+    )
+    asked = question(tmp_path, text)
+    network = new_network(asked.network, (8, 8, 1), 10, source=asked.source)
+    settings = Settings(1, 4, 0.1, 0.0, 0.0, (), 1.0, "fp32")
+    (gradient,) = torch.autograd.grad(network(torch.ones(4, 1, 8, 8)).sum(), network.scale)
+    expected = network.scale.detach() - 0.1 * gradient
+    make_update(network, None, settings).step(network(torch.ones(4, 1, 8, 8)).sum())
+    torch.testing.assert_close(network.scale.detach(), expected)
 
 
 def test_a_worker_refuses_code_that_changed_since_the_plan(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_a_recipe_name_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) 
     ("changes", "reason"),
     [
         ({"pruning": {"fraction": 1e-17, "until_sparsity": 0.9}}, "(allowed: at most 500)"),
+        ({"pruning": {"fraction": 1e-320, "until_sparsity": 0.9}}, "(allowed: at most 500)"),
         ({"pruning": {"fraction": 1e-3, "until_sparsity": 0.9}}, "takes 2302 levels"),
         ({"dataset.root": "~nosuchuser/x"}, "no such user"),
         ({"seeds": []}, "seeds: is empty"),

@@ -21,7 +21,7 @@ from dsdctl.ml.teacher import cached_logits
 from dsdctl.ml.views import Batch
 from dsdctl.spec.distillation import DistillationLoss
 from dsdctl.spec.training import Training
-from dsdctl.worker.losses import label_loss_of, taught_loss_of
+from dsdctl.worker.losses import distillation_loss_of, label_loss_of
 
 STREAM = torch.Generator().manual_seed(0)
 TABLE = torch.randn(20, 3, 4, generator=STREAM)
@@ -76,12 +76,14 @@ def test_a_taught_level_mixes_its_loss_with_what_cached_logits_teach(
     distill: dict[str, Any], soft: Tensor, options: dict[str, Any], hard: Tensor
 ) -> None:
     how = DistillationLoss(alpha=0.6, **distill)
-    loss = taught_loss_of(training(**options), how, cached_logits(TABLE))
+    loss = distillation_loss_of(training(**options), how, cached_logits(TABLE))
     torch.testing.assert_close(loss(LOGITS, BATCH), 0.4 * hard + 0.6 * soft)
 
 
 def test_the_papers_loss_is_the_same_to_the_last_bit() -> None:
-    loss = taught_loss_of(training(label_smoothing=0.1), DistillationLoss(), cached_logits(TABLE))
+    loss = distillation_loss_of(
+        training(label_smoothing=0.1), DistillationLoss(), cached_logits(TABLE)
+    )
     weights = {"alpha": 0.8, "temperature": 10.0, "label_smoothing": 0.1}
     assert torch.equal(
         loss(LOGITS, BATCH), distillation_loss(LOGITS, TAUGHT, BATCH.labels, **weights)

@@ -1,8 +1,8 @@
-"""Kernels for GPUs, in Triton, which comes with torch's builds for CUDA.
+"""Fused GPU kernels in Triton, which comes with torch's builds for CUDA.
 
-A step on small images is some hundred small kernels, and starting them takes as long as running
-them: these do in one what torch does in many. All sums are added up in an order that follows from
-the shapes alone, and no choice is made by timing, so that results do not depend on the card's load.
+A training step on small images is some hundred small kernels, and launching them takes as long as
+running them: these fuse several into one. Sums are added in an order that follows from the shapes
+alone, and nothing is chosen by timing, so that results do not depend on the GPU's load.
 """
 
 import functools
@@ -16,27 +16,27 @@ from dsdctl.system.devices import KERNELS_VARIABLE
 
 
 def used(tensor: Tensor) -> bool:
-    """Whether these kernels compute what they can of `tensor`. Raises InputError."""
+    """Whether these kernels are used for `tensor`. Raises InputError."""
     return used_on(tensor.device)
 
 
 def used_on(device: torch.device) -> bool:
-    """Whether these kernels compute what they can on `device`. Raises InputError.
+    """Whether these kernels are used on `device`. Raises InputError if $DSDCTL_KERNELS is invalid.
 
-    For now only where all are asked for: each is compared with torch in Triton's interpreter, and
-    compiled, but none was measured on a GPU yet.
+    For now only on request: each is compiled, and compared with torch in Triton's interpreter, but
+    none has been measured on a GPU yet.
     """
     return device.type == "cuda" and kernel_mode() == "all" and installed()
 
 
 @functools.cache
 def installed() -> bool:
-    """Whether there is a Triton to compile them."""
+    """Whether Triton, which compiles them, is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
 def said() -> str:
-    """Whether a process with a GPU uses these kernels, and why. Raises InputError."""
+    """Whether a process with a GPU uses these kernels, and why, in words. Raises InputError."""
     mode = kernel_mode()
     if not installed():
         return "not used, there is no Triton"
@@ -48,5 +48,5 @@ def said() -> str:
 
 
 def in_use(device: torch.device) -> tuple[str, ...]:
-    """What computes on `device` beside torch, for a level's environment. Raises InputError."""
+    """What computes on `device` besides torch, for a level's environment. Raises InputError."""
     return ("triton",) if used_on(device) else ()

@@ -1,6 +1,6 @@
 """3x3 convolutions of maps with few channels, in bf16, padded by one, at stride 1.
 
-On these the library's kernels leave most of a GPU idle: its gradient of the weights above all.
+cuDNN leaves most of a GPU idle on these, above all in the gradient of the weights.
 
 Shapes: maps (B, C, H, W) and gradients (B, C', H, W), channels-last, are P = B H W rows; a weight
 (C', C, 3, 3), channels-last, is C' rows of 9 C numbers.
@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 FEW = 3
-"""Channels up to which all that a pixel sees of them is one row of a matrix product."""
+"""Input channels up to which a pixel's whole 3 x 3 patch is one row of a matrix product."""
 PATCH = 32
-"""Numbers in such a row: 9 x 3, and zeros up to a power of two."""
+"""Numbers in such a row: 9 x 3, padded with zeros to a power of two."""
 MANY = 64
-"""Channels, on both sides, from which the library is faster."""
+"""Channels, in or out, above which cuDNN is faster."""
 PROGRAMS = 256
-"""Programs of a gradient, about; a constant, since it decides the order of the additions."""
+"""Approximate number of programs of a gradient: a constant, since it fixes the order of sums."""
 
 
 def fits(maps: Tensor, weight: Tensor) -> bool:
@@ -38,7 +38,7 @@ def fits(maps: Tensor, weight: Tensor) -> bool:
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
-    """bf16 (B, C, H, W), (C', C, 3, 3), both channels-last -> bf16 (B, C', H, W)."""
+    """maps (B, C, H, W), weight (C', C, 3, 3) -> (B, C', H, W); all bf16, channels-last."""
     return _Convolution.apply(maps, weight)
 
 
@@ -65,7 +65,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def convolve_few(maps: Tensor, weight: Tensor) -> Tensor:
-    """The convolution (B, C, H, W), (C', C, 3, 3) -> (B, C', H, W), of FEW channels C at most."""
+    """The convolution (B, C, H, W), (C', C, 3, 3) -> (B, C', H, W), with C at most FEW."""
     batch, channels, height, width = maps.shape
     out_channels = len(weight)
     size, layout = (batch, out_channels, height, width), torch.channels_last
@@ -80,12 +80,13 @@ def convolve_few(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(maps: Tensor, upstream: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H, W), (B, C', H, W) -> the gradient of `weight`, like it."""
+    """maps (B, C, H, W), upstream gradient (B, C', H, W) -> the gradient (C', C, 3, 3) of `weight`,
+    with its dtype and layout."""
     batch, channels, height, width = maps.shape
     out_channels = len(weight)
     few = channels <= FEW
     outer = min(64, triton.next_power_of_2(out_channels))
-    # Nine sums of outer x inner numbers are what the registers hold.
+    # The registers hold nine sums of outer x inner numbers.
     inner = PATCH if few else min(outer // 2, triton.next_power_of_2(channels))
     groups = (1 if few else triton.cdiv(channels, inner)) * triton.cdiv(out_channels, outer)
     pixels = batch * height * width

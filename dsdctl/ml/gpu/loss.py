@@ -1,4 +1,4 @@
-"""The loss of a small batch with its gradient, and what is counted of it: a kernel each.
+"""One kernel for the loss of a small batch with its gradient, and one for its metrics.
 
 Shapes: B images, K classes.
 """
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 NUMBERS = 8192
-"""Logits of a batch at most: one program holds them all."""
+"""Upper limit on a batch's logits, padded to powers of two: one program holds them all."""
 
 
 def fits(logits: Tensor) -> bool:
-    """Whether the batch is small enough; logits: (B, K)."""
+    """Whether the kernels take these logits (B, K): fp32, and few enough."""
     rows, columns = map(triton.next_power_of_2, logits.shape)
     return bool(rows * columns <= NUMBERS) and logits.dtype == torch.float32
 
@@ -30,12 +30,18 @@ def loss(
     temperature: float,
     label_smoothing: float,
 ) -> Tensor:
-    """What losses.distillation_loss computes; without a teacher's logits the cross-entropy."""
+    """losses.distillation_loss, or the cross-entropy if there are no teacher's logits.
+
+    logits, teacher_logits: (B, K); labels: (B,) int64; returns a scalar.
+    """
     return _Loss.apply(logits, teacher_logits, labels, alpha, temperature, label_smoothing)
 
 
 def tally(logits: Tensor, labels: Tensor, mean: Tensor, total: Tensor, correct: Tensor) -> None:
-    """Add B times the `mean` loss to `total`, and the images rightly classified to `correct`."""
+    """Add B times the `mean` loss to `total`, and the correctly classified images to `correct`.
+
+    logits: (B, K); labels: (B,) int64; the others are scalars on the GPU.
+    """
     rows, columns = map(triton.next_power_of_2, logits.shape)
     _tally[(1,)](
         logits.detach().contiguous(), labels, mean.detach(), total, correct, *logits.shape,
@@ -91,7 +97,7 @@ def _loss(
     values = tl.load(logits + offsets, mask=inside, other=0.0)
     label = tl.load(labels + row, mask=row < batch, other=0)
     wanted = tl.where(column[None, :] == label[:, None], 1.0 - smoothing, 0.0) + smoothing / classes
-    # Where there is no class -inf times 0 would be NaN.
+    # Padding columns are -inf in the log-softmax, and -inf times 0 would be NaN.
     log_p = tl.where(inside, _log_softmax(values, (column < classes)[None, :]), 0.0)
     total = -tl.sum(tl.where(inside, wanted * log_p, 0.0), 1)
     slope = tl.exp(log_p) - wanted

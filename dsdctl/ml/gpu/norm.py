@@ -1,10 +1,10 @@
-"""BatchNorm in training with what surrounds it, in two kernels forward and two backward.
+"""BatchNorm in training, fused with its neighbours: two kernels forward and two backward.
 
     z = relu(maps + conv_bias)  or  z = maps
     out = z normalized; then 2x2 max-pooled;  or  relu(z normalized + added)
 
-Every kernel first adds up parts of sums that the one before it has left, each of its programs by
-itself and all in the same order: that takes less time than to start one more kernel.
+A reduction is finished by the kernel after it: each of that kernel's programs adds up the partial
+sums itself, all in the same order, which takes less time than launching one more kernel.
 
 Shapes: maps (B, C, H, W), channels-last, are P = B H W rows of C numbers.
 """
@@ -25,18 +25,18 @@ from dsdctl.ml.gpu.norm_kernels import (
 )
 
 PARTS = 128
-"""Parts of a sum over pixels at most; a constant, since it decides the order of the additions."""
+"""Upper limit on the partial sums over pixels: a constant, since it fixes the order of sums."""
 PROGRAMS = 256
-"""Programs of a kernel, about: two for each multiprocessor of a large GPU."""
+"""Approximate number of programs of a kernel: two per multiprocessor of a large GPU."""
 TILE = 8192
-"""Numbers that a program has in its registers at once."""
+"""Numbers that a program holds in its registers at once."""
 WARPS = 8
 _SUMS = 3
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What comes with the normalization."""
+    """What is fused with the normalization."""
 
     relu_before: bool = False
     relu_after: bool = False
@@ -45,7 +45,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class _Tiling:
-    """How (rows, channels) are shared among programs."""
+    """How (rows, channels) are divided among programs."""
 
     rows: int
     columns: int
@@ -78,11 +78,11 @@ def normalize(
     kind: Kind,
     added: Tensor | None = None,
 ) -> Tensor:
-    """Train through `norm` and what `kind` says comes with it; its statistics are updated.
+    """`norm` in training with what `kind` fuses with it; updates its running statistics.
 
-    maps: bf16 or fp32 (B, C, H, W), channels-last; conv_bias: (C,), the bias of the convolution
-    before; added: of the shape of maps, added before the last ReLU. Returns (B, C, H, W), pooled
-    (B, C, H / 2, W / 2).
+    maps: bf16 or fp32 (B, C, H, W), channels-last; conv_bias: (C,), of the convolution before;
+    added: like maps, added before the last ReLU. Returns (B, C, H, W), or (B, C, H / 2, W / 2) if
+    pooled.
     """
     return _Normalize.apply(maps, conv_bias, norm.weight, norm.bias, added, norm, kind)
 

@@ -1,4 +1,4 @@
-"""The kernels of dsdctl.ml.gpu.norm, which says what they compute."""
+"""The kernels of dsdctl.ml.gpu.norm, whose docstring defines what they compute."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _before(y, RELU: tl.constexpr):
-    """What is normalized; NaN stays NaN."""
+    """relu(y) or y, which is what BatchNorm gets; NaN stays NaN."""
     if RELU:
         return tl.where(y <= 0, 0.0, y)
     return y
@@ -14,7 +14,7 @@ def _before(y, RELU: tl.constexpr):
 
 @triton.jit
 def _corner(rows, width):
-    """The first of the four pixels, of maps so wide, that each row of pooled maps is made of."""
+    """The index of the upper left of the four pixels that each row of pooled maps comes from."""
     half = width // 2
     return rows // half * 2 * width + rows % half * 2
 
@@ -70,10 +70,10 @@ def sums_of_maps(
     maps, conv_bias, sums, pixels, channels, per_part,
     RELU: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """For each channel the sums of z - z0 and of its square, and how many maps are above zero.
+    """For each channel the sums of z - z0 and of its square, and how many values are positive.
 
-    z0 is the first pixel's z: without it the variance of a channel that hardly varies would be
-    lost in rounding.
+    z0 is z at the first pixel: without this shift the variance of a channel that hardly varies
+    would cancel in rounding.
     """
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
@@ -98,7 +98,7 @@ def sums_of_maps(
 
 @triton.jit
 def _larger(one, other):
-    """Elementwise; NaN wins, and of equal ones the first."""
+    """The elementwise maximum; NaN wins, and the first of equal ones."""
     return tl.where((other > one) | (other != other), other, one)
 
 
@@ -111,7 +111,7 @@ def normalize_maps(
     RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
     POOL: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Normalize by the sums; one program of a channel also keeps and updates its statistics."""
+    """Normalize; one program per group of channels also saves and updates their statistics."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there = columns < channels
     y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
@@ -198,7 +198,7 @@ def _chosen(
     constant,
     RELU: tl.constexpr,
 ):
-    """Which of four pixels max-pooling took: 0 to 3."""
+    """Which of the four pixels max-pooling chose: 0 to 3."""
     y = _load(maps, corner, columns, inside, bias, channels)
     best = _normalized(y, mean, factor, constant, RELU)
     choice = tl.zeros(best.shape, tl.int32)
@@ -218,8 +218,8 @@ def sums_of_gradients(
     RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, RELU_AFTER: tl.constexpr,
     POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """For each channel the sums of the gradient g, of g times the normalized z, and of those g
-    that belong to maps above zero."""
+    """For each channel the sums of the gradient g, of g times the normalized z, and of g where the
+    maps are positive."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
     mean, inverse, factor, constant = _constants(weight, bias, statistics, columns, channels)
@@ -262,7 +262,7 @@ def gradients_of_maps(
     PARTS: tl.constexpr, RELU: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr,
     RELU_AFTER: tl.constexpr, POOL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The maps' gradient; one program of a channel also writes those of its parameters."""
+    """The maps' gradient; one program per group of channels also writes the parameters'."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there = columns < channels
     y_bias = _bias(conv_bias, columns, channels, BIASED, COLUMNS)
@@ -273,8 +273,8 @@ def gradients_of_maps(
         tl.store(small + columns, plain, mask=there)
         tl.store(small + channels + columns, scaled, mask=there)
         if BIASED:
-            # The maps' gradients added up: of those above zero, whose normalized values add up to
-            # minus that of the others, which are all zero before the normalization.
+            # The sum of the maps' gradients where z > 0. Elsewhere z is 0, and a channel's
+            # normalized values sum to zero: so those where z > 0 sum to minus the others' sum.
             above = _sum_of_parts(sums, 2, parts, columns, channels, PARTS)
             count = tl.load(statistics + 2 * channels + columns, mask=there, other=0.0)
             others = (pixels - count) * mean * inverse

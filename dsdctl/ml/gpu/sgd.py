@@ -1,6 +1,6 @@
-"""SGD, the masks and the bf16 copies of the weights, in one pass over all parameters at once.
+"""SGD, the masks and the bf16 copies of the weights, in one kernel over all parameters.
 
-All parameters of the network are moved into one tensor, and so is all that belongs to them.
+The parameters of the network are moved into one flat tensor; so are their gradients and momenta.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from dsdctl.ml.update import in_shape_of
 
 BLOCK = 1024
 ALIGNED = 64
-"""Each parameter begins at a multiple of so many numbers, as vector instructions want it."""
+"""Each parameter begins at a multiple of this many numbers, for vectorized memory access."""
 
 
 class FlatSGD:
@@ -59,7 +59,7 @@ class FlatSGD:
     def step(self, loss: Tensor) -> None:
         leaves = {**self._named, **self._inputs}
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        self._take_in(dict(zip(leaves, gradients, strict=True)))
+        self._gather(dict(zip(leaves, gradients, strict=True)))
         settings = self._settings
         if settings.clip_norm is not None:
             self._clip_gradients(settings.clip_norm)
@@ -82,11 +82,11 @@ class FlatSGD:
         return [self._copies]
 
     def _view(self, tensor: Tensor, name: str) -> Tensor:
-        """The part of a parameter, shaped as it is and in its order in memory."""
+        """A parameter's part of a flat tensor, with the parameter's shape and strides."""
         return in_shape_of(self._named[name], tensor[self._starts[name] :])
 
-    def _take_in(self, gradients: Mapping[str, Tensor | None]) -> None:
-        """Copy the gradients into one tensor, those of each dtype at once; None is zero."""
+    def _gather(self, gradients: Mapping[str, Tensor | None]) -> None:
+        """Copy the gradients into the flat tensor, those of each dtype at once; None is zero."""
         by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         for name, gradient in gradients.items():
             own = self._own_gradients[name]
@@ -100,7 +100,8 @@ class FlatSGD:
             torch._foreach_copy_(targets, sources)
 
     def _clip_gradients(self, most: float) -> None:
-        """Scale all gradients down to a joint l2 norm; removed weights are no part of it."""
+        """Scale all gradients down to a joint l2 norm of at most `most`; removed weights do not
+        count."""
         self._gradients.mul_(self._kept)
         self._all.grad = self._gradients
         torch.nn.utils.clip_grad_norm_(self._all, most)

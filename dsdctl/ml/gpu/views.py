@@ -11,10 +11,10 @@ BLOCK = 1024
 def read(
     padded: Tensor, indices: Tensor, views: Tensor, scale: Tensor, shift: Tensor, crop: int
 ) -> Tensor:
-    """View v = (flip * S + top) * S + left, S = 2 crop + 1, of image n: pixels * scale - shift.
+    """pixels * scale - shift of each view v = (flip * S + top) * S + left, S = 2 crop + 1.
 
     padded: uint8 (N, H + 2 crop, W + 2 crop, C); indices, views: int64 (B,); scale, shift: (C,).
-    Returns float32 (B, C, H, W), channels-last, the same bits as torch's own operations.
+    Returns float32 (B, C, H, W), channels-last, bit for bit what torch's own operations give.
     """
     height, width = (side - 2 * crop for side in padded.shape[1:3])
     channels = padded.shape[3]

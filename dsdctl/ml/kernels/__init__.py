@@ -1,1 +1,1 @@
-"""Compiled kernels for CPUs, and the operations that use them where they pay."""
+"""Compiled CPU kernels, and the layers that use them where that is faster."""

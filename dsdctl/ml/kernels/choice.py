@@ -1,7 +1,7 @@
 """Which compiled kernels a process uses: a function of the processor and of $DSDCTL_KERNELS alone.
 
-Nothing is timed, so that the same machine always computes the same bytes. What was measured to
-write the rule down is in docs/benchmarks.md. Nothing here imports torch.
+Nothing is timed, so that the same machine always computes the same bytes. The measurements behind
+these rules are in docs/benchmarks.md. Nothing here imports torch.
 """
 
 import os
@@ -13,19 +13,19 @@ from dsdctl.errors import InputError
 from dsdctl.system.devices import KERNELS_VARIABLE
 
 Kernel = Literal["batch-norm", "weight-gradient-fp32", "weight-gradient-bf16"]
-"""BatchNorm with its ReLU and what comes with them; the gradient of a 3x3 convolution's weights."""
+"""BatchNorm fused with its ReLU, pooling or sum; the weight gradient of a 3x3 convolution."""
 
 Mode = Literal["auto", "all", "avx2", "off"]
-"""`auto`: where they are faster. `all`: wherever the processor can run them, to measure that.
+"""`auto`: where they are faster. `all`: wherever the processor can run them, for benchmarks.
 `avx2`: as on a processor without AVX-512. `off`: none."""
 
 Instructions = Literal["avx512", "avx2", "generic"]
-"""For what a kernel is compiled; `generic` is what processors other than x86-64 have."""
+"""The instruction sets that kernels are compiled for; `generic` is for all but x86-64."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """The vendor as the processor says it, and the features that kernels_processor.h finds."""
+    """The vendor string of the processor, and the features that kernels_processor.h detects."""
 
     vendor: str
     features: frozenset[str]
@@ -33,7 +33,7 @@ class Processor:
 
 @dataclass(frozen=True)
 class Choice:
-    """With what instructions a kernel is used, None where it is not; and why."""
+    """The instruction set that a kernel is used with, None if it is not used; and why."""
 
     instructions: Instructions | None
     reason: str
@@ -44,16 +44,16 @@ class Choice:
 
 
 def kernel_mode(environment: Mapping[str, str] = os.environ) -> Mode:
-    """What $DSDCTL_KERNELS says. Raises InputError."""
-    wish = environment.get(KERNELS_VARIABLE) or "auto"
+    """The mode in $DSDCTL_KERNELS, by default `auto`. Raises InputError if it is unknown."""
+    value = environment.get(KERNELS_VARIABLE) or "auto"
     for mode in get_args(Mode):
-        if wish == mode:
+        if value == mode:
             return mode  # type: ignore[no-any-return]
-    raise InputError(f"${KERNELS_VARIABLE}: {wish!r} (allowed: {', '.join(get_args(Mode))})")
+    raise InputError(f"${KERNELS_VARIABLE}: {value!r} (allowed: {', '.join(get_args(Mode))})")
 
 
 def choose(processor: Processor | None, mode: Mode) -> dict[Kernel, Choice]:
-    """Which kernels are used; `processor` is None where they are not compiled."""
+    """Which kernels are used, and why; `processor` is None if they are not compiled."""
     kernels: tuple[Kernel, ...] = get_args(Kernel)
     if mode == "off":
         return dict.fromkeys(kernels, Choice(None, f"${KERNELS_VARIABLE} is off"))
@@ -79,7 +79,7 @@ def _batch_norm(processor: Processor) -> Choice:
 
 
 def _weight_gradient(processor: Processor, needed: str, forced: bool) -> Choice:
-    """oneDNN's is behind on AMD's AVX-512 alone, and nothing beats it where it has AMX."""
+    """oneDNN's is slower only on AMD's AVX-512, and nothing beats it where it can use AMX."""
     if needed not in processor.features:
         return Choice(None, f"needs {needed}")
     if forced:

@@ -1,4 +1,4 @@
-"""The 3x3 convolution, padded by one, that the paper's networks are made of."""
+"""The 3x3 convolution, padded by one, of which the paper's networks are built."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ KERNELS: dict[torch.dtype, Kernel] = {
 }
 
 CACHED_WEIGHTS = 2**17
-"""Pairs of channels up to which the compiled gradient is faster: its sums stay in a cache."""
+"""Largest C C' for which the compiled gradient is faster: its sums stay in a cache."""
 
 
 class Conv3x3(nn.Conv2d):
     """nn.Conv2d with a 3x3 kernel and padding 1, faster in training.
 
-    Of 2x2 maps 20 of the 36 products of a kernel fall on the padding. On a CPU what is left is one
-    matrix product, from all inputs of an image to all its outputs, with 16 entries for each pair of
-    channels. Elsewhere the gradient of the weights is a compiled kernel, where there is one.
+    On 2x2 maps, 20 of the 36 products of a kernel fall on the padding. On a CPU the other 16 are
+    computed as one matrix product from all inputs of an image to all its outputs. Larger maps take
+    the gradient of the weights from a compiled kernel, where there is one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True):
@@ -34,7 +34,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        # Counting and exporting trace the network, and are to see the convolution that it is.
+        # MAC counting and export trace the network, and must see an ordinary convolution.
         if maps.device.type == "cpu" and self.stride == (1, 1) and not is_tracing():
             if maps.shape[2:] == (2, 2):
                 return _convolve_2x2(maps, self.weight, self.bias)
@@ -46,11 +46,11 @@ class Conv3x3(nn.Conv2d):
         return super().forward(maps)
 
     def with_bias(self, out: Tensor) -> Tensor:
-        """What `without_bias` gave, (B, C', H', W'), with the bias if there is one."""
+        """Add the bias, if there is one, to the result of `without_bias`, (B, C', H', W')."""
         return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
 
     def without_bias(self, maps: Tensor) -> Tensor:
-        """The convolution alone, on a GPU; (B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        """The convolution without its bias, on a GPU: (B, C, H, W) -> (B, C', H', W')."""
         dtype = _autocast(maps)
         learns = torch.is_grad_enabled() and self.weight.requires_grad
         if dtype == torch.bfloat16 and self.stride == (1, 1) and learns:
@@ -76,16 +76,14 @@ class Conv3x3(nn.Conv2d):
 
 
 def _autocast(tensor: Tensor) -> torch.dtype:
-    """In what a convolution with `tensor` is computed."""
+    """The dtype in which a convolution with `tensor` is computed."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 class _Convolution3x3(torch.autograd.Function):
-    """torch's convolution (B, C, H, W), (C', C, 3, 3), (C',) -> (B, C', H, W), but for a gradient.
-
-    That of the weights oneDNN computes at half the rate of the outputs.
-    """
+    """torch's convolution (B, C, H, W), (C', C, 3, 3), (C',) -> (B, C', H, W), with a compiled
+    weight gradient: oneDNN's has half the throughput of its forward pass."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -110,7 +108,7 @@ class _Convolution3x3(torch.autograd.Function):
 
 
 def _gradient_of_maps(upstream: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
-    # torch.nn.grad has this too, but copies maps that are not read.
+    # torch.nn.grad.conv2d_input does the same, but copies the maps, which are not read.
     once, all_three = [1, 1], (upstream, maps, weight)
     gradients = torch.ops.aten.convolution_backward(
         *all_three, None, once, once, once, False, [0, 0], 1, [True, False, False]
@@ -126,7 +124,7 @@ def _convolve_2x2(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Convolution2x2(torch.autograd.Function):
-    """(B, 2, 2, C), (C', C, 3, 3), (C',) -> (B, 2, 2, C'), in the type of the inputs."""
+    """(B, 2, 2, C), (C', C, 3, 3), (C',) -> (B, 2, 2, C'), in the dtype of the inputs."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -152,7 +150,7 @@ class _Convolution2x2(torch.autograd.Function):
 
 
 def _tap_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix (4 C', 4 C) of the taps that are not on the padding; rows are outputs."""
+    """The taps that do not fall on the padding, as a matrix (4 C', 4 C) from inputs to outputs."""
     out_channels, in_channels = weight.shape[:2]
     blocks = weight.new_empty(2, 2, out_channels, 2, 2, in_channels, dtype=dtype)
     taps = weight.permute(0, 2, 3, 1)
@@ -163,8 +161,11 @@ def _tap_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _tap_gradient(upstream: Tensor, inputs: Tensor, y: int, x: int) -> Tensor:
-    """(B, 2, 2, C'), (B, 2, 2, C) -> (C', C), over all pairs of pixels that a tap connects."""
-    # The tap (1, 1) connects each pixel to itself, (0, 1) those of a lower row to the row above.
+    """The gradient (C', C) of tap (y, x), summed over the pairs of pixels that it connects.
+
+    upstream: (B, 2, 2, C'); inputs: (B, 2, 2, C). Tap (1, 1) connects each pixel to itself, tap
+    (0, 1) each output of the lower row to the input above it.
+    """
     (to_y, from_y), (to_x, from_x) = _connected(y), _connected(x)
     to = upstream[:, to_y, to_x].reshape(-1, upstream.shape[3]).contiguous()
     origin = inputs[:, from_y, from_x].reshape(-1, inputs.shape[3]).contiguous()
@@ -172,7 +173,7 @@ def _tap_gradient(upstream: Tensor, inputs: Tensor, y: int, x: int) -> Tensor:
 
 
 def _connected(tap: int) -> tuple[slice, slice]:
-    """Along one side of a 2x2 map: the outputs that a tap has inputs for, and these."""
+    """Along one side of a 2x2 map: the outputs for which a tap has inputs, and those inputs."""
     shift = tap - 1
     return slice(max(0, -shift), min(2, 2 - shift)), slice(max(0, shift), min(2, 2 + shift))
 
@@ -180,7 +181,7 @@ def _connected(tap: int) -> tuple[slice, slice]:
 def _linear(inputs: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
     """(M, K), (N, K), (N,) -> (M, N)."""
     if inputs.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        # By oneDNN, as torch's compiler has linear layers computed: the BLAS that torch's wheels
-        # bring does fp32 products on AMD's processors at half the speed.
+        # By oneDNN, as torch.compile does for linear layers: the BLAS in torch's wheels multiplies
+        # fp32 matrices at half the speed on AMD's processors.
         return torch.ops.mkldnn._linear_pointwise(inputs, rows, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(inputs, rows, bias)

@@ -1,4 +1,4 @@
-"""The functions of kernels.cpp, where installing dsdctl could compile them."""
+"""The functions of kernels.cpp, if they could be compiled when dsdctl was installed."""
 
 import ctypes
 import functools
@@ -14,15 +14,15 @@ from dsdctl.ml.kernels.choice import Choice, Kernel, Mode, Processor, choose, ke
 SOURCE = Path(__file__).with_name("kernels.cpp")
 LIBRARY = SOURCE.with_name("libkernels.so")
 LANES = 16
-"""The channels that are computed at once: maps have a multiple of that many."""
+"""Channels computed at once: maps must have a multiple of this many."""
 
-_DONE = 0
+_SUCCESS = 0
 _SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled library; None where there is none, or one of another source."""
+    """The compiled library; None if there is none, or if it is of another version of the source."""
     try:
         compiled = ctypes.CDLL(str(LIBRARY))
     except OSError:
@@ -42,7 +42,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def processor() -> Processor | None:
-    """This machine's, as the library sees it; None without the library."""
+    """This machine's processor, as the library detects it; None without the library."""
     compiled = library()
     if compiled is None:
         return None
@@ -61,19 +61,19 @@ def _choices(mode: Mode) -> dict[Kernel, Choice]:
 
 
 def used(kernel: Kernel) -> bool:
-    """Whether this process, as it is, calls the kernel; they run on one thread."""
+    """Whether this process calls the kernel; only with one thread, which is all that they use."""
     return torch.get_num_threads() == 1 and choices()[kernel].instructions is not None
 
 
 def in_use() -> tuple[str, ...]:
-    """The kernels that this process, as it is, calls, each with its instructions."""
+    """The kernels that this process calls, each with its instruction set."""
     return tuple(
         f"{kernel} {choice.instructions}" for kernel, choice in choices().items() if used(kernel)
     )
 
 
 def supports(maps: Tensor) -> bool:
-    """Whether `maps` (B, C, H, W) are as the kernels take them."""
+    """Whether the kernels take these maps (B, C, H, W), by device, dtype, channels and layout."""
     return (
         maps.device.type == "cpu"
         and maps.dtype in _SUFFIXES
@@ -85,14 +85,15 @@ def supports(maps: Tensor) -> bool:
 def call(
     kernel: Kernel, function: str, maps: Tensor, *arguments: Tensor | int | float | None
 ) -> None:
-    """Call a `function` of a kernel for the dtype of `maps`, its first argument; tensors are dense.
+    """Call the variant of a kernel's `function` for the dtype of `maps`, its first argument.
 
-    Raises MemoryError.
+    The function gets raw pointers: tensors must be dense, and of the dtypes and sizes that it
+    expects. Raises MemoryError if its scratch memory cannot be allocated.
     """
     compiled, instructions = library(), choices()[kernel].instructions
     assert compiled is not None
     name = f"{function}_{_SUFFIXES[maps.dtype]}_{instructions}"
-    if getattr(compiled, name)(*(_as_c(argument) for argument in (maps, *arguments))) != _DONE:
+    if getattr(compiled, name)(*(_as_c(argument) for argument in (maps, *arguments))) != _SUCCESS:
         raise MemoryError(f"no memory left for {function}")
 
 

@@ -1,9 +1,9 @@
-"""BatchNorm and what comes with it, trained as one where there are kernels for that.
+"""BatchNorm fused with its neighbours in training, where there are kernels for that.
 
-That is, on GPUs and on CPUs that have the compiled kernels, a ReLU before it and 2x2 max-pooling
-after it, or after it a sum and a ReLU. One by one each of them reads and writes all maps, and takes
-longer to do so than to compute. Where something else looks at a module's output, and in eval mode,
-they are called one by one.
+On GPUs, and on CPUs with the compiled kernels, it is fused with a ReLU before it and 2x2
+max-pooling after it, or with a sum and a ReLU after it. Unfused, each of them reads and writes all
+maps, which takes longer than computing them. In eval mode, and if a module has hooks or the network
+is traced, all modules are called one by one.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -21,8 +21,8 @@ from dsdctl.ml.kernels.observed import has_hooks, is_tracing
 
 
 class FusedSequential(nn.Sequential):
-    """nn.Sequential that trains ReLU, BatchNorm2d and, after them, MaxPool2d(2) in one go; on a
-    GPU also a BatchNorm2d alone, and with a ReLU the bias of a Conv3x3 before it."""
+    """nn.Sequential that fuses ReLU, BatchNorm2d and a MaxPool2d(2) after them in training; on a
+    GPU also a lone BatchNorm2d, and the bias of a Conv3x3 with the ReLU after it."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
@@ -38,7 +38,7 @@ class FusedSequential(nn.Sequential):
 def norm_relu(
     norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor, added: Tensor | None = None
 ) -> Tensor:
-    """(B, C, H, W), (B, C, H, W) -> relu(norm(maps) + added), of the same shape."""
+    """relu(norm(maps) + added), or relu(norm(maps)); all are (B, C, H, W)."""
     alike = added is None or (added.dtype, added.shape) == (maps.dtype, maps.shape)
     if alike and not is_tracing() and _fits_gpu(maps, norm, relu):
         from dsdctl.ml.gpu.norm import Kind, normalize
@@ -58,7 +58,7 @@ def norm_relu(
 
 
 def _forward(layers: list[nn.Module], maps: Tensor) -> tuple[Tensor, int]:
-    """`maps` after the first of `layers`, and after how many of them."""
+    """Apply the first of `layers`, or the first few fused: the new maps, and how many layers."""
     if gpu.used(maps):
         return _forward_gpu(layers, maps)
     match layers:
@@ -105,9 +105,9 @@ def _fits(norm: nn.BatchNorm2d, relu: nn.ReLU, maps: Tensor) -> bool:
 
 
 def _trains(norm: nn.BatchNorm2d, maps: Tensor) -> bool:
-    """Whether it normalizes `maps` by their own statistics, and keeps running ones."""
+    """Whether `norm` normalizes `maps` by the batch's statistics and updates running ones."""
     return (
-        maps.shape.numel() > maps.shape[1]  # of one value BatchNorm refuses the variance
+        maps.shape.numel() > maps.shape[1]  # of one value per channel BatchNorm has no variance
         and norm.training
         and norm.affine
         and norm.weight.dtype == torch.float32
@@ -117,7 +117,7 @@ def _trains(norm: nn.BatchNorm2d, maps: Tensor) -> bool:
 
 
 def _pools(layers: list[nn.Module], maps: Tensor) -> bool:
-    """Whether it is a 2x2 max-pooling that nobody watches, of sides that it halves."""
+    """Whether `layers` is one 2x2 max-pooling without hooks, and `maps` have even sides."""
     height, width = maps.shape[2:]
     return height % 2 == width % 2 == 0 and any(
         isinstance(layer, nn.MaxPool2d)
@@ -136,7 +136,8 @@ def _relu_norm(maps: Tensor, norm: nn.BatchNorm2d, pooled: bool) -> Tensor:
 
 
 def _update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, pixels: int) -> None:
-    """`variance` is the biased one of so many pixels; both are (C,)."""
+    """Update the running statistics from the batch's mean and biased variance, (C,) each, over
+    B x H x W = `pixels` values."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
@@ -183,7 +184,7 @@ class _ReluNorm(torch.autograd.Function):
 
 
 class _NormRelu(torch.autograd.Function):
-    """ReLU of BatchNorm of maps, plus what is added if anything is, in training."""
+    """relu(BatchNorm of maps + added), or without `added`, in training."""
 
     @staticmethod
     def forward(

@@ -1,1 +1,1 @@
-"""The networks, and how one is built and initialized."""
+"""The networks, and how they are built and initialized."""

@@ -11,10 +11,8 @@ from dsdctl.ml.randomness import generator
 
 
 def network_class(name: str) -> type[Network]:
-    """The class that is called `MODULE:CLASS` below `dsdctl.ml.networks`.
-
-    Its module is imported only now: torchvision, say, takes a second.
-    """
+    """The class `MODULE:CLASS` of `dsdctl.ml.networks`, whose module is imported only now, since
+    importing torchvision takes a second."""
     return pkgutil.resolve_name(f"dsdctl.ml.networks.{name}")  # type: ignore[no-any-return]
 
 
@@ -29,10 +27,12 @@ def build_network(
 ) -> Network:
     """Build a network with the initial weights of (`seed`, `level`).
 
-    Level 0 gives a trajectory's original initialization; `retrain: reinit` draws a new one a level.
-    Channels-last, which is what the convolutions of CPUs and tensor cores want.
+    Level 0 is the original initialization of a trajectory; `retrain: reinit` draws new weights at
+    each level. The weights are channels-last, in which convolutions are fastest. `arguments` are
+    those of `make` besides the channels and classes.
     """
-    with torch.random.fork_rng(devices=[]):  # module constructors draw from global state
+    # Module constructors draw from the global generator; what they draw is overwritten.
+    with torch.random.fork_rng(devices=[]):
         network = make(in_channels, classes, **arguments)
     with torch.no_grad():
         network.initialize(generator("initialisation", seed, level))

@@ -1,4 +1,4 @@
-"""Initial weights as PyTorch and torchvision draw them, but from a given stream."""
+"""The initializations of PyTorch and torchvision, drawn from a given stream."""
 
 import math
 
@@ -15,7 +15,8 @@ def default_init(module: nn.Conv2d | nn.Linear, stream: torch.Generator) -> None
 
 
 def initialize_resnet(network: nn.Module, stream: torch.Generator) -> None:
-    """Draw convolutions Kaiming-normal (fan out) and Linear layers as PyTorch does."""
+    """Draw convolutions Kaiming-normal (fan out) and Linear layers as PyTorch does, in module
+    order; BatchNorm keeps scale 1 and shift 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(

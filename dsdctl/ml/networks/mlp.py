@@ -11,10 +11,8 @@ from dsdctl.ml.networks.network import Link, Network
 
 
 class MLP(Network):
-    """Linear -> ReLU for each width in `hidden`, then one Linear layer.
-
-    Initialized as PyTorch does by default.
-    """
+    """Linear -> ReLU for each width in `hidden`, then one Linear layer; PyTorch's default
+    initialization. `image_size` is (H, W) in pixels."""
 
     def __init__(
         self,
@@ -38,7 +36,7 @@ class MLP(Network):
         return self.classifier(self.hidden(images.flatten(1)))  # type: ignore[no-any-return]
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`, in module order."""
+        """Draw all weights from `stream`, in module order."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 default_init(module, stream)

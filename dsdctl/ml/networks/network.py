@@ -1,4 +1,4 @@
-"""What every network that comes with dsdctl is, and which of its channels may shrink."""
+"""The base class of dsdctl's networks, and the links by which their channels can be removed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ Layer = nn.Conv2d | nn.Linear
 class Link:
     """The C channels that `writer` writes and, after the modules `between`, `reader` reads.
 
-    `positions` of the reader's inputs belong to each channel: 1, or those of a map that a Linear
-    layer reads.
+    `positions` is how many of the reader's inputs belong to each channel: 1, or the pixels of a map
+    that a Linear layer reads flattened.
     """
 
     writer: Layer
@@ -29,7 +29,7 @@ class Link:
         return weight.view(len(weight), -1, self.positions) if self.positions > 1 else weight
 
     def constants(self) -> Tensor:
-        """What each channel is where no weight writes it: (C,)."""
+        """The value that each channel has if no weight writes it: (C,). Calls `between`."""
         weight, bias = self.writer.weight, self.writer.bias
         value = weight.new_zeros(len(weight)) if bias is None else bias
         maps = value.view(1, -1, 1, 1) if isinstance(self.writer, nn.Conv2d) else value.view(1, -1)
@@ -38,7 +38,7 @@ class Link:
         return maps.flatten()
 
     def keep(self, channels: Tensor) -> None:
-        """Leave only these channels, given by index."""
+        """Remove all channels but these, int64 indices in the order that they are to have."""
         read = self.read[:, channels]
         flat = isinstance(self.reader, nn.Linear)
         self.reader.weight = nn.Parameter(read.flatten(1) if flat else read)
@@ -53,26 +53,27 @@ class Link:
 
 
 class Network(nn.Module):
-    """Base of the networks: from images (B, C, H, W) to logits (B, K).
+    """Base class: from images (B, C, H, W) to logits (B, K).
 
-    Each ReLU and GELU is a module, so that the entropy of its units is seen.
+    Each ReLU and GELU is a module, so that the entropy of its units can be measured.
     """
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`."""
+        """Draw all weights from `stream`."""
         raise NotImplementedError
 
     def links(self) -> Iterator[Link]:
-        """Every set of channels that may shrink by itself; none where no more is said."""
+        """Every set of channels that can be removed independently of others; by default none."""
         return iter(())
 
 
 def links_in_a_row(
     features: nn.Sequential, classifier: nn.Linear, positions: int = 1
 ) -> Iterator[Link]:
-    """The channels of each convolution of `features`, with two modules before the next one.
+    """The channels of each convolution of `features`, with its two modules BatchNorm and ReLU.
 
-    Those of the last one are read by the classifier, `positions` inputs a channel.
+    The next convolution reads them; the last one's are read by the classifier, with `positions`
+    inputs per channel.
     """
     modules = list(features)
     places = [k for k, module in enumerate(modules) if isinstance(module, nn.Conv2d)]
@@ -91,7 +92,7 @@ def _shrink(norm: nn.BatchNorm2d, channels: Tensor) -> None:
 
 
 def state_sizes(layer: Layer) -> None:
-    """Make a layer say the sizes that its weights have."""
+    """Set a layer's size attributes to the sizes of its weights."""
     outputs, inputs = layer.weight.shape[:2]
     if isinstance(layer, nn.Conv2d):
         layer.out_channels, layer.in_channels = outputs, inputs

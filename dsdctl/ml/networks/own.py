@@ -1,4 +1,4 @@
-"""Networks of a user's own, built from a seed although they know of none."""
+"""Networks of a user's own, which draw from torch's global generator, built from a seed."""
 
 import random
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dsdctl.errors import WorkError
 from dsdctl.ml.randomness import stream_seed
@@ -26,10 +26,11 @@ def build_own(
     seed: int,
     level: int = 0,
 ) -> nn.Module:
-    """What `make` gives with the initial weights of (`seed`, `level`), channels-last.
+    """The network of `make(in_channels, classes, **options)`, channels-last, with the initial
+    weights of (`seed`, `level`).
 
-    It draws them from torch's global generator, which is seeded for it and then as before.
-    Raises whatever `make` raises, and WorkError where it gives no module or a lazy one.
+    It draws them from torch's global generator, which is seeded before and restored after.
+    Raises what `make` raises, and WorkError if it returns no module or one with lazy parameters.
     """
     with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("initialisation", seed, level))
@@ -39,14 +40,22 @@ def build_own(
     for name, parameter in network.named_parameters():
         if torch.nn.parameter.is_lazy(parameter):
             raise WorkError(f"{name} has no shape yet (allowed: modules that are not lazy)")
+        # The optimizer works on flat views in the order of memory, so that gaps are not allowed.
+        if not _is_dense(parameter):
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the values of a tensor, in any order, fill its part of memory without gaps."""
+    return torch.empty_like(tensor).stride() == tensor.stride()
 
 
 @contextmanager
 def seeded_training(seed: int, level: int, epoch: int) -> Iterator[None]:
-    """Within, what draws from global generators, as dropout does, depends on these numbers alone.
+    """Seed the global generators of torch, numpy and `random`, which dropout and the like use.
 
-    The generators are those of torch, numpy and Python's `random`. One thread at a time is within.
+    One thread at a time is within, since all threads share these generators.
     """
     with _GLOBAL_GENERATORS:
         number = stream_seed("training", seed, level, epoch)

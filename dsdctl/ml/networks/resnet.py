@@ -66,11 +66,11 @@ class ResNet18(Network):
         return self.classifier(self.pool(self.blocks(maps)).flatten(1))  # type: ignore[no-any-return]
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`, in module order."""
+        """Draw all weights from `stream`, in module order."""
         initialize_resnet(self, stream)
 
     def links(self) -> Iterator[Link]:
-        """The channels inside each block; to what comes out of it others add theirs."""
+        """The channels inside each block; those of its output are shared by the residual sums."""
         for block in self.modules():
             if isinstance(block, BasicBlock):
                 yield Link(block.conv1, (block.bn1, block.relu1), block.conv2)

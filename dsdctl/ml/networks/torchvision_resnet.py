@@ -17,10 +17,10 @@ _LAYOUTS = {
 
 
 class TorchvisionResNet(models.ResNet, Network):  # type: ignore[misc]
-    """ResNet-`depth` with torchvision's names, so that its published weights can teach.
+    """ResNet-`depth` with torchvision's names, so that its published weights can be a teacher's.
 
-    Only the first convolution is another where the images have not three channels. Convolutions
-    are initialized Kaiming-normal (fan out), the Linear layer as PyTorch does.
+    If images do not have three channels, the first convolution is replaced. Convolutions are
+    initialized Kaiming-normal (fan out), the Linear layer as PyTorch does.
     """
 
     def __init__(self, in_channels: int, classes: int, *, depth: int):
@@ -30,5 +30,5 @@ class TorchvisionResNet(models.ResNet, Network):  # type: ignore[misc]
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`, in module order."""
+        """Draw all weights from `stream`, in module order."""
         initialize_resnet(self, stream)

@@ -18,12 +18,12 @@ from dsdctl.ml.networks.network import Link, Network, links_in_a_row
 
 
 class AdaptivePool(nn.AdaptiveAvgPool2d):
-    """Average pooling to `size` x `size`, by other means than the operator where there are better.
+    """Adaptive average pooling to `size` x `size`, deterministic on GPUs too.
 
-    The CUDA backward of adaptive pooling has no deterministic version. A 1x1 map is expanded and
-    a map of the size wanted is passed on, which gives the same bit for bit; elsewhere the average
-    is two small matrix products on a GPU, deterministic and the same but for rounding. Tracing
-    keeps the operator, so that fvcore counts the network as the paper does.
+    The CUDA backward of torch's operator has no deterministic version. A 1x1 map is expanded and a
+    map of the right size returned as it is, both bit for bit the same; other maps are averaged on a
+    GPU by two small matrix products, the same but for rounding. When traced, torch's operator is
+    used, so that fvcore counts the network as the paper does.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ class AdaptivePool(nn.AdaptiveAvgPool2d):
 
 
 def pooling_matrix(length: int, size: int) -> Tensor:
-    """Adaptive average pooling along one side as a matrix (size, length): bin i averages the
-    inputs from floor(i length / size) up to ceil((i + 1) length / size)."""
+    """Adaptive average pooling along one side, as a matrix (size, length): bin i averages the
+    inputs from floor(i length / size) to ceil((i + 1) length / size), exclusive."""
     matrix = torch.zeros(size, length)
     for i in range(size):
         start, stop = i * length // size, -(-(i + 1) * length // size)
@@ -54,8 +54,8 @@ def pooling_matrix(length: int, size: int) -> Tensor:
 
 @functools.cache
 def _matrix(length: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The pooling matrix where it is needed; copied there once, as it is to be: other threads'
-    streams do not wait for what this one's computes."""
+    """The pooling matrix on `device`, cast before it is copied there, once: another thread's stream
+    would not wait for a computation on this one's."""
     return pooling_matrix(length, size).to(dtype).to(device)
 
 
@@ -87,16 +87,16 @@ class VGGLike(Network):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, K)."""
         maps = self.features(images)
-        hidden = not is_tracing() and not has_hooks(self.pool) and not has_hooks(self.classifier)
-        if self.training and hidden and maps.shape[2:] == (1, 1):
-            # The pooled map is pool x pool copies of one pixel, which needs not be written.
+        observed = is_tracing() or has_hooks(self.pool) or has_hooks(self.classifier)
+        if self.training and not observed and maps.shape[2:] == (1, 1):
+            # The pooled map would be pool x pool copies of one pixel: sum the weights instead.
             weight = self.classifier.weight
             summed = weight.view(len(weight), maps.shape[1], -1).sum(2)
             return F.linear(maps.flatten(1), summed, self.classifier.bias)
         return self.classifier(self.pool(maps).flatten(1))  # type: ignore[no-any-return]
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`, in module order."""
+        """Draw all weights from `stream`, in module order."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 default_init(module, stream)

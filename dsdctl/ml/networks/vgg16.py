@@ -15,13 +15,13 @@ from dsdctl.ml.networks.initialization import default_init
 from dsdctl.ml.networks.network import Link, Network, links_in_a_row
 
 BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
-"""Convolutions of each block, and its channels by those of the first."""
+"""For each block, its number of convolutions and its channels as a multiple of the width."""
 
 
 class VGG16(Network):
-    """13 conv3x3 -> BatchNorm -> ReLU in five blocks, a 2x2 max-pool between two of them.
+    """13 conv3x3 -> BatchNorm -> ReLU in five blocks, with 2x2 max-pooling between blocks.
 
-    The mean over each map, which of images of 32 pixels is one of 2x2, goes into one Linear layer.
+    Then global average pooling (of 2x2 maps, if images are 32 x 32) and one Linear layer.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class VGG16(Network):
         return self.classifier(self.features(images).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`, in module order; biases as PyTorch does."""
+        """Draw all weights from `stream`, in module order; biases as PyTorch does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 default_init(module, stream)

@@ -1,7 +1,7 @@
 """A small vision transformer, as in the authors' study of sparse double descent in ViTs.
 
-Shapes: B images, C channels, H x W pixels, T tokens (one a patch and the class token), D features
-of a token, K classes. Without dropout, whose masks would come from global random state.
+Shapes: B images, C channels, H x W pixels, T tokens (one per patch and the class token), D features
+per token, K classes. There is no dropout, whose masks would come from global random state.
 """
 
 import torch
@@ -13,10 +13,9 @@ from dsdctl.ml.networks.network import Network
 
 
 class Attention(nn.Module):
-    """Self-attention of `heads` heads, each of D / heads features.
+    """Self-attention with `heads` heads of D / heads features each.
 
-    Written out in matrix products: they have deterministic backward passes on GPUs, and fvcore
-    counts them.
+    Written as matrix products, which are deterministic on GPUs and counted by fvcore.
     """
 
     def __init__(self, dim: int, heads: int):
@@ -35,7 +34,7 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention, then an MLP with a GELU, each after a LayerNorm and added to what came in."""
+    """Pre-norm transformer block: attention, then an MLP with a GELU, each with a residual sum."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int):
         super().__init__()
@@ -53,9 +52,10 @@ class EncoderBlock(nn.Module):
 
 
 class ViT(Network):
-    """Vision transformer over `patch` x `patch` patches; the class token is classified.
+    """Vision transformer over `patch` x `patch` patches, classified by its class token.
 
-    Linear layers are initialized as PyTorch does, class token and position embedding from N(0, 1).
+    Linear layers have PyTorch's default initialization; the class token and position embedding are
+    drawn from N(0, 1). `image_size` is (H, W) in pixels.
     """
 
     def __init__(  # noqa: PLR0913 - its options are those of a spec
@@ -89,7 +89,7 @@ class ViT(Network):
         return self.classifier(self.norm(self.blocks(tokens)[:, 0]))  # type: ignore[no-any-return]
 
     def initialize(self, stream: torch.Generator) -> None:
-        """Draw all weights anew from `stream`, the Linear layers in module order."""
+        """Draw all weights from `stream`, the Linear layers in module order."""
         nn.init.normal_(self.class_token, generator=stream)
         nn.init.normal_(self.positions, generator=stream)
         for module in self.modules():

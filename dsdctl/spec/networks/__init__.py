@@ -1,1 +1,1 @@
-"""What a spec may say of each network that comes with dsdctl, and its closed forms; a file each."""
+"""The models of the networks that come with dsdctl, with closed forms; one file per network."""

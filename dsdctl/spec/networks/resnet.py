@@ -45,12 +45,12 @@ class TorchvisionResNet(BuiltInNetwork):
         return {**weights, "fc": 512 * expansion * task.classes}
 
     def arguments(self, image_size: tuple[int, int]) -> dict[str, Any]:
-        """Its depth, by which the class goes."""
+        """With its depth, which the class takes instead of `arch`."""
         return {**super().arguments(image_size), "depth": self.depth}
 
 
 def _blocks(counts: Sequence[int], expansion: int) -> Iterator[tuple[int, int]]:
-    """Channels that come into each block of a ResNet, and its width."""
+    """Yield the input channels and the width of each block of a ResNet."""
     channels = 64
     for stage, count in enumerate(counts):
         width = 64 * 2**stage
@@ -62,7 +62,7 @@ def _blocks(counts: Sequence[int], expansion: int) -> Iterator[tuple[int, int]]:
 def _block(
     name: str, shortcut: str, inputs: int, width: int, *, bottleneck: bool
 ) -> dict[str, int]:
-    """The layers of one block; with a projection where it changes the number of channels."""
+    """Weights by layer of one block, with a projection if it changes the number of channels."""
     outputs = 4 * width if bottleneck else width
     sizes = [9 * inputs * width, 9 * width * width]
     if bottleneck:

@@ -35,6 +35,6 @@ class VGGLike(BuiltInNetwork):
         return int(2**self.depth)
 
     def too_small(self, side: int) -> tuple[str, str]:
-        """A smaller depth is what helps."""
+        """The problem is with `depth`, since a smaller one would help."""
         most = int(math.log2(side))
         return "depth", f"halves images of {side} pixels to nothing (allowed: at most {most})"

@@ -7,7 +7,7 @@ from pydantic import Field
 from dsdctl.spec.networks.base import BuiltInNetwork, Task
 
 BLOCKS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
-"""Convolutions of each block, and its channels by those of the first."""
+"""For each block, its number of convolutions and its channels as a multiple of the width."""
 
 
 class VGG16(BuiltInNetwork):
@@ -34,15 +34,15 @@ class VGG16(BuiltInNetwork):
                 weights[f"features.{place}"] = 9 * channels * outputs
                 channels = outputs
                 place += 3  # conv, BatchNorm, ReLU
-            place += 1  # a max-pool, which the last block has none of
+            place += 1  # a max-pool, except after the last block
         return {**weights, "classifier": channels * task.classes}
 
     @property
     def smallest_side(self) -> int:
-        """A max-pool between two blocks halves the images."""
+        """The max-pool between any two blocks halves the images."""
         return int(2 ** (len(BLOCKS) - 1))
 
     def too_small(self, side: int) -> tuple[str, str]:
-        """Larger images are what helps."""
+        """The problem is with `arch`, since only larger images would help."""
         reason = f"halves images of {side} pixels to nothing (allowed: {self.smallest_side})"
         return "arch", reason

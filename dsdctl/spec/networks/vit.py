@@ -30,7 +30,7 @@ class ViT(BuiltInNetwork):
         return self
 
     def layer_weights(self, task: Task) -> dict[str, int]:
-        """Weights by layer; the size of the images decides how many tokens there are alone."""
+        """Weights by layer; the size of the images affects only the number of tokens."""
         dim, mlp = self.dim, self.mlp_dim
         block = {
             "attention.qkv": dim * 3 * dim,
@@ -49,7 +49,7 @@ class ViT(BuiltInNetwork):
         return self.patch
 
     def images_problem(self, height: int, width: int, shown: int) -> tuple[str, str] | None:
-        """Images must be whole patches too."""
+        """Images must also consist of whole patches."""
         if height % self.patch or width % self.patch:
             common = math.gcd(height, width)
             reason = f"does not divide images of {height} x {width} pixels"
