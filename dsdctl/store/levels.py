@@ -78,7 +78,7 @@ class Levels:
         try:
             content = read_checked(folder, SOURCE, checksums)
             return source_from_json(content, f"{SOURCE} of level {key[:8]}")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{folder}/{SOURCE}: holds no code", folder) from error
 
     def commit(

@@ -125,10 +125,7 @@ def _run_level(
     loss = loss_of(task, store, data, device)
     settings = settings_of(identity)
     trainer = Trainer(state.network, state.masks, settings, loss, capture_on(device))
-    epochs: list[Epoch] = []
-    if checkpoint is not None:
-        epochs.extend(Epoch(**row) for row in checkpoint.epochs)
-        _load_state(trainer, checkpoint, key_of(identity))
+    epochs = _resume(trainer, checkpoint, key_of(identity)) if checkpoint is not None else []
 
     def save() -> None:
         now = Checkpoint(_rows(epochs), trainer.state(), clock.environment())
@@ -167,11 +164,12 @@ def _checkpoint(store: Store, key: str) -> Checkpoint | None:
         return None
 
 
-def _load_state(trainer: Trainer, checkpoint: Checkpoint, key: str) -> None:
-    """Resume from a checkpoint. Raises WorkError if its tensors are not the trainer's."""
+def _resume(trainer: Trainer, checkpoint: Checkpoint, key: str) -> list[Epoch]:
+    """Load a checkpoint and return its epochs. Raises WorkError if it is not of this level."""
     try:
         trainer.load_state(checkpoint.tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+        return [Epoch(**row) for row in checkpoint.epochs]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"the checkpoint inflight/{key} does not match its level; delete it to start over"
         raise WorkError(reason) from error
 

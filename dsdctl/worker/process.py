@@ -40,6 +40,9 @@ def work(connection: Connection, parent: int, at_once: int = 1) -> None:
     while True:
         try:
             number = connection.recv()
+        except (EOFError, OSError):  # the other end is closed, or reset
+            return
+        try:
             task, config = connection.recv()
         except EOFError:
             return
