@@ -30,7 +30,7 @@ class Recommended(Model):
     """One level of a recipe over all seeds.
 
     `dense` says that nothing of it is pruned. `low` and `high` bound the mean test accuracy by a
-    t interval; null below two seeds. `difference_to_dense` is in test accuracy, to the dense
+    t interval, cut off at 0 and 1; null below two seeds. `difference_to_dense` is in test accuracy, to the dense
     network of the variant's plain recipe; null where it is that network, or where there is none.
     """
 
@@ -126,7 +126,10 @@ def _recommended(rows: Sequence[ReportRow], trajectories: Trajectories) -> Recom
     close = [one for one, value in zip(found, accuracy, strict=True) if value >= least]
     chosen = max(close, key=_preference)
     values = [seed["test_accuracy"] for seed in chosen.seeds]
-    low, high = t_interval(values) if len(values) > 1 else (None, None)
+    low = high = None
+    if len(values) > 1:
+        low, high = t_interval(values)
+        low, high = max(low, 0.0), min(high, 1.0)
     return Recommended(
         recipe=chosen.row.recipe,
         level=chosen.level,
