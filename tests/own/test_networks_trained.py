@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,23 @@ def test_dropout_is_the_same_after_an_interruption(tmp_path: Path) -> None:
     run_task(work, place(tmp_path / "parts"))
     one, other = (weights(tmp_path / name) for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_levels_at_once_in_one_process_draw_as_each_alone(tmp_path: Path) -> None:
+    write_net(tmp_path, DROPOUT)
+    plan = planned(tmp_path, {"training.epochs": 3, "seeds": [0, 1]})
+    works = [task(trajectory) for trajectory in plan.trajectories.values()]
+    alone, at_once = place(tmp_path / "alone"), place(tmp_path / "at-once")
+    for work in works:
+        run_task(work, alone)
+    with ThreadPoolExecutor(len(works)) as pool:
+        list(pool.map(lambda work: run_task(work, at_once), works))
+    assert _weights_of_all(tmp_path / "alone") == _weights_of_all(tmp_path / "at-once")
+
+
+def _weights_of_all(store: Path) -> dict[str, bytes]:
+    files = store.glob("levels/*/*/weights.safetensors")
+    return {file.parent.name: file.read_bytes() for file in files}
 
 
 def test_without_activations_the_entropy_is_of_no_layer(tmp_path: Path) -> None:
