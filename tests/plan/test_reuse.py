@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders import planned, spec_data, write
+from reports import one_line
 from soak import dsdctl
 from stored import fill
 from typer.testing import CliRunner
@@ -160,15 +161,14 @@ def test_plan_says_why_and_diff_says_the_same(tmp_path: Path) -> None:
     assert "why not" not in plain
     said = dsdctl(tmp_path, "plan", "other.yaml", "--why").stdout
     assert said.startswith(plain)
-    first, second = said.removeprefix(plain).split("why not from the store\n")[1].splitlines()
-    assert first.startswith(
-        "  vanilla seeds 0, 1, level 1: pruning.fraction is 0.3, there 0.2 (nearest: "
-    )
-    assert second.startswith("  vanilla seed 2, level 0: seed is 2, there ")
+    why = one_line(said.removeprefix(plain).split("why not from the store\n")[1])
+    first = "vanilla seeds 0, 1, level 1: pruning.fraction is 0.3, there 0.2 (nearest: "
+    assert why.startswith(first)
+    assert " vanilla seed 2, level 0: seed is 2, there " in why
     line = ["plan", str(tmp_path / "other.yaml"), "--why"]
     line += ["--store", str(tmp_path / "dsdctl-store")]
     narrow = CliRunner().invoke(app, line, env={"COLUMNS": "60"}).output
-    assert " ".join(first.split()) in " ".join(narrow.split())  # wrapped, not cut off
+    assert why in one_line(narrow)  # wrapped, not cut off
     refused = dsdctl(tmp_path, "plan", "other.yaml", "--why", "--json")
     assert (refused.returncode, refused.stderr) == (2, "--why: not with --json\n")
 
@@ -176,7 +176,7 @@ def test_plan_says_why_and_diff_says_the_same(tmp_path: Path) -> None:
         tmp_path / "dsdctl-store", planned(tmp_path / "more", {"pruning.fraction": 0.3})
     )
     (known,) = progress.known.values()
-    nearest = first.partition("nearest: ")[2].split(",")[0].rstrip(")")
+    nearest = why.removeprefix(first)[:12]
     shown = dsdctl(tmp_path, "store", "diff", known.levels[1].key[:10], nearest[:10])
     lines = [line.split() for line in shown.stdout.splitlines() if line.strip()]
     field, one, other_key = lines[0]
