@@ -30,8 +30,9 @@ class Recommended(Model):
     """One level of a recipe over all seeds.
 
     `dense` says that nothing of it is pruned. `low` and `high` bound the mean test accuracy by a
-    t interval, cut off at 0 and 1; null below two seeds. `difference_to_dense` is in test accuracy, to the dense
-    network of the variant's plain recipe; null where it is that network, or where there is none.
+    t interval, cut off at 0 and 1; null below two seeds. `difference_to_dense` is in test accuracy,
+    to the dense network of the variant's plain recipe; null where it is that network, or where
+    there is none.
     """
 
     recipe: str
