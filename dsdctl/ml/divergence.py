@@ -1,23 +1,23 @@
-"""Noticing within an epoch that a training has diverged, and cannot come back."""
+"""Detecting within an epoch that training has diverged and will not recover."""
 
 import math
 
 from torch import Tensor, nn
 
 BATCHES = 50
-"""So often the losses are looked at, and at the end of each epoch: on a GPU that waits for all that
-was begun."""
+"""Batches between two checks of the loss; the end of an epoch is a check too. On a GPU each one
+waits for all kernels launched so far."""
 
 BOUND = 1e6
-"""Mean loss between two looks that no training comes back from, if it is above that by the next one
-too: the highest seen in one that did was 177, on CIFAR-10 at a rate of 0.01 without a warm-up."""
+"""A mean loss above this at two checks in a row is taken for divergence. The highest loss seen in a
+training that recovered was 177, on CIFAR-10 at a learning rate of 0.01 without a warm-up."""
 
 
 class Diverged(Exception):
-    """The training loss is no finite number any more, or stays beyond all bounds."""
+    """The training loss is not finite any more, or stays above BOUND."""
 
     def __init__(self, epoch: int, batch: int | None = None, why: str = "is not finite"):
-        """Seen after `batch` batches of `epoch`, which counts from 0; None: at its end."""
+        """Seen after `batch` batches of `epoch` (from 0), or at its end if `batch` is None."""
         seen = "" if batch is None else f", seen after {batch} batches"
         super().__init__(f"the training loss {why} in epoch {epoch}{seen}")
         self.epoch = epoch
@@ -25,11 +25,11 @@ class Diverged(Exception):
 
 
 class LossWatch:
-    """Looks at the losses of an epoch while it lasts, and at its end."""
+    """Checks the losses of one epoch, during it and at its end."""
 
     def __init__(self, epoch: int, before: float = 0.0, *, is_last: bool = False):
-        """`before`: the mean loss of the epoch before, which counts as a look; an epoch may be
-        shorter than the batches between two. `is_last`: no epoch follows."""
+        """`before` is the mean loss of the previous epoch, which counts as a check, since an epoch
+        may be shorter than BATCHES. `is_last`: no epoch follows."""
         self._epoch = epoch
         self._is_last = is_last
         self._images = 0
@@ -37,22 +37,26 @@ class LossWatch:
         self._was_high = before > BOUND
 
     def look(self, batch: int, images: int, loss_sum: Tensor) -> None:
-        """After `batch` batches: so many images, whose losses add up to `loss_sum` (a scalar).
+        """Check, if one is due, after `batch` batches of so many `images` in total.
 
-        Raises Diverged where that is not finite, or was above the bound twice in succession.
+        `loss_sum`, a scalar, is the sum of their losses. Raises Diverged if it is not finite, or if
+        the mean loss is above BOUND at a second check in a row.
         """
         if batch % BATCHES == 0:
             self.check(batch, images, float(loss_sum))
 
     def end(self, batch: int, images: int, total: float) -> None:
-        """After the epoch's last batch. Raises Diverged also where no epoch follows a high loss."""
+        """Check after the epoch's last batch; in the last epoch a single high loss is enough.
+
+        Raises Diverged.
+        """
         if images > self._images:
             self.check(batch, images, total)
         if self._is_last and self._was_high:
             raise Diverged(self._epoch, batch, f"ends above {BOUND:,.0f}")
 
     def check(self, batch: int, images: int, total: float) -> None:
-        """What both do where they look: compare the mean loss since the look before."""
+        """Check the mean loss since the previous check. Raises Diverged."""
         if not math.isfinite(total):
             raise Diverged(self._epoch, batch)
         is_high = (total - self._total) / (images - self._images) > BOUND
