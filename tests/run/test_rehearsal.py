@@ -49,6 +49,7 @@ def time_of(folder: Path, spec_file: str) -> str:
     return " ".join(line.split()[1:])
 
 
+@pytest.mark.long
 def test_each_distinct_training_is_rehearsed_and_nothing_but_its_rate_kept(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     assert time_of(tmp_path, "tiny.yaml").startswith("unknown: nothing was run or rehearsed on cpu")

@@ -307,7 +307,8 @@ def test_a_truncated_parent_is_named_quarantined_and_recomputed(tmp_path: Path) 
     assert before.items() <= result_bytes(store).items()
 
 
-@pytest.mark.parametrize("name", ["weights", pytest.param("masks", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["weights", "masks"])
 def test_altered_tensors_are_named_quarantined_and_computed_again_before_they_are_read(
     name: str, tmp_path: Path
 ) -> None:

@@ -198,6 +198,7 @@ def test_a_trajectory_alone_is_done_or_waits_for_its_teacher(tmp_path: Path) -> 
     assert len(levels(tmp_path / "dsdctl-store")) == 1
 
 
+@pytest.mark.long
 def test_what_jobs_have_finished_on_gpus_is_compared_where_there_is_none(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed")
     spec(tmp_path)
