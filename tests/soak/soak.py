@@ -104,7 +104,10 @@ def soak(folder: Path, kills: int, seed: int, epochs: int, minutes: float) -> st
 def _round(
     folder: Path, file: Path, store: Path, pace: Pace | None, dice: random.Random, point: str
 ) -> Round:
-    """Start the command once and, with a pace and no kill point, kill until it has ended."""
+    """Start the command once and, with a pace, kill until it has ended.
+
+    With a kill `point` it may die there before.
+    """
     line = ("run", file, "--store", store, "--checkpoint-every", "0", "--jobs", "2")
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = start(
@@ -112,7 +115,7 @@ def _round(
         )
         mine = 0
         try:
-            while pace is not None and not point and process.poll() is None:
+            while pace is not None and process.poll() is None:
                 try:
                     process.wait(pace.wait())
                 except subprocess.TimeoutExpired:
@@ -126,7 +129,7 @@ def _round(
         ended = Round(process.returncode, out.read(), err.read(), mine)
     if ended.code not in (0, 3, -signal.SIGKILL) or "Traceback" in ended.err:
         raise DifferenceError(f"ended with {ended.code} at {point or 'random'}: {ended.err}")
-    if point:
+    if point and not mine:
         died = ended.err.count("FAILED: its worker process died")
         ended.kills = died + (ended.code == -signal.SIGKILL)
     if ended.code == 3 and not ended.kills:
