@@ -169,10 +169,7 @@ def find_source(file: Path, name: str, more: Sequence[str]) -> Source:
     """
     root = file.parent
     if not file.is_file():
-        raise InputError(
-            f"{file}: no such file (of a level that was trained with it, "
-            "`dsdctl store source KEY DIR` writes it back)"
-        )
+        raise InputError(f"{file}: no such file")
     files: dict[str, bytes] = {}
     waiting = [file.name, *(_listed(root, path) for path in more)]
     while waiting:

@@ -79,6 +79,11 @@ def _place(document: Document, who: Who, choice: OwnNetwork) -> Path | str:
 
 def _find(place: Path | str, name: str, more: Sequence[str]) -> Source:
     if isinstance(place, Path):
+        if not place.exists():
+            raise InputError(
+                f"{place}: no such file (of a level that was trained with it, "
+                "`dsdctl store source KEY DIR` writes it back)"
+            )
         return find_source(place, name, more)
     if more:
         raise InputError(f"sources: go with a FILE.py, of {place} all files are taken")
