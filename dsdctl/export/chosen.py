@@ -10,7 +10,7 @@ from dsdctl.plan.plan import RowPlan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.stopping import describe_rule
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.report.axes import is_named
+from dsdctl.report.axes import row_named
 from dsdctl.results import FinishedLevel, Measured
 from dsdctl.spec.experiment import SparsestWithin
 
@@ -112,13 +112,10 @@ def _rule(row_plan: RowPlan, wish: Wish | None) -> str:
 def _row(progress: Progress, recipe: str, variant: str | None) -> RowPlan:
     """The row of a variant. Raises InputError."""
     rows = [plan for plan in progress.plan.rows if plan.row.recipe.recipe == recipe]
-    if variant is None and len(rows) == 1:
-        return rows[0]
-    names = [plan.row.variant for plan in rows]
-    allowed = "; ".join(names) if any(names) else "none, there is no matrix"
-    if variant is None:
-        raise InputError(f"--variant: missing (allowed: {allowed})")
-    found = [plan for plan in rows if is_named(plan.row.axes, variant)]
-    if len(found) != 1:
-        raise InputError(f"--variant: {variant} is not in the spec (allowed: {allowed})")
-    return found[0]
+    found = row_named(rows, variant)
+    if found is None:
+        names = [plan.row.variant for plan in rows]
+        allowed = "; ".join(names) if any(names) else "none, there is no matrix"
+        reason = "missing" if variant is None else f"{variant} is not in the spec"
+        raise InputError(f"--variant: {reason} (allowed: {allowed})")
+    return found

@@ -1,10 +1,11 @@
 """The values of a matrix in words."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from dsdctl.plan.plan import RowPlan
 from dsdctl.report.shortening import short_variant
-from dsdctl.spec.matrix import variant_name
+from dsdctl.spec.matrix import row_name, variant_name
 
 SHARES = {"label_noise.rate": "noise", "pruning.fraction": "pruned per round"}
 """Axes whose values are shares, and what these are called."""
@@ -30,6 +31,17 @@ def axis_words(axis: str, value: str) -> str:
 def variant_words(axes: Mapping[str, str]) -> str:
     """A variant by all its values; empty without a matrix."""
     return ", ".join(axis_words(axis, value) for axis, value in axes.items())
+
+
+def row_words(recipe: str, axes: Mapping[str, str]) -> str:
+    """A recipe, with its variant in words where there is a matrix."""
+    return row_name(recipe, variant_words(axes))
+
+
+def row_named(rows: Sequence[RowPlan], variant: str | None) -> RowPlan | None:
+    """The row whose variant is called so, or the only row if none is named; else None."""
+    found = rows if variant is None else [plan for plan in rows if is_named(plan.row.axes, variant)]
+    return found[0] if len(found) == 1 else None
 
 
 def is_named(axes: Mapping[str, str], name: str) -> bool:

@@ -12,7 +12,7 @@ from dsdctl.plan.plan import RowPlan, make_plan
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.resolve import resolve
 from dsdctl.plan.trajectory import Trajectory
-from dsdctl.report.axes import is_named
+from dsdctl.report.axes import row_named
 from dsdctl.report.table import Report, make_report
 from dsdctl.results import FinishedLevel
 from dsdctl.run.own import known_in
@@ -152,14 +152,12 @@ class Study:
         rows = [plan for plan in self._plan.rows if plan.row.recipe.recipe == recipe]
         if not rows:
             raise InputError(f"recipe: {recipe} is not in the spec (allowed: {self._recipes()})")
-        if variant is None and len(rows) == 1:
-            return rows[0]
-        found = [p for p in rows if variant is not None and is_named(p.row.axes, variant)]
-        if len(found) != 1:
+        found = row_named(rows, variant)
+        if found is None:
             reason = "is missing" if variant is None else f"{variant} is not in the spec"
             allowed = "; ".join(plan.row.variant for plan in rows) or "none"
             raise InputError(f"variant: {reason} (allowed: {allowed})")
-        return found[0]
+        return found
 
     def _recipes(self) -> str:
         return ", ".join(self.recipes)

@@ -12,7 +12,7 @@ from rich.text import Text
 from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
-from dsdctl.report.axes import variant_words
+from dsdctl.report.axes import row_words
 from dsdctl.report.cells import difference_text, flops_text, headings, number_text, percent_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare, varied_axes
 from dsdctl.report.formats.csv import axis_columns, written
@@ -22,7 +22,6 @@ from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import Report, make_report
 from dsdctl.report.word_wrapped import WordWrappedTable
-from dsdctl.spec.matrix import row_name
 from dsdctl.units import FlopsUnit, flops_unit, magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
@@ -163,7 +162,7 @@ def _rows(comparison: Comparison) -> list[list[list[str]]]:
 def _lines(comparison: Comparison, row: ComparedRow, unit: FlopsUnit) -> list[list[str]]:
     """A row's three lines: the first report, the second, and the difference."""
     return [
-        [row_name(row.recipe, variant_words(row.axes)), comparison.first, *_side(row.first, unit)],
+        [row_words(row.recipe, row.axes), comparison.first, *_side(row.first, unit)],
         ["", comparison.second, *_side(row.second, unit)],
         [
             "",

@@ -11,7 +11,7 @@ from dsdctl.errors import printable
 from dsdctl.keys import NUMERICS_VERSION, SCHEMA_VERSION
 from dsdctl.plan.progress import Progress
 from dsdctl.plan.rows import ResolvedSpec
-from dsdctl.report.axes import variant_words
+from dsdctl.report.axes import row_words, variant_words
 from dsdctl.report.cells import (
     FINDINGS,
     HEADINGS,
@@ -32,7 +32,6 @@ from dsdctl.report.plan.tables import data_lines
 from dsdctl.report.rows import ReportRow
 from dsdctl.report.table import Report, by_variant
 from dsdctl.report.words import answer_lines
-from dsdctl.spec.matrix import row_name
 from dsdctl.spec.recipe_files import recipe_file
 from dsdctl.units import FlopsUnit
 
@@ -85,7 +84,7 @@ def _section(report: Report) -> dict[str, Any]:
 def _findings(report: Report) -> list[list[str]]:
     """The findings, rows named by the words for their variant, so that the table fits a window."""
     return [
-        [row_name(row.recipe, variant_words(row.axes)), *others]
+        [row_words(row.recipe, row.axes), *others]
         for row, (_, *others) in zip(report.rows, finding_cells(report), strict=True)
     ]
 
