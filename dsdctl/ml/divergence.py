@@ -59,10 +59,14 @@ class LossWatch:
         """Check the mean loss since the previous check. Raises Diverged."""
         if not math.isfinite(total):
             raise Diverged(self._epoch, batch)
-        is_high = (total - self._total) / (images - self._images) > BOUND
+        is_high = self.mean_since(images, total) > BOUND
         if is_high and self._was_high:
             raise Diverged(self._epoch, batch, f"stays above {BOUND:,.0f}")
         self._images, self._total, self._was_high = images, total, is_high
+
+    def mean_since(self, images: int, total: float) -> float:
+        """The mean loss since the previous check, of which there were fewer `images`."""
+        return (total - self._total) / (images - self._images)
 
 
 def check_finite(network: nn.Module, epoch: int) -> None:

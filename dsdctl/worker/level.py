@@ -207,7 +207,7 @@ def _train(
             epoch, before, is_last=epoch + 1 == len(steps), stage=here, teller=teller
         )
         draw = {"seed": identity.seed, "level": identity.level, "epoch": epoch}
-        with seeded_training(**draw) if task.draws and task.source else nullcontext():
+        with seeded_training(**draw) if task.draws else nullcontext():
             done = trainer.train_epoch(
                 reader, data.train.labels, **draw, steps=steps[epoch], watch=watch
             )

@@ -113,13 +113,13 @@ class _RecordedWatch(LossWatch):
     def __init__(self, epoch: int, before: float, *, is_last: bool, record: _Record):
         super().__init__(epoch, before, is_last=is_last)
         self._record = record
-        self._last = (0, 0, 0.0)
+        self._before = (0, 0)
 
     def check(self, batch: int, images: int, total: float) -> None:
-        batches_before, images_before, total_before = self._last
-        new = images - images_before
-        self._record.add(batch - batches_before, new, (total - total_before) / new)
-        self._last = (batch, images, total)
+        batches_before, images_before = self._before
+        mean = self.mean_since(images, total)
+        self._record.add(batch - batches_before, images - images_before, mean)
+        self._before = (batch, images)
         super().check(batch, images, total)
 
 

@@ -25,7 +25,7 @@ class LevelTask(Model):
     dataset_path: str
     teacher_weights: str | None = None
     source: SourcePlace | None = None
-    draws: bool = True
+    draws: bool = False
     teacher_source: SourcePlace | None = None
 
 

@@ -72,7 +72,8 @@ def question(folder: Path, text: str, **options: Any) -> Question:
 
 def task(trajectory: Trajectory) -> LevelTask:
     identity = trajectory.level_identity(0, None, None)
-    return LevelTask(identity=identity, dataset_path=".", source=trajectory.setup.source)
+    setup = trajectory.setup
+    return LevelTask(identity=identity, dataset_path=".", source=setup.source, draws=setup.draws)
 
 
 def place(folder: Path) -> WorkerConfig:
