@@ -73,6 +73,7 @@ def test_what_is_taken_away_is_missing_in_child_processes_too(tmp_path: Path) ->
     assert (done.stdout, done.stderr) == ("spawn 0\n", "")
 
 
+@pytest.mark.long
 def test_the_smoke_spec_ends_in_the_same_bytes(finished: Path) -> None:
     here = ended(start(finished, "run", SMOKE, "--jobs", "2", "--store", "here"))
     assert here.returncode == 0, here.stderr
@@ -96,6 +97,7 @@ def test_the_doctor_counts_all_cores(finished: Path) -> None:
     assert "0 problems" in doctor.stdout
 
 
+@pytest.mark.long
 @pytest.mark.linux
 def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> None:
     spec(tmp_path, ("epochs: 3", "epochs: 100000"), ("seeds: [0]", "seeds: [0, 1]"))

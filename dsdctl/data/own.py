@@ -156,18 +156,26 @@ def labels_problem(shape: tuple[int, ...], dtype: "np.dtype", images: int) -> st
 def check_labels(labels: "Mapping[str, np.ndarray]") -> int:
     """The number of classes, the largest training label + 1; labels (N,) are by part.
 
-    Raises InputError if a label is out of range, or training labels are of one class only.
+    Raises InputError if a label is out of range, or training labels are of one class only or leave
+    a class without an image, as those do that are counted from 1.
     """
     import numpy as np
 
-    classes = int(labels["train"].max()) + 1
-    if len(np.unique(labels["train"])) < 2:
+    used = np.unique(labels["train"])
+    classes = int(used[-1]) + 1
+    if len(used) < 2:
         raise InputError("y_train: one class only (allowed: two or more)")
     for part, values in labels.items():
         most = (MAX_CLASSES if part == "train" else classes) - 1
         for label in (int(values.min()), int(values.max())):
             if not 0 <= label <= most:
                 raise InputError(f"y_{part}: label {label} (allowed: 0 to {most})")
+    if len(used) < classes:
+        missing = next(label for label in range(classes) if label != used[label])
+        raise InputError(
+            f"y_train: no image has label {missing} (allowed: each label from 0 to the largest, "
+            f"{classes - 1}, at least once)"
+        )
     return classes
 
 

@@ -83,6 +83,8 @@ BAD_MEMBERS: list[tuple[dict[str, Any], str]] = [
     ({"x_train": IMAGES, "y_train": LABELS[:, None]}, "y_train: int64 of shape (21, 1)"),
     ({"x_train": IMAGES, "y_train": LABELS - 1}, "y_train: label -1 (allowed: 0 to 99999)"),
     ({"x_train": IMAGES, "y_train": 0 * LABELS}, "y_train: one class only (allowed: two or more)"),
+    ({"x_train": IMAGES, "y_train": LABELS + 1}, "y_train: no image has label 0 (allowed: each"),
+    ({"x_train": IMAGES, "y_train": 2 * LABELS}, "y_train: no image has label 1 (allowed: each"),
 ]
 
 BAD_TEST_MEMBERS: list[tuple[dict[str, Any], str]] = [

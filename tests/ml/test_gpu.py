@@ -279,7 +279,12 @@ def plain(request: pytest.FixtureRequest) -> dict[str, Tensor]:
     return trained(request.param, steps=1).state()
 
 
-@pytest.mark.parametrize("plain", ["vgg-like", "resnet18"], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "plain",
+    ["vgg-like", pytest.param("resnet18", marks=pytest.mark.long)],
+    indirect=True,
+    ids=str,
+)
 def test_a_step_is_that_of_torchs_operations(
     plain: dict[str, Tensor], request: pytest.FixtureRequest
 ) -> None:

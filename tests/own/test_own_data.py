@@ -138,6 +138,7 @@ LABELS = "np.arange(6) % 2"
         ),
         (f"np.zeros((5, 8, 8), np.uint8), {LABELS}", r"y_train: int64 .* of shape \(5,\)"),
         ("np.zeros((2, 8, 8), np.uint8), np.array([1, 1])", "y_train: one class only"),
+        ("np.zeros((2, 8, 8), np.uint8), np.array([1, 2])", "y_train: no image has label 0"),
         ("np.zeros((2, 8, 8), np.uint8), np.array([-1, 1])", r"y_train: label -1 \(allowed: 0 to"),
         (
             f"np.zeros((6, 8, 8), np.uint8), {LABELS}, np.zeros((6, 9, 9), np.uint8), {LABELS}",

@@ -139,6 +139,7 @@ def test_a_training_that_diverges_is_said_with_what_to_try(tmp_path: Path) -> No
     assert "time  unknown: what diverges or fails tells no rate" in done.stdout
 
 
+@pytest.mark.long
 def test_a_loss_beyond_all_bounds_at_a_short_end_diverges_too(tmp_path: Path) -> None:
     """Of a rehearsal and of a level, whose losses have not been looked at before."""
     network = {"student": {"arch": "mlp", "hidden": [16]}, "training.optimizer": {"lr": 1000}}

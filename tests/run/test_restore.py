@@ -95,6 +95,7 @@ def _assert_ends_like(reference: Path, folder: Path) -> None:
     assert (again.returncode, again.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_dropped_weights_are_planned_trained_again_and_end_in_the_same_bytes(
     dropped: Path, reference: Path
 ) -> None:

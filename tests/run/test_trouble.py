@@ -128,6 +128,7 @@ def test_a_store_that_cannot_be_made_is_bad_input(place: str, tmp_path: Path) ->
     assert f"--store: {place}: cannot be written" in refused.stderr
 
 
+@pytest.mark.long
 def test_a_store_that_vanishes_is_said_once_and_not_made_anew(tmp_path: Path) -> None:
     spec(tmp_path, ("epochs: 3", "epochs: 1000"), ("seeds: [0]", "seeds: [0, 1]"))
     store = tmp_path / "dsdctl-store"
@@ -273,6 +274,7 @@ def _address_space_of_torch() -> int:
     return 1024 * int(line.split()[1])
 
 
+@pytest.mark.long
 def test_fail_fast_starts_nothing_more_after_a_failure(tmp_path: Path) -> None:
     spec(tmp_path, ("seeds: [0]", "seeds: [0, 1, 2]"))
     line = ("run", "small.yaml", "--jobs", "1")

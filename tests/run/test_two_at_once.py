@@ -41,12 +41,9 @@ def _write_both(folder: Path) -> None:
     spec(folder, LONGER, taught, ("seeds: [0]", "seeds: [0, 1]"), name="two")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "second",
-    [
-        pytest.param("one", id="same-spec", marks=pytest.mark.long),
-        pytest.param("two", id="overlap"),
-    ],
+    "second", [pytest.param("one", id="same-spec"), pytest.param("two", id="overlap")]
 )
 @pytest.mark.linux
 def test_two_runs_at_once_train_every_level_once_and_agree_with_one_alone(

@@ -49,6 +49,7 @@ def test_the_graph_is_a_digraph_from_teachers_to_students(
     assert graph.count("->") == 2 + 4  # two tables, and two students of each
 
 
+@pytest.mark.long
 def test_two_specs_share_their_trajectories(tiny: Path, dsdctl: Dsdctl) -> None:
     other = tiny.with_name("other.yaml")
     other.write_text(TINY.replace("experiment: tiny", "experiment: other"))
