@@ -120,10 +120,20 @@ def _columns(document: Document, axes: Mapping[str, Any], where: KeyPath) -> lis
     for path, values in axes.items():
         column = []
         for index, label in enumerate(_labels(values)):
-            moved = document.moved((*where, path, index), tuple(path.split(".")))
-            column.append(_Choice(path, label, Document(moved.data, moved.marks)))
+            value = _at(document, tuple(path.split(".")), (*where, path, index))
+            column.append(_Choice(path, label, value))
         columns.append(column)
     return columns
+
+
+def _at(document: Document, target: KeyPath, source: KeyPath) -> Document:
+    """The value that the matrix has at `source`, under `target`, as written where it is.
+
+    So are the keys around `target` that the spec itself lacks, since a problem is found by them.
+    """
+    moved = document.moved(source, target)
+    lacking = {target[:length] for length in range(1, len(target))} - document.marks.keys()
+    return Document(moved.data, dict.fromkeys(lacking, document.mark(source)) | moved.marks)
 
 
 def _labels(values: list[Any]) -> list[str]:

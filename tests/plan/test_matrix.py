@@ -206,12 +206,17 @@ class TestMatrix:
             "  student.depth:\n"
             "    - 1\n"
             "    - 9\n"
-            "  student.widht: [3]\n",
+            "  student.widht: [3]\n"
+            "  label_noise.rate: [2]\n"
+            "  training.schedule.milestones: [[0]]\n",
         )
         found = problems(lambda: resolve(spec))
         assert f"{spec}:10: student.depth: is 9 (allowed: <= 8)" in found
         typo = [line for line in found if line.startswith(f"{spec}:11: student.widht: unknown")]
         assert "did you mean width?" in typo[0]
+        # The spec itself has no such keys.
+        assert f"{spec}:12: label_noise.rate: is 2 (allowed: <= 1)" in found
+        assert f"{spec}:13: training.schedule.milestones[0]: is 0 (allowed: >= 1)" in found
 
     def test_variants_that_do_not_fit_are_all_reported(self, tmp_path: Path) -> None:
         changes = {"matrix": {"student.depth": [4, 2, 5]}}
