@@ -6,6 +6,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Column, Table
 
+UNBOUNDED = 10_000
+
 
 class WordWrappedTable:
     """A table in the box SIMPLE_HEAD, no column of which is narrower than its longest word.
@@ -27,6 +29,11 @@ class WordWrappedTable:
         for column, width in zip(self.table.columns, widths, strict=False):
             column.width = width
         yield self.table
+
+
+def natural_width(table: Table, console: Console) -> int:
+    """The columns of a console that a table takes if no cell is broken."""
+    return Measurement.get(console, console.options.update(width=UNBOUNDED), table).maximum
 
 
 def distribute_width(ranges: Sequence[Measurement], room: int) -> list[int]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -115,6 +116,10 @@ class TestCompare:
         assert max(map(len, text.splitlines())) <= width
         assert "+5.75" in text
         assert "Only in a [b]: early-stop." in text
+        numbers = shown(compare(first, second, ("a", "b")), "markdown")
+        unbroken = re.findall(r"[\d.]+ ± [\d.]+|\[[^|]*, [^|]*\]", numbers)
+        assert len(unbroken) > 4
+        assert [number for number in unbroken if number not in text] == [], text
 
     def test_is_a_table_of_markdown(self, first: Report, second: Report) -> None:
         text = shown(compare(first, second, ("a", "c | <d>")), "markdown")

@@ -1,5 +1,6 @@
 """The difference of two reports in every format."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from dsdctl.report.formats.latex import floating, math, table_line, tex
 from dsdctl.report.formats.markdown import escaped, escaped_line, markdown_table
 from dsdctl.report.seeds import CONFIDENCE, Stats, stats
 from dsdctl.report.table import Report, make_report
-from dsdctl.report.word_wrapped import WordWrappedTable
+from dsdctl.report.word_wrapped import WordWrappedTable, natural_width
 from dsdctl.units import FlopsUnit, flops_unit, magnitude
 
 HEADINGS = ("recipe", "report", "test accuracy %", "PFLOPs (teacher)", "sparsity %", "level")
@@ -74,7 +75,7 @@ def render_comparison(comparison: Comparison, style: str, console: Console) -> s
     if style != "rich":
         return FORMATS[style](comparison)
     with console.capture() as capture:
-        console.print(_table(comparison))
+        console.print(_table(comparison, console))
         for line in comparison_notes(comparison):
             console.print(Text(line, style="dim"))
     return capture.get().rstrip("\n")
@@ -137,16 +138,38 @@ def _markdown(comparison: Comparison) -> str:
     return f"## {escaped(_title(comparison))}\n\n{table}\n\n{notes}"
 
 
-def _table(comparison: Comparison) -> WordWrappedTable:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(_title(comparison)))
-    table.title_justify = "left"
-    for number, heading in enumerate(_headings(comparison)):
-        table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
+def _table(comparison: Comparison, console: Console) -> WordWrappedTable:
+    """A line a report beside its row's name or, where that does not fit, below it."""
+    table = _empty(comparison, _headings(comparison), padding=1)
     for lines in _rows(comparison):
         for line in lines:
             table.add_row(*map(escape, line))
         table.add_section()
-    return WordWrappedTable(table)
+    fits = natural_width(table, console) <= console.width
+    return WordWrappedTable(table if fits else _stacked(comparison))
+
+
+def _stacked(comparison: Comparison) -> Table:
+    """A row's name above its lines, and a difference's interval below it."""
+    table = _empty(comparison, _headings(comparison)[1:], padding=0)
+    for first, second, (_, title, difference, *changes) in _rows(comparison):
+        table.add_row(Text(first[0], style="bold"))
+        for _, report, *values in (first, second):
+            table.add_row(f"  {escape(report)}", *values)
+        interval = "".join(re.findall(r" \[.*\]", difference))
+        table.add_row(f"  {title}", difference.replace(interval, ""), *changes)
+        table.add_row("", escape(interval.strip()))
+        table.add_section()
+    return table
+
+
+def _empty(comparison: Comparison, headings: Sequence[str], *, padding: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, padding), pad_edge=False)
+    table.title, table.title_justify = escape(_title(comparison)), "left"
+    for heading in headings:
+        words = heading in HEADINGS[:2]
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+    return table
 
 
 def _title(comparison: Comparison) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -28,10 +27,9 @@ from dsdctl.report.rows import ReportRow
 from dsdctl.report.shortening import fill
 from dsdctl.report.sparkline import sparkline
 from dsdctl.report.table import Report, by_variant
+from dsdctl.report.word_wrapped import natural_width
 from dsdctl.report.words import answer_lines, wrapped
 from dsdctl.units import FlopsUnit
-
-UNBOUNDED = 10_000
 
 MAX_VARIANTS = 50
 """Variants with a table, and panels, on a console."""
@@ -116,15 +114,11 @@ def _fitting_table(variants: Variants, console: Console, unit: FlopsUnit, column
     """Rows by variant; where they do not fit with short headings, else with fewer columns."""
     table = _comparison(variants, unit, columns, {}, padding=1)
     for count in (columns, IN_80_COLUMNS):
-        if _natural_width(table, console) > console.width:
+        if natural_width(table, console) > console.width:
             table = _comparison(variants, unit, count, SHORT, padding=0)
             table.caption = "ES early stop, KD distillation, PT pruned teacher"
             table.caption_justify = "left"
     return table
-
-
-def _natural_width(table: Table, console: Console) -> int:
-    return Measurement.get(console, console.options.update(width=UNBOUNDED), table).maximum
 
 
 def _comparison(
