@@ -226,7 +226,7 @@ def test_workers_of_a_cluster_load_own_code_by_its_digest(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
 def test_a_cluster_of_its_own_ends_with_an_interrupted_run(
     number: signal.Signals, own: Path, local: Path, store: Path
 ) -> None:

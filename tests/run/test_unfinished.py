@@ -62,7 +62,7 @@ def test_two_specs_share_their_trajectories(tiny: Path, dsdctl: Dsdctl) -> None:
 @pytest.mark.long
 @pytest.mark.linux
 def test_a_killed_worker_fails_its_own_level_only(tiny: Path, tmp_path: Path) -> None:
-    long = TINY.replace("epochs: 2", "epochs: 300").replace("levels: 3", "levels: 0")
+    long = TINY.replace("epochs: 2", "epochs: 100").replace("levels: 3", "levels: 0")
     tiny.write_text(long.replace("kd-dense-teacher, kd-pruned-teacher, ", ""))
     process = start(tmp_path, "run", tiny, "--jobs", "2", "--checkpoint-every", "0")
     os.kill(_worker_in_training(process.pid, tmp_path / "dsdctl-store"), signal.SIGKILL)
