@@ -66,7 +66,6 @@ def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
             assert worth["max"] <= ours["max"] / without["min"]
 
 
-@pytest.mark.numerics
 @pytest.mark.usefixtures("one_deterministic_thread")
 @pytest.mark.parametrize("case", ["student", "student-adamw", "student-distilled", "measure"])
 def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:

@@ -62,13 +62,8 @@ SPECS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "early-states" else pytest.mark.long)
-        for name in SPECS
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", SPECS)
 def test_a_plan_counts_what_is_run(name: str, tmp_path: Path, dsdctl: Dsdctl) -> None:
     changes, (levels, states, tables) = SPECS[name]
     write_recipe(tmp_path, "kd-level-1", distill={"teacher": {"level": 1}})

@@ -61,8 +61,14 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 16, 4, 4), (3, 48, 6, 2), (33, 80, 2, 4)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2, 16, 4, 4), torch.float32),
+        ((3, 48, 6, 2), torch.bfloat16),
+        ((33, 80, 2, 4), torch.float32),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_normalization_with_what_surrounds_it_equals_torchs_modules(
     kind: str, shape: tuple[int, ...], dtype: torch.dtype
