@@ -27,6 +27,7 @@ from dsdctl.run.own import keep_inspections
 from dsdctl.run.preflight import check_disk, check_teacher_files
 from dsdctl.run.prepare import prepare_all
 from dsdctl.run.scheduler import Scheduler
+from dsdctl.store.maintenance import drop_stale_checkpoints
 from dsdctl.store.store import Store
 from dsdctl.worker.tasks import WorkerConfig
 
@@ -102,6 +103,7 @@ class _Session:
         finished = Finished(self.progress, self._macs, failures, compared)
         self._listener.ended(finished)
         self._save_macs()
+        self._tidy()
         self._tell_damage()
         log_decisions(self.progress)
         return finished
@@ -145,6 +147,13 @@ class _Session:
             self._macs.save()
         except (OSError, WorkError) as error:
             log.warning("MAC counts not saved: %s", error)
+
+    def _tidy(self) -> None:
+        """Delete what killed workers left; that it cannot be deleted is no reason to fail."""
+        try:
+            drop_stale_checkpoints(self.progress.store)
+        except (OSError, WorkError) as error:
+            log.warning("stale checkpoints not deleted: %s", error)
 
     def _calibrate(self) -> None:
         """Keep the rates for later plans; that they cannot be kept is no reason to fail."""

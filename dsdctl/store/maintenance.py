@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,13 +147,25 @@ def leftovers(store: Store) -> Iterator[Path]:
     another process holds is skipped. Checkpoints of unfinished levels are not stale: interrupted
     levels resume from them.
     """
-    finished = {entry.key for entry in entries(store)}
     for path in sorted(path for folder in _written_to(store) for path in _inside(folder)):
         if atomic.is_temporary(path):
             with atomic.abandoned(path) as is_abandoned:
                 if is_abandoned:
                     yield path
-        elif path.parent == store.root / "inflight" and path.name in finished:
+    finished = {entry.key for entry in entries(store)}
+    yield from _stale_checkpoints(store, finished.__contains__)
+
+
+def drop_stale_checkpoints(store: Store) -> None:
+    """Delete the checkpoints of finished levels, whose processes were killed before they did."""
+    for path in _stale_checkpoints(store, lambda key: store.levels.get(key) is not None):
+        store.checkpoints.drop(path.name)
+
+
+def _stale_checkpoints(store: Store, finished: Callable[[str], bool]) -> Iterator[Path]:
+    """Yield those that no level resumes from, each locked until the next one is asked for."""
+    for path in sorted(_inside(store.root / "inflight")):
+        if not atomic.is_temporary(path) and finished(path.name):
             with store.lock(path.name) as locked:
                 stale = not store.levels.lacks_weights(path.name)
                 if locked and stale and path.exists():

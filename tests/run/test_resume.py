@@ -161,6 +161,7 @@ def _assert_ends_as_if_never_interrupted(folder: Path, taught: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == (taught / "stdout").read_text()
     assert result_bytes(folder / "dsdctl-store") == result_bytes(taught / "dsdctl-store")
+    assert not inflight(folder / "dsdctl-store")
     checked = dsdctl(folder, "store", "check")
     assert checked.returncode == 0, checked.stdout
 
