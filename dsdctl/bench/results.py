@@ -36,6 +36,15 @@ class Ceilings(Model):
     matmul_flops_per_second: dict[Precision, float]
     copy_bytes_per_second: float = Field(description="bytes read and written")
 
+    def or_higher(self, other: "Ceilings") -> "Ceilings":
+        """The higher of two measurements of the same machine, each."""
+        products = {
+            name: max(rate, other.matmul_flops_per_second[name])
+            for name, rate in self.matmul_flops_per_second.items()
+        }
+        copied = max(self.copy_bytes_per_second, other.copy_bytes_per_second)
+        return Ceilings(matmul_flops_per_second=products, copy_bytes_per_second=copied)
+
 
 class CaseResult(Model):
     """Rates of one case. The plain loop is always fp32; `ratio` compares with that."""

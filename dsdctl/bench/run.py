@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -72,12 +73,14 @@ def run_bench(
     case_images(job)  # refuses unfit images before anything is measured
     torch.set_num_threads(cores)
     ceilings = measure_ceilings(torch.device(device), precisions)
-    bench = _Bench(job, processes, cores, repeats, ceilings, notify)
-    cases = [
-        result
+    bench = _Bench(job, processes, cores, repeats, notify)
+    rates = [
+        measured
         for case in names
-        for result in bench.case(case, ("fp32",) if case == "digits-level" else precisions)
+        for measured in bench.case(case, ("fp32",) if case == "digits-level" else precisions)
     ]
+    # Others may use the machine at one of the two moments.
+    ceilings = ceilings.or_higher(measure_ceilings(torch.device(device), precisions))
     return BenchResult(
         device=_device_name(device),
         versions=_versions(),
@@ -86,10 +89,57 @@ def run_bench(
         plain_threads=cores,
         ceilings=ceilings,
         kernels=_kernels_said(device),
-        cases=tuple(cases),
+        cases=tuple(one.result(ceilings) for one in rates),
         table=bench.table() if "student-distilled" in names else None,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Images a second of a case in one precision, by repeat."""
+
+    case: CaseName
+    precision: Precision
+    ours: Sequence[float]
+    without_kernels: Sequence[float] | None
+    plain: Sequence[float]
+    plain_workers: int
+
+    @property
+    def ratio(self) -> Spread:
+        return Spread.of_ratios(self.ours, self.plain)
+
+    @property
+    def kernels_ratio(self) -> Spread | None:
+        without = self.without_kernels
+        return None if without is None else Spread.of_ratios(self.ours, without)
+
+    @property
+    def line(self) -> str:
+        """What is said as soon as they are known."""
+        worth = self.kernels_ratio
+        return (
+            f"{self.case} {self.precision}: {Spread.of(self.ours).median:.0f} images/s, "
+            f"{self.ratio.median:.2f} x the plain loop"
+            + (f", {worth.median:.2f} x without kernels" if worth else "")
+        )
+
+    def result(self, ceilings: Ceilings) -> CaseResult:
+        """The rates as they are reported, beside what the machine itself reaches."""
+        flops = Spread.of(self.ours).median * 2 * macs_per_image(self.case)
+        without = self.without_kernels
+        return CaseResult(
+            name=self.case,
+            precision=self.precision,
+            images_per_second=Spread.of(self.ours),
+            plain_images_per_second=Spread.of(self.plain),
+            plain_workers=self.plain_workers,
+            ratio=self.ratio,
+            share_of_ceiling=flops / ceilings.matmul_flops_per_second[self.precision],
+            images_per_second_without_kernels=None if without is None else Spread.of(without),
+            kernels_ratio=self.kernels_ratio,
+        )
 
 
 class _Bench:
@@ -101,17 +151,15 @@ class _Bench:
         processes: int,
         cores: int,
         repeats: int,
-        ceilings: Ceilings,
         notify: Callable[[str], None],
     ):
         self._job = job
         self._processes = processes
         self._cores = cores
         self._repeats = repeats
-        self._ceilings = ceilings
         self._notify = notify
 
-    def case(self, case: CaseName, precisions: Sequence[Precision]) -> list[CaseResult]:
+    def case(self, case: CaseName, precisions: Sequence[Precision]) -> list["_Rates"]:
         """One case in every precision, in turn with the best plain loop."""
         modes = self._modes(case)
         with ExitStack() as stack:
@@ -135,16 +183,15 @@ class _Bench:
                     # Neither mode has always the later turn.
                     for mode in modes if repeat % 2 == 0 else modes[::-1]:
                         ours[precision, mode].append(sides[precision, mode]())
-        return [
-            self._result(
-                case,
-                precision,
-                [ours[precision, mode] for mode in modes],
-                plain,
-                workers,
+        found = []
+        for precision in precisions:
+            rates, *without = (ours[precision, mode] for mode in modes)
+            measured = _Rates(
+                case, precision, rates, without[0] if without else None, plain, workers
             )
-            for precision in precisions
-        ]
+            self._notify(measured.line)
+            found.append(measured)
+        return found
 
     def _modes(self, case: CaseName) -> tuple[Mode, ...]:
         """Kernels as they are wanted; and without them, where that makes a difference."""
@@ -179,36 +226,6 @@ class _Bench:
                 "loader_workers": workers,
             }
         )
-
-    def _result(
-        self,
-        case: CaseName,
-        precision: Precision,
-        by_mode: Sequence[Sequence[float]],
-        plain: Sequence[float],
-        workers: int,
-    ) -> CaseResult:
-        rates, *without = by_mode
-        peak = self._ceilings.matmul_flops_per_second[precision]
-        images_per_second = Spread.of(rates)
-        result = CaseResult(
-            name=case,
-            precision=precision,
-            images_per_second=images_per_second,
-            plain_images_per_second=Spread.of(plain),
-            plain_workers=workers,
-            ratio=Spread.of_ratios(rates, plain),
-            share_of_ceiling=images_per_second.median * 2 * macs_per_image(case) / peak,
-            images_per_second_without_kernels=Spread.of(without[0]) if without else None,
-            kernels_ratio=Spread.of_ratios(rates, without[0]) if without else None,
-        )
-        worth = result.kernels_ratio
-        self._notify(
-            f"{case} {precision}: {images_per_second.median:.0f} images/s, "
-            f"{result.ratio.median:.2f} x the plain loop"
-            + (f", {worth.median:.2f} x without kernels" if worth else "")
-        )
-        return result
 
 
 def _kernels_said(device: Device) -> dict[str, str]:

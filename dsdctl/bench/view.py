@@ -35,8 +35,8 @@ def print_bench(result: BenchResult, console: Console) -> None:
         f"{_at_once(result)}; the plain loop: one process of "
         f"{result.plain_threads} threads, with 0, 2 or {result.plain_threads} DataLoader workers, "
         "whichever was fastest.\n"
-        f"Ceilings, measured in the same run on all cores: matrix product {products}; copy "
-        f"{result.ceilings.copy_bytes_per_second / 1e9:.1f} GB/s.\n"
+        "Ceilings, the best of before and after the cases, on all cores: matrix product "
+        f"{products}; copy {result.ceilings.copy_bytes_per_second / 1e9:.1f} GB/s.\n"
         f"{_kernels_line(result)}{_table_line(result)}The bench took {result.seconds:.0f} s.",
         highlight=False,
         soft_wrap=True,

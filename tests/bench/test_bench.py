@@ -89,13 +89,20 @@ def test_the_plain_loop_has_none_of_our_modules_and_computes_the_same(case: Case
 CEILINGS = Ceilings(matmul_flops_per_second={"fp32": 1e12}, copy_bytes_per_second=1e10)
 
 
+def test_of_two_measurements_of_the_ceilings_the_higher_counts_each() -> None:
+    first = Ceilings(matmul_flops_per_second={"fp32": 2, "bf16": 5}, copy_bytes_per_second=1)
+    second = Ceilings(matmul_flops_per_second={"fp32": 3, "bf16": 4}, copy_bytes_per_second=2)
+    higher = Ceilings(matmul_flops_per_second={"fp32": 3, "bf16": 5}, copy_bytes_per_second=2)
+    assert first.or_higher(second) == second.or_higher(first) == higher
+
+
 def test_kernels_are_compared_where_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = Processor("AuthenticAMD", frozenset({"avx2"}))
     monkeypatch.setattr(kernels, "choices", lambda: choose(processor, kernel_mode()))
 
     def modes(case: CaseName, device: str = "cpu") -> tuple[str, ...]:
         job = a_job("ours", case).model_copy(update={"device": device})
-        return _Bench(job, 1, 1, 1, CEILINGS, lambda _line: None)._modes(case)
+        return _Bench(job, 1, 1, 1, lambda _line: None)._modes(case)
 
     for wish in ("auto", "avx2"):
         monkeypatch.setenv(KERNELS_VARIABLE, wish)
@@ -197,7 +204,11 @@ PIXELS = np.arange(4 * 32 * 32 * 3).astype(np.uint8).reshape(4, 32, 32, 3)
     [
         (PIXELS[:, :8, :8, 0], [0, 1, 0, 1], "images of 8 x 8 x 1 in 2 classes (allowed: 32 x 32"),
         (PIXELS.astype(np.float32), [0, 1, 0, 1], "x_train: float32"),
-        (PIXELS, [0, 1, 2, 10], "in 11 classes (allowed: 32 x 32 x 3 in at most 10)"),
+        (
+            PIXELS.repeat(3, axis=0)[:11],
+            [*range(11)],
+            "in 11 classes (allowed: 32 x 32 x 3 in at most 10)",
+        ),
         (PIXELS, [0, 1, 2, -1], "y_train: label -1"),
         (PIXELS[:0], [], "x_train: uint8 of shape (0, 32, 32, 3)"),
         (PIXELS, [0, 1, 0, 1], "holds 4 images, 768 are needed"),
