@@ -27,7 +27,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights() -> dict[str, Tensor]:
     """Those of a teacher as in that spec, which would do."""
     network = build_network("vgg-like", 1, 10, seed=0, depth=1, width=6, pool=2)
-    return dict(network.state_dict())
+    return {name: value.contiguous() for name, value in network.state_dict().items()}
 
 
 def _recipe(folder: Path, name: str, content: bytes) -> None:
