@@ -274,8 +274,10 @@ def try_limit(kind: int, most: int, command: tuple[str, ...], bench: Bench, fold
         judge(done, 0, 2, 3)
     left = leftovers(folder)
     require(not left, f"half-written: {left}")
-    if command is EXPORT and done.code == 0:
-        bench.check_whole(folder)  # again it would refuse to write over what is there
+    if command is EXPORT and (folder / "out").exists():
+        # Again it would refuse to write over what is there; a library may still abort at the end.
+        require((folder / "out" / "checksums.json").exists(), "half-written: out")
+        bench.check_whole(folder)
     else:
         again(bench, folder, command)
     return f"exit code {done.code}, {(done.err.strip().splitlines() or [''])[0]}"
