@@ -75,6 +75,7 @@ def test_a_source_distribution_has_all_that_is_tracked(unpacked: Path) -> None:
     assert present - packed == set()
 
 
+@pytest.mark.long
 def test_a_wheel_has_the_library_of_its_source_and_is_of_this_platform(
     unpacked: Path, tmp_path: Path
 ) -> None:

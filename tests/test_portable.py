@@ -82,6 +82,7 @@ def test_the_smoke_spec_ends_in_the_same_bytes(finished: Path) -> None:
     assert result_bytes(finished / "there") == result_bytes(finished / "here")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["plan", "status", "report"])
 def test_a_command_prints_the_same(command: str, finished: Path) -> None:
     line = (command, SMOKE, "--store", "there")
@@ -90,6 +91,7 @@ def test_a_command_prints_the_same(command: str, finished: Path) -> None:
     assert done.stdout == called(finished, *line).stdout
 
 
+@pytest.mark.long
 def test_the_doctor_counts_all_cores(finished: Path) -> None:
     doctor = ended(there(finished, "doctor", "--store", "there"))
     assert (doctor.returncode, doctor.stderr) == (0, "")

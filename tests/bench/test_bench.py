@@ -67,7 +67,15 @@ def test_the_json_is_as_documented(dsdctl: Dsdctl) -> None:
 
 
 @pytest.mark.usefixtures("one_deterministic_thread")
-@pytest.mark.parametrize("case", ["student", "student-adamw", "student-distilled", "measure"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "student",
+        "measure",
+        pytest.param("student-adamw", marks=pytest.mark.long),
+        pytest.param("student-distilled", marks=pytest.mark.long),
+    ],
+)
 def test_each_side_goes_through_the_images_that_it_says(case: str) -> None:
     assert ours.prepare(a_job("ours", case)).run() == 256
     assert plain.prepare(a_job("plain", case)).run() == 256

@@ -100,6 +100,7 @@ def test_png_has_300_dots_an_inch(drawn: list[Drawn]) -> None:
 STYLES: list[Style] = ["paper", "slides", "dark"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("style_name", STYLES)
 def test_a_figure_is_as_wide_as_is_asked_for_in_any_style(
     report: Report, style_name: Style

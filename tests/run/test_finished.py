@@ -298,6 +298,7 @@ def test_report_json_is_as_documented(finished: Path, dsdctl: Dsdctl) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_damaged_level_is_quarantined_and_recomputed(
     finished: Path, tmp_path: Path, dsdctl: Dsdctl
 ) -> None:

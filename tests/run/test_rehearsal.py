@@ -89,6 +89,7 @@ def test_a_rehearsal_of_all_batches_sees_the_losses_of_level_0(tmp_path: Path) -
     assert "rehearsal" not in time_of(tmp_path, "spec.yaml")
 
 
+@pytest.mark.long
 def test_random_images_stand_for_a_data_set_that_is_not_there(tmp_path: Path) -> None:
     """Nothing is downloaded or prepared; a teacher without a table is called, at random weights."""
     changes = {

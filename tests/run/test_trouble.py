@@ -147,6 +147,7 @@ def test_a_store_that_vanishes_is_said_once_and_not_made_anew(tmp_path: Path) ->
 DIVERGING = "{batch_size: 50, optimizer: {lr: 1000, weight_decay: 1}}"
 
 
+@pytest.mark.long
 def test_a_diverging_level_is_recorded_ends_its_trajectory_and_marks_its_rows(
     tmp_path: Path,
 ) -> None:

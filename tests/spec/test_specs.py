@@ -203,7 +203,6 @@ def test_a_neighbouring_twin_runs(name: str, checkout: Path, dsdctl: Dsdctl) -> 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.numerics
 def test_the_smoke_spec_runs_to_its_end(dsdctl: Dsdctl) -> None:
     done = dsdctl("run", ROOT / "specs" / "smoke.yaml", "--jobs", 1)
     assert done.returncode == 0, done.stderr  # which a comparison that is not complete has not
