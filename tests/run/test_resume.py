@@ -289,7 +289,7 @@ def test_a_killed_run_leaves_no_worker_in_training_behind(tmp_path: Path) -> Non
 @pytest.mark.timeout(900)
 @pytest.mark.linux
 def test_a_short_soak_finds_no_difference() -> None:
-    line = [sys.executable, "-m", "tests.soak.soak", "--kills", "5", "--epochs", "10"]
+    line = [sys.executable, "-m", "tests.soak.soak", "--kills", "3", "--epochs", "6"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
