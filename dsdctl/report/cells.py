@@ -162,10 +162,17 @@ def _difference(row: ReportRow) -> str:
 
 def difference_text(difference: PairedDifference, seeds: int) -> str:
     """As a row of so many `seeds` shows it: in points, with its interval where there is one."""
-    text = f"{100 * difference.mean:+.2f}"
+    mean, interval, pairs = difference_parts(difference, seeds)
+    return " ".join(filter(None, [mean, interval, pairs]))
+
+
+def difference_parts(difference: PairedDifference, seeds: int) -> tuple[str, str, str]:
+    """The mean in points, its interval, and how many of so many `seeds` pair; empty if nothing."""
+    interval = ""
     if difference.low is not None and difference.high is not None:
-        text += f" [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    return text if difference.n == seeds else f"{text} ({difference.n}/{seeds})"
+        interval = f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+    pairs = "" if difference.n == seeds else f"({difference.n}/{seeds})"
+    return f"{100 * difference.mean:+.2f}", interval, pairs
 
 
 def _phase_ends(curve: Curve) -> str:

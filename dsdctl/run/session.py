@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 import dsdctl
@@ -142,26 +142,28 @@ class _Session:
         self._told = len(damage)
 
     def _save_macs(self) -> None:
-        """Keep what was counted for later; that it cannot be kept is no reason to fail."""
-        try:
+        with _no_reason_to_fail("MAC counts not saved"):
             self._macs.save()
-        except (OSError, WorkError) as error:
-            log.warning("MAC counts not saved: %s", error)
 
     def _tidy(self) -> None:
-        """Delete what killed workers left; that it cannot be deleted is no reason to fail."""
-        try:
+        """Delete what killed workers left."""
+        with _no_reason_to_fail("stale checkpoints not deleted"):
             drop_stale_checkpoints(self.progress.store)
-        except (OSError, WorkError) as error:
-            log.warning("stale checkpoints not deleted: %s", error)
 
     def _calibrate(self) -> None:
-        """Keep the rates for later plans; that they cannot be kept is no reason to fail."""
-        try:
+        """Keep the rates for later plans."""
+        with _no_reason_to_fail("rates not saved"):
             device = self._options.device
             throughput.update_rates(self.progress.store, device, self.observed, self._macs)
-        except (OSError, WorkError) as error:
-            log.warning("rates not saved: %s", error)
+
+
+@contextmanager
+def _no_reason_to_fail(what: str) -> Iterator[None]:
+    """Log a failure of what only helps later commands, and go on."""
+    try:
+        yield
+    except (OSError, WorkError) as error:
+        log.warning("%s: %s", what, error)
 
 
 def _engine(options: RunOptions) -> Engine:

@@ -1,6 +1,5 @@
 """The difference of two reports in every format."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from dsdctl.cost.macs import MacCache
 from dsdctl.errors import InputError, printable
 from dsdctl.plan.progress import Progress
 from dsdctl.report.axes import row_words
-from dsdctl.report.cells import difference_text, flops_text, headings, number_text, percent_text
+from dsdctl.report.cells import difference_parts, flops_text, headings, number_text, percent_text
 from dsdctl.report.compare import ComparedRow, Comparison, Side, compare, varied_axes
 from dsdctl.report.formats.csv import axis_columns, written
 from dsdctl.report.formats.html.template import html_page
@@ -152,13 +151,14 @@ def _table(comparison: Comparison, console: Console) -> WordWrappedTable:
 def _stacked(comparison: Comparison) -> Table:
     """A row's name above its lines, and a difference's interval below it."""
     table = _empty(comparison, _headings(comparison)[1:], padding=0)
-    for first, second, (_, title, difference, *changes) in _rows(comparison):
+    for row, lines in zip(comparison.rows, _rows(comparison), strict=True):
+        first, second, (_, title, _, *changes) = lines
         table.add_row(Text(first[0], style="bold"))
         for _, report, *values in (first, second):
             table.add_row(f"  {escape(report)}", *values)
-        interval = "".join(re.findall(r" \[.*\]", difference))
-        table.add_row(f"  {title}", difference.replace(interval, ""), *changes)
-        table.add_row("", escape(interval.strip()))
+        mean, interval, pairs = _difference(row)
+        table.add_row(f"  {title}", f"{mean} {pairs}".rstrip(), *changes)
+        table.add_row("", escape(interval))
         table.add_section()
     return table
 
@@ -190,7 +190,7 @@ def _lines(comparison: Comparison, row: ComparedRow, unit: FlopsUnit) -> list[li
         [
             "",
             "difference",
-            _difference(row),
+            " ".join(filter(None, _difference(row))),
             _flops_change(*_means(row, "pflops"), unit),
             _change(*_means(row, "sparsity"), 100, ".2f"),
             _change(*_means(row, "level"), 1, ".1f"),
@@ -218,13 +218,15 @@ def _side(side: Side, unit: FlopsUnit) -> list[str]:
     ]
 
 
-def _difference(row: ComparedRow) -> str:
-    """Over the seeds that pair; where none does, that of the means, without an interval."""
+def _difference(row: ComparedRow) -> tuple[str, str, str]:
+    """The mean over the seeds that pair, its interval, and how many pair.
+
+    Where none does, that of the means, without an interval.
+    """
     if row.difference is not None:
-        seeds = max(len(row.first.seeds), len(row.second.seeds))
-        return difference_text(row.difference, seeds)
+        return difference_parts(row.difference, max(len(row.first.seeds), len(row.second.seeds)))
     change = _change(*_means(row, "test_accuracy"), 100, ".2f")
-    return f"{change} (no seed pairs)" if change else ""
+    return change, "", "(no seed pairs)" if change else ""
 
 
 def _change(after: float | None, before: float | None, scale: float, digits: str) -> str:
